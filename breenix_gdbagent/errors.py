@@ -1,0 +1,149 @@
+"""Every error the agent raises, in one tree.
+
+A defect of the *guest* is never an exception: it is a finding (`checks/`).
+
+::
+
+    AgentError                  what happened, why, what to do      exit code 3
+    ├── InputError              a file, option or number of the user's     exit code 2
+    ├── LinkError               the gdbstub or QMP did not do as asked
+    │   ├── ConnectError        nobody answers at that address
+    │   ├── LinkTimeout         asked, and no answer by the deadline
+    │   ├── LinkProtocolError   the other side broke the protocol
+    │   ├── LinkClosed          the connection ended under us
+    │   └── StubError           the stub answered E<nn>
+    ├── QemuError               QEMU could not be started or died
+    │   ├── QemuMissing         not installed, or no firmware for it
+    │   └── QemuDied            ended by itself; carries the tail of its stderr
+    ├── OutputError             a file of ours could not be written
+    └── ReadError               readers raise these; checks turn them into "not checked"
+        ├── Unreadable          physical memory that we do not have
+        ├── NotMapped           a virtual address that the tables do not map
+        ├── SymbolNotFound      no such symbol, with the nearest names
+        └── ValueCorrupt        bytes that are no value of their type
+"""
+
+from __future__ import annotations
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
+
+
+class AgentError(Exception):
+    """Base of all: `what` happened, `why`, and what to do about it (`fix`)."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return "\n".join(line for line in (self.what, self.why, self.fix) if line)
+
+
+class InputError(AgentError):
+    """Something the user gave us is missing or wrong."""
+
+    exit_code = 2
+
+
+class LinkError(AgentError):
+    """The connection to QEMU did not do what was asked of it."""
+
+
+class ConnectError(LinkError):
+    """Nobody answers at the address."""
+
+
+class LinkTimeout(LinkError):
+    """No answer by the deadline: which request, and how long we waited (seconds)."""
+
+    def __init__(self, request: str, seconds: float, fix: str = "") -> None:
+        super().__init__(f"no answer to {request} within {seconds:g} s", fix=fix)
+        self.request = request
+        self.seconds = seconds
+
+
+class LinkProtocolError(LinkError):
+    """The peer sent what the protocol does not allow."""
+
+
+class LinkClosed(LinkError):
+    """The connection ended while we needed it."""
+
+
+class StubError(LinkError):
+    """The gdbstub refused a request with an error number."""
+
+    def __init__(self, request: str, number: int) -> None:
+        super().__init__(f"the gdbstub refused {request} with error {number}")
+        self.request = request
+        self.number = number
+
+
+class QemuError(AgentError):
+    """QEMU could not be started, or did not go on."""
+
+
+class QemuMissing(QemuError):
+    """QEMU, or a firmware it needs, is not installed."""
+
+
+class QemuDied(QemuError):
+    """QEMU ended by itself; `status` is its exit status, `stderr` the tail of what it said."""
+
+    def __init__(self, status: int | None, stderr: str, fix: str = "") -> None:
+        said = stderr.strip().splitlines()
+        super().__init__(
+            f"QEMU ended by itself with status {status}", said[-1] if said else "", fix
+        )
+        self.status = status
+        self.stderr = stderr
+
+
+class OutputError(AgentError):
+    """A file that we were asked to write could not be written."""
+
+
+class ReadError(AgentError):
+    """A reader could not get at a value of the guest."""
+
+
+class Unreadable(ReadError):
+    """Physical memory that we do not have: outside RAM, MMIO, or not kept in the snapshot."""
+
+    def __init__(self, pa: PhysAddr, length: int, reason: str) -> None:
+        super().__init__(f"physical {hex64(pa)} (+{length} bytes) cannot be read: {reason}")
+        self.pa = pa
+        self.length = length
+        self.reason = reason
+
+
+class NotMapped(ReadError):
+    """A virtual address that the tables of `root` do not map; `level` is where the walk ended."""
+
+    def __init__(self, va: VirtAddr, root: PhysAddr, level: int | None, reason: str) -> None:
+        super().__init__(f"{hex64(va)} is not mapped under root {hex64(root)}: {reason}")
+        self.va = va
+        self.root = root
+        self.level = level
+        self.reason = reason
+
+
+class SymbolNotFound(ReadError):
+    """No symbol of that name; `near` holds the nearest ones there are."""
+
+    exit_code = 1
+
+    def __init__(self, name: str, near: tuple[str, ...] = ()) -> None:
+        super().__init__(
+            f"no symbol {name!r}", fix=f"did you mean {', '.join(near)}?" if near else ""
+        )
+        self.name = name
+        self.near = near
+
+
+class ValueCorrupt(ReadError):
+    """Bytes in memory that are no value of the type they should have."""

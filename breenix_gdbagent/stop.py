@@ -1,0 +1,85 @@
+"""A stopped kernel is a value: everything that understands Breenix reads one `Stop`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.memory import PhysicalMemory
+from breenix_gdbagent.x86.cpu import Cpu
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.symbols import Image
+
+
+@dataclass(frozen=True, slots=True)
+class StopReason:
+    """Why the guest stands still.
+
+    kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``triple-fault``
+    or ``reboot`` are both ``shutdown`` until the checks tell them apart, ``panic`` (at the panic
+    handler), ``marker`` (serial text matched), ``deadline``, ``interrupt`` (asked for),
+    ``breakpoint``, ``step``, ``exit`` (QEMU has ended, nothing left to read), ``attached``,
+    ``core`` (a bare core: why is not known).
+    """
+
+    kind: str
+    cpu: int = 0
+    vector: int | None = None
+    text: str = ""
+    exit_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SerialChunk:
+    """Bytes that arrived together from one port, `seconds` after the start of the run."""
+
+    port: int
+    seconds: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SerialText:
+    """All serial text up to the stop, every port, in order of arrival."""
+
+    chunks: tuple[SerialChunk, ...] = ()
+
+    def port(self, number: int) -> str:
+        """Text of one port (0 is COM1), undecodable bytes replaced."""
+        return b"".join(c.data for c in self.chunks if c.port == number).decode(
+            "utf-8", "replace"
+        )
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return tuple(sorted({c.port for c in self.chunks}))
+
+    def lines(self) -> list[str]:
+        """All ports' lines, port after port."""
+        return [line for p in self.ports for line in self.port(p).splitlines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """CPUs, memory, serial text, the reason, and the kernel's ELF, frozen at one moment.
+
+    `epoch` counts stops of one run: whatever is cached belongs to one epoch. `seconds` is the
+    guest's running time since the start of the run.
+    """
+
+    cpus: tuple[Cpu, ...]
+    memory: PhysicalMemory
+    reason: StopReason
+    serial: SerialText = field(default_factory=SerialText)
+    image: Image | None = None
+    epoch: int = 0
+    seconds: float = 0.0
+
+    @property
+    def cpu(self) -> Cpu:
+        """The CPU that the stop is about."""
+        for cpu in self.cpus:
+            if cpu.index == self.reason.cpu:
+                return cpu
+        return self.cpus[0]

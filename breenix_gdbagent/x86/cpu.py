@@ -1,0 +1,113 @@
+"""The registers of one stopped CPU, and the paging mode they select."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+
+CR0_PG = 1 << 31
+CR0_WP = 1 << 16
+CR0_PE = 1 << 0
+CR4_PAE = 1 << 5
+CR4_LA57 = 1 << 12
+CR4_PCIDE = 1 << 17
+CR4_SMEP = 1 << 20
+CR4_SMAP = 1 << 21
+CR4_PKE = 1 << 22
+EFER_LMA = 1 << 10
+EFER_NXE = 1 << 11
+CR3_ADDRESS = 0x000F_FFFF_FFFF_F000
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorTable:
+    """GDTR or IDTR: linear base and limit (bytes minus one); limit None when not known."""
+
+    base: VirtAddr
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSegment:
+    """TR or LDTR: selector, and the hidden base and limit."""
+
+    selector: int
+    base: VirtAddr
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """One vCPU. `registers` is by gdb's names (rax, rip, eflags, cs, fs_base, gs_base, k_gs_base,
+    cr0, cr2, cr3, cr4, efer); a name that is absent was not to be had, and is never 0 for us."""
+
+    index: int
+    registers: Mapping[str, int]
+    gdtr: DescriptorTable | None = None
+    idtr: DescriptorTable | None = None
+    tr: SystemSegment | None = None
+    ldtr: SystemSegment | None = None
+    halted: bool | None = field(default=None)
+
+    def get(self, name: str) -> int | None:
+        """A register by gdb's name, None when not known."""
+        return self.registers.get(name)
+
+    @property
+    def rip(self) -> VirtAddr:
+        return VirtAddr(self.registers["rip"])
+
+    @property
+    def rsp(self) -> VirtAddr:
+        return VirtAddr(self.registers["rsp"])
+
+    @property
+    def cpl(self) -> int | None:
+        """Current privilege level: RPL of CS outside real mode."""
+        cs = self.get("cs")
+        return None if cs is None else cs & 3
+
+    @property
+    def root(self) -> PhysAddr | None:
+        """The physical address of the top table that CR3 names, without PCID or flag bits."""
+        cr3 = self.get("cr3")
+        return None if cr3 is None else PhysAddr(cr3 & CR3_ADDRESS)
+
+    @property
+    def paging(self) -> PagingMode | None:
+        """The paging mode, None while paging is off or not in 4- or 5-level form (early boot)."""
+        return PagingMode.of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PagingMode:
+    """What the walk and the fault verdict take from the control registers.
+
+    `nxe` is None when EFER is not known (QEMU's own cores do not carry it).
+    """
+
+    levels: int
+    nxe: bool | None
+    wp: bool
+    smep: bool
+    smap: bool
+    pke: bool
+
+    @classmethod
+    def of(cls, cpu: Cpu) -> PagingMode | None:
+        """From CR0, CR4 and EFER (SDM 4.1.1); None unless long-mode paging is on."""
+        cr0, cr4, efer = cpu.get("cr0"), cpu.get("cr4"), cpu.get("efer")
+        if cr0 is None or cr4 is None or not cr0 & CR0_PG or not cr4 & CR4_PAE:
+            return None
+        if efer is not None and not efer & EFER_LMA:
+            return None
+        return cls(
+            levels=5 if cr4 & CR4_LA57 else 4,
+            nxe=None if efer is None else bool(efer & EFER_NXE),
+            wp=bool(cr0 & CR0_WP),
+            smep=bool(cr4 & CR4_SMEP),
+            smap=bool(cr4 & CR4_SMAP),
+            pke=bool(cr4 & CR4_PKE),
+        )
