@@ -1,0 +1,332 @@
+"""Page tables of x86-64 as the CPU walks them: 4 or 5 levels, pages of 4 KiB, 2 MiB and 1 GiB.
+
+The levels are data (`levels_of`), and one loop serves every mode (SDM vol. 3, 4.5). A walk answers
+where an address leads and what all levels together permit; what the CPU would *push* as an error
+code also depends on the mode and is the business of `x86.verdict`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, canonical
+from breenix_gdbagent.errors import NotMapped, Unreadable
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.memory import PhysicalMemory
+
+P = 1 << 0
+W = 1 << 1
+U = 1 << 2
+PWT = 1 << 3
+PCD = 1 << 4
+A = 1 << 5
+D = 1 << 6
+PS = 1 << 7
+G = 1 << 8
+NX = 1 << 63
+ADDRESS = 0x000F_FFFF_FFFF_F000
+"""Bits 51:12 of an entry: the widest physical address there can be (SDM 4.1.4)."""
+
+NON_CANONICAL = "non-canonical"
+NOT_PRESENT = "not-present"
+RESERVED_BITS = "reserved-bits"
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of tables. `number` 1 is the page table, 4 the PML4, 5 the PML5 (SDM table 4-2).
+
+    An entry covers ``1 << shift`` bytes. It is a leaf at level 1, and with PS set where
+    `large_page`; then `reserved` are the address bits that must be clear. Where PS is reserved
+    (levels 4 and 5) it is in `reserved_always`.
+    """
+
+    number: int
+    name: str
+    shift: int
+    large_page: bool
+    reserved: int
+    reserved_always: int
+
+
+LEVEL = {
+    1: Level(1, "PT", 12, False, 0, 0),
+    # Bit 12 of a large leaf is PAT (SDM tables 4-16 and 4-18); the rest below its size is reserved.
+    2: Level(2, "PD", 21, True, (1 << 21) - (1 << 13), 0),
+    3: Level(3, "PDPT", 30, True, (1 << 30) - (1 << 13), 0),
+    4: Level(4, "PML4", 39, False, 0, PS),
+    5: Level(5, "PML5", 48, False, 0, PS),
+}
+_FROM_TOP = {top: tuple(LEVEL[n] for n in range(top, 0, -1)) for top in (4, 5)}
+
+_NAMES = (
+    (P, "P"),
+    (W, "W"),
+    (U, "U"),
+    (PWT, "PWT"),
+    (PCD, "PCD"),
+    (A, "A"),
+    (D, "D"),
+    (G, "G"),
+)
+_AVAILABLE = (*range(9, 12), *range(52, 59))
+
+
+def levels_of(levels: int) -> tuple[Level, ...]:
+    """The levels that a walk visits, from the top: of 4- or 5-level paging."""
+    return _FROM_TOP[levels]
+
+
+def is_leaf(level: int, raw: int) -> bool:
+    """Whether a present entry maps a page: at level 1, or a large page (PS at level 2 or 3)."""
+    return level == 1 or bool(raw & PS and level <= 3)
+
+
+def leaf_base(level: int, raw: int) -> PhysAddr:
+    """The physical address of the page that a leaf entry maps (SDM 4.5.4)."""
+    return PhysAddr(raw & ADDRESS & -(1 << LEVEL[level].shift))
+
+
+def entry_flags(level: int, raw: int) -> tuple[str, ...]:
+    """Names of the bits set in an entry (SDM tables 4-15 to 4-20), in the order of the bits.
+
+    ``PS`` at level 2 and above, ``PAT`` on leaves, ``PKEY<n>`` on leaves with a key other than 0,
+    ``AVL<bit>`` for bits left to software (Breenix marks copy-on-write with bit 9).
+    The CPU looks at none but P of an entry with P clear; they are named all the same.
+    """
+    names = [name for bit, name in _NAMES if raw & bit]
+    leaf = is_leaf(level, raw)
+    if raw & PS:
+        names.append("PAT" if level == 1 else "PS")
+    if leaf and level > 1 and raw & 1 << 12:
+        names.append("PAT")
+    names += [f"AVL{bit}" for bit in _AVAILABLE if raw >> bit & 1]
+    high = raw >> 59 & 0xF
+    if leaf and high:
+        names.append(f"PKEY{high}")
+    elif high:
+        names += [f"AVL{bit}" for bit in range(59, 63) if raw >> bit & 1]
+    if raw & NX:
+        names.append("NX")
+    return tuple(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as it was read: of a table at `level` (1 is the last), found at `entry_pa`."""
+
+    level: int
+    entry_pa: PhysAddr
+    raw: int
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of the bits set, see `entry_flags`."""
+        return entry_flags(self.level, self.raw)
+
+    @property
+    def present(self) -> bool:
+        return bool(self.raw & P)
+
+    @property
+    def leaf(self) -> bool:
+        """Whether it maps a page (meant for a present entry)."""
+        return is_leaf(self.level, self.raw)
+
+    @property
+    def target(self) -> PhysAddr:
+        """The table or page that a present entry names."""
+        return leaf_base(self.level, self.raw) if self.leaf else PhysAddr(self.raw & ADDRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """What all levels together permit: W and U by AND, NX by OR (SDM 4.6)."""
+
+    w: bool
+    u: bool
+    nx: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The way from `root` to where `va` is mapped, or to where the way ends.
+
+    Mapped: `pa` (of the byte asked for), `size` (bytes of the page) and `effective` are set,
+    `stopped_at` and `reason` None. Not mapped: the reverse; `reason` is ``non-canonical``
+    (`stopped_at` None), ``not-present`` or ``reserved-bits`` (`stopped_at` the level of that entry,
+    which is the last of `entries`) or ``unreadable`` (the level of the table that we do not have).
+    """
+
+    va: VirtAddr
+    root: PhysAddr
+    entries: tuple[Entry, ...]
+    pa: PhysAddr | None
+    size: int | None
+    effective: Effective | None
+    stopped_at: int | None
+    reason: str | None
+
+    @property
+    def mapped(self) -> bool:
+        return self.pa is not None
+
+    @property
+    def leaf(self) -> Entry | None:
+        """The entry that maps the page, None where nothing does."""
+        return self.entries[-1] if self.pa is not None else None
+
+
+class Tables:
+    """The page-table frames of one stop, each fetched once.
+
+    Holds whatever was read for as long as it lives: make one for each stop.
+    """
+
+    __slots__ = ("_frames", "memory")
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self.memory = memory
+        self._frames: dict[int, memoryview | Unreadable] = {}
+
+    def table(self, pa: int) -> memoryview:
+        """The 512 entries of the table in the frame at `pa` (format "Q"), low 12 bits ignored.
+
+        Raises `Unreadable`, each time anew for the same frame.
+        """
+        frame = pa & ADDRESS
+        known = self._frames.get(frame)
+        if known is None:
+            try:
+                known = self.memory.table(PhysAddr(frame))
+            except Unreadable as reason:
+                known = reason
+            self._frames[frame] = known
+        if isinstance(known, Unreadable):
+            raise Unreadable(known.pa, known.length, known.reason)
+        return known
+
+
+def walk(tables: Tables, root: int, va: int, levels: int = 4, nxe: bool | None = None) -> Walk:
+    """Translates `va` under the top table at `root` (CR3; its flag and PCID bits are ignored).
+
+    `levels` is 4 or 5. `nxe` is EFER.NXE: NX bits count as not there only when it is known to be
+    off. Reads one table a level at most; a table that we do not have ends the walk, nothing raises.
+    """
+    base = root & ADDRESS
+    start = PhysAddr(base)
+    address = VirtAddr(va)
+    if not canonical(va, levels):
+        return Walk(address, start, (), None, None, None, None, NON_CANONICAL)
+    entries: list[Entry] = []
+    every = U | W
+    some = 0
+    for level in _FROM_TOP[levels]:
+        number = level.number
+        try:
+            table = tables.table(base)
+        except Unreadable:
+            return Walk(address, start, tuple(entries), None, None, None, number, UNREADABLE)
+        index = va >> level.shift & 0x1FF
+        raw = table[index]
+        entries.append(Entry(number, PhysAddr(base + index * 8), raw))
+        if not raw & P:
+            return Walk(address, start, tuple(entries), None, None, None, number, NOT_PRESENT)
+        large = raw & PS and level.large_page
+        if raw & level.reserved_always or (large and raw & level.reserved):
+            return Walk(address, start, tuple(entries), None, None, None, number, RESERVED_BITS)
+        every &= raw
+        some |= raw
+        base = raw & ADDRESS
+        if large:
+            break
+    size = 1 << level.shift
+    pa = PhysAddr(base & -size | va & size - 1)
+    nx = bool(some & NX) and nxe is not False
+    effective = Effective(bool(every & W), bool(every & U), nx)
+    return Walk(address, start, tuple(entries), pa, size, effective, None, None)
+
+
+def translate(tables: Tables, root: int, va: int, levels: int = 4) -> tuple[PhysAddr, int]:
+    """Where `va` is mapped, and how many bytes of its page follow from there on.
+
+    Without the story of a walk, for readers. Raises `NotMapped`, or `Unreadable` for a table.
+    """
+    base = root & ADDRESS
+    if not canonical(va, levels):
+        raise NotMapped(VirtAddr(va), PhysAddr(base), None, NON_CANONICAL)
+    for level in _FROM_TOP[levels]:
+        raw = tables.table(base)[va >> level.shift & 0x1FF]
+        large = raw & PS and level.large_page
+        reason = (
+            NOT_PRESENT
+            if not raw & P
+            else RESERVED_BITS
+            if raw & level.reserved_always or (large and raw & level.reserved)
+            else None
+        )
+        if reason:
+            raise NotMapped(VirtAddr(va), PhysAddr(root & ADDRESS), level.number, reason)
+        base = raw & ADDRESS
+        if large:
+            break
+    size = 1 << level.shift
+    offset = va & size - 1
+    return PhysAddr(base & -size | offset), size - offset
+
+
+def read_virtual(tables: Tables, root: int, va: int, length: int, levels: int = 4) -> bytes:
+    """`length` bytes at `va` under `root`, across pages.
+
+    All or nothing: raises `NotMapped` for the first page that is not mapped, `Unreadable` for
+    memory that we do not have. Permissions are not looked at: we read as a debugger does.
+    """
+    pieces = []
+    while length > 0:
+        pa, left = translate(tables, root, va, levels)
+        step = min(left, length)
+        pieces.append(tables.memory.read(pa, step))
+        va = va + step & 0xFFFF_FFFF_FFFF_FFFF
+        length -= step
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class VirtualMemory:
+    """One address space as a reader sees it: bytes by virtual address under `root`.
+
+    Remembers where each page leads, so it belongs to one stop, as `Tables` does.
+    """
+
+    __slots__ = ("_pages", "levels", "root", "tables")
+
+    def __init__(self, tables: Tables, root: int, levels: int = 4) -> None:
+        self.tables = tables
+        self.root = PhysAddr(root & ADDRESS)
+        self.levels = levels
+        self._pages: dict[int, PhysAddr] = {}
+
+    def translate(self, va: int) -> PhysAddr:
+        """The physical address of `va`. Raises `NotMapped`, or `Unreadable` for a table."""
+        page = va >> 12
+        frame = self._pages.get(page)
+        if frame is None:
+            pa, _ = translate(self.tables, self.root, va, self.levels)
+            frame = self._pages[page] = PhysAddr(pa & ~0xFFF)
+        return PhysAddr(frame | va & 0xFFF)
+
+    def read(self, va: int, length: int) -> bytes:
+        """`length` bytes at `va`, see `read_virtual`."""
+        if 0 < length <= 0x1000 - (va & 0xFFF):
+            return self.tables.memory.read(self.translate(va), length)
+        return read_virtual(self.tables, self.root, va, length, self.levels)
+
+    def u64(self, va: int) -> int:
+        """The little-endian 8 bytes at `va`. Raises as `read`."""
+        return int.from_bytes(self.read(va, 8), "little")
+
+    def u32(self, va: int) -> int:
+        """The little-endian 4 bytes at `va`. Raises as `read`."""
+        return int.from_bytes(self.read(va, 4), "little")
