@@ -1,0 +1,294 @@
+"""Where the kernel runs: the load bias, found without the serial text, and proved.
+
+Breenix's kernel is position independent and its bootloader picks the place, so the bias is
+discovered at every stop. Three ways give candidates (IDT gates minus their symbols, GS base minus
+`CPU0_DATA`, the ELF header in mapped pages); a candidate is accepted only when it is page aligned
+and the guest's .text equals the ELF's, which also proves that this ELF is the one that booted.
+Handlers' names: Breenix kernel/src/interrupts.rs, `init_idt`; the per-CPU block: per_cpu.rs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.symbols.elf import ET_DYN, PT_LOAD, describe_header
+from breenix_gdbagent.symbols.image import Image, LoadedImage
+from breenix_gdbagent.x86.cpu import Cpu
+
+ReadVirtual = Callable[[int, int], bytes]
+
+HANDLERS: Mapping[int, str] = {
+    0: "divide_by_zero_handler",
+    1: "debug_handler",
+    3: "breakpoint_entry",
+    6: "invalid_opcode_handler",
+    8: "double_fault_handler",
+    12: "stack_segment_fault_handler",
+    13: "general_protection_fault_handler",
+    14: "page_fault_handler",
+    32: "timer_interrupt_entry",
+    33: "keyboard_interrupt_handler",
+    36: "serial_interrupt_handler",
+    0x80: "syscall_entry",
+}
+PER_CPU_BLOCK = "CPU0_DATA"
+# Fewer gates than this can agree by chance: under firmware 1 of 9 did, with a wrong ELF 2 of 9.
+GATES_NEEDED = 3
+_WINDOW = 256
+_WINDOWS = 8
+_INT3 = 0xCC
+_BREAKPOINTS = 4
+_CANDIDATES = 16
+_MASK = (1 << 64) - 1
+_ELF_MAGIC = b"\x7fELF"
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """Virtual address = link address + `value`, modulo 2**64.
+
+    how: ``gates``, ``gs-base``, ``elf-header`` or ``fixed`` (linked to run where it is).
+    proof: one sentence. proved: the guest's .text was compared and is equal; False when the
+    source holds no kernel code (a core of page tables only) and only the gates vouch for it.
+    """
+
+    value: int
+    how: str
+    proof: str
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Windows of .text compared under one candidate; `differs` is the first unequal address."""
+
+    equal: int
+    unreadable: int
+    total: int
+    differs: int | None
+
+    @property
+    def proves(self) -> bool:
+        return self.differs is None and self.equal >= min(GATES_NEEDED, self.total)
+
+
+def find_bias(
+    image: Image,
+    cpu: Cpu,
+    read_virtual: ReadVirtual,
+    leaves: Iterable[int] | None = None,
+    idt_gates: Mapping[int, int] | None = None,
+    gs_base: int | None = None,
+) -> Bias:
+    """The load bias of `image` at this stop.
+
+    `read_virtual(va, length)` reads kernel addresses and raises `ReadError` where it cannot;
+    `leaves` are the virtual addresses of mapped 4 KiB pages (CR3's low half; a generator is only
+    consumed when the cheaper ways fail); `idt_gates` maps vectors to handlers' addresses;
+    `gs_base` defaults to the CPU's register.
+
+    Raises `InputError` when another kernel than this ELF runs, saying how it differs, and
+    `ReadError` when nothing tells where the kernel is (it is not loaded yet, or ring 3 without
+    a usable IDT, or the stripped ELF names nothing).
+    """
+    search = _Search(image, read_virtual, dict(idt_gates or {}))
+    if gs_base is None:
+        gs_base = cpu.get("gs_base")
+    for value, how in search.candidates(gs_base):
+        found = search.accept(value, how)
+        if found is not None:
+            return found
+    if leaves is not None:
+        found = search.scan(leaves)
+        if found is not None:
+            return found
+    return search.give_up(kernel_is_up=bool(gs_base))
+
+
+def find_loaded(
+    image: Image,
+    cpu: Cpu,
+    read_virtual: ReadVirtual,
+    leaves: Iterable[int] | None = None,
+    idt_gates: Mapping[int, int] | None = None,
+    gs_base: int | None = None,
+) -> tuple[LoadedImage, Bias]:
+    """`find_bias`, with the image placed there."""
+    bias = find_bias(image, cpu, read_virtual, leaves, idt_gates, gs_base)
+    return image.loaded(bias.value), bias
+
+
+class _Search:
+    """One search: votes, comparisons made, and what was seen to differ."""
+
+    def __init__(self, image: Image, read: ReadVirtual, gates: dict[int, int]) -> None:
+        self.image = image
+        self.read = read
+        self.votes, self.voters = _vote(image, gates)
+        self.windows = _windows(image)
+        self.differing: tuple[int, str, int] | None = None
+        self.other_header: tuple[int, bytes] | None = None
+
+    def candidates(self, gs_base: int | None) -> Iterable[tuple[int, str]]:
+        """Page-aligned candidates, the best supported first, each once."""
+        seen: set[int] = set()
+        found: list[tuple[int, str]] = []
+        if self.image.elf.type != ET_DYN:
+            found.append((0, "fixed"))
+        else:
+            found += [(value, "gates") for value, _ in self.votes.most_common(_CANDIDATES)]
+            if gs_base:
+                found += [
+                    ((gs_base - link) & _MASK, "gs-base")
+                    for link in self.image.addresses_of(PER_CPU_BLOCK)
+                ]
+        for value, how in found:
+            if value % PAGE == 0 and value not in seen:
+                seen.add(value)
+                yield value, how
+
+    def accept(self, value: int, how: str) -> Bias | None:
+        """A proved bias, an unproved one that the gates carry, or None."""
+        compared = self.compare(value)
+        gates = self.votes.get(value, 0)
+        vote = f"{gates} of {self.voters} gates agree" if self.voters else "no gates to vote"
+        if compared.proves:
+            proof = f"{compared.equal} of {compared.total} windows of .text are equal; {vote}"
+            if compared.unreadable:
+                proof += f"; {compared.unreadable} windows could not be read"
+            return Bias(value, how, proof, True)
+        if compared.differs is not None:
+            if self.differing is None and (gates >= GATES_NEEDED or how == "elf-header"):
+                self.differing = (value, vote, compared.differs)
+            return None
+        if gates >= GATES_NEEDED and compared.unreadable:
+            proof = f"unproved: no kernel code here to compare .text with; {vote}"
+            return Bias(value, "gates", proof, False)
+        return None
+
+    def compare(self, value: int) -> _Comparison:
+        """The guest's .text against the ELF's, window by window, up to the first difference."""
+        equal = unreadable = 0
+        for link, want in self.windows:
+            try:
+                have = self.read((link + value) & _MASK, len(want))
+            except ReadError:
+                unreadable += 1
+                continue
+            at = _first_difference(have, want)
+            if at is not None:
+                return _Comparison(equal, unreadable, len(self.windows), link + at)
+            equal += 1
+        return _Comparison(equal, unreadable, len(self.windows), None)
+
+    def scan(self, leaves: Iterable[int]) -> Bias | None:
+        """Look for the ELF's first bytes at the start of each mapped page."""
+        first = _first_page(self.image)
+        if first is None:
+            return None
+        link, want = first
+        for va in leaves:
+            try:
+                have = self.read(va, len(want))
+            except ReadError:
+                continue
+            if have == want:
+                value = (va - link) & _MASK
+                found = self.accept(value, "elf-header") if value % PAGE == 0 else None
+                if found is not None:
+                    return found
+            elif self.other_header is None and have[:20] == want[:20] and have[:4] == _ELF_MAGIC:
+                self.other_header = (va, have)
+        return None
+
+    def give_up(self, kernel_is_up: bool) -> Bias:
+        path = self.image.path
+        if self.differing is not None:
+            value, vote, where = self.differing
+            raise InputError(
+                f"{path} is not the kernel that runs: at bias {hex64(value)} ({vote}) its .text "
+                f"differs from link address {hex64(where)} on",
+                fix="give the ELF of the very build that booted",
+            )
+        if self.other_header is not None:
+            va, head = self.other_header
+            raise InputError(
+                f"{path} is not the kernel that runs: the ELF loaded at {hex64(va)} has "
+                f"{describe_header(head)}, this one {describe_header(self.image.elf.header)}",
+                fix="give the ELF of the very build that booted",
+            )
+        best = max(self.votes.values(), default=0)
+        if kernel_is_up and self.voters >= GATES_NEEDED:
+            raise InputError(
+                f"{path} is not the kernel that runs: only {best} of {self.voters} IDT gates "
+                "agree with its symbols",
+                fix="give the ELF of the very build that booted",
+            )
+        raise ReadError(
+            f"where {path.name} is loaded is not known", self.why_unknown(best),
+            "stop later, when the kernel has loaded its IDT",
+        )
+
+    def why_unknown(self, best: int) -> str:
+        if not self.image.has_symbols:
+            return "the ELF is stripped, and its first page is not among the mapped ones"
+        if not self.voters:
+            return "no IDT gate could be compared with a symbol: the kernel may not run yet"
+        return f"only {best} of {self.voters} IDT gates agree: the kernel may not run yet"
+
+
+def _first_difference(have: bytes, want: bytes) -> int | None:
+    """Offset of the first unequal byte, None when equal.
+
+    A few INT3 are a debugger's breakpoints: QEMU with KVM writes them into guest memory.
+    """
+    if have == want:
+        return None
+    unequal = [i for i, (a, b) in enumerate(zip(have, want, strict=True)) if a != b]
+    if len(unequal) <= _BREAKPOINTS and all(have[i] == _INT3 for i in unequal):
+        return None
+    return unequal[0]
+
+
+def _vote(image: Image, gates: Mapping[int, int]) -> tuple[Counter[int], int]:
+    """Votes for each bias, and how many gates could vote: one vote a gate and candidate."""
+    votes: Counter[int] = Counter()
+    voters = 0
+    if not gates or not image.has_symbols:
+        return votes, 0
+    for vector, name in HANDLERS.items():
+        links = image.addresses_of(name)
+        if links and gates.get(vector):
+            voters += 1
+            votes.update({(gates[vector] - link) & _MASK for link in links})
+    return votes, voters
+
+
+def _windows(image: Image) -> list[tuple[int, bytes]]:
+    """(link address, bytes) of the first, the last and evenly spread middle windows of .text."""
+    text = image.text
+    if text is None or not text.size:
+        return []
+    length = min(_WINDOW, text.size)
+    last = text.size - length
+    offsets = sorted({last * i // (_WINDOWS - 1) for i in range(_WINDOWS)})
+    windows = []
+    for offset in offsets:
+        data = image.read(text.address + offset, length)
+        if data is not None:
+            windows.append((text.address + offset, data))
+    return windows
+
+
+def _first_page(image: Image) -> tuple[int, bytes] | None:
+    """(link address, 64 bytes) at the start of the lowest page that the file fills."""
+    for seg in sorted(image.segments, key=lambda s: s.vaddr):
+        if seg.type == PT_LOAD and seg.vaddr % PAGE == 0:
+            data = image.read(seg.vaddr, 64)
+            if data is not None and any(data):
+                return seg.vaddr, data
+    return None
