@@ -9,7 +9,7 @@ from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.symbols import Image
+    from breenix_gdbagent.symbols import LoadedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Stop:
     memory: PhysicalMemory
     reason: StopReason
     serial: SerialText = field(default_factory=SerialText)
-    image: Image | None = None
+    image: LoadedImage | None = None
     epoch: int = 0
     seconds: float = 0.0
 

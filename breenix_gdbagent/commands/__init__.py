@@ -1,1 +1,118 @@
-"""."""
+"""The front doors: thin, one file a command. Only the command asked for is imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from breenix_gdbagent import __version__
+from breenix_gdbagent.errors import AgentError, InputError, ReadError
+
+COMMANDS = {
+    "ci": "boot, run to a marker or the end, assert no unexpected fault and sound tables",
+    "snapshot": "boot or attach, stop, examine, write one file",
+    "report": "examine a snapshot again, offline",
+    "shell": "interactive debugging",
+    "audit": "all checks on any target",
+    "diff": "two snapshots, working against broken",
+    "log": "serial text of a run or snapshot",
+    "explain": "a finding code, a page-fault error code, or a fault line of Breenix",
+    "pt": "page tables: walk, map, who, roots, diff",
+    "bt": "stack frames",
+    "ps": "processes",
+    "threads": "threads",
+    "heap": "the kernel heap",
+    "frames": "the frame allocator",
+    "symbol": "name of an address, address of a name",
+    "print": "a value of the kernel",
+    "type": "layout of a Rust type",
+    "list": "source lines",
+    "disassemble": "instructions",
+    "lab": "the lab guest's scenarios",
+    "selftest": "the page-fault matrix on this machine's QEMU",
+    "doctor": "what this machine has and lacks",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the contract's error form: what, why, what to do; exit 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, fix=f"see: {self.prog} --help")
+
+
+def run(argv: list[str]) -> int:
+    """Dispatch `argv`; every error becomes at most three lines on stderr and an exit code."""
+    try:
+        return _dispatch(argv)
+    except AgentError as error:
+        _say(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("breenix-gdbagent: interrupted; nothing is left running", file=sys.stderr)
+        return 3
+    except BrokenPipeError:
+        # The reader of our output left; a second failure at interpreter exit is not wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 3
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview(), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"breenix-gdbagent {__version__}")
+        return 0
+    name = argv[0]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        raise InputError(
+            f"no command {name!r}",
+            fix=f"did you mean {near[0]}?" if near else "see: breenix-gdbagent --help",
+        )
+    module = importlib.import_module(f"breenix_gdbagent.commands.{MODULES.get(name, name)}")
+    try:
+        code: int = module.run(name, argv[1:])
+    except SystemExit as done:  # argparse's own --help
+        return int(done.code or 0)
+    return code
+
+
+MODULES = {
+    name: "names"
+    for name in (
+        "bt", "ps", "threads", "heap", "frames", "symbol", "print", "type", "list", "disassemble",
+    )
+}  # fmt: skip
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "breenix-gdbagent COMMAND [OPTIONS]: tells why the Breenix kernel faulted, from outside",
+            "",
+            *lines,
+            "",
+            "Targets: --lab [SCENARIO] | --breenix DIR | --image IMG --kernel ELF | --gdb ADDR",
+            "         | --snapshot FILE.  `breenix-gdbagent COMMAND --help` says more.",
+        ]
+    )
+
+
+def _say(error: AgentError) -> None:
+    parts = [p for p in (error.what, error.why, error.fix) if p]
+    first, rest = " ".join(parts[0].split()), parts[1:]
+    print(f"breenix-gdbagent: {first}", file=sys.stderr)
+    for line in rest:
+        print(f"  {' '.join(line.split())}", file=sys.stderr)
+
+
+__all__ = ["COMMANDS", "Parser", "ReadError", "run"]

@@ -1,1 +1,1 @@
-"""."""
+"""One versioned document, and the faces it has."""

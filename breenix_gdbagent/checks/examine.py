@@ -1,0 +1,49 @@
+"""Run every check on one stop and collect what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from breenix_gdbagent.checks import kernel_stacks
+from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import Stop
+
+CheckFunction = Callable[[Kernel], Iterator[Finding]]
+
+CHECKS: tuple[tuple[str, CheckFunction], ...] = (("kernel-stacks", kernel_stacks.check),)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """One stop, what was found in it, and what each check came to."""
+
+    kernel: Kernel
+    findings: tuple[Finding, ...]
+    checks: tuple[CheckResult, ...]
+
+
+def examine(stop: Stop, kernel: Kernel | None = None) -> Examination:
+    """All checks on one stop. A check that lacks what it needs is `not_checked` with the reason;
+    what it had already found before that stands."""
+    view = kernel or Kernel(stop)
+    findings: list[Finding] = []
+    results: list[CheckResult] = []
+    for name, run in CHECKS:
+        found: list[Finding] = []
+        status: CheckResult
+        try:
+            for finding in run(view):
+                found.append(finding)
+            failed = any(f.weight != "info" for f in found)
+            status = CheckResult(name, "failed" if failed else "passed")
+        except NotChecked as why:
+            status = CheckResult(name, "not_checked", str(why))
+        except ReadError as why:
+            status = CheckResult(name, "not_checked", why.what)
+        findings += found
+        results.append(status)
+    findings.sort(key=lambda f: f.sort_key)
+    return Examination(view, tuple(findings), tuple(results))

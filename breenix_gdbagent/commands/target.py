@@ -1,0 +1,161 @@
+"""The target options, the same for every command, and the session that they open."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.checks.finding import Json
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.stop import Stop
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.live import LiveVm
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """The contract's target: one of lab, breenix, image, gdb, snapshot."""
+    group = parser.add_argument_group("target (one of)")
+    group.add_argument(
+        "--lab", nargs="?", const="clean", metavar="SCENARIO", help="our own lab guest"
+    )
+    group.add_argument("--stripped", action="store_true", help="with --lab: the ELF without DWARF")
+    group.add_argument("--breenix", type=Path, metavar="DIR", help="a Breenix checkout, built")
+    group.add_argument("--image", type=Path, metavar="IMG", help="a bootable disk image")
+    group.add_argument("--kernel", type=Path, metavar="ELF", help="the kernel's ELF")
+    group.add_argument("--disk", type=Path, action="append", default=[], metavar="FILE")
+    group.add_argument("--gdb", metavar="ADDR", help="a running QEMU: unix:PATH or HOST:PORT")
+    group.add_argument("--qmp", metavar="PATH", help="with --gdb: its QMP socket")
+    group.add_argument("--ram", type=Path, metavar="FILE", help="with --gdb: its RAM file")
+    group.add_argument("--serial", metavar="ADDR|FILE", help="with --gdb: its serial line")
+    group.add_argument("--snapshot", type=Path, metavar="FILE", help="an ELF core, ours or QEMU's")
+    group.add_argument("--ram-size", metavar="SIZE|RANGES", help="RAM of a bare core")
+    group.add_argument("--config", metavar="NAME|FILE", help="the machine (qemu_configs/)")
+    group.add_argument("--accel", metavar="NAME", help="tcg (default), kvm, hvf")
+    group.add_argument("--deterministic", action="store_true", help="QEMU's instruction counter")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the options name. `kind`: lab, breenix, gdb, snapshot."""
+
+    kind: str
+    options: argparse.Namespace
+
+    @property
+    def runs(self) -> bool:
+        return self.kind != "snapshot"
+
+    @property
+    def boots(self) -> bool:
+        """Whether we start QEMU ourselves."""
+        return self.kind in ("lab", "breenix")
+
+
+def target_of(options: argparse.Namespace, *, default_lab: bool, must_run: bool = False) -> Target:
+    """The one target that the options name.
+
+    Raises `InputError` for none (unless `default_lab`), for two, and for an option that does not
+    belong to the one chosen.
+    """
+    named = [
+        kind
+        for kind, given in (
+            ("lab", options.lab is not None),
+            ("breenix", options.breenix is not None or options.image is not None),
+            ("gdb", options.gdb is not None),
+            ("snapshot", options.snapshot is not None),
+        )
+        if given
+    ]
+    if len(named) > 1:
+        raise InputError(
+            f"two targets at once: {' and '.join('--' + n for n in named)}", fix="name one"
+        )
+    if not named:
+        if options.kernel is not None:
+            raise InputError("--kernel alone is no target", fix="add --image IMG (or --gdb ADDR)")
+        if not default_lab:
+            raise InputError(
+                "no target named",
+                fix="name one: --lab [SCENARIO], --breenix DIR, --image IMG --kernel ELF"
+                + ("" if must_run else ", --snapshot FILE")
+                + " or --gdb ADDR",
+            )
+        options.lab = "clean"
+        named = ["lab"]
+    kind = named[0]
+    _refuse_strays(kind, options)
+    if must_run and kind == "snapshot":
+        raise InputError(
+            "this command needs a target that runs",
+            fix="a snapshot is examined by: breenix-gdbagent report FILE",
+        )
+    return Target(kind, options)
+
+
+def _refuse_strays(kind: str, options: argparse.Namespace) -> None:
+    allowed = {
+        "lab": {"stripped", "config", "accel", "deterministic"},
+        "breenix": {"kernel", "disk", "config", "accel", "deterministic"},
+        "gdb": {"qmp", "ram", "serial", "kernel", "ram_size"},
+        "snapshot": {"kernel", "ram_size"},
+    }[kind]
+    for name in (
+        "stripped", "kernel", "disk", "qmp", "ram", "serial", "ram_size", "config", "accel",
+        "deterministic",
+    ):  # fmt: skip
+        if getattr(options, name) and name not in allowed:
+            raise InputError(
+                f"--{name.replace('_', '-')} does not go with --{kind}",
+                fix="see: breenix-gdbagent COMMAND --help",
+            )
+    if kind == "breenix" and options.image is not None and options.kernel is None:
+        raise InputError("--image needs --kernel ELF", fix="give the ELF that boots in the image")
+
+
+def description(target: Target) -> dict[str, Json]:
+    """How reports name the target: no host paths, only what the file is called."""
+    options = target.options
+    if target.kind == "lab":
+        return {"kind": "lab", "scenario": options.lab, "stripped": options.stripped}
+    if target.kind == "breenix":
+        return {
+            "kind": "breenix",
+            "config": Path(options.config or "breenix").name,
+            "kernel": options.kernel.name if options.kernel else None,
+        }
+    if target.kind == "gdb":
+        return {"kind": "gdb", "kernel": options.kernel.name if options.kernel else None}
+    return {"kind": "snapshot", "kernel": options.kernel.name if options.kernel else None}
+
+
+@contextmanager
+def opened_vm(target: Target) -> Iterator[LiveVm]:
+    """The running machine that a target names: launched or attached; gone or left as it was."""
+    from breenix_gdbagent.commands import machines
+
+    with machines.open_vm(target) as vm:
+        yield vm
+
+
+def stop_of_snapshot(target: Target) -> Stop:
+    """The Stop a snapshot holds, with the kernel's ELF where one is given or known."""
+    from breenix_gdbagent.snapshot import open_snapshot
+
+    options = target.options
+    ram = None
+    if options.ram_size:
+        from breenix_gdbagent.memory.ramfile import parse_ram_size
+
+        ram = parse_ram_size(options.ram_size)
+    stop = open_snapshot(options.snapshot, ram)
+    if options.kernel is not None:
+        from breenix_gdbagent.kernel.image import attach_image
+
+        stop = replace(stop, image=attach_image(stop, options.kernel))
+    return stop

@@ -1,0 +1,138 @@
+"""Every address space of one stop: which roots there are, what each is, and who says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from breenix_gdbagent.addresses import PhysAddr
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
+from breenix_gdbagent.kernel.percpu import PerCpu
+from breenix_gdbagent.kernel.serial_log import LogFacts
+from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
+from breenix_gdbagent.x86.paging import ADDRESS, P, Tables
+
+Role = Literal["master", "process", "boot", "unknown"]
+KERNEL_HALF = range(256, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRoot:
+    """A root that the kernel's own process table names."""
+
+    root: PhysAddr
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One address space. `live` is True only with a witness besides the RAM scan (a CR3, a
+    per-CPU field, the process table), False when the process table was read and does not have it,
+    else None. `source` says how it was found."""
+
+    root: PhysAddr
+    role: Role
+    live: bool | None
+    pid: int | None
+    name: str | None
+    source: str
+
+    @property
+    def label(self) -> str:
+        """How reports call it: process name and pid where known, else role."""
+        if self.name is not None and self.pid is not None:
+            return f"{self.name} (pid {self.pid})"
+        return self.role if self.role != "process" else f"process {self.root:#x}"
+
+    @property
+    def subject(self) -> str:
+        """Its stable name, without an address."""
+        return self.name or self.role
+
+
+def find_spaces(
+    tables: Tables,
+    cpus: Sequence[Cpu],
+    percpus: Sequence[PerCpu],
+    scanned: Mapping[PhysAddr, str],
+    log: LogFacts,
+    listed: Sequence[NamedRoot] | None,
+) -> tuple[Space, ...]:
+    """Put the witnesses together. `scanned` is root -> how the RAM scan knew it; `listed` the
+    kernel's process table, None when it could not be read."""
+    masters = {PhysAddr(p.kernel_cr3 & CR3_ADDRESS) for p in percpus}
+    sources: dict[PhysAddr, list[str]] = {}
+
+    def seen(root: int, source: str) -> None:
+        if root:
+            sources.setdefault(PhysAddr(root & CR3_ADDRESS), []).append(source)
+
+    for cpu in cpus:
+        if cpu.paging is not None and cpu.root is not None:
+            seen(cpu.root, f"CR3 of CPU {cpu.index}")
+    for block in percpus:
+        seen(block.kernel_cr3, f"kernel_cr3 of CPU {block.cpu}")
+        seen(block.saved_process_cr3, f"saved_process_cr3 of CPU {block.cpu}")
+        seen(block.next_cr3, f"next_cr3 of CPU {block.cpu}")
+    named = {n.root: n for n in listed or ()}
+    for process in listed or ():
+        seen(process.root, "process table")
+    witnessed = set(sources)
+    for root, how in scanned.items():
+        seen(root, how)
+    spaces = []
+    reference = next(iter(masters), None)
+    for root in sorted(sources):
+        role = _role(tables, root, masters, reference)
+        live: bool | None = True if root in witnessed else None
+        if live is None and listed is not None and role == "process":
+            live = False
+        pid, name = _identity(root, named, log)
+        if role != "process":
+            pid = name = None
+        spaces.append(Space(root, role, live, pid, name, ", ".join(sources[root])))
+    return tuple(spaces)
+
+
+def _identity(
+    root: PhysAddr, named: Mapping[PhysAddr, NamedRoot], log: LogFacts
+) -> tuple[int | None, str | None]:
+    if (by_table := named.get(root)) is not None:
+        return by_table.pid, by_table.name
+    if (by_log := log.by_root(root)) is not None:
+        return by_log.pid, by_log.name
+    return None, None
+
+
+def _role(
+    tables: Tables, root: PhysAddr, masters: set[PhysAddr], reference: PhysAddr | None
+) -> Role:
+    if root in masters:
+        return "master"
+    if reference is None:
+        return "unknown"
+    try:
+        mine, master = tables.table(root), tables.table(reference)
+    except ReadError:
+        return "unknown"
+    if is_boot_root(mine, master):
+        return "boot"
+    same = sum(
+        1 for i in KERNEL_HALF if master[i] & P and mine[i] & P and not (mine[i] ^ master[i]) & ADDRESS
+    )
+    there = sum(1 for i in KERNEL_HALF if master[i] & P)
+    return "process" if there and same * 4 >= there * 3 else "unknown"
+
+
+def is_boot_root(table: memoryview, master: memoryview) -> bool:
+    """The bootloader's PML4: its whole kernel half names the table that the master has at 256,
+    slots 402 and 403 too, because the master got its own tables there only afterwards
+    (kernel/src/memory/kernel_page_table.rs, build_master_kernel_pml4)."""
+    common = master[256] & ADDRESS
+    return all(
+        table[slot] & P and table[slot] & ADDRESS == common and master[slot] & ADDRESS != common
+        for slot in (KERNEL_STACKS_SLOT, IST_STACKS_SLOT)
+    )

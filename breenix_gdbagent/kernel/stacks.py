@@ -1,0 +1,177 @@
+"""Kernel and IST stacks as the tables show them: extents, guards, owners, depth of use.
+
+A top is exclusive: it is the first address of the next slot's guard page and is never walked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.kernel.layout import (
+    DF_STACK,
+    ERAS,
+    KERNEL_STACKS,
+    PF_STACK,
+    Era,
+)
+from breenix_gdbagent.x86.paging import ADDRESS, NX, PS, P, Tables, U, W
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One 4 KiB page of a stack region as one space maps it, permissions over all levels."""
+
+    raw: int
+    entry_pa: PhysAddr
+    w: bool
+    u: bool
+    nx: bool
+
+    @property
+    def frame(self) -> PhysAddr:
+        return PhysAddr(self.raw & ADDRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStack:
+    """[bottom, top) and the guard page below it, None where there is none by design.
+
+    `name` is stable over boots: ``slot 3`` or ``IST1 (#DF)``.
+    """
+
+    name: str
+    bottom: VirtAddr
+    top: VirtAddr
+    guard: VirtAddr | None
+    ist: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self.top - self.bottom
+
+    @property
+    def pages(self) -> range:
+        return range(self.bottom, self.top, PAGE)
+
+    def holds(self, rsp: int) -> bool:
+        """Whether `rsp` is inside; an empty stack's RSP is its exclusive top."""
+        return self.bottom < rsp <= self.top
+
+
+class StackRegion:
+    """The 4 KiB leaves of one region of virtual addresses, in any space."""
+
+    def __init__(self, tables: Tables, start: int, end: int, levels: int) -> None:
+        self.tables = tables
+        self.levels = levels
+        mask = (1 << (9 * levels + 12)) - 1
+        self._first = start & mask
+        self._last = (end - 1) & mask
+
+    def leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
+        """Page address -> leaf, for all of the region that `root` maps with 4 KiB pages.
+
+        Raises `Unreadable` when a table in the way cannot be read.
+        """
+        found: dict[int, Leaf] = {}
+        self._descend(root, self.levels, 0, (True, True, False), found)
+        return found
+
+    def _descend(
+        self,
+        table_pa: int,
+        level: int,
+        base: int,
+        rights: tuple[bool, bool, bool],
+        out: dict[int, Leaf],
+    ) -> None:
+        table = self.tables.table(table_pa & ADDRESS)
+        shift = 12 + 9 * (level - 1)
+        first = (max(self._first, base) - base) >> shift
+        last = min((self._last - base) >> shift, 511)
+        w, u, nx = rights
+        for index in range(first, last + 1):
+            raw = table[index]
+            if not raw & P:
+                continue
+            va = base + (index << shift)
+            here = (w and bool(raw & W), u and bool(raw & U), nx or bool(raw & NX))
+            if level == 1:
+                entry_pa = PhysAddr((table_pa & ADDRESS) + index * 8)
+                out[sign_extended(va, self.levels)] = Leaf(raw, entry_pa, *here)
+            elif not raw & PS:
+                self._descend(raw, level - 1, va, here, out)
+
+
+def recognise_era(mapped: Iterable[int]) -> Era | None:
+    """The era whose slot grid the mapped stack pages follow: most guards free, most bottoms taken.
+
+    None when nothing is mapped there.
+    """
+    pages = set(mapped)
+    best: tuple[int, Era] | None = None
+    for era in ERAS:
+        score = 0
+        for slot in used_slots(pages, era):
+            bottom = KERNEL_STACKS + slot * era.slot_size + PAGE
+            full = sum(1 for va in range(bottom, bottom + era.stack_size, PAGE) if va in pages)
+            score += full - (era.stack_size // PAGE - full) - 8 * (bottom - PAGE in pages)
+        if best is None or score > best[0]:
+            best = (score, era)
+    return best[1] if best is not None and best[0] > 0 else None
+
+
+def used_slots(pages: Iterable[int], era: Era) -> list[int]:
+    """Slots of which at least one page is mapped, guard pages not counted."""
+    slots = set()
+    for va in pages:
+        offset = va - KERNEL_STACKS
+        if 0 <= offset < era.stack_slots * era.slot_size and offset % era.slot_size >= PAGE:
+            slots.add(offset // era.slot_size)
+    return sorted(slots)
+
+
+def slot_stack(slot: int, era: Era) -> KernelStack:
+    """Slot i: guard at base + i*slot_size, the stack above it (kernel_stack.rs)."""
+    guard = KERNEL_STACKS + slot * era.slot_size
+    return KernelStack(
+        f"slot {slot}",
+        VirtAddr(guard + PAGE),
+        VirtAddr(guard + era.slot_size),
+        VirtAddr(guard),
+    )
+
+
+def ist_stacks(
+    tops: Sequence[int], vectors: Mapping[int, str], mapped: Mapping[int, Leaf]
+) -> tuple[KernelStack, ...]:
+    """One stack for each distinct IST top of the TSS that is not 0.
+
+    Breenix's two have known bottoms (per_cpu_stack.rs); any other reaches down to the first
+    unmapped page or the next top, and is one page when nothing is mapped.
+    """
+    known = {DF_STACK[1]: DF_STACK[0], PF_STACK[1]: PF_STACK[0]}
+    stacks = []
+    for index, top in enumerate(tops, 1):
+        if not top or top in tops[: index - 1]:
+            continue
+        others = [t for t in tops if t and t < top]
+        bottom = known.get(top)
+        if bottom is None:
+            bottom = (top - 1) & ~0xFFF
+            while bottom - PAGE in mapped and bottom not in others:
+                bottom -= PAGE
+        what = vectors.get(index)
+        stacks.append(
+            KernelStack(
+                f"IST{index} ({what})" if what else f"IST{index}",
+                VirtAddr(bottom),
+                VirtAddr(top),
+                None,
+                ist=index,
+            )
+        )
+    return tuple(stacks)
+

@@ -1,0 +1,244 @@
+"""Breenix as found in one Stop: everything here is discovered, on demand, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.event import Event, event_at_handler
+from breenix_gdbagent.kernel.layout import IST_STACKS, KERNEL_STACKS, PERCPU_SIZE, Era
+from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
+from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
+from breenix_gdbagent.kernel.spaces import NamedRoot, Space, find_spaces
+from breenix_gdbagent.kernel.stacks import (
+    KernelStack,
+    Leaf,
+    StackRegion,
+    ist_stacks,
+    recognise_era,
+    slot_stack,
+    used_slots,
+)
+from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu, PagingMode
+from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
+from breenix_gdbagent.x86.paging import Tables, VirtualMemory, Walk, walk
+from breenix_gdbagent.x86.roots import scan_roots
+
+VECTOR_NAMES = {
+    0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF",
+    10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC",
+    19: "#XM", 20: "#VE", 21: "#CP",
+}  # fmt: skip
+
+
+class Kernel:
+    """The reader of one Stop. Its properties raise `ReadError` where the stop lacks what they need;
+    what may be absent by nature (no per-CPU block: not Breenix, or too early) is None or empty."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+        self.tables = Tables(stop.memory)
+
+    @cached_property
+    def mode(self) -> PagingMode | None:
+        """Paging mode of the CPU the stop is about, else of any CPU with paging on."""
+        modes = [self.stop.cpu.paging, *(c.paging for c in self.stop.cpus)]
+        return next((m for m in modes if m is not None), None)
+
+    @property
+    def levels(self) -> int:
+        return self.mode.levels if self.mode else 4
+
+    @property
+    def nxe(self) -> bool | None:
+        return self.mode.nxe if self.mode else None
+
+    def walk(self, root: int, va: int) -> Walk:
+        return walk(self.tables, root, va, self.levels, self.nxe)
+
+    @cached_property
+    def percpus(self) -> tuple[PerCpu, ...]:
+        """The per-CPU block of each CPU that has one."""
+        found = (read_percpu(self.tables, cpu) for cpu in self.stop.cpus)
+        return tuple(p for p in found if p is not None)
+
+    def percpu_of(self, cpu: Cpu) -> PerCpu | None:
+        return next((p for p in self.percpus if p.cpu == cpu.index), None)
+
+    @property
+    def is_breenix(self) -> bool:
+        """Whether a Breenix per-CPU block was found: else only generic checks apply."""
+        return bool(self.percpus)
+
+    @cached_property
+    def log(self) -> LogFacts:
+        return read_log(self.stop.serial)
+
+    @cached_property
+    def reference_root(self) -> PhysAddr | None:
+        """The root whose kernel half is the model: the per-CPU block's kernel CR3, else CR3."""
+        if self.percpus:
+            return PhysAddr(self.percpus[0].kernel_cr3 & CR3_ADDRESS)
+        with_paging = [c for c in self.stop.cpus if c.paging is not None]
+        return with_paging[0].root if with_paging else None
+
+    @cached_property
+    def listed_processes(self) -> tuple[NamedRoot, ...] | None:
+        """The kernel's own process table, None when its types are not known."""
+        return None
+
+    @cached_property
+    def spaces(self) -> tuple[Space, ...]:
+        """Every root, ordered by physical address."""
+        reference = self.reference_root
+        scanned: dict[PhysAddr, str] = {}
+        if reference is not None:
+            for candidate in scan_roots(self.stop.memory, reference):
+                scanned[candidate.root] = candidate.how
+        return find_spaces(
+            self.tables, self.stop.cpus, self.percpus, scanned, self.log, self.listed_processes
+        )
+
+    @cached_property
+    def master(self) -> Space | None:
+        return next((s for s in self.spaces if s.role == "master"), None)
+
+    @cached_property
+    def audited(self) -> tuple[Space, ...]:
+        """Master and process roots not known to be dead; boot and unknown only under a CR3."""
+        in_use = {c.root for c in self.stop.cpus if c.paging is not None}
+        return tuple(
+            s
+            for s in self.spaces
+            if (s.role in ("master", "process") and s.live is not False) or s.root in in_use
+        )
+
+    def space_of(self, root: int | None) -> Space | None:
+        """The space that CR3 value or root names."""
+        if root is None:
+            return None
+        return next((s for s in self.spaces if s.root == root & CR3_ADDRESS), None)
+
+    def memory_of(self, root: int) -> VirtualMemory:
+        """A reader of one address space."""
+        return VirtualMemory(self.tables, root, self.levels)
+
+    @cached_property
+    def tss(self) -> Mapping[int, Tss]:
+        """CPU index -> its TSS, for each that can be read under that CPU's CR3 or the master."""
+        found: dict[int, Tss] = {}
+        for cpu in self.stop.cpus:
+            for root in (cpu.root, self.reference_root):
+                if cpu.tr is None or root is None or cpu.index in found or not cpu.tr.base:
+                    continue
+                try:
+                    found[cpu.index] = read_tss(self.memory_of(root).read, cpu.tr.base)
+                except ReadError:
+                    continue
+        return found
+
+    @cached_property
+    def gates(self) -> Mapping[int, Gate]:
+        """Vector -> present gate of the IDT of the CPU the stop is about. Raises `ReadError`."""
+        cpu = self.stop.cpu
+        if cpu.idtr is None or cpu.root is None:
+            raise ReadError("IDTR is not known")
+        root = cpu.root
+        try:
+            return read_gates(self.memory_of(root).read, cpu.idtr)
+        except ReadError:
+            if self.reference_root in (None, root):
+                raise
+            return read_gates(self.memory_of(self.reference_root or root).read, cpu.idtr)
+
+    @cached_property
+    def kernel_region(self) -> StackRegion:
+        return StackRegion(self.tables, KERNEL_STACKS, KERNEL_STACKS + (128 << 20), self.levels)
+
+    @cached_property
+    def ist_region(self) -> StackRegion:
+        return StackRegion(self.tables, IST_STACKS, IST_STACKS + (16 << 20), self.levels)
+
+    def kernel_leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
+        """Kernel-stack pages that `root` maps. Raises `Unreadable`."""
+        return self.kernel_region.leaves(root)
+
+    def ist_leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
+        """IST-stack pages that `root` maps. Raises `Unreadable`."""
+        return self.ist_region.leaves(root)
+
+    @cached_property
+    def era(self) -> Era | None:
+        """The era that the mapped kernel stacks show."""
+        if self.master is None:
+            return None
+        return recognise_era(self.kernel_leaves(self.master.root))
+
+    @cached_property
+    def stacks(self) -> tuple[KernelStack, ...]:
+        """Every kernel-stack slot that any audited space maps a page of."""
+        if self.era is None:
+            return ()
+        slots: set[int] = set()
+        for space in self.audited:
+            if space.role in ("master", "process"):
+                try:
+                    slots.update(used_slots(self.kernel_leaves(space.root), self.era))
+                except ReadError:
+                    continue
+        return tuple(slot_stack(slot, self.era) for slot in sorted(slots))
+
+    @cached_property
+    def ist(self) -> tuple[KernelStack, ...]:
+        """The IST stacks that the TSS of any CPU names."""
+        root = self.reference_root
+        if root is None:
+            return ()
+        try:
+            mapped = self.ist_leaves(root)
+        except ReadError:
+            mapped = {}
+        try:
+            vectors = {g.ist: VECTOR_NAMES.get(v, str(v)) for v, g in self.gates.items() if g.ist}
+        except ReadError:
+            vectors = {}
+        found: dict[int, KernelStack] = {}
+        for tss in self.tss.values():
+            for stack in ist_stacks(tss.ist, vectors, mapped):
+                found.setdefault(stack.top, stack)
+        return tuple(found[top] for top in sorted(found))
+
+    def stack_at(self, address: int) -> KernelStack | None:
+        """The stack that holds `address` as an RSP."""
+        return next((s for s in (*self.stacks, *self.ist) if s.holds(address)), None)
+
+    @cached_property
+    def event(self) -> Event | None:
+        """The exception whose handler is about to run, None when the stop is another kind.
+
+        Raises `ReadError` when its frame cannot be read.
+        """
+        reason, cpu = self.stop.reason, self.stop.cpu
+        if reason.kind != "fault" or reason.vector is None or cpu.root is None:
+            return None
+        return event_at_handler(cpu, reason.vector, self.memory_of(cpu.root).read)
+
+    def thread_name(self, cpu: Cpu) -> str | None:
+        """The thread that `cpu` runs, None when the kernel's types are not known."""
+        return None
+
+    def symbol(self, va: int) -> str | None:
+        """``name+0x12`` of a kernel address, None without an ELF or a symbol there."""
+        image = self.stop.image
+        return image.name_of(va) if image is not None else None
+
+    def describe(self, va: int) -> str:
+        """Address with its symbol, as reports print it."""
+        name = self.symbol(va)
+        return f"{hex64(va)} <{name}>" if name else hex64(va)
+
+    def is_percpu(self, va: int) -> bool:
+        return any(p.base <= va < VirtAddr(p.base + PERCPU_SIZE) for p in self.percpus)

@@ -1,0 +1,198 @@
+"""The report document, schema 1: what was found, as plain JSON values in a stable order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks import CheckResult, Examination, Finding
+from breenix_gdbagent.checks.finding import Json
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import SerialText
+from breenix_gdbagent.x86.cpu import Cpu
+
+SCHEMA = 1
+TAIL_LINES = 40
+
+Document = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Serial text that the run waited for or knows, and when it came (seconds of guest time)."""
+
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """How the run went. `outcome`: ``passed``, ``findings``, ``hang``, ``marker-missing``,
+    ``examined`` (nothing was run)."""
+
+    outcome: str = "examined"
+    exit: int = 0
+    seconds: float = 0.0
+    agent_stops: int = 0
+    markers: tuple[Marker, ...] = ()
+    benign_faults: int = 0
+    armed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Earlier stops of the same run, already in the document's form (memory is gone by now)."""
+
+    stops: tuple[Document, ...] = ()
+    findings: tuple[Document, ...] = ()
+    checks: tuple[Document, ...] = field(default_factory=tuple)
+
+
+def build(
+    target: Mapping[str, Json],
+    run: RunRecord,
+    examined: Examination,
+    history: History | None = None,
+    extra: Sequence[Finding] = (),
+    provenance: Mapping[str, Json] | None = None,
+) -> Document:
+    """The whole document. `extra` are findings about the run itself (hang, marker-missing)."""
+    past = history or History()
+    kernel = examined.kernel
+    stop_id = len(past.stops)
+    findings = sorted((*examined.findings, *extra), key=lambda f: f.sort_key)
+    shown = [*past.findings, *(finding_json(f, stop_id) for f in findings)]
+    return {
+        "schema": SCHEMA,
+        "target": dict(target),
+        "run": {
+            "outcome": run.outcome,
+            "exit": run.exit,
+            "seconds": round(run.seconds, 3),
+            "agent_stops": run.agent_stops,
+            "markers": [{"text": m.text, "seconds": round(m.seconds, 3)} for m in run.markers],
+            "benign_faults": run.benign_faults,
+            "armed": run.armed,
+        },
+        "stops": [*past.stops, stop_json(kernel, stop_id)],
+        "spaces": spaces_json(kernel),
+        "findings": shown,
+        "checks": [*past.checks, *(check_json(c, stop_id) for c in examined.checks)],
+        "serial": serial_json(kernel.stop.serial, run.markers),
+        "provenance": dict(provenance or {}),
+    }
+
+
+def stop_json(kernel: Kernel, stop_id: int) -> Document:
+    """One stop: why, and every CPU."""
+    stop = kernel.stop
+    reason = stop.reason
+    error_code = None
+    cr2 = None
+    if reason.kind == "fault" and (event := kernel.event) is not None:
+        error_code = event.error_code
+        cr2 = stop.cpu.get("cr2") if event.vector == 14 else None
+    return {
+        "id": stop_id,
+        "seconds": round(stop.seconds, 3),
+        "reason": reason.kind,
+        "vector": reason.vector,
+        "error_code": _hex(error_code),
+        "cr2": _hex(cr2),
+        "text": reason.text,
+        "cpus": [_cpu_json(kernel, cpu) for cpu in stop.cpus],
+    }
+
+
+def _cpu_json(kernel: Kernel, cpu: Cpu) -> Document:
+    rip = cpu.get("rip")
+    space = kernel.space_of(cpu.root) if cpu.paging is not None else None
+    return {
+        "id": cpu.index,
+        "rip": _hex(rip),
+        "rsp": _hex(cpu.get("rsp")),
+        "cr0": _hex(cpu.get("cr0")),
+        "cr2": _hex(cpu.get("cr2")),
+        "cr3": _hex(cpu.get("cr3")),
+        "cr4": _hex(cpu.get("cr4")),
+        "efer": _hex(cpu.get("efer")),
+        "cpl": cpu.cpl,
+        "symbol": kernel.symbol(rip) if rip is not None else None,
+        "process": space.label if space is not None else None,
+        "thread": kernel.thread_name(cpu),
+    }
+
+
+def spaces_json(kernel: Kernel) -> list[Json]:
+    """Every root (`pt roots --json` is this list)."""
+    return [
+        {
+            "root": hex64(s.root),
+            "role": s.role,
+            "live": s.live,
+            "pid": s.pid,
+            "name": s.name,
+            "source": s.source,
+        }
+        for s in kernel.spaces
+    ]
+
+
+def finding_json(finding: Finding, stop_id: int) -> Document:
+    """One finding in the document's form."""
+    where = finding.where
+    return {
+        "code": finding.code.name,
+        "severity": finding.weight,
+        "stop": stop_id,
+        "title": finding.code.title,
+        "summary": finding.summary,
+        "cause": finding.cause,
+        "chain": list(finding.chain),
+        "evidence": dict(finding.evidence),
+        "where": {
+            "root": _hex(where.root),
+            "va": _hex(where.va),
+            "pa": _hex(where.pa),
+            "entry": _hex(where.entry),
+            "entry_pa": _hex(where.entry_pa),
+            "level": where.level,
+        },
+        "confidence": finding.confidence,
+        "fix": finding.fix,
+        "see": list(finding.code.see),
+        "fingerprint": finding.fingerprint,
+    }
+
+
+def check_json(check: CheckResult, stop_id: int) -> Document:
+    """One check's result; `reason` is null unless it was not checked."""
+    return {
+        "name": check.name,
+        "stop": stop_id,
+        "status": check.status,
+        "reason": check.reason or None,
+    }
+
+
+def serial_json(serial: SerialText, markers: Sequence[Marker]) -> Document:
+    """The last lines of every port, and which line numbers hold the markers."""
+    tail: list[Json] = []
+    placed: list[Json] = []
+    for port in serial.ports:
+        lines = serial.port(port).splitlines()
+        first = max(0, len(lines) - TAIL_LINES)
+        tail += [
+            {"port": port, "line": n + 1, "text": lines[n]} for n in range(first, len(lines))
+        ]
+        placed += [
+            {"port": port, "line": n + 1, "text": line}
+            for n, line in enumerate(lines)
+            if any(m.text and m.text in line for m in markers)
+        ]
+    return {"tail": tail, "markers": placed}
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex64(value)
