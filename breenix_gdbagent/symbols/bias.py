@@ -237,7 +237,8 @@ class _Search:
                 fix="give the ELF of the very build that booted",
             )
         raise ReadError(
-            f"where {path.name} is loaded is not known", self.why_unknown(best, agreed),
+            f"where {path.name} is loaded is not known",
+            self.why_unknown(best, agreed),
             "stop later, when the kernel has loaded its IDT",
         )
 

@@ -9,9 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _BASIC = {
-    "a": "i8", "b": "bool", "c": "char", "d": "f64", "e": "str", "f": "f32", "h": "u8",
-    "i": "isize", "j": "usize", "l": "i32", "m": "u32", "n": "i128", "o": "u128", "p": "_",
-    "s": "i16", "t": "u16", "u": "()", "v": "...", "x": "i64", "y": "u64", "z": "!",
+    "a": "i8",
+    "b": "bool",
+    "c": "char",
+    "d": "f64",
+    "e": "str",
+    "f": "f32",
+    "h": "u8",
+    "i": "isize",
+    "j": "usize",
+    "l": "i32",
+    "m": "u32",
+    "n": "i128",
+    "o": "u128",
+    "p": "_",
+    "s": "i16",
+    "t": "u16",
+    "u": "()",
+    "v": "...",
+    "x": "i64",
+    "y": "u64",
+    "z": "!",
 }
 _SPECIAL = {"C": "closure", "S": "shim"}
 _DEPTH = 96
@@ -273,4 +291,3 @@ def _constant(kind: str, sign: str, digits: str) -> str:
     if kind == "char":
         return repr(chr(value))
     return f"{sign}{value}" if value < 1 << 64 else f"{sign}0x{digits}"
-

@@ -22,8 +22,15 @@ ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_NOTE = 1, 4
 SHT_NOBITS, SHT_NOTE = 8, 7
 SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x2, 0x4, 0x800
-_MACHINES = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 40: "ARM", 183: "aarch64",
-             243: "RISC-V"}
+_MACHINES = {
+    3: "i386",
+    8: "MIPS",
+    20: "PowerPC",
+    21: "PowerPC64",
+    40: "ARM",
+    183: "aarch64",
+    243: "RISC-V",
+}
 _TYPES = {0: "of no type", 1: "an object file (.o)", 4: "a core"}
 # A section of a kernel is never larger; a corrupt size must not make us ask for 2**60 bytes.
 _INFLATE_LIMIT = 1 << 30
@@ -80,7 +87,8 @@ class ElfFile:
         self.segments = tuple(
             Segment(t, flags, off, va, pa, filesz, memsz)
             for t, flags, off, va, pa, filesz, memsz, _ in struct.iter_unpack(
-                "<IIQQQQQQ", self._table("program headers", phoff, 56 * phnum))
+                "<IIQQQQQQ", self._table("program headers", phoff, 56 * phnum)
+            )
         )
         self._shoff, self._shnum = shoff, shnum
         self._table("section headers", shoff, 64 * shnum)
@@ -141,8 +149,7 @@ class ElfFile:
         if section is None or section.type == SHT_NOBITS:
             return b""
         if section.offset + section.size > self.size:
-            raise self.corrupt(name, f"ends at byte {section.offset + section.size} of "
-                                     f"{self.size}")
+            raise self.corrupt(name, f"ends at byte {section.offset + section.size} of {self.size}")
         raw = self.pread(section.offset, section.size)
         return self._inflate(section, raw) if section.flags & SHF_COMPRESSED else raw
 
@@ -208,7 +215,7 @@ def _check_header(path: Path, head: bytes, size: int) -> None:
 
 def _string(table: bytes, offset: int) -> str:
     end = table.find(b"\0", offset)
-    return table[offset:end if end >= 0 else len(table)].decode("utf-8", "replace")
+    return table[offset : end if end >= 0 else len(table)].decode("utf-8", "replace")
 
 
 def build_id(elf: ElfFile) -> str | None:
@@ -232,8 +239,8 @@ def _note(data: bytes, owner: bytes, kind: int) -> bytes | None:
         namesz, descsz, this = struct.unpack_from("<III", data, at)
         name_at = at + 12
         desc_at = name_at + (namesz + 3 & ~3)
-        if data[name_at:name_at + namesz] == owner and this == kind:
-            return data[desc_at:desc_at + descsz]
+        if data[name_at : name_at + namesz] == owner and this == kind:
+            return data[desc_at : desc_at + descsz]
         at = desc_at + (descsz + 3 & ~3)
     return None
 

@@ -164,7 +164,8 @@ class SymbolTable:
             raise SymbolNotFound(name, self.near(name))
         shown = ", ".join(hex64(a) for a in found[:4]) + (", ..." if len(found) > 4 else "")
         raise InputError(
-            f"{name!r} names {len(found)} symbols", f"at link addresses {shown}",
+            f"{name!r} names {len(found)} symbols",
+            f"at link addresses {shown}",
             "give more of the path, or the mangled name",
         )
 
@@ -234,8 +235,16 @@ def _read(elf: ElfFile) -> list[Symbol]:
         raw = names[name : names.find(b"\0", name)].decode("utf-8", "replace")
         if raw.startswith(".L") or raw == "$x" or raw == "$d":
             continue
-        found.append(Symbol(raw, value, size, kind, info >> 4 in (_GLOBAL, _WEAK),
-                            bool(flags[index] & SHF_EXECINSTR)))
+        found.append(
+            Symbol(
+                raw,
+                value,
+                size,
+                kind,
+                info >> 4 in (_GLOBAL, _WEAK),
+                bool(flags[index] & SHF_EXECINSTR),
+            )
+        )
     labels = {s.raw for s in found if s.kind == "label"}
     found = [s for s in found if not _is_local_label(s, labels)]
     # On one address the preferred name comes last: covering() meets it first.

@@ -53,8 +53,15 @@ class Elf:
             strtab = b"\0"
             table = bytes(24)
             for sym in self.symbols:
-                table += struct.pack("<IBBHQQ", len(strtab), (sym.exported << 4) | sym.type, 0,
-                                     names[sym.section], sym.value, sym.size)
+                table += struct.pack(
+                    "<IBBHQQ",
+                    len(strtab),
+                    (sym.exported << 4) | sym.type,
+                    0,
+                    names[sym.section],
+                    sym.value,
+                    sym.size,
+                )
                 strtab += sym.name.encode() + b"\0"
             sections += [
                 Sec(".symtab", table, type=2, link=len(sections) + 1, entsize=24),
@@ -83,15 +90,44 @@ class Elf:
             size = sec.nobits or len(sec.data)
             body += sec.data
             kind = 8 if sec.nobits else sec.type
-            shdrs += struct.pack("<IIQQQQIIQQ", start, kind, sec.flags, sec.address, offset, size,
-                                 sec.link, 0, 16, sec.entsize)
+            shdrs += struct.pack(
+                "<IIQQQQIIQQ",
+                start,
+                kind,
+                sec.flags,
+                sec.address,
+                offset,
+                size,
+                sec.link,
+                0,
+                16,
+                sec.entsize,
+            )
             if sec in loaded:
-                phdrs += struct.pack("<IIQQQQQQ", 1, 5, offset, sec.address, sec.address,
-                                     len(sec.data), size, 0x1000)
+                phdrs += struct.pack(
+                    "<IIQQQQQQ", 1, 5, offset, sec.address, sec.address, len(sec.data), size, 0x1000
+                )
         body += bytes(-len(body) % 8)
         body[:64] = struct.pack(
-            "<4sBBBBQHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 0, self.type, self.machine, 1,
-            self.entry, 64 if phnum else 0, len(body), 0, 64, 56, phnum, 64, len(sections),
+            "<4sBBBBQHHIQQQIHHHHHH",
+            b"\x7fELF",
+            2,
+            1,
+            1,
+            0,
+            0,
+            self.type,
+            self.machine,
+            1,
+            self.entry,
+            64 if phnum else 0,
+            len(body),
+            0,
+            64,
+            56,
+            phnum,
+            64,
+            len(sections),
             len(sections) - 1,
         )
         body[64 : 64 + len(phdrs)] = phdrs

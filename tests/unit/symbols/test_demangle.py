@@ -12,27 +12,83 @@ import pytest
 
 from breenix_gdbagent.symbols.demangle import components, demangle
 
-NAMES = {
-    "_ZN6kernel10interrupts18page_fault_handler17h0123456789abcdefE": "kernel::interrupts::page_fault_handler",
-    "_ZN60_$LT$alloc..string..String$u20$as$u20$core..fmt..Display$GT$3fmt17h0123456789abcdefE": "<alloc::string::String as core::fmt::Display>::fmt",
-    "_ZN4core3ptr42drop_in_place$LT$alloc..string..String$GT$17h0123456789abcdefE.llvm.123": "core::ptr::drop_in_place<alloc::string::String>",
-    "_RNvNtCs2La8Fr68ogn_6kernel10interrupts20double_fault_handler": "kernel::interrupts::double_fault_handler",
-    "_RNCNCNvNtCs2La8Fr68ogn_6kernel6serial9try_print00B7_": "kernel::serial::try_print::{closure#0}::{closure#0}",
-    "_RINvNtCseg3CTUvUwHq_4core3ptr13drop_in_placeINtNtCshHflCQborB5_4spin5mutex10MutexGuard"
-    "Ayj4_EECs2La8Fr68ogn_6kernel": "core::ptr::drop_in_place::<spin::mutex::MutexGuard<[u64; 4]>>",
-    "_RNvMsY_NtNtNtCsczj8XfDX2nW_5alloc11collections5btree4nodeINtB5_7NodeRefNtNtB5_6marker3Mut"
-    "NtNtCs2La8Fr68ogn_6kernel4task6TaskIdNtB1r_4TaskNtB19_14LeafOrInternalE16choose_parent_kv"
-    "B1t_": "<alloc::collections::btree::node::NodeRef<alloc::collections::btree::node::marker::Mut, "
-    "kernel::task::TaskId, kernel::task::Task, "
-    "alloc::collections::btree::node::marker::LeafOrInternal>>::choose_parent_kv",
-    "_RNvXCs1_4demoINtB2_3FooDG_INtNtB2_4TokeRL0_hEL_FUKCjEuTlmERShQeE4Bar": "_RNvXCs1_4demoINtB2_3FooDG_INtNtB2_4TokeRL0_hEL_FUKCjEuTlmERShQeE4Bar",
-    "syscall_entry": "syscall_entry",
-    "_ZN3foo": "_ZN3foo",
-    "_ZN99999999999999foo17h0123456789abcdefE": "_ZN99999999999999foo17h0123456789abcdefE",
-    "_R": "_R",
-    "_RNv": "_RNv",
-    "_RB_": "_RB_",
-}
+NAMES = dict(
+    [
+        (
+            "_ZN6kernel10interrupts18page_fault_handler17h0123456789abcdefE",
+            "kernel::interrupts::page_fault_handler",
+        ),
+        (
+            (
+                "_ZN60_$LT$alloc..string..String$u20$as$u20$core..fmt..Display$GT$3fmt17h0123456789ab"
+                "cdefE"
+            ),
+            "<alloc::string::String as core::fmt::Display>::fmt",
+        ),
+        (
+            (
+                "_ZN4core3ptr42drop_in_place$LT$alloc..string..String$GT$17h0123456789abcdefE.llvm.12"
+                "3"
+            ),
+            "core::ptr::drop_in_place<alloc::string::String>",
+        ),
+        (
+            "_RNvNtCs2La8Fr68ogn_6kernel10interrupts20double_fault_handler",
+            "kernel::interrupts::double_fault_handler",
+        ),
+        (
+            "_RNCNCNvNtCs2La8Fr68ogn_6kernel6serial9try_print00B7_",
+            "kernel::serial::try_print::{closure#0}::{closure#0}",
+        ),
+        (
+            (
+                "_RINvNtCseg3CTUvUwHq_4core3ptr13drop_in_placeINtNtCshHflCQborB5_4spin5mutex10MutexGu"
+                "ardAyj4_EECs2La8Fr68ogn_6kernel"
+            ),
+            "core::ptr::drop_in_place::<spin::mutex::MutexGuard<[u64; 4]>>",
+        ),
+        (
+            (
+                "_RNvMsY_NtNtNtCsczj8XfDX2nW_5alloc11collections5btree4nodeINtB5_7NodeRefNtNtB5_6mark"
+                "er3MutNtNtCs2La8Fr68ogn_6kernel4task6TaskIdNtB1r_4TaskNtB19_14LeafOrInternalE16choos"
+                "e_parent_kvB1t_"
+            ),
+            (
+                "<alloc::collections::btree::node::NodeRef<alloc::collections::btree::node::marker::M"
+                "ut, kernel::task::TaskId, kernel::task::Task, alloc::collections::btree::node::marke"
+                "r::LeafOrInternal>>::choose_parent_kv"
+            ),
+        ),
+        (
+            "_RNvXCs1_4demoINtB2_3FooDG_INtNtB2_4TokeRL0_hEL_FUKCjEuTlmERShQeE4Bar",
+            "_RNvXCs1_4demoINtB2_3FooDG_INtNtB2_4TokeRL0_hEL_FUKCjEuTlmERShQeE4Bar",
+        ),
+        (
+            "syscall_entry",
+            "syscall_entry",
+        ),
+        (
+            "_ZN3foo",
+            "_ZN3foo",
+        ),
+        (
+            "_ZN99999999999999foo17h0123456789abcdefE",
+            "_ZN99999999999999foo17h0123456789abcdefE",
+        ),
+        (
+            "_R",
+            "_R",
+        ),
+        (
+            "_RNv",
+            "_RNv",
+        ),
+        (
+            "_RB_",
+            "_RB_",
+        ),
+    ]
+)
 
 
 @pytest.mark.parametrize(("raw", "path"), NAMES.items())
