@@ -1,0 +1,125 @@
+"""The target description: which registers the stub has, and where each lies in a ``g`` reply.
+
+Source: gdb manual, appendix "Target Descriptions". QEMU's ``i386-64bit.xml`` names the registers
+``ss_base ds_base es_base`` inside an XML comment: whoever reads it by pattern shifts every
+register behind them. Its ``target.xml`` uses the prefix ``xi:`` without declaring it, so that only
+a parser that ignores namespaces reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from xml.parsers import expat
+
+from breenix_gdbagent.errors import LinkProtocolError
+
+MAX_DOCUMENT = 1 << 20
+MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """`offset` and `size` in bytes within a ``g`` reply; `number` for ``p`` and ``P``."""
+
+    name: str
+    number: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDescription:
+    """The architecture's name (``i386:x86-64``, empty when not given) and the registers."""
+
+    architecture: str
+    registers: tuple[Register, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of a whole ``g`` reply."""
+        return sum(r.size for r in self.registers)
+
+    def decode(self, data: bytes, known: bytes = b"") -> dict[str, int]:
+        """Integer registers of up to 64 bits by name, from the bytes of a ``g`` reply.
+
+        `known`, when given, is 0 where the stub said ``xx``: such a register is left out, and so
+        is one behind the end of a short reply.
+        """
+        out = {}
+        for r in self.registers:
+            end = r.offset + r.size
+            if r.size <= 8 and end <= len(data) and not (known and 0 in known[r.offset : end]):
+                out[r.name] = int.from_bytes(data[r.offset : end], "little")
+        return out
+
+
+def describe(fetch: Callable[[str], bytes]) -> TargetDescription:
+    """The description whose documents `fetch(annex)` gives, from ``target.xml`` on.
+
+    Included documents are followed. Raises `LinkProtocolError` for XML that is none, entity
+    declarations, includes without end, and registers without a size.
+    """
+    architecture = ""
+    rows: list[tuple[str, int, int]] = []
+    number = 0
+    for tag, attributes, text in _elements(fetch, "target.xml", MAX_DEPTH):
+        if tag == "architecture" and not architecture:
+            architecture = text.strip()
+        elif tag == "reg":
+            try:
+                number = int(attributes.get("regnum", number))
+                rows.append((attributes["name"], number, int(attributes["bitsize"])))
+            except (KeyError, ValueError) as error:
+                raise LinkProtocolError(
+                    f"target.xml has a register without name or size: {attributes}"
+                ) from error
+            number += 1
+    registers = []
+    offset = 0
+    for name, number, bits in sorted(rows, key=lambda row: row[1]):
+        registers.append(Register(name, number, offset, bits // 8))
+        offset += bits // 8
+    return TargetDescription(architecture, tuple(registers))
+
+
+_Element = tuple[str, dict[str, str], str]
+
+
+def _elements(fetch: Callable[[str], bytes], annex: str, depth: int) -> list[_Element]:
+    """(tag, attributes, text) in document order, those of included documents in their place."""
+    document = fetch(annex)
+    if depth == 0 or len(document) > MAX_DOCUMENT:
+        raise LinkProtocolError(f"target.xml includes {annex} too deeply, or it is too long")
+    out: list[_Element] = []
+    for tag, attributes, text in _parse(annex, document):
+        if tag.rpartition(":")[2] == "include":
+            out += _elements(fetch, attributes.get("href", ""), depth - 1)
+        else:
+            out.append((tag, attributes, text))
+    return out
+
+
+def _parse(annex: str, document: bytes) -> list[_Element]:
+    found: list[_Element] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        found.append((tag, attributes, ""))
+
+    def text(data: str) -> None:
+        tag, attributes, before = found[-1]
+        found[-1] = (tag, attributes, before + data)
+
+    def entity(name: str, *_: object) -> None:
+        raise LinkProtocolError(f"{annex} declares the XML entity {name}, which no stub needs")
+
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.CharacterDataHandler = text
+    parser.EntityDeclHandler = entity
+    try:
+        parser.Parse(document, True)
+    except expat.ExpatError as error:
+        raise LinkProtocolError(f"{annex} of the stub is no XML", str(error)) from error
+    return found
