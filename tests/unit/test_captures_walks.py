@@ -14,7 +14,6 @@ from breenix_gdbagent.memory.core import ElfCore
 from breenix_gdbagent.x86.paging import Tables, Walk, translate, walk
 from tests.unit.captures import NAMES, capture, truth_of
 
-
 ASKED = {"root", "va", "kind", "pa_in_full_memory"}
 """Of a walk: the question, and what only all of RAM could answer."""
 
