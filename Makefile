@@ -1,17 +1,48 @@
-# `make` lists what there is. Every target sets up what it needs.
+# `make` lists what there is. Every target sets up what it needs by itself.
 VENV := .venv
 PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+AGENT := $(VENV)/bin/breenix-gdbagent
+PACKAGE := $(VENV)/.installed
+MACHINE := $(VENV)/.machine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup
+.PHONY: help setup demo test check guest selftest bench readme clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## the virtual environment, the package and its test tools
+setup: $(PACKAGE) $(MACHINE)  ## the virtual environment, the package, QEMU with firmware
 
-$(STAMP): pyproject.toml
-	python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(PACKAGE): pyproject.toml tools/setup-python.sh
+	sh tools/setup-python.sh $(VENV)
 	touch $@
+
+$(MACHINE): tools/setup-machine.sh $(PACKAGE)
+	sh tools/setup-machine.sh
+	touch $@
+
+demo: setup  ## boot the lab guest into a fault and read why it faulted
+	sh tools/demo.sh $(AGENT)
+
+check: $(PACKAGE)  ## ruff, mypy strict, import directions, unit tests; no QEMU
+	$(VENV)/bin/ruff check breenix_gdbagent tests
+	$(VENV)/bin/mypy
+	$(PY) -m pytest tests/unit -n 2
+
+test: setup check  ## everything: the checks and all that needs QEMU
+	$(PY) -m pytest tests/guest tests/breenix -n 2 -rs
+
+guest: $(PACKAGE)  ## build the lab guest's ELFs again (needs cargo)
+	sh fixtures/labguest/build.sh
+
+selftest: setup  ## the page-fault matrix on this machine's QEMU
+	$(AGENT) selftest
+
+bench: setup  ## ratios measured in one run; PEERS=DIR names checkouts of gdb-pt-dump and gef
+	$(PY) -m tests.bench --peers "$(PEERS)"
+
+readme: setup  ## write the README's session and report again from a real run
+	$(PY) tools/readme.py README.md
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

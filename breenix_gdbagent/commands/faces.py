@@ -1,0 +1,64 @@
+"""The options that choose a report's faces, and writing them."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from breenix_gdbagent.commands.output import print_json, writable, write_whole
+from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.report.text import objects, render
+
+
+def add_face_options(parser: argparse.ArgumentParser) -> None:
+    """--json, --html, --markdown, --junit, --github, --fail-on."""
+    parser.add_argument("--json", action="store_true", help="the report document on stdout")
+    parser.add_argument("--html", type=Path, metavar="OUT")
+    parser.add_argument("--markdown", nargs="?", const=Path("-"), type=Path, metavar="OUT")
+    parser.add_argument("--junit", type=Path, metavar="OUT")
+    parser.add_argument("--github", action="store_true", help="annotations and step summary")
+    parser.add_argument("--fail-on", choices=("error", "warning"), default="error")
+
+
+def check_faces(options: argparse.Namespace) -> None:
+    """Refuse unwritable outputs before anything runs."""
+    for path in (options.html, options.markdown, options.junit):
+        if path is not None and str(path) != "-":
+            writable(path)
+
+
+def verdict(document: Document, fail_on: str) -> int:
+    """0 or 1: whether a finding weighs as much as `fail_on`."""
+    weights = {"error"} if fail_on == "error" else {"error", "warning"}
+    return int(any(f["severity"] in weights for f in objects(document["findings"])))
+
+
+def write_faces(document: Document, options: argparse.Namespace, code: int | None = None) -> int:
+    """Write every face asked for; returns the exit code."""
+    if options.html is not None:
+        from breenix_gdbagent.report.html import render as html
+
+        write_whole(options.html, html(document))
+    if options.markdown is not None:
+        from breenix_gdbagent.report.markdown import render as markdown
+
+        if str(options.markdown) == "-":
+            sys.stdout.write(markdown(document))
+        else:
+            write_whole(options.markdown, markdown(document))
+    if options.junit is not None:
+        from breenix_gdbagent.report.junit import render as junit
+
+        write_whole(options.junit, junit(document))
+    if options.github:
+        from breenix_gdbagent.report.github import annotate
+
+        sys.stdout.write(annotate(document))
+    if options.json:
+        print_json(document)
+    elif str(options.markdown) != "-" and not options.github:
+        width = shutil.get_terminal_size((100, 24)).columns
+        sys.stdout.write(render(document, width if sys.stdout.isatty() else 100))
+    return verdict(document, options.fail_on) if code is None else code

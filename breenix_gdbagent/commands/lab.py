@@ -1,0 +1,30 @@
+"""``lab``: the lab guest's scenarios."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.guest import scenarios
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``lab [--json]``."""
+    parser = Parser("breenix-gdbagent lab", description="the lab guest's scenarios")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    table = scenarios().values()
+    if options.json:
+        print_json(
+            [
+                {"name": s.name, "shows": s.shows, "exit": s.exit, "codes": list(s.codes)}
+                for s in table
+            ]
+        )
+        return 0
+    width = max(len(s.name) for s in table)
+    for s in table:
+        print(f"{s.name:<{width}}  exit {s.exit}  {s.shows}")
+        if s.codes:
+            print(f"{'':<{width}}          {', '.join(s.codes)}")
+    print("\nRun one: breenix-gdbagent ci --lab NAME")
+    return 0

@@ -1,0 +1,61 @@
+"""The lab guest that comes with the package: its ELFs and the table of its scenarios."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from breenix_gdbagent.errors import InputError
+
+HERE = Path(__file__).parent
+MARKER = "LAB COMPLETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One planned run: what it shows, the exit code of `ci`, and every code of severity error or
+    warning that `ci` must report, no more and no fewer."""
+
+    name: str
+    shows: str
+    exit: int
+    codes: tuple[str, ...]
+    cpu: str
+    append: str
+
+
+def elf(stripped: bool) -> Path:
+    """The kernel's ELF, with DWARF or with .symtab only."""
+    return HERE / ("labguest-stripped.elf" if stripped else "labguest.elf")
+
+
+@cache
+def scenarios() -> dict[str, Scenario]:
+    """All scenarios by name, in the table's order."""
+    rows = json.loads((HERE / "scenarios.json").read_text(encoding="utf-8"))
+    return {
+        row["name"]: Scenario(
+            row["name"],
+            row["shows"],
+            int(row["exit"]),
+            tuple(row["codes"]),
+            row.get("cpu", "qemu64"),
+            row.get("append", f"scenario={row['name']} era={row.get('era', 2025)}"),
+        )
+        for row in rows
+    }
+
+
+def scenario(name: str) -> Scenario:
+    """The scenario of that name; raises `InputError` with the nearest name."""
+    table = scenarios()
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, 1)
+    raise InputError(
+        f"the lab guest has no scenario {name!r}",
+        fix=f"did you mean {near[0]}?" if near else "list them with: breenix-gdbagent lab",
+    )
