@@ -47,9 +47,7 @@ class SerialText:
 
     def port(self, number: int) -> str:
         """Text of one port (0 is COM1), undecodable bytes replaced."""
-        return b"".join(c.data for c in self.chunks if c.port == number).decode(
-            "utf-8", "replace"
-        )
+        return b"".join(c.data for c in self.chunks if c.port == number).decode("utf-8", "replace")
 
     @property
     def ports(self) -> tuple[int, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.jsonvalue import Json
 
-Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 Severity = Literal["error", "warning", "info"]
 Confidence = Literal["proved", "likely", "possible"]
 
@@ -116,6 +116,3 @@ class CheckResult:
 def hexes(values: Sequence[int] | Iterator[int]) -> list[Json]:
     """Addresses as the report has them."""
     return [hex64(v) for v in values]
-
-
-CheckFunction = Callable[..., Iterator[Finding]]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks.finding import Finding, Json, declare
+from breenix_gdbagent.checks.finding import Finding, declare
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 

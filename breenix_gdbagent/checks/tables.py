@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import hex64, sign_extended
-from breenix_gdbagent.checks.finding import Code, Finding, Json, NotChecked, Where, declare
+from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.layout import (
     HEAP_SLOT,
     IST_STACKS_SLOT,
@@ -16,7 +17,7 @@ from breenix_gdbagent.kernel.layout import (
 )
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import ADDRESS, P, PS, U, W
+from breenix_gdbagent.x86.paging import ADDRESS, PS, P, U, W
 
 _PROCESS = "kernel/src/memory/process_memory.rs"
 _MASTER = "kernel/src/memory/kernel_page_table.rs"
@@ -256,7 +257,8 @@ def _aliased_slots(kernel: Kernel, master: Space, space: Space) -> Iterator[Find
             SLOT_ALIASED,
             f"PML4[{first}] ({regions[first]}) and PML4[{other}]"
             f"{f' ({regions[other]})' if other in regions else ''} of {space.label} name one "
-            f"table, {hex64(frame)}" + (f" (as do {len(slots) - 2} more)" if len(slots) > 2 else ""),
+            f"table, {hex64(frame)}"
+            + (f" (as do {len(slots) - 2} more)" if len(slots) > 2 else ""),
             space.subject,
             {
                 "slots": list[Json](slots[:16]),
@@ -277,7 +279,9 @@ def _graph(kernel: Kernel, spaces: list[Space]) -> Iterator[Finding]:
     walked: set[tuple[int, int, int]] = set()
     pending: list[Finding] = []
 
-    def visit(space: Space, frame: int, level: int, va: int, user: bool, above: tuple[int, ...]) -> None:
+    def visit(
+        space: Space, frame: int, level: int, va: int, user: bool, above: tuple[int, ...]
+    ) -> None:
         try:
             table = kernel.tables.table(frame)
         except ReadError:
@@ -374,16 +378,12 @@ def _shared(
             {
                 "table": hex64(frame),
                 "level": first.level,
-                "spaces": [
-                    {"root": hex64(s.root), "pid": s.pid, "name": s.name} for s in holders
-                ],
+                "spaces": [{"root": hex64(s.root), "pid": s.pid, "name": s.name} for s in holders],
                 "entries": [
                     {"entry_pa": hex64(link.entry_pa), "entry": hex64(link.entry)}
                     for link in (first, second)
                 ],
             },
-            Where(
-                holders[0].root, first.va, frame, first.entry, first.entry_pa, first.level + 1
-            ),
+            Where(holders[0].root, first.va, frame, first.entry, first.entry_pa, first.level + 1),
             fix=SHARED_USER.mend,
         )

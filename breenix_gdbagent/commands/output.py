@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from breenix_gdbagent.checks.finding import Json
 from breenix_gdbagent.errors import InputError, OutputError
+from breenix_gdbagent.jsonvalue import Json
 
 
 def print_json(value: Json) -> None:

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks.finding import Json
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.examined import kernel_of
 from breenix_gdbagent.commands.numbers import parse_address, parse_number
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import add_target_options, target_of
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import spaces_json
 from breenix_gdbagent.report.tables import spaces_text, walk_json, walk_text
@@ -33,7 +33,9 @@ def _parser() -> Parser:
     parser = Parser("breenix-gdbagent pt", description="page tables of any target")
     verbs = parser.add_subparsers(dest="verb", required=True, parser_class=Parser)
     walk = verbs.add_parser("walk", help="where an address leads, level by level")
-    walk.add_argument("va", nargs="+", metavar="VA", help="addresses, or - to read `VA [ROOT]` lines")
+    walk.add_argument(
+        "va", nargs="+", metavar="VA", help="addresses, or - to read `VA [ROOT]` lines"
+    )
     roots = verbs.add_parser("roots", help="every address space")
     for verb in (walk, roots):
         add_target_options(verb)

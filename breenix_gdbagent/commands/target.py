@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.checks.finding import Json
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.stop import Stop
 
 if TYPE_CHECKING:

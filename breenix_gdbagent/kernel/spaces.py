@@ -121,7 +121,9 @@ def _role(
     if is_boot_root(mine, master):
         return "boot"
     same = sum(
-        1 for i in KERNEL_HALF if master[i] & P and mine[i] & P and not (mine[i] ^ master[i]) & ADDRESS
+        1
+        for i in KERNEL_HALF
+        if master[i] & P and mine[i] & P and not (mine[i] ^ master[i]) & ADDRESS
     )
     there = sum(1 for i in KERNEL_HALF if master[i] & P)
     return "process" if there and same * 4 >= there * 3 else "unknown"

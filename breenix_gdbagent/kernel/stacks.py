@@ -174,4 +174,3 @@ def ist_stacks(
             )
         )
     return tuple(stacks)
-

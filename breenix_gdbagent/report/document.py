@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks import CheckResult, Examination, Finding
-from breenix_gdbagent.checks.finding import Json
+from breenix_gdbagent.checks.examine import Examination
+from breenix_gdbagent.checks.finding import CheckResult, Finding
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.x86.cpu import Cpu
@@ -183,9 +184,7 @@ def serial_json(serial: SerialText, markers: Sequence[Marker]) -> Document:
     for port in serial.ports:
         lines = serial.port(port).splitlines()
         first = max(0, len(lines) - TAIL_LINES)
-        tail += [
-            {"port": port, "line": n + 1, "text": lines[n]} for n in range(first, len(lines))
-        ]
+        tail += [{"port": port, "line": n + 1, "text": lines[n]} for n in range(first, len(lines))]
         placed += [
             {"port": port, "line": n + 1, "text": line}
             for n, line in enumerate(lines)

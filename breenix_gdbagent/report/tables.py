@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks.finding import Json
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import LEVEL, Walk
 

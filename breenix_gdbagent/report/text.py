@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from breenix_gdbagent.checks.finding import Json
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document
 
 Object = Mapping[str, Json]
@@ -111,9 +111,7 @@ def _value(value: Json) -> str:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(
-        text, max(40, width - 2), initial_indent="  ", subsequent_indent="  "
-    )
+    return textwrap.wrap(text, max(40, width - 2), initial_indent="  ", subsequent_indent="  ")
 
 
 def _checks(document: Document, width: int) -> str:
