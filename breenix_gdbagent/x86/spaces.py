@@ -1,0 +1,327 @@
+"""Whole address spaces: ranges merged by effective permission, and the tables they use.
+
+Many spaces cost little more than one. What lies below a table is worked out once, however many
+entries of however many spaces name it (memoised by table frame and level), and of the top tables
+each run of 64 entries once for each content: a kernel half shared by a thousand spaces is looked
+at once. Permissions of 512 entries are read in a few operations on strings of bytes, one byte an
+entry; only where the permission changes does Python look at an entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.errors import Unreadable
+from breenix_gdbagent.x86.paging import (
+    ADDRESS,
+    LEVEL,
+    PS,
+    RESERVED_BITS,
+    UNREADABLE,
+    Level,
+    P,
+    Tables,
+    U,
+    W,
+)
+
+TOO_MANY = "too-many-ranges"
+"""Reason of a gap where tables (random bytes, mostly) change permission at every turn."""
+
+MOST_RANGES = 1 << 16
+"""Ranges kept below one table, and of one space: no kernel comes near it."""
+MOST_STORED = 1 << 20
+"""Ranges kept by one `Spaces` below the top tables, about 130 MB at worst."""
+
+# One byte an entry: bit 3 present, bits 2..0 executable, user, writable; bit 6 a large page.
+_PRESENT, _ALL, _LARGE = 8, 7, 0x40
+_Run = tuple[int, int, int]  # first byte, end, code
+_Hole = tuple[int, int, str, int]  # first byte, end, reason, level
+_Below = tuple[tuple[_Run, ...], tuple[_Hole, ...]]
+
+
+def _code(low: int, large: bool) -> int:
+    if not low & P:
+        return 0
+    code = _PRESENT | 4 | (2 if low & U else 0) | (1 if low & W else 0)
+    return code | _LARGE if large and low & PS else code
+
+
+_CODES = bytes(_code(low, True) for low in range(256))
+_CODES_OF_LAST = bytes(_code(low, False) for low in range(256))
+_KEEP_X = bytes(0xFB if high & 0x80 else 0xFF for high in range(256))
+_RIGHTS = [(bool(code & 1), bool(code & 2), not code & 4) for code in range(16)]
+_CHUNK = 64
+
+
+class Range(NamedTuple):
+    """[start, end) is mapped throughout with one effective permission (W and U by AND, NX by OR).
+
+    A named tuple, not a dataclass: they are made by the thousand.
+    """
+
+    start: VirtAddr
+    end: VirtAddr
+    w: bool
+    u: bool
+    nx: bool
+
+
+class Gap(NamedTuple):
+    """[start, end) could not be looked at or is malformed: nothing is known to be mapped there.
+
+    `reason` is ``unreadable`` (the table, which is of `level`), ``reserved-bits`` (the entry at
+    `level`) or ``too-many-ranges``. What is plainly not present is no gap.
+    """
+
+    start: VirtAddr
+    end: VirtAddr
+    reason: str
+    level: int
+
+
+class Space(NamedTuple):
+    """All that a root maps, in order of address, and where that could not be told."""
+
+    root: PhysAddr
+    ranges: tuple[Range, ...]
+    gaps: tuple[Gap, ...]
+
+    def find(self, va: int) -> Range | None:
+        """The range that holds `va`, None where nothing is mapped or known."""
+        low, high = 0, len(self.ranges)
+        while low < high:
+            middle = (low + high) // 2
+            if self.ranges[middle].end <= va:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(self.ranges) and self.ranges[low].start <= va:
+            return self.ranges[low]
+        return None
+
+
+class Spaces:
+    """The address spaces of one stop; belongs to it as its `Tables` does.
+
+    `levels` and `nxe` as for `paging.walk`. Nothing here raises for what the guest's tables hold:
+    loops and self-references end because each step goes down a level.
+    """
+
+    def __init__(self, tables: Tables, levels: int = 4, nxe: bool | None = None) -> None:
+        self.tables = tables
+        self.levels = levels
+        self._look_at_nx = nxe is not False
+        self._below: dict[int, _Below] = {}
+        self._chunks: dict[tuple[int, bytes], tuple[tuple[Range, ...], tuple[Gap, ...]]] = {}
+        self._uses: dict[int, frozenset[int]] = {}
+        self._stored = 0
+
+    def space(self, root: int) -> Space:
+        """Everything that the top table at `root` maps, merged by effective permission."""
+        base = PhysAddr(root & ADDRESS)
+        top = LEVEL[self.levels]
+        try:
+            raw = self.tables.table(base).tobytes()
+        except Unreadable:
+            half = 1 << top.shift + 8
+            low = Gap(VirtAddr(0), VirtAddr(half), UNREADABLE, top.number)
+            high = Gap(VirtAddr((1 << 64) - half), VirtAddr(1 << 64), UNREADABLE, top.number)
+            return Space(base, (), (low, high))
+        ranges: list[Range] = []
+        gaps: list[Gap] = []
+        for number in range(512 // _CHUNK):
+            piece = raw[number * _CHUNK * 8 : (number + 1) * _CHUNK * 8]
+            found = self._chunks.get((number, piece))
+            if found is None:
+                found = self._chunks[number, piece] = self._chunk(number, piece, top)
+            _join(ranges, found[0])
+            gaps += found[1]
+        if len(ranges) > MOST_RANGES:
+            rest = ranges[MOST_RANGES]
+            gaps.append(Gap(rest.start, ranges[-1].end, TOO_MANY, top.number))
+            del ranges[MOST_RANGES:]
+        return Space(base, tuple(ranges), tuple(gaps))
+
+    def _chunk(
+        self, number: int, piece: bytes, top: Level
+    ) -> tuple[tuple[Range, ...], tuple[Gap, ...]]:
+        runs, holes = self._entries(piece, top, number * _CHUNK)
+        high = sign_extended(number * _CHUNK << top.shift, self.levels)
+        lift = high - (number * _CHUNK << top.shift)
+        make = Range._make
+        ranges = tuple(make((s + lift, e + lift, *_RIGHTS[c])) for s, e, c in runs)
+        gaps = tuple(
+            Gap(VirtAddr(s + lift), VirtAddr(e + lift), reason, level)
+            for s, e, reason, level in holes
+        )
+        return ranges, gaps
+
+    def _table(self, frame: int, level: Level) -> _Below:
+        """What lies below the table in `frame`, addresses relative to its first byte."""
+        key = frame | level.number
+        found = self._below.get(key)
+        if found is None:
+            size = 1 << level.shift + 9
+            try:
+                raw = self.tables.table(frame).tobytes()
+            except Unreadable:
+                found = ((), ((0, size, UNREADABLE, level.number),))
+            else:
+                if self._stored > MOST_STORED:
+                    found = ((), ((0, size, TOO_MANY, level.number),))
+                else:
+                    runs, holes = self._entries(raw, level, 0)
+                    self._stored += len(runs) + len(holes)
+                    found = (tuple(runs), tuple(holes))
+            self._below[key] = found
+        return found
+
+    def _codes(self, raw: bytes, level: Level) -> bytes:
+        codes = raw[0::8].translate(_CODES if level.number > 1 else _CODES_OF_LAST)
+        high = raw[7::8]
+        if self._look_at_nx and not high.isascii():
+            both = int.from_bytes(codes, "little") & int.from_bytes(
+                high.translate(_KEEP_X), "little"
+            )
+            codes = both.to_bytes(len(codes), "little")
+        return codes
+
+    def _entries(self, raw: bytes, level: Level, first: int) -> tuple[list[_Run], list[_Hole]]:
+        """The runs and holes of consecutive entries, `first` being the index of the first."""
+        runs: list[_Run] = []
+        holes: list[_Hole] = []
+        shift = level.shift
+        rest = self._codes(raw, level).rstrip(b"\0")
+        end = first + len(rest)
+        while rest := rest.lstrip(b"\0"):
+            at = end - len(rest)
+            code = rest[0]
+            rest = rest.lstrip(rest[:1])
+            stop = end - len(rest)
+            if level.number == 1:
+                _add(runs, at << shift, stop << shift, code)
+            elif code & _LARGE:
+                entries = raw[(at - first) * 8 : (stop - first) * 8]
+                _add_large(runs, holes, entries, level, at, code & ~_LARGE)
+            else:
+                for index in range(at, stop):
+                    offset = (index - first) * 8
+                    frame = int.from_bytes(raw[offset : offset + 8], "little") & ADDRESS
+                    below, gone = self._table(frame, LEVEL[level.number - 1])
+                    _add_below(runs, below, index << shift, code)
+                    for hole in gone:
+                        _add_hole(holes, index << shift, hole)
+            if len(runs) + len(holes) > MOST_RANGES:
+                last = first + len(raw) // 8
+                holes.append((stop << shift, last << shift, TOO_MANY, level.number))
+                break
+        return runs, holes
+
+    def tables_of(self, root: int) -> frozenset[tuple[PhysAddr, int]]:
+        """(frame, level) of every table that `root` uses, itself included, readable or not."""
+        return frozenset((PhysAddr(k & ADDRESS), k & 0xFFF) for k in self._used(root & ADDRESS))
+
+    def _used(self, root: int) -> frozenset[int]:
+        key = root | self.levels
+        return self._uses_below(key) | {key}
+
+    def _uses_below(self, key: int) -> frozenset[int]:
+        """Tables that the table `key` (frame and level) leads to, in the same form."""
+        found = self._uses.get(key)
+        if found is None:
+            children = set(_tables_named(self.tables, key & ADDRESS, key & 0xFFF))
+            found = frozenset().union(children, *(self._uses_below(c) for c in children))
+            self._uses[key] = found
+        return found
+
+
+def _tables_named(tables: Tables, frame: int, level: int) -> Iterator[int]:
+    """The tables (frame and level in one number) that the entries of a table name."""
+    if level == 1:
+        return
+    try:
+        table = tables.table(frame)
+    except Unreadable:
+        return
+    for raw in table.tolist():
+        if raw & P and not raw & PS:
+            yield raw & ADDRESS | level - 1
+
+
+def _add(runs: list[_Run], start: int, end: int, code: int) -> None:
+    if runs:
+        last = runs[-1]
+        if last[1] == start and last[2] == code:
+            runs[-1] = (last[0], end, code)
+            return
+    runs.append((start, end, code))
+
+
+def _add_hole(holes: list[_Hole], base: int, hole: _Hole) -> None:
+    start, end, reason, level = hole
+    if holes and holes[-1][1:] == (base + start, reason, level):
+        holes[-1] = (holes[-1][0], base + end, reason, level)
+    else:
+        holes.append((base + start, base + end, reason, level))
+
+
+def _add_below(runs: list[_Run], below: tuple[_Run, ...], base: int, code: int) -> None:
+    """Adds what a table maps, seen through an entry at `base` with the rights in `code`."""
+    if code == _PRESENT | _ALL and below:
+        start, end, own = below[0]
+        _add(runs, base + start, base + end, own)
+        if len(below) > 1:
+            runs += [(base + s, base + e, c) for s, e, c in below[1:]]
+        return
+    for start, end, own in below:
+        _add(runs, base + start, base + end, own & code)
+
+
+def _add_large(
+    runs: list[_Run], holes: list[_Hole], entries: bytes, level: Level, at: int, code: int
+) -> None:
+    """Adds a run of large pages from index `at` on, those with reserved bits set as holes."""
+    shift = level.shift
+    count = len(entries) // 8
+    if not level.large_page:
+        holes.append((at << shift, at + count << shift, RESERVED_BITS, level.number))
+        return
+    # Bits 13 and up: bytes 1 (but bits 12:8), 2 and, of 1 GiB pages, 3.
+    suspect = any(
+        entries[byte::8].translate(None, _clear(level.reserved >> 8 * byte & 0xFF))
+        for byte in range(1, 4)
+    )
+    if not suspect:
+        _add(runs, at << shift, at + count << shift, code)
+        return
+    for index in range(count):
+        raw = int.from_bytes(entries[index * 8 : index * 8 + 8], "little")
+        start = at + index << shift
+        end = start + (1 << shift)
+        if raw & level.reserved:
+            _add_hole(holes, 0, (start, end, RESERVED_BITS, level.number))
+        else:
+            _add(runs, start, end, code)
+
+
+_CLEAR = {
+    mask: bytes(b for b in range(256) if not b & mask) for mask in (0, 0xE0, 0x1F, 0x3F, 0xFF)
+}
+
+
+def _clear(mask: int) -> bytes:
+    """The byte values without any bit of `mask`."""
+    return _CLEAR[mask]
+
+
+def _join(ranges: list[Range], more: tuple[Range, ...]) -> None:
+    if ranges and more:
+        last, first = ranges[-1], more[0]
+        if last.end == first.start and last[2:] == first[2:]:
+            ranges[-1] = Range(last.start, first.end, *last[2:])
+            ranges += more[1:]
+            return
+    ranges += more
