@@ -1,0 +1,185 @@
+"""QEMU's monitor: `qemu.qmp` on one event loop in one thread, and a synchronous face for it.
+
+Heavy (asyncio): imported only by what has a QMP socket in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from qemu.qmp import ConnectError as QmpConnectError
+from qemu.qmp import EventListener, QMPClient, QMPError
+from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
+
+from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkError, LinkTimeout
+from breenix_gdbagent.link.hmptext import parse_ram_map
+from breenix_gdbagent.memory.elf import read_headers
+from breenix_gdbagent.memory.interface import RamMap
+from breenix_gdbagent.x86.core_notes import cpus_of_notes
+from breenix_gdbagent.x86.cpu import Cpu
+
+ANSWER_SECONDS = 5.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class QmpEvent:
+    """An event of QEMU's (SHUTDOWN, RESET, STOP, ...) with its data."""
+
+    name: str
+    data: Mapping[str, object]
+
+
+class Qmp:
+    """A monitor connection. Every call has a deadline; `wake` is readable when events wait."""
+
+    def __init__(self, where: socket.socket | str, *, seconds: float = ANSWER_SECONDS) -> None:
+        """`where` is a connected socket, or the path of a unix socket. Raises `ConnectError`,
+        also when another client has that monitor (it then sends no greeting)."""
+        self.seconds = seconds
+        self.wake, self._waker = socket.socketpair()
+        self.wake.setblocking(False)
+        self._waker.setblocking(False)
+        self._events: list[QmpEvent] = []
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
+        self._thread.start()
+        self._client = QMPClient("breenix-gdbagent")
+        try:
+            self._call(self._connect(where), "the QMP greeting", seconds)
+        except LinkTimeout as error:
+            self._stop()
+            raise ConnectError(
+                "the QMP socket is silent: it serves one client at a time",
+                f"no greeting within {seconds:g} s",
+                "give the agent a QMP socket of its own (a second -qmp)",
+            ) from error
+        except QmpConnectError as error:
+            self._stop()
+            raise ConnectError("no QMP there", str(error.exc), "is that QEMU's -qmp socket?") from (
+                error
+            )
+
+    async def _connect(self, where: socket.socket | str) -> None:
+        self._listener = EventListener()
+        self._client.register_listener(self._listener)
+        await self._client.connect(where)
+        self._pump = asyncio.create_task(self._hear())
+
+    async def _hear(self) -> None:
+        async for message in self._listener:
+            data = message.get("data")
+            with self._lock:
+                self._events.append(
+                    QmpEvent(str(message["event"]), data if isinstance(data, dict) else {})
+                )
+            with suppress(BlockingIOError, OSError):
+                self._waker.send(b"!")
+
+    def events(self) -> list[QmpEvent]:
+        """Events since the last call; makes `wake` quiet again."""
+        with suppress(BlockingIOError):
+            while self.wake.recv(4096):
+                pass
+        with self._lock:
+            taken, self._events = self._events, []
+        return taken
+
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        seconds: float | None = None,
+    ) -> object:
+        """What QEMU returns for `command`. Raises `LinkError`, `LinkTimeout`, `LinkClosed`."""
+        return self._call(
+            self._client.execute(command, arguments),
+            f"QMP {command}",
+            self.seconds if seconds is None else seconds,
+        )
+
+    def hmp(self, line: str, seconds: float | None = None) -> str:
+        """What the human monitor prints for `line`. Its text is no stable interface."""
+        answer = self.execute("human-monitor-command", {"command-line": line}, seconds)
+        return str(answer).replace("\r\n", "\n")
+
+    def status(self) -> str:
+        """QEMU's run state: ``running``, ``paused``, ``shutdown``, ``prelaunch``, ..."""
+        answer = self.execute("query-status")
+        return str(answer["status"]) if isinstance(answer, dict) else ""
+
+    def ram_map(self) -> RamMap:
+        """Where RAM is, from ``info mtree -f``."""
+        return parse_ram_map(self.hmp("info mtree -f"))
+
+    def cpus(self, begin: int) -> tuple[Cpu, ...]:
+        """All CPUs with their descriptor registers, of a guest that stands still.
+
+        The registers come with an ELF core of one byte of memory, at the RAM address `begin`
+        (QEMU dump/dump.c, target/i386/arch_dump.c): a millisecond, and no gdb connection.
+        """
+        with tempfile.TemporaryFile() as file:
+            return self._call(
+                self._dump(file.fileno(), begin), "QMP dump-guest-memory", self.seconds
+            )
+
+    async def _dump(self, fd: int, begin: int) -> tuple[Cpu, ...]:
+        self._client.send_fd_scm(fd)
+        await self._client.execute("getfd", {"fdname": "registers"})
+        await self._client.execute(
+            "dump-guest-memory",
+            {"paging": False, "protocol": "fd:registers", "begin": begin, "length": 1},
+        )
+        size = os.fstat(fd).st_size
+        data = memoryview(os.pread(fd, size, 0))
+        notes = read_headers(data, "QEMU's register dump").notes
+        # In 16- and 32-bit mode the notes of Linux's shape beside QEMU's own are of another kind.
+        return cpus_of_notes(note for note in notes if note.owner == "QEMU")
+
+    def close(self) -> None:
+        """End the connection and the thread. Twice does no harm."""
+        if self._thread.is_alive():
+            with suppress(LinkError, QMPError, OSError, EOFError):
+                self._call(self._client.disconnect(), "a disconnect", 1.0)
+            self._stop()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stop(self) -> None:
+        with suppress(FutureTimeout):
+            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(1.0)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.wake.close()
+        self._waker.close()
+
+    def _call(self, work: Coroutine[object, object, _T], what: str, seconds: float) -> _T:
+        """Run `work` on the loop and wait for it here, no longer than `seconds`."""
+        future: Future[_T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        except FutureTimeout as error:
+            future.cancel()
+            raise LinkTimeout(what, seconds) from error
+        except ExecuteError as error:
+            raise LinkError(f"QEMU refused {what}", str(error)) from error
+        except QmpConnectError:
+            raise
+        except (QMPError, ExecInterruptedError, EOFError, OSError) as error:
+            raise LinkClosed(f"the QMP connection ended during {what}", str(error)) from error

@@ -1,0 +1,261 @@
+"""The guest's serial lines: every byte kept, in order of arrival, with its time and port.
+
+One thread reads all ports while the guest runs, so that a guest never waits for us to take its
+text. `sync` takes what has arrived up to now in the caller's thread: after a stop nothing that
+the guest wrote before it is missing, because QEMU writes to the socket before the guest goes on.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.stop import SerialChunk, SerialText
+
+TOGETHER = 0.005
+_RECEIVE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Where a pattern matched: `start` and `end` count characters of the port's text."""
+
+    pattern: str
+    port: int
+    start: int
+    end: int
+    text: str
+    line: str
+    seconds: float
+
+
+class PortText:
+    """The decoded text of one port: what is searched is the last, unfinished line and news.
+
+    A character cut in two by arrival waits for its rest.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._before: list[str] = []
+        self.base = 0
+        self.tail = ""
+
+    def add(self, data: bytes) -> None:
+        self.tail += self._decoder.decode(data)
+
+    def finish_lines(self) -> None:
+        """Put whole lines away: they have been searched."""
+        end = self.tail.rfind("\n") + 1
+        if end:
+            self._before.append(self.tail[:end])
+            self.base += end
+            self.tail = self.tail[end:]
+
+    def whole(self) -> str:
+        return "".join(self._before) + self.tail
+
+
+class Watch:
+    """A set of patterns looked for in the complete text of every port, each match once.
+
+    ``^`` and ``$`` mean lines. Each line is searched whole, however it is cut by arrival; a
+    pattern with a newline in it (or ``(?s)``) is searched in all the text, each time from the
+    end of its last match, which costs more.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """Raises `InputError` for a pattern that is none."""
+        try:
+            self._compiled = [re.compile(p, re.MULTILINE) for p in patterns]
+        except re.error as error:
+            raise InputError(f"{error.pattern!r} is no regular expression", str(error)) from error
+        self._from: dict[tuple[int, int], int] = {}
+        self._met: set[int] = set()
+
+    def search(self, port: int, text: PortText, seconds: float) -> list[Match]:
+        """New matches in what the port has said so far, in order of their ends."""
+        found = []
+        first = port not in self._met
+        self._met.add(port)
+        for index, pattern in enumerate(self._compiled):
+            spans = bool(pattern.flags & re.DOTALL) or "\n" in pattern.pattern.replace("\\n", "\n")
+            base, searched = (0, text.whole()) if spans or first else (text.base, text.tail)
+            start = max(self._from.get((index, port), 0), base)
+            for match in pattern.finditer(searched, start - base):
+                # "$" at the end of what is there may be the middle of a line still arriving.
+                if match.end() == len(searched) and _AT_END.search(pattern.pattern):
+                    break
+                if match.end() > match.start():
+                    found.append(_match(pattern.pattern, port, match, base, seconds))
+                    start = base + match.end()
+            self._from[index, port] = start
+        return sorted(found, key=lambda m: m.end)
+
+
+_AT_END = re.compile(r"\$|\\Z")
+
+
+def _match(pattern: str, port: int, found: re.Match[str], base: int, seconds: float) -> Match:
+    text = found.string
+    begin = text.rfind("\n", 0, found.start()) + 1
+    end = text.find("\n", found.end())
+    line = text[begin : end if end >= 0 else len(text)].strip("\r\n")
+    return Match(pattern, port, base + found.start(), base + found.end(), found[0], line, seconds)
+
+
+class SerialLines:
+    """All ports of one guest. `clock()` gives the seconds that a chunk is stamped with."""
+
+    def __init__(self, ports: Sequence[socket.socket], clock: Callable[[], float]) -> None:
+        self._ports = dict(enumerate(ports))
+        self._numbers = {sock.fileno(): n for n, sock in self._ports.items()}
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._chunks: list[SerialChunk] = []
+        self._open: tuple[int, float, bytearray] | None = None
+        self._texts = {n: PortText() for n in self._ports}
+        self._watch: Watch | None = None
+        self._matches: list[Match] = []
+        self._any = False
+        self.wake, self._waker = socket.socketpair()
+        self.wake.setblocking(False)
+        self._waker.setblocking(False)
+        self._quit, self._quitter = socket.socketpair()
+        for sock in self._ports.values():
+            sock.setblocking(False)
+        self._thread = threading.Thread(target=self._read_all, name="serial", daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> SerialText:
+        """Everything so far."""
+        with self._lock:
+            self._shut()
+            return SerialText(tuple(self._chunks))
+
+    @property
+    def last_line(self) -> str:
+        """The last line that is not blank, of whichever port spoke last."""
+        with self._lock:
+            self._shut()
+            for chunk in reversed(self._chunks[-50:]):
+                if text := chunk.data.decode("utf-8", "replace").strip():
+                    return text.rpartition("\n")[2].strip("\r")
+            return ""
+
+    def watch(self, watch: Watch | None, *, any_text: bool = False) -> None:
+        """Look for these patterns from now on, in what is there already too.
+
+        `wake` becomes readable when one matches, with `any_text` also at every arrival.
+        """
+        with self._lock:
+            self._watch = watch
+            self._any = any_text
+            self._matches.clear()
+            self._search(self._ports)
+
+    def matches(self) -> list[Match]:
+        """Matches since the last call, in order of arrival; makes `wake` quiet again."""
+        with self._lock:
+            with suppress(BlockingIOError):
+                while self.wake.recv(4096):
+                    pass
+            found, self._matches = self._matches, []
+            return found
+
+    def send(self, data: bytes, port: int = 0) -> None:
+        """Type into the guest's port. Raises `OSError` when QEMU does not take it."""
+        sock = self._ports[port]
+        view = memoryview(data)
+        while view:
+            select.select([], [sock], [], 5)
+            view = view[sock.send(view) :]
+
+    def sync(self) -> None:
+        """Take everything that has arrived up to now."""
+        with self._lock:
+            while ready := self._ready(0):
+                self._take(ready)
+
+    def drain(self, seconds: float) -> bool:
+        """After QEMU's end: wait until every port is read to its end. False: not in time."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Stop reading. The text stays."""
+        self._quitter.close()
+        self._thread.join()
+        for sock in (self.wake, self._waker, self._quit, *self._ports.values()):
+            sock.close()
+
+    def _ready(self, timeout: float | None, *extra: socket.socket) -> list[int]:
+        poll = select.poll()
+        for fd in [*self._numbers, *(sock.fileno() for sock in extra)]:
+            poll.register(fd, select.POLLIN)
+        return [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
+
+    def _read_all(self) -> None:
+        while self._numbers:
+            ready = self._ready(None, self._quit)
+            with self._lock:
+                self._take(ready)
+            if self._quit.fileno() in ready:
+                return
+
+    def _take(self, ready: list[int]) -> None:
+        """Read what these descriptors hold; another thread may have been faster."""
+        heard = set()
+        for fd in ready:
+            port = self._numbers.get(fd)
+            if port is None:
+                continue
+            try:
+                data = self._ports[port].recv(_RECEIVE)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                del self._numbers[fd]
+                continue
+            self._keep(port, data)
+            self._texts[port].add(data)
+            heard.add(port)
+        if heard:
+            self._search(heard)
+
+    def _keep(self, port: int, data: bytes) -> None:
+        """A UART writes byte by byte: what comes within `TOGETHER` seconds is one chunk."""
+        now = self._clock()
+        if self._open is None or self._open[0] != port or now - self._open[1] > TOGETHER:
+            self._shut()
+            self._open = (port, now, bytearray())
+        self._open[2].extend(data)
+
+    def _shut(self) -> None:
+        if self._open is not None:
+            port, seconds, data = self._open
+            self._chunks.append(SerialChunk(port, seconds, bytes(data)))
+            self._open = None
+
+    def _search(self, ports: Iterable[int]) -> None:
+        found = []
+        if self._watch is not None:
+            for port in ports:
+                found += self._watch.search(port, self._texts[port], self._clock())
+        for port in ports:
+            self._texts[port].finish_lines()
+        self._matches += found
+        if found or self._any:
+            # A full pipe is readable already.
+            with suppress(BlockingIOError):
+                self._waker.send(b"!")
