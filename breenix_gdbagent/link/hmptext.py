@@ -42,9 +42,16 @@ def parse_ram_map(text: str) -> RamMap:
             for start, end, _, name, offset in _RANGE.findall(view)
         ]
         names = [name for start, _, name, _ in rows if start == 0]
-        return RamMap(
-            [RamRange(PhysAddr(a), PhysAddr(b), at) for a, b, name, at in rows if name in names]
-        )
+        ours = sorted((a, b, at) for a, b, name, at in rows if name in names)
+        joined: list[RamRange] = []
+        for start, end, at in ours:
+            if joined and joined[-1].end == start:
+                last = joined[-1]
+                if last.offset + last.end - last.start == at:
+                    joined[-1] = RamRange(last.start, PhysAddr(end), last.offset)
+                    continue
+            joined.append(RamRange(PhysAddr(start), PhysAddr(end), at))
+        return RamMap(joined)
     return RamMap([])
 
 

@@ -59,6 +59,12 @@ class PortText:
             self.base += end
             self.tail = self.tail[end:]
 
+    @property
+    def last_line(self) -> str:
+        """The last line that is not blank, finished or not."""
+        before = self._before[-1] if self._before else ""
+        return (before + self.tail).strip().rpartition("\n")[2].strip("\r")
+
     def whole(self) -> str:
         return "".join(self._before) + self.tail
 
@@ -124,6 +130,7 @@ class SerialLines:
         self._texts = {n: PortText() for n in self._ports}
         self._watch: Watch | None = None
         self._matches: list[Match] = []
+        self._last = 0
         self._any = False
         self.wake, self._waker = socket.socketpair()
         self.wake.setblocking(False)
@@ -145,11 +152,7 @@ class SerialLines:
     def last_line(self) -> str:
         """The last line that is not blank, of whichever port spoke last."""
         with self._lock:
-            self._shut()
-            for chunk in reversed(self._chunks[-50:]):
-                if text := chunk.data.decode("utf-8", "replace").strip():
-                    return text.rpartition("\n")[2].strip("\r")
-            return ""
+            return self._texts[self._last].last_line if self._texts else ""
 
     def watch(self, watch: Watch | None, *, any_text: bool = False) -> None:
         """Look for these patterns from now on, in what is there already too.
@@ -230,6 +233,7 @@ class SerialLines:
             self._keep(port, data)
             self._texts[port].add(data)
             heard.add(port)
+            self._last = port
         if heard:
             self._search(heard)
 
