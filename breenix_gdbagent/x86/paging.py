@@ -186,11 +186,12 @@ class Tables:
     Holds whatever was read for as long as it lives: make one for each stop.
     """
 
-    __slots__ = ("_frames", "memory")
+    __slots__ = ("_frames", "_missing", "memory")
 
     def __init__(self, memory: PhysicalMemory) -> None:
         self.memory = memory
-        self._frames: dict[int, memoryview | Unreadable] = {}
+        self._frames: dict[int, memoryview] = {}
+        self._missing: dict[int, Unreadable] = {}
 
     def table(self, pa: int) -> memoryview:
         """The 512 entries of the table in the frame at `pa` (format "Q"), low 12 bits ignored.
@@ -199,15 +200,16 @@ class Tables:
         """
         frame = pa & ADDRESS
         known = self._frames.get(frame)
-        if known is None:
+        if known is not None:
+            return known
+        missing = self._missing.get(frame)
+        if missing is None:
             try:
-                known = self.memory.table(PhysAddr(frame))
+                known = self._frames[frame] = self.memory.table(PhysAddr(frame))
+                return known
             except Unreadable as reason:
-                known = reason
-            self._frames[frame] = known
-        if isinstance(known, Unreadable):
-            raise Unreadable(known.pa, known.length, known.reason)
-        return known
+                missing = self._missing[frame] = reason.with_traceback(None)
+        raise Unreadable(missing.pa, missing.length, missing.reason)
 
 
 def walk(tables: Tables, root: int, va: int, levels: int = 4, nxe: bool | None = None) -> Walk:

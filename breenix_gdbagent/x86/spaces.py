@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.errors import Unreadable
 from breenix_gdbagent.x86.paging import (
     ADDRESS,
     LEVEL,
+    NX,
     PS,
     RESERVED_BITS,
     UNREADABLE,
@@ -51,9 +52,12 @@ def _code(low: int, large: bool) -> int:
 
 _CODES = bytes(_code(low, True) for low in range(256))
 _CODES_OF_LAST = bytes(_code(low, False) for low in range(256))
+_PRESENTS = bytes(low & P for low in range(256))
 _KEEP_X = bytes(0xFB if high & 0x80 else 0xFF for high in range(256))
 _RIGHTS = [(bool(code & 1), bool(code & 2), not code & 4) for code in range(16)]
-_CHUNK = 64
+# Where the top table is cut: a program lives in slot 0 with its stack in the last slots of the
+# lower half, and what a kernel shares fills the rest, so these pieces recur from space to space.
+_CUTS = ((0, 1), (1, 8), (8, 224), (224, 256), (256, 512))
 
 
 class Range(NamedTuple):
@@ -80,6 +84,10 @@ class Gap(NamedTuple):
     end: VirtAddr
     reason: str
     level: int
+
+
+_range = tuple.__new__  # what Range() and Range._make() come to, at a third of the cost
+_Piece = tuple[tuple[Range, ...], tuple[Gap, ...]]
 
 
 class Space(NamedTuple):
@@ -113,9 +121,9 @@ class Spaces:
     def __init__(self, tables: Tables, levels: int = 4, nxe: bool | None = None) -> None:
         self.tables = tables
         self.levels = levels
-        self._look_at_nx = nxe is not False
+        self._nx = 0 if nxe is False else NX
         self._below: dict[int, _Below] = {}
-        self._chunks: dict[tuple[int, bytes], tuple[tuple[Range, ...], tuple[Gap, ...]]] = {}
+        self._pieces: dict[bytes, _Piece] = {}  # no two pieces have the same length
         self._uses: dict[int, frozenset[int]] = {}
         self._stored = 0
 
@@ -132,11 +140,11 @@ class Spaces:
             return Space(base, (), (low, high))
         ranges: list[Range] = []
         gaps: list[Gap] = []
-        for number in range(512 // _CHUNK):
-            piece = raw[number * _CHUNK * 8 : (number + 1) * _CHUNK * 8]
-            found = self._chunks.get((number, piece))
+        for first, last in _CUTS:
+            piece = raw[first * 8 : last * 8]
+            found = self._pieces.get(piece)
             if found is None:
-                found = self._chunks[number, piece] = self._chunk(number, piece, top)
+                found = self._pieces[piece] = self._piece(first, piece, top)
             _join(ranges, found[0])
             gaps += found[1]
         if len(ranges) > MOST_RANGES:
@@ -145,80 +153,85 @@ class Spaces:
             del ranges[MOST_RANGES:]
         return Space(base, tuple(ranges), tuple(gaps))
 
-    def _chunk(
-        self, number: int, piece: bytes, top: Level
-    ) -> tuple[tuple[Range, ...], tuple[Gap, ...]]:
-        runs, holes = self._entries(piece, top, number * _CHUNK)
-        high = sign_extended(number * _CHUNK << top.shift, self.levels)
-        lift = high - (number * _CHUNK << top.shift)
-        make = Range._make
-        ranges = tuple(make((s + lift, e + lift, *_RIGHTS[c])) for s, e, c in runs)
-        gaps = tuple(
-            Gap(VirtAddr(s + lift), VirtAddr(e + lift), reason, level)
-            for s, e, reason, level in holes
-        )
+    def _piece(self, first: int, piece: bytes, top: Level) -> _Piece:
+        """The entries of a top table from index `first` on, as ranges and gaps."""
+        runs, holes = self._entries(memoryview(piece).cast("Q"), top, first)
+        lift = 0 if first < 256 else (1 << 64) - (1 << top.shift + 9)
+        ranges = tuple([_range(Range, (s + lift, e + lift, *_RIGHTS[c])) for s, e, c in runs])
+        gaps = tuple([Gap(VirtAddr(h[0] + lift), VirtAddr(h[1] + lift), *h[2:]) for h in holes])
         return ranges, gaps
 
-    def _table(self, frame: int, level: Level) -> _Below:
-        """What lies below the table in `frame`, addresses relative to its first byte."""
-        key = frame | level.number
-        found = self._below.get(key)
-        if found is None:
-            size = 1 << level.shift + 9
-            try:
-                raw = self.tables.table(frame).tobytes()
-            except Unreadable:
-                found = ((), ((0, size, UNREADABLE, level.number),))
-            else:
-                if self._stored > MOST_STORED:
-                    found = ((), ((0, size, TOO_MANY, level.number),))
-                else:
-                    runs, holes = self._entries(raw, level, 0)
-                    self._stored += len(runs) + len(holes)
-                    found = (tuple(runs), tuple(holes))
-            self._below[key] = found
-        return found
+    def _table(self, key: int) -> _Below:
+        """What lies below a table (frame and level in `key`), relative to its first byte."""
+        number = key & 0xFFF
+        if self._stored > MOST_STORED:
+            return (), ((0, 1 << LEVEL[number].shift + 9, TOO_MANY, number),)
+        try:
+            table = self.tables.table(key)
+        except Unreadable:
+            return (), ((0, 1 << LEVEL[number].shift + 9, UNREADABLE, number),)
+        if number > 1:
+            below = self._entries(table, LEVEL[number], 0)
+        else:
+            below = self._pages(table.tobytes()), ()
+        self._stored += len(below[0]) + len(below[1])
+        return below
 
-    def _codes(self, raw: bytes, level: Level) -> bytes:
-        codes = raw[0::8].translate(_CODES if level.number > 1 else _CODES_OF_LAST)
+    def _pages(self, raw: bytes) -> tuple[_Run, ...]:
+        """The runs of a table of the last level."""
+        rest = self._codes(raw, _CODES_OF_LAST)
+        runs = []
+        while rest := rest.lstrip(b"\0"):
+            start = 512 - len(rest)
+            code = rest[0]
+            rest = rest.lstrip(rest[:1])
+            runs.append((start << 12, 512 - len(rest) << 12, code))
+        return tuple(runs)
+
+    def _codes(self, raw: bytes, codes: bytes) -> bytes:
+        """One byte for each entry: whether it is present, and its rights."""
+        low = raw[0::8].translate(codes)
         high = raw[7::8]
-        if self._look_at_nx and not high.isascii():
-            both = int.from_bytes(codes, "little") & int.from_bytes(
-                high.translate(_KEEP_X), "little"
-            )
-            codes = both.to_bytes(len(codes), "little")
-        return codes
+        if not self._nx or high.isascii():
+            return low
+        both = int.from_bytes(low, "little") & int.from_bytes(high.translate(_KEEP_X), "little")
+        return both.to_bytes(len(low), "little")
 
-    def _entries(self, raw: bytes, level: Level, first: int) -> tuple[list[_Run], list[_Hole]]:
-        """The runs and holes of consecutive entries, `first` being the index of the first."""
+    def _entries(self, table: memoryview, level: Level, first: int) -> _Below:
+        """The runs and holes of consecutive entries above the last level, from index `first` on."""
         runs: list[_Run] = []
         holes: list[_Hole] = []
         shift = level.shift
-        rest = self._codes(raw, level).rstrip(b"\0")
-        end = first + len(rest)
-        while rest := rest.lstrip(b"\0"):
-            at = end - len(rest)
-            code = rest[0]
-            rest = rest.lstrip(rest[:1])
-            stop = end - len(rest)
-            if level.number == 1:
-                _add(runs, at << shift, stop << shift, code)
-            elif code & _LARGE:
-                entries = raw[(at - first) * 8 : (stop - first) * 8]
-                _add_large(runs, holes, entries, level, at, code & ~_LARGE)
+        raw = table.tobytes()
+        present = raw[0::8].translate(_PRESENTS)
+        codes = b""
+        below_level = level.number - 1
+        at = present.find(1)
+        while at >= 0:
+            entry = table[at]
+            after = at + 1
+            base = first + at << shift
+            code = _PRESENT | entry >> 1 & 3 | (0 if entry & self._nx else 4)
+            if entry & PS:
+                codes = codes or self._codes(raw, _CODES)
+                rest = codes[at:]
+                after = len(codes) - len(rest.lstrip(rest[:1]))
+                _add_large(runs, holes, raw[at * 8 : after * 8], level, first + at, code)
             else:
-                for index in range(at, stop):
-                    offset = (index - first) * 8
-                    frame = int.from_bytes(raw[offset : offset + 8], "little") & ADDRESS
-                    below, gone = self._table(frame, LEVEL[level.number - 1])
-                    _add_below(runs, below, index << shift, code)
-                    for hole in gone:
-                        _add_hole(holes, index << shift, hole)
-            if len(runs) + len(holes) > MOST_RANGES:
-                last = first + len(raw) // 8
-                holes.append((stop << shift, last << shift, TOO_MANY, level.number))
-                break
-        return runs, holes
+                key = entry & ADDRESS | below_level
+                below = self._below.get(key)
+                if below is None:
+                    below = self._below[key] = self._table(key)
+                if below[0]:
+                    _add_below(runs, below[0], base, code)
+                for hole in below[1]:
+                    _add_hole(holes, base, hole)
+                if len(runs) + len(holes) > MOST_RANGES:
+                    top = (first + at | 0x1FF) + 1 << shift
+                    holes.append((base + (1 << shift), top, TOO_MANY, level.number))
+                    break
+            at = present.find(1, after)
+        return tuple(runs), tuple(holes)
 
     def tables_of(self, root: int) -> frozenset[tuple[PhysAddr, int]]:
         """(frame, level) of every table that `root` uses, itself included, readable or not."""
@@ -270,7 +283,7 @@ def _add_hole(holes: list[_Hole], base: int, hole: _Hole) -> None:
 
 def _add_below(runs: list[_Run], below: tuple[_Run, ...], base: int, code: int) -> None:
     """Adds what a table maps, seen through an entry at `base` with the rights in `code`."""
-    if code == _PRESENT | _ALL and below:
+    if code == _PRESENT | _ALL:
         start, end, own = below[0]
         _add(runs, base + start, base + end, own)
         if len(below) > 1:
