@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "breenix_gdbagent"
 # From the ground up: a room imports only from rooms that stand before it, and from itself.
 ORDER = [
     ("jsonvalue",),
-    ("addresses", "errors"),
+    ("addresses",),
+    ("errors",),
     ("memory",),
     ("x86",),
     ("symbols",),
