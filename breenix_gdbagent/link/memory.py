@@ -88,7 +88,7 @@ class ProcessMemory:
 
     def __init__(self, pid: int, ram: RamMap, bases: Sequence[int]) -> None:
         """`bases` are the host virtual addresses of the map's ranges, in order."""
-        self.ram = ram
+        self.ram: RamMap | None = ram
         self._pid = pid
         self._bases = dict(zip((r.start for r in ram.ranges), bases, strict=True))
         self._fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -170,9 +170,8 @@ class ProcessMemory:
         self, pa: int, length: int, anonymous: Sequence[tuple[int, int]]
     ) -> list[tuple[int, int]]:
         """The parts of [pa, pa+length), inside one range, that may be other than zero."""
-        found = self.ram.find(pa)
-        if found is None:
-            return []
+        found = _inside(self.ram, pa, length).find(pa)
+        assert found is not None
         hva = self._bases[found.start] + pa - found.start
         if not any(start <= hva and hva + length <= end for start, end in anonymous):
             return [(pa, length)]

@@ -12,9 +12,10 @@ import re
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.stop import SerialChunk, SerialText
@@ -77,12 +78,22 @@ class Watch:
     end of its last match, which costs more.
     """
 
-    def __init__(self, patterns: Sequence[str]) -> None:
-        """Raises `InputError` for a pattern that is none."""
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        *,
+        after: Mapping[int, int] | None = None,
+        wakes: bool = True,
+    ) -> None:
+        """`after` says, by port, how many characters to pass over; `wakes` whether a match wakes
+        who waits. Raises `InputError` for a pattern that is none."""
         try:
             self._compiled = [re.compile(p, re.MULTILINE) for p in patterns]
         except re.error as error:
             raise InputError(f"{error.pattern!r} is no regular expression", str(error)) from error
+        self.wakes = wakes
+        self.found: list[Match] = []
+        self._after = dict(after or {})
         self._from: dict[tuple[int, int], int] = {}
         self._met: set[int] = set()
 
@@ -94,7 +105,7 @@ class Watch:
         for index, pattern in enumerate(self._compiled):
             spans = bool(pattern.flags & re.DOTALL) or "\n" in pattern.pattern.replace("\\n", "\n")
             base, searched = (0, text.whole()) if spans or first else (text.base, text.tail)
-            start = max(self._from.get((index, port), 0), base)
+            start = max(self._from.get((index, port), self._after.get(port, 0)), base)
             for match in pattern.finditer(searched, start - base):
                 # "$" at the end of what is there may be the middle of a line still arriving.
                 if match.end() == len(searched) and _AT_END.search(pattern.pattern):
@@ -128,10 +139,9 @@ class SerialLines:
         self._chunks: list[SerialChunk] = []
         self._open: tuple[int, float, bytearray] | None = None
         self._texts = {n: PortText() for n in self._ports}
-        self._watch: Watch | None = None
-        self._matches: list[Match] = []
+        self._watches: list[Watch] = []
         self._last = 0
-        self._any = False
+        self.wake_on_text = False
         self.wake, self._waker = socket.socketpair()
         self.wake.setblocking(False)
         self._waker.setblocking(False)
@@ -154,24 +164,25 @@ class SerialLines:
         with self._lock:
             return self._texts[self._last].last_line if self._texts else ""
 
-    def watch(self, watch: Watch | None, *, any_text: bool = False) -> None:
-        """Look for these patterns from now on, in what is there already too.
-
-        `wake` becomes readable when one matches, with `any_text` also at every arrival.
-        """
+    def add(self, watch: Watch) -> None:
+        """Look for its patterns from now on, in what is there already too."""
         with self._lock:
-            self._watch = watch
-            self._any = any_text
-            self._matches.clear()
-            self._search(self._ports)
+            self._watches.append(watch)
+            for port, text in self._texts.items():
+                self._found(watch, watch.search(port, text, self._clock()))
 
-    def matches(self) -> list[Match]:
-        """Matches since the last call, in order of arrival; makes `wake` quiet again."""
+    def remove(self, watch: Watch) -> None:
+        """Look for them no more."""
+        with self._lock:
+            self._watches.remove(watch)
+
+    def take(self, watch: Watch) -> list[Match]:
+        """Its matches since the last call, in order of arrival; makes `wake` quiet again."""
         with self._lock:
             with suppress(BlockingIOError):
                 while self.wake.recv(4096):
                     pass
-            found, self._matches = self._matches, []
+            found, watch.found = watch.found, []
             return found
 
     def send(self, data: bytes, port: int = 0) -> None:
@@ -252,14 +263,45 @@ class SerialLines:
             self._open = None
 
     def _search(self, ports: Iterable[int]) -> None:
-        found = []
-        if self._watch is not None:
-            for port in ports:
-                found += self._watch.search(port, self._texts[port], self._clock())
         for port in ports:
+            for watch in self._watches:
+                self._found(watch, watch.search(port, self._texts[port], self._clock()))
             self._texts[port].finish_lines()
-        self._matches += found
-        if found or self._any:
-            # A full pipe is readable already.
-            with suppress(BlockingIOError):
-                self._waker.send(b"!")
+        if self.wake_on_text:
+            self._wake()
+
+    def _found(self, watch: Watch, matches: list[Match]) -> None:
+        watch.found += matches
+        if matches and watch.wakes:
+            self._wake()
+
+    def _wake(self) -> None:
+        # A full pipe is readable already.
+        with suppress(BlockingIOError):
+            self._waker.send(b"!")
+
+
+def follow(path: Path) -> socket.socket:
+    """A socket that carries what is in a file and what is appended to it (``-serial file:``).
+
+    The file is looked at 20 times a second: no portable call waits for it to grow. Raises
+    `InputError` when it cannot be read.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}", error.strerror or "") from error
+    ours, theirs = socket.socketpair()
+
+    def copy() -> None:
+        with file, theirs, suppress(OSError):
+            poll = select.poll()
+            poll.register(theirs, select.POLLIN)
+            while True:
+                while data := file.read(_RECEIVE):
+                    theirs.sendall(data)
+                if poll.poll(50):
+                    return
+
+    threading.Thread(target=copy, name="serial-file", daemon=True).start()
+    return ours

@@ -18,7 +18,6 @@ from typing import Self
 
 from breenix_gdbagent.errors import (
     ConnectError,
-    LinkClosed,
     LinkError,
     LinkProtocolError,
     LinkTimeout,
@@ -97,23 +96,21 @@ class StubReader:
         sock = connect(where, "gdbstub", Deadline(seconds))
         stub = cls(RspLink(sock, f"the gdbstub at {where}"), seconds=seconds)
         try:
-            stub._handshake(where, first_answer)
-        except BaseException:
+            stub.handshake(first_answer)
+        except BaseException as error:
             stub.link.close()
-            raise
-        return stub
-
-    def _handshake(self, where: Address, first_answer: float) -> None:
-        try:
-            answer = self.link.ask([b"qSupported:xmlRegisters=i386;vContSupported+"], first_answer)
-        except (LinkTimeout, LinkClosed, LinkProtocolError) as error:
-            if junk := self.link.junk:
+            if junk := stub.link.junk:
                 raise ConnectError(
                     f"what listens at {where} is no gdbstub", f"it says {junk!r}"
                 ) from error
-            if isinstance(error, LinkTimeout):
+            if isinstance(error, LinkTimeout) and not stub.features:
                 raise _busy(where, f"no answer within {first_answer:g} s") from error
             raise
+        return stub
+
+    def handshake(self, seconds: float) -> None:
+        """Learn what the stub can do; the first answer may take `seconds`. Raises `LinkError`."""
+        answer = self.link.ask([b"qSupported:xmlRegisters=i386;vContSupported+"], seconds)
         for feature in answer[0].decode("latin-1").split(";"):
             name, _, value = feature.partition("=")
             self.features[name] = value
@@ -179,10 +176,10 @@ class StubReader:
         answers = self.ask(*requests)
         out = []
         for i, thread in enumerate(ids):
-            data = self._ok(b"g", answers[3 * i + 1])
+            registers = self.decode_registers(answers[3 * i + 1])
             info = _text(answers[3 * i + 2])
             halted = None if "[" not in info else "[halted" in info
-            out.append(Thread(thread.decode(), self._decode(data), halted))
+            out.append(Thread(thread.decode(), registers, halted))
         return out
 
     def _thread_ids(self) -> list[bytes]:
@@ -199,9 +196,11 @@ class StubReader:
 
     def registers(self) -> dict[str, int]:
         """Registers of the selected thread by gdb's name, integers of up to 64 bits."""
-        return self._decode(self._ok(b"g", self.ask(b"g")[0]))
+        return self.decode_registers(self.ask(b"g")[0])
 
-    def _decode(self, answer: bytes) -> dict[str, int]:
+    def decode_registers(self, answer: bytes) -> dict[str, int]:
+        """The registers in an answer to ``g``. Raises `StubError`, `LinkProtocolError`."""
+        self._ok(b"g", answer)
         known = b""
         if b"x" in answer:
             known = bytes(answer[i : i + 1] != b"x" for i in range(0, len(answer), 2))
@@ -247,6 +246,10 @@ class StubReader:
             va += step
             length -= step
         return b"".join(self._read_pieces(pieces, bracket=False))
+
+    def decode_memory(self, answer: bytes) -> bytes | None:
+        """The bytes in an answer to ``m``; None when the stub refused it (not mapped)."""
+        return None if answer[:1] in (b"E", b"") else _bytes(b"m", answer)
 
     def read_physical(self, pieces: Sequence[tuple[int, int]]) -> list[bytes]:
         """Bytes of each (physical address, length).

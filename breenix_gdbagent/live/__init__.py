@@ -1,0 +1,8 @@
+"""A live guest: started or attached to, run, stopped into a `Stop`."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.live.opening import attach, launch
+from breenix_gdbagent.live.vm import Fault, LiveVm, OnFault
+
+__all__ = ["Fault", "LiveVm", "OnFault", "attach", "launch"]

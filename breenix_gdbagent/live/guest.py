@@ -1,0 +1,224 @@
+"""A guest that we hold, as far as it is read: its registers, memory and serial text as a `Stop`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.configs import Config
+from breenix_gdbagent.errors import LinkClosed, LinkError
+from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
+from breenix_gdbagent.link.hmptext import HiddenRegisters, parse_ram_map, parse_registers
+from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
+from breenix_gdbagent.link.serial import Match, SerialLines, Watch
+from breenix_gdbagent.live.clock import RunClock
+from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
+from breenix_gdbagent.memory import PhysicalMemory, RamMap
+from breenix_gdbagent.memory.ramfile import RamFile
+from breenix_gdbagent.stop import SerialText, Stop, StopReason
+from breenix_gdbagent.x86.cpu import Cpu
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.link.qemu import QemuProcess
+    from breenix_gdbagent.link.qmp import Qmp
+
+DYING_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What we hold the guest by. `process` is the QEMU that we started, None when attached;
+    `pid` that of an attached one, 0 where it is not known."""
+
+    stub: GdbStub
+    qmp: Qmp | None = None
+    serial: SerialLines | None = None
+    process: QemuProcess | None = None
+    ram_file: Path | None = None
+    ram_map: RamMap | None = None
+    pid: int = 0
+    config: Config | None = None
+    was_running: bool | None = None
+
+
+class Guest:
+    """What can be asked of a guest. `live.vm.LiveVm` adds run control."""
+
+    def __init__(self, holds: Holds, clock: RunClock) -> None:
+        self.stub = holds.stub
+        self.clock = clock
+        self.epoch = 0
+        self._holds = holds
+        self._ram: RamMap | None = holds.ram_map
+        self._memory: RamFile | ProcessMemory | None = None
+        self._markers: list[Match] = []
+        config = holds.config
+        marks = (*config.progress, config.success) if config is not None else ()
+        self._marks = Watch([m for m in marks if m], wakes=False)
+        if holds.serial is not None:
+            holds.serial.add(self._marks)
+
+    @property
+    def config(self) -> Config | None:
+        """The machine, of a guest that we started."""
+        return self._holds.config
+
+    @property
+    def running(self) -> bool:
+        return self.stub.state is RunState.RUNNING
+
+    @property
+    def exited(self) -> bool:
+        """Whether QEMU, or the connection to it, has ended."""
+        return self.stub.state is RunState.CLOSED
+
+    @property
+    def serial(self) -> SerialText:
+        """All serial text so far."""
+        return self._holds.serial.text if self._holds.serial is not None else SerialText()
+
+    @property
+    def markers(self) -> tuple[Match, ...]:
+        """Where the machine's own markers have appeared so far, in order."""
+        if self._holds.serial is not None:
+            self._markers += self._holds.serial.take(self._marks)
+        return tuple(self._markers)
+
+    @property
+    def last_line(self) -> str:
+        """The last line of serial text that is not blank."""
+        return self._holds.serial.last_line if self._holds.serial is not None else ""
+
+    def send(self, data: bytes, port: int = 0) -> None:
+        """Type into a serial port. Raises `LinkError` when none is connected."""
+        if self._holds.serial is None:
+            raise LinkError("no serial line of the guest is connected", fix="give --serial ADDR")
+        self._holds.serial.send(data, port)
+
+    # Reading -------------------------------------------------------------------------------
+
+    def stop(self, reason: StopReason | None = None) -> Stop:
+        """The guest as it stands now, all CPUs. Its memory is refused once the guest runs on.
+
+        After QEMU's end there are no CPUs, and RAM only where it was a file. Raises `LinkError`,
+        `QemuDied`.
+        """
+        why = reason if reason is not None else StopReason("attached")
+        if self._holds.serial is not None:
+            self._holds.serial.sync()
+        if self.exited:
+            cpus: tuple[Cpu, ...] = ()
+            memory = self._memory_after_exit()
+        else:
+            with self.dying():
+                memory = self.memory()
+                cpus = self._cpus()
+        return Stop(
+            cpus=cpus,
+            memory=FrozenMemory(memory, lambda: self.epoch),
+            reason=why,
+            serial=self.serial,
+            epoch=self.epoch,
+            seconds=self.clock.seconds(),
+        )
+
+    def _cpus(self) -> tuple[Cpu, ...]:
+        hidden: Mapping[int, Cpu | HiddenRegisters]
+        begin = self._ram.ranges[0].start if self._ram is not None else None
+        if self._holds.qmp is not None and begin is not None:
+            hidden = {cpu.index: cpu for cpu in self._holds.qmp.cpus(begin)}
+        else:
+            hidden = self.hidden()
+        return tuple(_cpu(thread, hidden.get(thread.index)) for thread in self.stub.threads())
+
+    def hidden(self) -> Mapping[int, HiddenRegisters]:
+        """What the gdbstub lacks, by CPU; empty where QEMU's monitor cannot be asked."""
+        return parse_registers(self._monitor("info registers -a"))
+
+    def hidden_running(self) -> Mapping[int, HiddenRegisters]:
+        """The same of a running guest, without stopping it: by QMP only."""
+        if self._holds.qmp is None:
+            return {}
+        return parse_registers(self._holds.qmp.hmp("info registers -a"))
+
+    def _monitor(self, line: str) -> str:
+        if self._holds.qmp is not None:
+            return self._holds.qmp.hmp(line)
+        try:
+            return self.stub.monitor(line)
+        except LinkClosed:
+            raise
+        except LinkError:
+            return ""
+
+    def ram_map(self) -> RamMap | None:
+        """Where RAM is now (the BIOS area changes while firmware runs); None: not known."""
+        if self._holds.ram_map is None:
+            found = parse_ram_map(self._monitor("info mtree -f"))
+            self._ram = found if found.ranges else None
+        return self._ram
+
+    def memory(self) -> PhysicalMemory:
+        """Physical memory by the best way there is: RAM file, QEMU's process, the stub."""
+        before = self._ram
+        ram = self.ram_map()
+        if ram is not None and before is not None and before.ranges == ram.ranges:
+            ram = self._ram = before
+        if self._memory is not None and ram is not None and self._memory.ram is ram:
+            return self._memory
+        self._memory = None
+        holds = self._holds
+        if holds.ram_file is not None and ram is not None:
+            self._memory = RamFile(holds.ram_file, ram)
+        elif holds.qmp is not None and ram is not None:
+            self._memory = ProcessMemory.open(holds.pid, ram, holds.qmp.hmp)
+        return self._memory or StubMemory(self.stub, ram)
+
+    def _memory_after_exit(self) -> PhysicalMemory:
+        if isinstance(self._memory, RamFile):
+            return self._memory
+        return NoMemory("QEMU has ended")
+
+    def read(self, va: int, length: int) -> bytes:
+        """Virtual memory as the CPU that stopped sees it. Raises `LinkError`."""
+        with self.dying():
+            return self.stub.read(va, length)
+
+    def read_or_none(self, va: int, length: int) -> bytes | None:
+        """`read`; None where it is not mapped."""
+        try:
+            return self.stub.read(va, length)
+        except LinkClosed:
+            raise
+        except LinkError:
+            return None
+
+    @contextmanager
+    def dying(self) -> Iterator[None]:
+        """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`)."""
+        try:
+            yield
+        except LinkClosed as error:
+            process = self._holds.process
+            died = process.died(DYING_SECONDS) if process is not None else None
+            self.stub.state = RunState.CLOSED
+            if died is None:
+                raise
+            raise died from error
+
+
+def _cpu(thread: Thread, hidden: Cpu | HiddenRegisters | None) -> Cpu:
+    cpu = Cpu(index=thread.index, registers=thread.registers, halted=thread.halted)
+    if hidden is None:
+        return cpu
+    return replace(
+        cpu,
+        gdtr=hidden.gdtr,
+        idtr=hidden.idtr,
+        tr=hidden.tr,
+        ldtr=hidden.ldtr,
+        halted=thread.halted if thread.halted is not None else hidden.halted,
+    )

@@ -1,0 +1,382 @@
+"""Run control: run on, wait, catch faults and pass them, and leave the guest as it was."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.errors import LinkClosed, LinkError
+from breenix_gdbagent.link.deadline import Deadline
+from breenix_gdbagent.link.gdbstub import Break, RunState, StopReply
+from breenix_gdbagent.link.serial import Watch
+from breenix_gdbagent.link.stopreply import SIGTRAP
+from breenix_gdbagent.live.arming import Arming
+from breenix_gdbagent.live.clock import RunClock
+from breenix_gdbagent.live.elfcode import KernelCode
+from breenix_gdbagent.live.guest import DYING_SECONDS, Guest, Holds
+from breenix_gdbagent.live.signals import Interrupts
+from breenix_gdbagent.stop import Stop, StopReason
+
+STEP_SECONDS = 2.0
+DRAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An exception at the first instruction of its handler, as `on_fault` gets it.
+
+    `registers` cost nothing; `vm.stop(reason)` makes the whole `Stop` of it.
+    """
+
+    vm: LiveVm
+    reason: StopReason
+    registers: Mapping[str, int]
+
+
+OnFault = Callable[[Fault], bool]
+"""Whether to pass the fault and go on."""
+
+
+class LiveVm(Guest):
+    """Use as a context manager: leaving it ends a guest that we started, and leaves one that we
+    attached to as it was."""
+
+    def __init__(self, holds: Holds, clock: RunClock) -> None:
+        super().__init__(holds, clock)
+        self.agent_stops = 0
+        self.faults_passed = 0
+        self.users: set[Break] = set()
+        self.left = ""
+        self._arming = Arming(self)
+        self._registers: Mapping[str, int] = {}
+        self._at: tuple[str, Break] | None = None
+        self._pending: StopReply | None = None
+        self._consumed: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Catching faults -----------------------------------------------------------------------
+
+    @property
+    def armed_at(self) -> str | None:
+        """When fault catching began, in words; None while it has not."""
+        return self._arming.armed_at
+
+    @property
+    def bias(self) -> int | None:
+        """The kernel's load bias, proved at its ``lidt`` or given; None while not known."""
+        return self._arming.bias
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be done, in sentences."""
+        return tuple(self._arming.notes)
+
+    def arm(
+        self, kernel: Path | None = None, *, panic: Sequence[int] = (), bias: int | None = None
+    ) -> None:
+        """Catch faults as soon as the guest has an IDT of its own (see `live.arming`).
+
+        `kernel` is the ELF of a kernel that has not started; `panic` are link-time addresses of
+        panic handlers; `bias` is the load bias of a kernel that runs, where it is known. Raises
+        `InputError` for an ELF that is none.
+        """
+        started = self.clock.seconds() > 0 or self._holds.process is None
+        with self.dying():
+            if kernel is not None and bias is None and not started:
+                config = self.config
+                identity = config is not None and "kernel" in config.needs
+                self._arming.before_start(KernelCode.read(kernel), identity=identity, panics=panic)
+            else:
+                self.pause_for(lambda: self._arming.now(bias, panic))
+        if self._holds.serial is not None and self._holds.qmp is not None:
+            self._holds.serial.wake_on_text = self._arming.polling
+
+    @staticmethod
+    def hardware(address: int) -> Break:
+        """The breakpoint that catches faults: hardware, because the code may not be there yet."""
+        return Break("hardware", address)
+
+    # Run control ---------------------------------------------------------------------------
+
+    def run_until(
+        self,
+        patterns: Sequence[str] = (),
+        deadline: float | None = None,
+        on_fault: OnFault | None = None,
+    ) -> Stop:
+        """Run until something ends it, and the `Stop` there (reasons: see `StopReason`).
+
+        `patterns` are looked for in serial text behind what ended the last wait; `deadline` is in
+        seconds from now. `on_fault` sees each fault and may pass it; without it the first one
+        ends the run. Raises `LinkError`, `QemuDied`, `InputError` for a pattern that is none.
+        """
+        limit = Deadline(deadline)
+        watch = Watch(patterns, after=self._consumed)
+        with self.dying(), self._watching(watch), Interrupts() as interrupts:
+            while True:
+                if not self.running and self._pending is None:
+                    self._go()
+                reason = self._await(limit, watch, interrupts)
+                if reason.kind != "fault" or on_fault is None:
+                    return self.stop(reason)
+                if not on_fault(Fault(self, reason, self._registers)):
+                    return self.stop(reason)
+                self.faults_passed += 1
+
+    def wait(self, deadline: float | None = None, patterns: Sequence[str] = ()) -> StopReason:
+        """Wait for a running guest to stop, or stop it: at a match, the deadline or Ctrl-C.
+
+        Raises `LinkError` when it stands still and nothing would come.
+        """
+        if not self.running and self._pending is None:
+            raise LinkError("the guest stands still, there is nothing to wait for")
+        watch = Watch(patterns, after=self._consumed)
+        with self.dying(), self._watching(watch), Interrupts() as interrupts:
+            return self._await(Deadline(deadline), watch, interrupts)
+
+    def cont(self) -> None:
+        """Let it run; `wait` tells what comes of it. Raises `LinkError` after a shutdown."""
+        with self.dying():
+            self._go()
+
+    def step(self, cpu: int = 0) -> StopReason:
+        """One instruction of one CPU. An exception that it takes is a ``fault`` as ever."""
+        thread = f"{cpu + 1:02x}"
+        with self.dying():
+            at, self._at = self._at, None
+            reply = self._single_step(thread, at[1] if at is not None else None)
+            if at is not None:
+                self.stub.insert(at[1])
+            reason = self._stopped(reply)
+            if reason is None or reason.kind != "breakpoint" or self._at is not None:
+                return reason or StopReason("step", cpu)
+            return StopReason("step", cpu, text=reason.text)
+
+    def interrupt(self) -> StopReason:
+        """Stop it now; the reason is another one when it stopped by itself meanwhile."""
+        with self.dying():
+            return self._halt(StopReason("interrupt"))
+
+    def insert(self, address: int, kind: str = "hardware", length: int = 1) -> Break:
+        """A break- or watchpoint of the user's (kinds: see `link.gdbstub.Break`)."""
+        one = Break(kind, address, length)
+        self.pause_for(lambda: self.stub.insert(one))
+        self.users.add(one)
+        return one
+
+    def remove(self, one: Break) -> None:
+        """Remove a breakpoint of the user's; where faults are caught it stays for that."""
+        self.users.discard(one)
+        if one.kind != "hardware" or one.address not in self._arming.addresses:
+            self.pause_for(lambda: self.stub.remove(one))
+
+    def pause_for(self, action: Callable[[], None]) -> None:
+        """Do `action` while the guest stands still, then have it as it was."""
+        was_running = self.running
+        if was_running:
+            reply = self.stub.halt()
+            self._note_halt()
+            if reply is not None and (reply.signal == SIGTRAP or reply.shutdown):
+                self._pending = reply
+        action()
+        if was_running and self._pending is None:
+            self._go()
+
+    # The loop ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _watching(self, watch: Watch) -> Iterator[None]:
+        serial = self._holds.serial
+        if serial is not None:
+            serial.add(watch)
+        try:
+            yield
+        finally:
+            if serial is not None:
+                serial.remove(watch)
+
+    def _await(self, deadline: Deadline, watch: Watch, interrupts: Interrupts) -> StopReason:
+        serial = self._holds.serial
+        wakes: list[socket.socket] = [interrupts.wake]
+        if serial is not None:
+            wakes.append(serial.wake)
+        while True:
+            try:
+                reply, self._pending = self._pending, None
+                if reply is None and not interrupts.seen:
+                    reply = self.stub.wait(deadline, wakes)
+            except LinkClosed as error:
+                return self._ended(error)
+            if reply is not None:
+                reason = self._stopped(reply)
+                if reason is not None:
+                    return reason
+                self._go()
+                continue
+            if interrupts.seen:
+                return self._halt(StopReason("interrupt"))
+            found = serial.take(watch) if serial is not None else []
+            if found:
+                self._consumed[found[0].port] = found[0].end
+                return self._halt(StopReason("marker", text=found[0].line))
+            if deadline.passed:
+                return self._halt(StopReason("deadline"))
+            self._arming.poll()
+            if serial is not None:
+                serial.wake_on_text = self._arming.polling and self._holds.qmp is not None
+
+    def _go(self) -> None:
+        """Run on, over the breakpoint that the last stop was at. A stop on the way is pending."""
+        at, self._at = self._at, None
+        if at is None:
+            self._count_run()
+            self.stub.cont()
+            return
+        thread, one = at
+        reply = self._single_step(thread, one)
+        if reply.signal != SIGTRAP:
+            self._pending = reply
+            return
+        self._count_run()
+        self.stub.cont(insert=[one] if self._wanted(one) else [])
+
+    def _single_step(self, thread: str, over: Break | None) -> StopReply:
+        """One instruction, with the breakpoint `over` taken out. Where the instruction does not
+        end (``hlt``), the guest is stopped again."""
+        self._count_run()
+        self.stub.step(thread, remove=[over] if over is not None else [])
+        reply = self.stub.wait(Deadline(STEP_SECONDS)) or self.stub.halt()
+        self.clock.halt()
+        assert reply is not None
+        return reply
+
+    def step_over(self, thread: str, one: Break) -> None:
+        """One instruction at a breakpoint, which stays in."""
+        self._at = None
+        reply = self._single_step(thread, one)
+        if reply.signal != SIGTRAP:
+            self._pending = reply
+        self.stub.insert(one)
+
+    def _wanted(self, one: Break) -> bool:
+        return one in self.users or one.address in self._arming.addresses
+
+    def _count_run(self) -> None:
+        self.epoch += 1
+        self.clock.run()
+
+    def _note_halt(self) -> None:
+        self.clock.halt()
+        self.agent_stops += 1
+        if self._holds.serial is not None:
+            self._holds.serial.sync()
+
+    def _halt(self, reason: StopReason) -> StopReason:
+        """Stop it for `reason`, unless it has stopped by itself: then for that."""
+        try:
+            reply = self.stub.halt()
+        except LinkClosed as error:
+            return self._ended(error)
+        if reply is not None and (reply.signal == SIGTRAP or reply.shutdown):
+            return self._stopped(reply) or reason
+        self._note_halt()
+        return reason
+
+    def _stopped(self, reply: StopReply) -> StopReason | None:
+        """What a stop means; None when it was one of the arming's own."""
+        self._note_halt()
+        if reply.shutdown:
+            return StopReason("shutdown", reply.cpu)
+        if reply.signal != SIGTRAP:
+            return StopReason("interrupt", reply.cpu, text="paused from outside")
+        thread = reply.thread or "01"
+        self._look(thread)
+        if reply.watch is not None:
+            kind, address = reply.watch
+            return StopReason("breakpoint", reply.cpu, text=f"{kind} of {hex64(address)}")
+        rip = self._registers.get("rip", 0)
+        one = next(
+            (
+                b
+                for b in self.stub.breaks
+                if b.address == rip and b.kind in ("hardware", "software")
+            ),
+            None,
+        )
+        self._at = (thread, one) if one is not None else None
+        return self._arming.on_trap(thread, reply.cpu, rip)
+
+    def _look(self, thread: str) -> None:
+        """Registers of the CPU that stopped, and the IDT as it is now, in one round trip."""
+        requests = [b"Hg" + thread.encode(), b"g"]
+        table = self._arming.table_request()
+        if table is not None:
+            requests.append(b"m%x,%x" % table)
+        answers = self.stub.ask(*requests)
+        self._registers = self.stub.decode_registers(answers[1])
+        if table is not None:
+            self._arming.refresh(self.stub.decode_memory(answers[2]))
+
+    def _ended(self, error: LinkClosed) -> StopReason:
+        """QEMU has ended: by the guest's wish, or `QemuDied`."""
+        self.clock.halt()
+        self.stub.state = RunState.CLOSED
+        process = self._holds.process
+        if self._holds.serial is not None and process is not None:
+            process.exited.wait(DYING_SECONDS)
+            self._holds.serial.drain(DRAIN_SECONDS)
+        if process is None:
+            return StopReason("exit", text=error.what)
+        died = process.died(DYING_SECONDS)
+        if died is None:
+            raise error
+        status = died.status
+        if status is None or status < 0 or (status == 1 and died.stderr.strip()):
+            raise died from error
+        return StopReason("exit", exit_status=status)
+
+    # Leaving -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End a guest that we started; leave an attached one as it was. Twice does no harm.
+
+        `left` says in words how an attached guest was left where that is not how it was found.
+        """
+        holds = self._holds
+        if holds.process is not None:
+            self.stub.link.close()
+            self.stub.state = RunState.CLOSED
+            holds.process.kill()
+        elif not self.stub.link.closed:
+            self._leave()
+        if holds.qmp is not None:
+            with suppress(LinkError):
+                holds.qmp.close()
+        if holds.serial is not None:
+            holds.serial.close()
+        if holds.process is not None:
+            holds.process.close()
+
+    def _leave(self) -> None:
+        known = self._holds.was_running
+        clean = self.stub.close(resume=bool(known))
+        if known is None:
+            self.left = "left stopped: without QMP we cannot know whether the guest ran before"
+        elif not clean:
+            self.left = "the gdbstub did not confirm that our breakpoints are removed"
