@@ -10,6 +10,8 @@ from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import CheckResult, Finding
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report import maps
+from breenix_gdbagent.report.tables import walk_json
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -63,7 +65,7 @@ def build(
     kernel = examined.kernel
     stop_id = len(past.stops)
     findings = sorted((*examined.findings, *extra), key=lambda f: f.sort_key)
-    shown = [*past.findings, *(finding_json(f, stop_id) for f in findings)]
+    shown = [*past.findings, *(finding_json(f, stop_id, kernel) for f in findings)]
     return {
         "schema": SCHEMA,
         "target": dict(target),
@@ -81,6 +83,7 @@ def build(
         "findings": shown,
         "checks": [*past.checks, *(check_json(c, stop_id) for c in examined.checks)],
         "serial": serial_json(kernel.stop.serial, run.markers),
+        "maps": maps.build(kernel),
         "provenance": dict(provenance or {}),
     }
 
@@ -102,6 +105,10 @@ def stop_json(kernel: Kernel, stop_id: int) -> Document:
         "error_code": _hex(error_code),
         "cr2": _hex(cr2),
         "text": reason.text,
+        "serial": [
+            {"port": port, "line": len(stop.serial.port(port).splitlines())}
+            for port in stop.serial.ports
+        ],
         "cpus": [_cpu_json(kernel, cpu) for cpu in stop.cpus],
     }
 
@@ -140,9 +147,13 @@ def spaces_json(kernel: Kernel) -> list[Json]:
     ]
 
 
-def finding_json(finding: Finding, stop_id: int) -> Document:
-    """One finding in the document's form."""
+def finding_json(finding: Finding, stop_id: int, kernel: Kernel | None = None) -> Document:
+    """One finding in the document's form. With `kernel`, a place in the page tables that the
+    finding names comes with its walk as evidence."""
     where = finding.where
+    evidence = dict(finding.evidence)
+    if kernel is not None and where.root is not None and where.va is not None:
+        evidence.setdefault("walk", walk_json(kernel.walk(where.root, where.va)))
     return {
         "code": finding.code.name,
         "severity": finding.weight,
@@ -151,7 +162,7 @@ def finding_json(finding: Finding, stop_id: int) -> Document:
         "summary": finding.summary,
         "cause": finding.cause,
         "chain": list(finding.chain),
-        "evidence": dict(finding.evidence),
+        "evidence": evidence,
         "where": {
             "root": _hex(where.root),
             "va": _hex(where.va),

@@ -2,136 +2,195 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
 from typing import cast
 
-from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.report import drawn
+from breenix_gdbagent.report.ink import PLAIN, Ink
+from breenix_gdbagent.report.page import Page
+from breenix_gdbagent.report.story import (
+    Object,
+    counts,
+    facts,
+    heading,
+    labels,
+    objects,
+    ordered,
+    paragraph,
+    record,
+    run_words,
+    stop_words,
+    target_words,
+    texts,
+    value_words,
+    walks,
+)
 
-Object = Mapping[str, Json]
-MARK = {"error": "ERROR", "warning": "WARNING", "info": "info"}
+TAIL = 8
+SHORT = 34
+SIDE_BY_SIDE = 150
+MARK = {"error": "ERROR", "warning": "WARNING", "info": "INFO"}
+OUTCOME_INK = {"passed": "good", "examined": "head"}
+__all__ = ["objects", "render"]
 
 
-def objects(value: Json) -> list[Object]:
-    """The list of objects that a field of the document holds."""
-    return [cast(Object, v) for v in cast(Sequence[Json], value or [])]
-
-
-def render(document: Document, width: int = 100) -> str:
-    """The whole document as plain text, at most `width` columns where the words allow."""
-    parts = [_headline(document), *_stops(document)]
-    findings = objects(document["findings"])
+def render(document: Object, width: int = 100, colour: bool = False) -> str:
+    """The whole document for a terminal of `width` columns; SGR codes only with `colour`."""
+    page = Page(width, Ink(True) if colour else PLAIN)
+    _headline(page, document)
+    findings = ordered(document)
+    told: set[str] = set()
     for finding in findings:
-        parts.append(_finding(finding, width))
-    parts.append(_checks(document, width))
-    tail = _tail(document)
-    if findings and tail:
-        parts.append(tail)
-    return "\n\n".join(p for p in parts if p) + "\n"
+        page.blank()
+        _finding(page, document, finding, str(finding["code"]) in told)
+        told.add(str(finding["code"]))
+    page.blank()
+    clean = not findings and record(document["run"])["outcome"] == "passed"
+    _stops(page, document, not clean)
+    _maps(page, document, clean)
+    page.blank()
+    _checks(page, document)
+    if findings:
+        _tail(page, document)
+    return str(page)
 
 
-def _headline(document: Document) -> str:
-    run = cast(Object, document["run"])
-    findings = objects(document["findings"])
-    counts = [
-        f"{n} {severity}{'s' if n != 1 and severity != 'info' else ''}"
-        for severity in ("error", "warning", "info")
-        if (n := sum(1 for f in findings if f["severity"] == severity))
-    ]
-    said = ", ".join(counts) or "nothing found"
-    line = f"{str(run['outcome']).upper()}: {said}"
-    if cast(float, run["seconds"]):
-        line += (
-            f"   ({run['seconds']} s of guest time, stopped {run['agent_stops']} times by us"
-            + (f", {run['benign_faults']} benign faults passed" if run["benign_faults"] else "")
-            + ")"
-        )
-    return line
+def _headline(page: Page, document: Object) -> None:
+    run = record(document["run"])
+    outcome = str(run["outcome"])
+    ink = OUTCOME_INK.get(outcome, "error")
+    page.line((ink, f"{outcome.upper()}: {counts(document)}"))
+    page.text(", ".join(p for p in (target_words(document), run_words(document)) if p), kind="dim")
+    if run.get("armed"):
+        page.text(f"watched from: {run['armed']}", kind="dim")
 
 
-def _stops(document: Document) -> list[str]:
-    lines = []
-    for stop in objects(document["stops"]):
-        vector = f" vector {stop['vector']}" if stop["vector"] is not None else ""
-        error = f" error code {stop['error_code']}" if stop["error_code"] else ""
-        cr2 = f" CR2 {stop['cr2']}" if stop["cr2"] else ""
-        said = f": {stop['text']}" if stop.get("text") else ""
-        lines.append(f"stop {stop['id']}: {stop['reason']}{vector}{error}{cr2}{said}")
-        for cpu in objects(stop["cpus"]):
-            symbol = f" <{cpu['symbol']}>" if cpu["symbol"] else ""
-            process = f", in {cpu['process']}" if cpu["process"] else ""
-            lines.append(
-                f"  CPU {cpu['id']}: ring {cpu['cpl']}, RIP {cpu['rip']}{symbol}, "
-                f"RSP {cpu['rsp']}, CR3 {cpu['cr3']}{process}"
-            )
-    return ["\n".join(lines)] if lines else []
-
-
-def _finding(finding: Object, width: int) -> str:
-    evidence = cast(Object, finding["evidence"])
-    head = f"{MARK[str(finding['severity'])]} {finding['code']}"
-    if finding["cause"]:
-        head += f"   cause: {finding['cause']}"
-    lines = [head, *_wrap(str(finding["summary"]), width)]
-    if evidence.get("explanation"):
-        lines += ["", *_wrap(str(evidence["explanation"]), width)]
-    chain = cast(Sequence[str], finding["chain"])
-    if chain:
-        lines += ["", *(f"  {'->' if i else '  '} {step}" for i, step in enumerate(chain))]
-    drawn = evidence.get("walk_text")
-    if drawn:
-        lines += ["", *("  " + line for line in str(drawn).splitlines())]
-    facts = {k: v for k, v in evidence.items() if k not in ("explanation", "walk_text", "walk")}
-    lines += [f"    {key.replace('_', ' ')}: {_value(value)}" for key, value in facts.items()]
-    where = cast(Object, finding["where"])
-    place = ", ".join(
-        f"{name} {where[key]}"
-        for key, name in (("entry_pa", "entry at"), ("entry", "="), ("level", "level"))
-        if where[key] is not None
-    )
-    if place:
-        lines.append(f"    {place}")
+def _finding(page: Page, document: Object, finding: Object, again: bool) -> None:
+    """One finding; `again` for a code whose explanation and mending were just told."""
+    _head(page, document, finding)
+    page.text(str(finding["summary"]), "  ")
+    if paragraph(finding):
+        page.blank()
+        page.text(paragraph(finding), "  ")
+    _chain(page, finding)
+    if not again or finding["severity"] == "error":
+        named = labels(document)
+        for name, walked in walks(finding):
+            page.blank()
+            if name != "walk":
+                page.line(f"  {name.replace('_', ' ')}:")
+            drawn.walk(page, walked, named)
+        _facts(page, finding)
     if finding["confidence"] != "proved":
-        lines.append(f"    confidence: {finding['confidence']}")
-    if finding["fix"]:
-        lines += _wrap(f"Fix: {finding['fix']}", width)
-    return "\n".join(lines)
+        page.line(("note", f"  Confidence: {finding['confidence']}"))
+    if finding["fix"] and not again:
+        page.text(f"Fix: {finding['fix']}", "  ", "       ")
+    see = texts(finding["see"])
+    if see and finding["severity"] != "info" and not again:
+        page.text(f"See: {', '.join(see)}", "  ", "       ", "dim")
 
 
-def _value(value: Json) -> str:
-    if value is None:
-        return "not known"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_value(v)}" for k, v in value.items() if v is not None)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        shown = "; ".join(_value(v) for v in value[:6])
-        return shown + (f"; ... ({len(value)} in all)" if len(value) > 6 else "")
-    return str(value)
+def _head(page: Page, document: Object, finding: Object) -> None:
+    severity = str(finding["severity"])
+    head: list[str | tuple[str, str]] = [(severity, f"{MARK[severity]} {finding['code']}")]
+    if heading(finding):
+        head.append(f"  {finding['title']}")
+    if finding["cause"]:
+        head.append(("dim", f"  <- {finding['cause']}"))
+    if len(objects(document["stops"])) > 1:
+        head.append(("dim", f"  (stop {finding['stop']})"))
+    page.line(*head)
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(40, width - 2), initial_indent="  ", subsequent_indent="  ")
+def _chain(page: Page, finding: Object) -> None:
+    chain = texts(finding["chain"])
+    if not chain:
+        return
+    page.blank()
+    page.line("  How it came to this:")
+    for number, step in enumerate(chain, 1):
+        page.text(step, f"  {number:3}. ", "       ")
 
 
-def _checks(document: Document, width: int) -> str:
+def _facts(page: Page, finding: Object) -> None:
+    """Short facts side by side, each long one on lines of its own."""
+    known = [(name, value_words(value)) for name, value in facts(finding)]
+    page.blank()
+    page.items([f"{n} {v}" for n, v in known if len(n) + len(v) <= SHORT], "  ")
+    for name, value in known:
+        if len(name) + len(value) > SHORT:
+            page.text(f"{name}: {value}", "  ", "    ")
+
+
+def _stops(page: Page, document: Object, registers: bool) -> None:
+    stops = objects(document["stops"])
+    for stop in stops:
+        which = f"Stop {stop['id']}" if len(stops) > 1 else "Stopped"
+        at = f" at {stop['seconds']} s" if stop["seconds"] else ""
+        page.text(f"{which}{at}: {stop_words(stop)}", "", "  ", "head")
+        for cpu in objects(stop["cpus"]):
+            _cpu(page, cpu, registers)
+
+
+def _cpu(page: Page, cpu: Object, registers: bool) -> None:
+    symbol = f" <{cpu['symbol']}>" if cpu["symbol"] else ""
+    ring = "?" if cpu["cpl"] is None else cpu["cpl"]
+    inside = "".join(
+        f", {what} {cpu[what]}" for what in ("process", "thread") if cpu.get(what) is not None
+    )
+    page.text(f"CPU {cpu['id']} in ring {ring}{inside}: RIP {cpu['rip']}{symbol}", "  ", "    ")
+    if not registers:
+        return
+    names = (("rsp", "RSP"), ("cr2", "CR2"), ("cr3", "CR3"), ("cr0", "CR0"), ("cr4", "CR4"),
+             ("efer", "EFER"))  # fmt: skip
+    page.items(
+        [f"{word} {cpu[key]}" for key, word in names if cpu.get(key) is not None], "    ", "  "
+    )
+
+
+def _maps(page: Page, document: Object, clean: bool) -> None:
+    """The pictures, where there is something to see: after a fault, or where nothing was run."""
+    maps = record(document["maps"])
+    well = drawn.all_well(maps)
+    if well:
+        page.blank()
+        drawn.stacks_in_a_line(page, document)
+    if clean:
+        return
+    page.blank()
+    if well or page.width < SIDE_BY_SIDE or maps["reason"]:
+        if not well:
+            drawn.matrix(page, document)
+            page.blank()
+        drawn.memory_map(page, document)
+        return
+    left, right = Page(page.width - 86, page.ink), Page(83, page.ink)
+    drawn.matrix(left, document)
+    drawn.memory_map(right, document)
+    page.beside(left, right)
+
+
+def _checks(page: Page, document: Object) -> None:
     checks = objects(document["checks"])
     latest = max((cast(int, c["stop"]) for c in checks), default=0)
     now = [c for c in checks if c["stop"] == latest]
-    lines = []
-    for status, word in (("passed", "passed"), ("failed", "failed")):
+    for status, ink in (("passed", "good"), ("failed", "bad")):
         names = [str(c["name"]) for c in now if c["status"] == status]
         if names:
-            lines += _wrap(f"checks {word}: {', '.join(names)}", width)
+            page.text(f"Checks {status}: {', '.join(names)}", "", "  ", ink)
+    reasons: dict[str, list[str]] = {}
     for check in now:
         if check["status"] == "not_checked":
-            lines += _wrap(f"NOT CHECKED {check['name']}: {check['reason']}", width)
-    return "\n".join(lines)
+            reasons.setdefault(str(check["reason"]), []).append(str(check["name"]))
+    for reason, names in reasons.items():
+        page.text(f"NOT CHECKED {', '.join(names)}: {reason}", "", "  ", "note")
 
 
-def _tail(document: Document) -> str:
-    tail = objects(cast(Object, document["serial"])["tail"])
-    if not tail:
-        return ""
-    shown = tail[-8:]
-    return "\n".join(["last serial lines:", *(f"  | {line['text']}" for line in shown)])
+def _tail(page: Page, document: Object) -> None:
+    tail = objects(record(document["serial"])["tail"])
+    ports = sorted({cast(int, line["port"]) for line in tail})
+    for port in ports:
+        page.blank()
+        lines = [line for line in tail if line["port"] == port]
+        page.line(("head", f"Last lines of COM{port + 1}"))
+        for line in lines[-TAIL:]:
+            page.line(("dim", f"  {line['line']:5} | "), str(line["text"]))

@@ -1,0 +1,218 @@
+"""Walks, the stack matrix and the memory map, drawn in characters out of the document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from breenix_gdbagent.report.maps import CELLS
+from breenix_gdbagent.report.page import Page
+from breenix_gdbagent.report.story import (
+    ENDS,
+    Object,
+    called,
+    end_of_walk,
+    entry_name,
+    labels,
+    matrix_classes,
+    matrix_rows,
+    objects,
+    size_words,
+    stack_names,
+    texts,
+)
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MOST_GROUPS = 6
+INKS = {".": "good", "x": "note", "?": "note"}
+
+
+def walk(page: Page, walked: Object, named: Mapping[str, str], indent: str = "  ") -> None:
+    """A walk level by level; under the entry that stopped it, why."""
+    page.text(
+        f"walk of {walked['va']} under {called(walked['root'], named)}", indent, indent + "  "
+    )
+    ended = None
+    for level in objects(walked["levels"]):
+        name, index = entry_name(walked, level)
+        flags = " ".join(texts(level["flags"]))
+        raw = f"{int(str(level['entry']), 16):#018x}"
+        stopped = level["level"] == walked["stopped_at"]
+        page.line(
+            f"{indent}  ",
+            ("bad" if stopped else "", f"{name:<4} [{index:3}]"),
+            f"  {level['entry_pa']!s:>12}  ",
+            ("bad" if stopped else "", raw),
+            ("dim", f"  {flags}"),
+        )
+        if stopped:
+            ended = ENDS.get(str(walked["reason"]), str(walked["reason"]))
+            page.line(f"{indent}  ", ("bad", f"^^^^^^^^^^ the walk ends here: {ended}"))
+    if ended is None:
+        kind = "good" if walked["pa"] is not None else "bad"
+        page.line(f"{indent}  ", (kind, f"= {end_of_walk(walked)}"))
+
+
+def all_well(maps: Object) -> bool:
+    """Whether every stack is as it should be in every space."""
+    return all(set(str(row["cells"])) <= {"."} for row in objects(maps["stacks"]))
+
+
+def matrix(page: Page, document: Object) -> None:
+    """Stack x space. Columns that are alike are one where not all of them fit the width."""
+    maps = cast(Object, document["maps"])
+    rows = matrix_rows(maps)
+    roots = texts(maps["spaces"])
+    if not rows or not roots:
+        return
+    page.line(("head", "Kernel stacks x address spaces"), ("dim", f"  {_legend(maps)}"))
+    heads = [stack_names(names) for names, _, _ in rows]
+    left = min(max(map(len, heads)), max(16, page.width - 2 * len(roots) - 26))
+    classes = matrix_classes(maps)
+    each = len(classes) > 1 and 2 * len(roots) + left + 4 <= page.width
+    columns = [[n] for n in range(len(roots))] if each else [numbers for _, numbers in classes]
+    if len(columns) > len(LETTERS):
+        columns = columns[: len(LETTERS)]
+    page.line(f"  {'':<{left}}  ", " ".join(LETTERS[: len(columns)]) if len(columns) > 1 else "")
+    if len(columns) < 2:
+        page.lines.pop()
+    for head, (_, cells, users) in zip(heads, rows, strict=True):
+        glyphs = [cells[column[0]] for column in columns]
+        who = f"   {', '.join(users)}" if users else ""
+        for number, part in enumerate(_cut(head, left)):
+            if number:
+                page.line(f"  {part}")
+                continue
+            page.line(
+                f"  {part:<{left}}  ",
+                *[(INKS.get(g, "bad"), g + (" " if len(columns) > 1 else "")) for g in glyphs],
+                ("dim", who),
+            )
+    _columns(page, document, columns)
+
+
+def _cut(head: str, width: int) -> list[str]:
+    """A long list of slots broken at its commas."""
+    parts = [""]
+    for word in head.split(" "):
+        joined = f"{parts[-1]} {word}".strip()
+        if len(joined) > width and parts[-1]:
+            parts.append("  " + word)
+        else:
+            parts[-1] = joined if parts[-1].strip() else parts[-1] + word
+    return parts
+
+
+def _legend(maps: Object) -> str:
+    used = {glyph for row in objects(maps["stacks"]) for glyph in str(row["cells"])}
+    return "   ".join(f"{glyph} {what}" for glyph, what in CELLS.items() if glyph in used)
+
+
+def _columns(page: Page, document: Object, columns: Sequence[Sequence[int]]) -> None:
+    maps = cast(Object, document["maps"])
+    roots, named = texts(maps["spaces"]), labels(document)
+    if len(columns) == 1:
+        many = len(roots)
+        page.line(("dim", f"  one column: {many} space{'s' * (many != 1)}, all alike"))
+    else:
+        said = []
+        for letter, numbers in zip(LETTERS, columns, strict=False):
+            first = called(roots[numbers[0]], named)
+            more = f" and {len(numbers) - 1} more alike" if len(numbers) > 1 else ""
+            said.append(f"{letter} {first}{more}")
+        page.items(said, "  ")
+    left_out = cast(int, maps["left_out"])
+    if left_out:
+        page.line(("dim", f"  {left_out} more spaces are not drawn"))
+
+
+def stacks_in_a_line(page: Page, document: Object) -> None:
+    """The matrix where it has nothing to show."""
+    maps = cast(Object, document["maps"])
+    number, spaces = len(objects(maps["stacks"])), len(texts(maps["spaces"]))
+    if number:
+        page.text(
+            f"{number} kernel stacks x {spaces} address spaces: every page mapped, writable, "
+            "supervisor, no-execute and the same frame; every guard page free"
+        )
+
+
+def memory_map(page: Page, document: Object) -> None:
+    """What the spaces map, a line a region; what most have in common once."""
+    maps = cast(Object, document["maps"])
+    if maps["reason"]:
+        page.text(f"No memory map: {maps['reason']}")
+        return
+    roots, named = texts(maps["spaces"]), labels(document)
+    common = objects(maps["common"])
+    own = [objects(regions) for regions in cast(Sequence[Sequence[Object]], maps["own"])]
+    page.line(
+        ("head", "Memory map"), ("dim", "  PML4 slots, from, mapped, effective rights (u/s), holds")
+    )
+    if common:
+        page.line("  in every space, but for what stands below")
+        for region in common:
+            _region(page, region)
+    groups: dict[str, list[int]] = {}
+    for number, regions in enumerate(own):
+        if regions or not common:
+            groups.setdefault(repr(regions), []).append(number)
+    shown = _worth_showing(document, list(groups.values()))
+    for numbers in shown:
+        names = [called(roots[n], named) for n in numbers]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        page.text("; ".join(names[:3]) + more, "  ", "    ")
+        for region in own[numbers[0]]:
+            _region(page, region)
+    left_out = len(groups) - len(shown)
+    if left_out:
+        page.line(("dim", f"  {left_out} more spaces have user memory of their own"))
+
+
+def _worth_showing(document: Object, groups: Sequence[list[int]]) -> list[list[int]]:
+    """The groups of spaces that one screen has room for: those that a CPU stands in or a finding
+    names, the master, and those that lack or change a region that the others have come first."""
+    if len(groups) <= MOST_GROUPS:
+        return list(groups)
+    maps = cast(Object, document["maps"])
+    roots, own = texts(maps["spaces"]), cast(Sequence[Sequence[Object]], maps["own"])
+    common = {tuple(cast(Sequence[int], r["slots"])) for r in objects(maps["common"])}
+    wanted = {
+        str(cpu["cr3"]) for stop in objects(document["stops"]) for cpu in objects(stop["cpus"])
+    } | {str(cast(Object, f["where"])["root"]) for f in objects(document["findings"])}
+    wanted |= {str(s["root"]) for s in objects(document["spaces"]) if s["role"] == "master"}
+
+    def odd(number: int) -> bool:
+        return any(
+            not r["mapped"] or tuple(cast(Sequence[int], r["slots"])) in common for r in own[number]
+        )
+
+    first = [g for g in groups if any(roots[n] in wanted or odd(n) for n in g)]
+    rest = [g for g in groups if g not in first]
+    chosen = (first + rest)[:MOST_GROUPS]
+    return [g for g in groups if g in chosen]
+
+
+def _region(page: Page, region: Object) -> None:
+    first, last = cast(Sequence[int], region["slots"])
+    slots = f"{first}" if first == last else f"{first}-{last}"
+    mapped = cast(int, region["mapped"])
+    holds = str(region["holds"] or "")
+    alias = last - first + 1
+    if not mapped:
+        page.line(
+            f"    {slots:<8}{region['start']!s:>18}  ",
+            ("bad", f"{'NOT MAPPED':<10}  {'':<15} {holds}".rstrip()),
+        )
+        return
+    rights = texts(region["rights"])
+    risky = any("wx" in r for r in rights)
+    shown = " ".join(rights[:3]) + ("+" if len(rights) > 3 else "")
+    # Slots of one table are counted once: what is mapped is less than what they span.
+    if alias > 1 and mapped < (alias - 1) << 39:
+        holds = f"{holds}, one table in {alias} slots".lstrip(", ")
+    page.line(
+        f"    {slots:<8}{region['start']!s:>18}  {size_words(mapped):>10}  ",
+        ("note" if risky else "", f"{shown:<15}"),
+        f" {holds}",
+    )

@@ -1,0 +1,321 @@
+"""The deciding stop drawn small, for the document: the stack matrix and what each space maps.
+
+Every face draws from these values, so live and offline draw the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from breenix_gdbagent.addresses import hex64, sign_extended
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, P, U, W
+from breenix_gdbagent.x86.spaces import Range, Spaces
+
+MOST_SPACES = 64
+MOST_RIGHTS = 4
+SAME = P | W | U | NX | ADDRESS
+"""Bits of a top entry that decide what lies below it; A and D differ by use alone."""
+
+CELLS = {
+    "-": "not mapped",
+    "p": "some pages not mapped",
+    "g": "guard page mapped",
+    "u": "ring 3 can reach it",
+    "r": "read-only",
+    "d": "other frames than in the master",
+    "x": "executable",
+    "?": "tables not readable",
+    ".": "as it should be",
+}
+"""Glyphs of the stack matrix, worst first."""
+
+
+def build(kernel: Kernel) -> dict[str, Json]:
+    """The document's ``maps``. Never raises: what cannot be drawn says why in ``reason``."""
+    empty: dict[str, Json] = {
+        "spaces": [], "left_out": 0, "stacks": [], "common": [], "own": [], "reason": None,
+    }  # fmt: skip
+    if kernel.mode is None:
+        return {**empty, "reason": "no CPU has long-mode paging on"}
+    try:
+        audited = kernel.audited
+        drawn = audited[:MOST_SPACES]
+        if not drawn:
+            return {**empty, "reason": "no address space to audit"}
+        regions = _Regions(kernel, drawn)
+        return {
+            "spaces": [hex64(s.root) for s in drawn],
+            "left_out": len(audited) - len(drawn),
+            "stacks": _stacks(kernel, drawn),
+            "common": regions.common(),
+            "own": [regions.own(n) for n in range(len(drawn))],
+            "reason": None,
+        }
+    except ReadError as lacking:
+        return {**empty, "reason": lacking.what}
+
+
+def _stacks(kernel: Kernel, drawn: Sequence[Space]) -> list[Json]:
+    """One row a stack: a glyph for each space."""
+    rows: list[Json] = []
+    if kernel.master is None:
+        return rows
+    for stacks, slot in ((kernel.stacks, KERNEL_STACKS_SLOT), (kernel.ist, IST_STACKS_SLOT)):
+        leaves = list(_leaves(kernel, drawn, slot))
+        master = next((n for n, s in enumerate(drawn) if s.role == "master"), None)
+        model = None if master is None else leaves[master]
+        seen: dict[tuple[int, str], str] = {}
+        for stack in stacks:
+            cells = []
+            for mine in leaves:
+                key = (id(mine), stack.name)
+                if key not in seen:
+                    seen[key] = _cell(stack, mine, model, kernel.nxe)
+                cells.append(seen[key])
+            rows.append(
+                {
+                    "stack": stack.name,
+                    "bottom": hex64(stack.bottom),
+                    "top": hex64(stack.top),
+                    "guard": None if stack.guard is None else hex64(stack.guard),
+                    "ist": stack.ist,
+                    "cells": "".join(cells),
+                    "users": list(_users(kernel, stack)),
+                }
+            )
+    return rows
+
+
+def _leaves(
+    kernel: Kernel, drawn: Sequence[Space], slot: int
+) -> Iterator[Mapping[int, Leaf] | None]:
+    """The stack pages of each space; one and the same object for spaces that share the slot."""
+    known: dict[int, Mapping[int, Leaf] | None] = {}
+    read = kernel.kernel_leaves if slot == KERNEL_STACKS_SLOT else kernel.ist_leaves
+    for space in drawn:
+        try:
+            key = kernel.tables.table(space.root)[slot] & SAME if kernel.levels == 4 else space.root
+            if key not in known:
+                known[key] = read(space.root)
+            yield known[key]
+        except ReadError:
+            yield None
+
+
+def _cell(
+    stack: KernelStack,
+    mine: Mapping[int, Leaf] | None,
+    model: Mapping[int, Leaf] | None,
+    nxe: bool | None,
+) -> str:
+    if mine is None:
+        return "?"
+    leaves = [leaf for va in stack.pages if (leaf := mine.get(va)) is not None]
+    if not leaves:
+        return "-"
+    if len(leaves) < len(stack.pages):
+        return "p"
+    if stack.guard is not None and stack.guard in mine:
+        return "g"
+    if any(leaf.u for leaf in leaves):
+        return "u"
+    if not all(leaf.w for leaf in leaves):
+        return "r"
+    if model is not None and any(
+        va in model and model[va].frame != mine[va].frame for va in stack.pages
+    ):
+        return "d"
+    if nxe is not False and not all(leaf.nx for leaf in leaves):
+        return "x"
+    return "."
+
+
+def _users(kernel: Kernel, stack: KernelStack) -> Iterator[str]:
+    for cpu in kernel.stop.cpus:
+        rsp = cpu.get("rsp")
+        if rsp is not None and stack.holds(rsp):
+            yield f"RSP of CPU {cpu.index}"
+        tss = kernel.tss.get(cpu.index)
+        if tss is not None and stack.ist is None and stack.holds(tss.rsp0):
+            yield f"RSP0 of CPU {cpu.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Neighbouring top slots of one space that hold one thing; `ranges` of the first of them."""
+
+    first: int
+    last_slot: int
+    start: int
+    end: int
+    mapped: int
+    rights: tuple[str, ...]
+    holds: str | None
+    in_master: bool | None
+
+    def json(self) -> dict[str, Json]:
+        return {
+            "start": hex64(self.start),
+            "last": hex64(self.end - 1),
+            "slots": [self.first, self.last_slot],
+            "mapped": self.mapped,
+            "rights": list(self.rights),
+            "holds": self.holds,
+            "in_master": self.in_master,
+        }
+
+
+class _Regions:
+    """What each drawn space maps, by top slot; slots that all of them share apart."""
+
+    def __init__(self, kernel: Kernel, drawn: Sequence[Space]) -> None:
+        self.kernel = kernel
+        self.drawn = drawn
+        self.shift = LEVEL[kernel.levels].shift
+        self.spaces = Spaces(kernel.tables, kernel.levels, kernel.nxe)
+        self.entries = [kernel.tables.table(s.root).tolist() for s in drawn]
+        master = next((n for n, s in enumerate(drawn) if s.role == "master"), None)
+        self.model = None if master is None else self.entries[master]
+        self.names = _slot_names(kernel)
+        self.reference = master or 0
+        first = self.entries[self.reference]
+        self.shared = {
+            slot: first[slot] & SAME
+            for slot in range(512)
+            if len(drawn) > 1
+            and first[slot] & P
+            and 2 * sum(not (e[slot] ^ first[slot]) & SAME for e in self.entries) > len(drawn)
+        }
+
+    def common(self) -> list[Json]:
+        return [r.json() for r in self._regions(self.reference, sorted(self.shared))]
+
+    def own(self, number: int) -> list[Json]:
+        entries = self.entries[number]
+        slots = [s for s in range(512) if self.shared.get(s) != entries[s] & SAME]
+        return [r.json() for r in self._regions(number, slots)]
+
+    def _regions(self, number: int, slots: Sequence[int]) -> list[Region]:
+        entries = self.entries[number]
+        by_slot = _by_slot(self.spaces.space(self.drawn[number].root).ranges, self.shift)
+        found: list[Region] = []
+        above: tuple[int, int] | None = None  # the slot before and its entry
+        for slot in slots:
+            raw = entries[slot]
+            key = raw & SAME if raw & P else self.shared.get(slot, 0)
+            ranges = by_slot.get(slot, [])
+            if not key or (raw & P and not ranges):
+                above = None
+                continue
+            if above == (slot - 1, key):
+                last = found[-1]
+                end = ranges[-1].end if ranges else self._base(slot) + (1 << self.shift)
+                found[-1] = replace(last, last_slot=slot, end=end)
+            elif ranges:
+                self._append(found, self._region(number, slot, ranges))
+            else:
+                found.append(self._missing(slot))
+            above = (slot, key)
+        return found
+
+    def _base(self, slot: int) -> int:
+        return sign_extended(slot << self.shift, self.kernel.levels)
+
+    def _missing(self, slot: int) -> Region:
+        """A slot that most spaces have and this one lacks: nothing mapped in all of it."""
+        start = self._base(slot)
+        return Region(
+            slot, slot, start, start + (1 << self.shift), 0, (), self.names.get(slot), False
+        )
+
+    def _append(self, found: list[Region], new: Region) -> None:
+        """Adds `new`, to the region before it where both are one stretch of memory."""
+        if found:
+            last = found[-1]
+            one = (last.rights, last.holds, last.in_master) == (
+                new.rights, new.holds, new.in_master,
+            )  # fmt: skip
+            if one and last.last_slot == new.first - 1 and last.end == new.start:
+                mapped = last.mapped + new.mapped
+                found[-1] = replace(last, last_slot=new.last_slot, end=new.end, mapped=mapped)
+                return
+        found.append(new)
+
+    def _region(self, number: int, slot: int, ranges: Sequence[Range]) -> Region:
+        weights: dict[str, int] = {}
+        for r in ranges:
+            name = rights(r)
+            weights[name] = weights.get(name, 0) + r.end - r.start
+        order = sorted(weights, key=lambda name: (-weights[name], name))
+        same = None
+        if self.model is not None:
+            same = not (self.model[slot] ^ self.entries[number][slot]) & (P | ADDRESS)
+        return Region(
+            slot, slot, ranges[0].start, ranges[-1].end, sum(weights.values()),
+            tuple(order[:MOST_RIGHTS]), self._holds(number, slot, ranges), same,
+        )  # fmt: skip
+
+    def _holds(self, number: int, slot: int, ranges: Sequence[Range]) -> str | None:
+        if (named := self.names.get(slot)) is not None:
+            return named
+        if any(r.u for r in ranges):
+            return "user memory"
+        first = ranges[0]
+        pa = self.kernel.walk(self.drawn[number].root, first.start).pa
+        if pa is not None and int(pa) == int(first.start):
+            return "identity map"
+        ram = self.kernel.stop.memory.ram
+        if pa is not None and ram is not None and not ram.holds(pa, 4096):
+            return "device memory"
+        if pa == 0 and first.end - first.start >= 1 << 24:
+            return "direct map of RAM"
+        return None
+
+
+def rights(range_: Range) -> str:
+    """``rw-s``: readable, writable, executable, user or supervisor, over all levels."""
+    return f"r{'w' if range_.w else '-'}{'-' if range_.nx else 'x'}{'u' if range_.u else 's'}"
+
+
+def _by_slot(ranges: Sequence[Range], shift: int) -> dict[int, list[Range]]:
+    """Ranges cut at the borders of top slots."""
+    found: dict[int, list[Range]] = {}
+    size = 1 << shift
+    for r in ranges:
+        start = r.start
+        while start < r.end:
+            end = min(r.end, (start | size - 1) + 1)
+            piece = (
+                r
+                if (start, end) == (r.start, r.end)
+                else r._replace(start=sign_extended(start), end=type(r.end)(end))
+            )
+            found.setdefault(start >> shift & 0x1FF, []).append(piece)
+            start = type(r.start)(end)
+    return found
+
+
+def _slot_names(kernel: Kernel) -> dict[int, str]:
+    """Top slot -> what Breenix keeps there: its constants, and where its code runs."""
+    if kernel.levels != 4 or not kernel.is_breenix:
+        return {}
+    names = {
+        KERNEL_STACKS_SLOT: "kernel stacks",
+        IST_STACKS_SLOT: "IST stacks",
+        HEAP_SLOT: "kernel heap",
+    }
+    try:
+        for gate in kernel.gates.values():
+            names.setdefault(gate.offset >> 39 & 0x1FF, "kernel image")
+    except ReadError:
+        pass
+    for block in kernel.percpus:
+        names.setdefault(block.base >> 39 & 0x1FF, "per-CPU block")
+    return names

@@ -1,0 +1,277 @@
+"""What every face of a report tells, and in which order: read out of the document alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import VECTOR_NAMES
+
+Object = Mapping[str, Json]
+
+SEVERITIES = ("error", "warning", "info")
+EVENTS = (
+    "triple-fault", "double-fault", "page-fault", "general-protection", "invalid-opcode",
+    "divide-error", "exception", "panic", "hang", "reboot", "unexpected-exit", "marker-missing",
+)  # fmt: skip
+"""Families that say what happened; all others say what state was found."""
+
+TOLD = ("explanation", "walk_text")
+"""Evidence that is shown as text of its own, not as a fact."""
+
+LEVELS = {1: "PT", 2: "PD", 3: "PDPT", 4: "PML4", 5: "PML5"}
+ENDS = {
+    "not-present": "not present (P is clear)",
+    "reserved-bits": "a reserved bit is set",
+    "unreadable": "this table lies in no memory that we have",
+    "non-canonical": "the address is not canonical",
+}
+
+
+def objects(value: Json) -> list[Object]:
+    """The list of objects that a field of the document holds."""
+    return [cast(Object, v) for v in cast(Sequence[Json], value or [])]
+
+
+def record(value: Json) -> Object:
+    """The object that a field of the document holds."""
+    return cast(Object, value)
+
+
+def texts(value: Json) -> list[str]:
+    """The list of strings that a field of the document holds."""
+    return [str(v) for v in cast(Sequence[Json], value or [])]
+
+
+def ordered(document: Object) -> list[Object]:
+    """The findings as they are best told: by severity; what happened before what was found; the
+    last stop first, for it decided; and a cause right after what it caused."""
+    findings = objects(document["findings"])
+    numbered = sorted(enumerate(findings), key=lambda item: (*_rank(item[1]), item[0]))
+    told: list[Object] = []
+
+    def tell(finding: Object) -> None:
+        if any(f is finding for f in told):
+            return
+        told.append(finding)
+        for _, other in numbered:
+            if other["code"] == finding["cause"] and other["stop"] == finding["stop"]:
+                tell(other)
+
+    for _, finding in numbered:
+        tell(finding)
+    return told
+
+
+def _rank(finding: Object) -> tuple[int, int, int]:
+    family = str(finding["code"]).split(".")[0]
+    event = EVENTS.index(family) if family in EVENTS else len(EVENTS)
+    return SEVERITIES.index(str(finding["severity"])), event, -cast(int, finding["stop"])
+
+
+def counts(document: Object) -> str:
+    """``2 errors, 1 warning``; ``nothing found``."""
+    findings = objects(document["findings"])
+    said = []
+    for severity in SEVERITIES:
+        number = sum(1 for f in findings if f["severity"] == severity)
+        if number:
+            noun = "for information" if severity == "info" else severity + "s" * (number != 1)
+            said.append(f"{number} {noun}")
+    return ", ".join(said) or "nothing found"
+
+
+def target_words(document: Object) -> str:
+    """``lab guest, scenario clean``: what was examined."""
+    target = record(document["target"])
+    kind = target.get("kind")
+    words = {
+        "lab": "lab guest", "breenix": "Breenix", "gdb": "a running QEMU", "snapshot": "a snapshot",
+    }.get(str(kind), str(kind))  # fmt: skip
+    for key, form in (
+        ("scenario", "scenario {}"), ("kernel", "kernel {}"), ("config", "machine {}"),
+    ):  # fmt: skip
+        value = target.get(key)
+        if value and value != "breenix":
+            words += ", " + form.format(value)
+    return words + (", without DWARF" if target.get("stripped") else "")
+
+
+def run_words(document: Object) -> str:
+    """How long the guest ran and how often we stopped it; empty where nothing was run."""
+    run = record(document["run"])
+    if not run["seconds"]:
+        return ""
+    stops = cast(int, run["agent_stops"])
+    times = {0: "never stopped by us", 1: "stopped once by us"}.get(
+        stops, f"stopped {stops} times by us"
+    )
+    benign = cast(int, run["benign_faults"])
+    passed = f", {benign} benign fault{'s' * (benign != 1)} passed" if benign else ""
+    return f"the guest ran {run['seconds']} s, {times}{passed}"
+
+
+def labels(document: Object) -> dict[str, str]:
+    """Root -> how people call that space: ``init (pid 1)``, ``master``."""
+    named: dict[str, str] = {}
+    for space in objects(document["spaces"]):
+        if space["name"] is not None and space["pid"] is not None:
+            named[str(space["root"])] = f"{space['name']} (pid {space['pid']})"
+        else:
+            named[str(space["root"])] = str(space["role"])
+    return named
+
+
+def called(root: Json, named: Mapping[str, str]) -> str:
+    """A root with its name: ``0x283000, init (pid 1)``."""
+    name = named.get(str(root))
+    return f"{root}, {name}" if name else str(root)
+
+
+def is_walk(value: Json) -> bool:
+    """Whether a piece of evidence is a walk as `pt walk --json` has it."""
+    return isinstance(value, Mapping) and {"va", "root", "levels"} <= value.keys()
+
+
+def walks(finding: Object) -> Iterator[tuple[str, Object]]:
+    """The walks among a finding's evidence, with the names that they have there."""
+    for key, value in record(finding["evidence"]).items():
+        if is_walk(value):
+            yield key, record(value)
+
+
+def facts(finding: Object) -> Iterator[tuple[str, Json]]:
+    """The evidence that is neither a walk nor told as text; what is null is left out unless it
+    is all there is to say (a null fact means not known)."""
+    for key, value in record(finding["evidence"]).items():
+        if key not in TOLD and not is_walk(value):
+            yield key.replace("_", " "), value
+
+
+def paragraph(finding: Object) -> str:
+    """The paragraph that explains, empty where the summary is all there is."""
+    told = record(finding["evidence"]).get("explanation")
+    return str(told) if told else ""
+
+
+def end_of_walk(walk: Object) -> str:
+    """The last line of a walk: where it leads and what is permitted, or why it ends."""
+    if walk["pa"] is not None:
+        rights = record(walk["effective"])
+        return (
+            f"physical {walk['pa']}, {size_words(cast(int, walk['size']))} page, "
+            f"{'writable' if rights['w'] else 'read-only'}, "
+            f"{'user' if rights['u'] else 'supervisor'}, "
+            f"{'no-execute' if rights['nx'] else 'executable'}"
+        )
+    level = walk["stopped_at"]
+    at = f" at the {LEVELS[cast(int, level)]}" if level is not None else ""
+    if walk["reason"] == "unreadable":
+        return f"not known: {ENDS['unreadable']}{at}"
+    return f"not mapped: {ENDS.get(str(walk['reason']), str(walk['reason']))}{at}"
+
+
+def entry_name(walk: Object, level: Object) -> tuple[str, int]:
+    """Table name and index of one entry of a walk: (``PML4``, 402)."""
+    number = cast(int, level["level"])
+    return LEVELS[number], int(str(walk["va"]), 16) >> 12 + 9 * (number - 1) & 0x1FF
+
+
+def size_words(size: int) -> str:
+    """``4 KiB``, ``1.5 MiB``: three digits at most."""
+    value = float(size)
+    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1024 and unit != "TiB":
+        value /= 1024
+        unit = next(units)
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
+
+
+def value_words(value: Json, most: int = 6) -> str:
+    """A fact in words: null is ``not known``, lists are cut after `most` with their length."""
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        if {"root", "pid", "name"} <= value.keys():
+            return _space_words(value)
+        return ", ".join(
+            f"{k.replace('_', ' ')} {value_words(v)}" for k, v in value.items() if v is not None
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if not value:
+            return "none"
+        shown = "; ".join(value_words(v) for v in value[:most])
+        return shown + (f"; ... {len(value)} in all" if len(value) > most else "")
+    return str(value)
+
+
+def _space_words(space: Object) -> str:
+    """An address space among the evidence: ``init (pid 1)``, else its role, with its root."""
+    if space["name"] is not None and space["pid"] is not None:
+        return f"{space['name']} (pid {space['pid']})"
+    return f"{space.get('role') or 'root'} {space['root']}"
+
+
+def heading(finding: Object) -> str:
+    """The finding's title, empty where its summary begins with it anyhow."""
+    title, summary = str(finding["title"]), str(finding["summary"])
+    return "" if summary.startswith(title) else title
+
+
+def stop_words(stop: Object) -> str:
+    """Why the guest stood still: ``fault, vector 14 (#PF), error code 0x2, CR2 0x...``."""
+    said = str(stop["reason"])
+    if stop["vector"] is not None:
+        vector = cast(int, stop["vector"])
+        said += f", vector {vector}" + (
+            f" ({VECTOR_NAMES[vector]})" if vector in VECTOR_NAMES else ""
+        )
+    if stop["error_code"] is not None:
+        said += f", error code {stop['error_code']}"
+    if stop["cr2"] is not None:
+        said += f", CR2 {stop['cr2']}"
+    return said + (f": {stop['text']}" if stop.get("text") else "")
+
+
+def printable(text: str) -> str:
+    """Text of the guest's as a terminal may show it: control characters as ``\\x1b``."""
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def matrix_classes(maps: Object) -> list[tuple[str, list[int]]]:
+    """Columns of the stack matrix that are alike: (the column's cells, its spaces)."""
+    rows = [str(row["cells"]) for row in objects(maps["stacks"])]
+    classes: dict[str, list[int]] = {}
+    for number in range(len(texts(maps["spaces"]))):
+        classes.setdefault("".join(cells[number] for cells in rows), []).append(number)
+    return list(classes.items())
+
+
+def matrix_rows(maps: Object) -> list[tuple[list[str], str, list[str]]]:
+    """Rows of the stack matrix, neighbours that are alike as one: (stacks, cells, users)."""
+    found: list[tuple[list[str], str, list[str]]] = []
+    for row in objects(maps["stacks"]):
+        cells, users = str(row["cells"]), texts(row["users"])
+        if found and found[-1][1] == cells and not users and not found[-1][2] and not row["ist"]:
+            found[-1][0].append(str(row["stack"]))
+        else:
+            found.append(([str(row["stack"])], cells, users))
+    return found
+
+
+def stack_names(names: Sequence[str]) -> str:
+    """``slots 0-5, 7``: names of stacks, runs of slots drawn together."""
+    numbers = [int(n[5:]) for n in names if n.startswith("slot ") and n[5:].isdigit()]
+    if len(numbers) != len(names) or len(names) < 2:
+        return ", ".join(names)
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return "slots " + ", ".join("-".join(map(str, run)) for run in runs)
