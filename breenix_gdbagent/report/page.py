@@ -30,11 +30,13 @@ class Page:
 
     def line(self, *segments: str | Segment) -> None:
         """One line of segments, as long as it has to be."""
-        painted = []
-        for segment in segments:
-            kind, text = ("", segment) if isinstance(segment, str) else segment
-            painted.append(self.ink(kind, printable(text)))
-        self.lines.append("".join(painted).rstrip())
+        parts = [("", s) if isinstance(s, str) else s for s in segments]
+        parts = [(kind, printable(text)) for kind, text in parts]
+        while parts and not parts[-1][1].rstrip():
+            parts.pop()
+        if parts:
+            parts[-1] = (parts[-1][0], parts[-1][1].rstrip())
+        self.lines.append("".join(self.ink(kind, text) for kind, text in parts))
 
     def blank(self) -> None:
         """An empty line, never two, never at the top."""
