@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.dwarf_abbrev import Abbrev, read_abbrevs
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb, unsigned
 from breenix_gdbagent.symbols.elf import ElfFile
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.symbols.dwarf_step import Plan
 
 Value = int | str | bytes
 _DW_UT_COMPILE, _DW_UT_PARTIAL, _DW_UT_SKELETON = 1, 3, 4
@@ -103,6 +107,7 @@ class Dwarf:
             )
         self._abbrevs: dict[tuple[int, int], list[Abbrev | None]] = {}
         self._unit_cache: dict[int, Unit] = {}
+        self.plans: dict[tuple[int, int], Plan] = {}
 
     @cached_property
     def info(self) -> bytes:
@@ -123,6 +128,10 @@ class Dwarf:
     @cached_property
     def addresses(self) -> bytes:
         return self.elf.data(".debug_addr")
+
+    @cached_property
+    def line(self) -> bytes:
+        return self.elf.data(".debug_line")
 
     @cached_property
     def ranges(self) -> bytes:

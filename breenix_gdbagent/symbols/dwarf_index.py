@@ -15,70 +15,21 @@ from functools import lru_cache
 from breenix_gdbagent.errors import SymbolNotFound
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
-from breenix_gdbagent.symbols.dwarf_abbrev import Abbrev
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
+from breenix_gdbagent.symbols.dwarf_step import (
+    BODY,
+    FUNCTION,
+    SCOPE,
+    SKIP,
+    STATIC,
+    TYPE,
+    Plan,
+    Row,
+    Stepper,
+    plan_of,
+)
 
-_SKIP, _SCOPE, _TYPE, _STATIC, _FUNCTION, _BODY = range(6)
-_KINDS = {
-    f.T_NAMESPACE: _SCOPE,
-    f.T_STRUCT: _TYPE,
-    f.T_UNION: _TYPE,
-    f.T_ENUMERATION: _TYPE,
-    f.T_BASE: _TYPE,
-    f.T_VARIABLE: _STATIC,
-    f.T_SUBPROGRAM: _FUNCTION,
-    # Variants hold the struct of their payload, whose path is the enum's.
-    f.T_COMPILE_UNIT: _BODY,
-    f.T_VARIANT_PART: _BODY,
-    f.T_VARIANT: _BODY,
-}
-# Forms whose first byte, below 0x80, is the whole number or the length of the block behind it.
-_BLOCKS = frozenset({f.F_EXPRLOC, f.F_BLOCK, f.F_BLOCK1})
-_SHORT = _BLOCKS | {
-    f.F_SDATA,
-    f.F_UDATA,
-    f.F_REF_UDATA,
-    f.F_STRX,
-    f.F_ADDRX,
-    f.F_LOCLISTX,
-    f.F_RNGLISTX,
-}
 _MAX_DEPTH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How the pass treats one abbreviation.
-
-    `size` is that of all attribute values, -1 when it varies: then `parts` are (fixed bytes
-    before, form) of each varying value and `tail` the fixed bytes behind the last.
-    """
-
-    kind: int
-    size: int
-    children: int
-    parts: tuple[tuple[int, int], ...]
-    tail: int
-    abbrev: Abbrev
-
-
-class Plan:
-    """The rows of one abbreviation table, shared by the units that use it.
-
-    By the first byte of an entry: `steps` is how far it is to the next one, `opens` the same for
-    entries with children; 0 where that takes thought.
-    """
-
-    def __init__(self, abbrevs: list[Abbrev | None], offset_size: int) -> None:
-        self.rows = [_row(a, offset_size) if a else None for a in abbrevs]
-        self.steps = [0] * 256
-        self.opens = [0] * 256
-        for code, row in enumerate(self.rows[:0x80]):
-            if row is not None and row.size >= 0:
-                if row.children:
-                    self.opens[code] = row.size + 1
-                elif row.kind in (_SKIP, _BODY):
-                    self.steps[code] = row.size + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +61,24 @@ class DwarfIndex:
     def build(cls, dwarf: Dwarf) -> DwarfIndex:
         """Run the pass. Raises `InputError` naming the section that is damaged."""
         index = cls()
-        plans: dict[tuple[int, int], Plan] = {}
         with guarded(dwarf.elf, ".debug_info"):
             for unit in dwarf.units():
-                key = (id(unit.abbrevs), unit.offset_size)
-                plan = plans.get(key) or Plan(unit.abbrevs, unit.offset_size)
-                plans[key] = plan
-                _Pass(dwarf, unit, index, plan).run()
-        index.functions.sort(key=lambda fn: (fn.low, -fn.high))
-        index.lows = [fn.low for fn in index.functions]
+                _Pass(dwarf, unit, index, plan_of(dwarf, unit)).run()
+        index.sort()
         return index
+
+    @classmethod
+    def of_unit(cls, dwarf: Dwarf, unit: Unit) -> DwarfIndex:
+        """The pass over one unit alone: a frame's lines do not need the others."""
+        index = cls()
+        with guarded(dwarf.elf, ".debug_info"):
+            _Pass(dwarf, unit, index, plan_of(dwarf, unit)).run()
+        index.sort()
+        return index
+
+    def sort(self) -> None:
+        self.functions.sort(key=lambda fn: (fn.low, -fn.high))
+        self.lows = [fn.low for fn in self.functions]
 
     def function_at(self, link: int) -> Function | None:
         """The function whose code holds a link address."""
@@ -157,15 +116,12 @@ def _near(path: str, names: dict[str, int] | dict[str, list[int]]) -> tuple[str,
     return tuple(lasts[c] for c in close)
 
 
-class _Pass:
+class _Pass(Stepper):
     """The pass over one unit."""
 
     def __init__(self, dwarf: Dwarf, unit: Unit, index: DwarfIndex, plan: Plan) -> None:
-        self.dwarf = dwarf
-        self.unit = unit
+        super().__init__(dwarf, unit, plan)
         self.index = index
-        self.data = dwarf.info
-        self.rows, self.steps, self.opens = plan.rows, plan.steps, plan.opens
 
     def run(self) -> None:
         """Step through the unit's entries; the scope is a stack of path prefixes."""
@@ -192,9 +148,9 @@ class _Pass:
                 raise BadDwarf(f"uses an undeclared abbreviation {code} at {here:#x}")
             at = body + row.size if row.size >= 0 else self.behind(row, body)
             kind = row.kind
-            inner = prefix if kind in (_SKIP, _BODY) else self.note(row, here, body, prefix)
+            inner = prefix if kind in (SKIP, BODY) else self.note(row, here, body, prefix)
             if row.children:
-                if kind in (_SKIP, _STATIC, _FUNCTION):
+                if kind in (SKIP, STATIC, FUNCTION):
                     at = self.skip_children(at)
                 else:
                     prefixes.append(prefix)
@@ -204,66 +160,21 @@ class _Pass:
         if at > end:
             raise BadDwarf(f"has entries that run out of the unit at {self.unit.offset:#x}")
 
-    def behind(self, row: Row, at: int) -> int:
-        """The offset behind values that do not all have a fixed length."""
-        data = self.data
-        for before, form in row.parts:
-            at += before
-            size = data[at]
-            if size >= 0x80 or form not in _SHORT:
-                at = f.skip_form(data, at, form, self.unit.offset_size)
-            elif form in _BLOCKS:
-                at += 1 + size
-            else:
-                at += 1
-        return at + row.tail
-
-    def skip_children(self, at: int) -> int:
-        """The offset behind a list of children and all below them.
-
-        Most of .debug_info goes through this loop: one-byte codes of fixed size take the short
-        way. It can run past a damaged unit's end, which is seen when it comes back.
-        """
-        data, steps, opens, rows = self.data, self.steps, self.opens, self.rows
-        depth = 1
-        while depth:
-            code = data[at]
-            step = steps[code]
-            if step > 0:
-                at += step
-                continue
-            if code == 0:
-                depth -= 1
-                at += 1
-                continue
-            step = opens[code]
-            if step > 0:
-                at += step
-                depth += 1
-                continue
-            code, at = uleb(data, at)
-            row = rows[code]
-            if row is None:
-                raise BadDwarf(f"uses an undeclared abbreviation {code} near {at:#x}")
-            at = at + row.size if row.size >= 0 else self.behind(row, at)
-            depth += row.children
-        return at
-
     def note(self, row: Row, here: int, body: int, prefix: str) -> str:
         """Put one entry into the index; the prefix for what is below it."""
         offsets = row.abbrev.offsets
         name = self.name(row, here, body)
         path = f"{prefix}::{name}" if prefix else name
-        if row.kind == _SCOPE:
+        if row.kind == SCOPE:
             return path
-        if row.kind == _FUNCTION:
+        if row.kind == FUNCTION:
             if name:
                 self.index.paths.setdefault(path, []).append(here)
             if f.A_LOW_PC in offsets or f.A_RANGES in offsets or row.size < 0:
                 self.note_code(row, here, body)
         elif f.A_DECLARATION in offsets or not name:
             pass
-        elif row.kind == _TYPE:
+        elif row.kind == TYPE:
             self.index.types.setdefault(path, here)
         else:
             self.index.statics.setdefault(path, []).append(here)
@@ -312,17 +223,3 @@ class _Pass:
 def _string(dwarf: Dwarf, offset: int) -> str:
     data = dwarf.strings
     return data[offset : f.string_end(data, offset)].decode("utf-8", "replace")
-
-
-def _row(abbrev: Abbrev, offset_size: int) -> Row:
-    parts = []
-    fixed = 0
-    for _, form, _ in abbrev.specs:
-        size = f.fixed_size(form, offset_size)
-        if size is None:
-            parts.append((fixed, form))
-            fixed = 0
-        else:
-            fixed += size
-    kind = _KINDS.get(abbrev.tag, _SKIP)
-    return Row(kind, abbrev.size, int(abbrev.children), tuple(parts), fixed, abbrev)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.symbols.elf import (
@@ -21,6 +22,9 @@ from breenix_gdbagent.symbols.elf import (
     build_id,
 )
 from breenix_gdbagent.symbols.symtab import Symbol, SymbolHit, SymbolTable
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.symbols.debug import DebugInfo
 
 _MASK = (1 << 64) - 1
 
@@ -118,6 +122,13 @@ class Image:
     def symbols(self) -> SymbolTable:
         """The symbol table, empty when stripped."""
         return SymbolTable(self.elf)
+
+    @cached_property
+    def debug(self) -> DebugInfo:
+        """The DWARF of this ELF, read part by part; `InputError` when it has none."""
+        from breenix_gdbagent.symbols.debug import DebugInfo
+
+        return DebugInfo(self.elf)
 
     def symbol_at(self, address: int) -> SymbolHit | None:
         """What lies at a link address, None when no symbol covers it."""

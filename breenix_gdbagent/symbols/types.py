@@ -207,7 +207,7 @@ class TypeTable:
     def _variants(self, part: Die) -> VariantPart:
         tag_die = part.number(f.A_DISCR)
         tag = None if tag_die is None else self._member(self.dwarf.die(tag_die))
-        size = self.at(tag.type).size if tag else 0
+        tag_type = self.at(tag.type) if tag else VOID
         variants = []
         for child in self.dwarf.children(part):
             if child.tag != f.T_VARIANT:
@@ -216,7 +216,7 @@ class TypeTable:
                 if payload.tag == f.T_MEMBER:
                     member = self._member(payload)
                     name = payload.name or self.at(member.type).name
-                    variants.append(Variant(name, _tags(child, size), member))
+                    variants.append(Variant(name, _tags(child, tag_type), member))
                     break
         return VariantPart(tag, tuple(variants))
 
@@ -266,22 +266,31 @@ def _constant(die: Die, attribute: int) -> int:
     return value
 
 
-def _tags(variant: Die, size: int) -> tuple[tuple[int, int], ...] | None:
-    """The tags of a variant, as unsigned numbers of `size` bytes; None: all the others."""
-    mask = (1 << 8 * size) - 1
+def _tags(variant: Die, tag: Type) -> tuple[tuple[int, int], ...] | None:
+    """The tags of a variant, as unsigned numbers of the tag's size; None: all the others.
+
+    LLVM writes the tag of a signed type in the smallest form that holds it: -2 of an `i16` is
+    DW_FORM_data1 254, and has to be extended from there.
+    """
+    mask = (1 << 8 * tag.size) - 1
+    signed = tag.encoding in (f.ATE_SIGNED, f.ATE_SIGNED_CHAR)
     if f.A_DISCR_VALUE in variant.attributes:
-        value = _constant(variant, f.A_DISCR_VALUE) & mask
-        return ((value, value),)
+        value = _constant(variant, f.A_DISCR_VALUE)
+        size = f.fixed_size(variant.forms[f.A_DISCR_VALUE], 4)
+        if signed and size and value >> 8 * size - 1 == 1:
+            value -= 1 << 8 * size
+        return ((value & mask, value & mask),)
     listed = variant.block(f.A_DISCR_LIST)
     if listed is None:
         return None
     # DWARF 5 section 7.23: DW_DSC_label 0 value, DW_DSC_range 1 low high, in LEB128.
+    read = sleb if signed else uleb
     ranges = []
     at = 0
     while at < len(listed):
         kind = listed[at]
-        low, at = sleb(listed, at + 1) if size == 0 else uleb(listed, at + 1)
-        high, at = uleb(listed, at) if kind == 1 else (low, at)
+        low, at = read(listed, at + 1)
+        high, at = read(listed, at) if kind == 1 else (low, at)
         ranges.append((low & mask, high & mask))
     return tuple(ranges)
 

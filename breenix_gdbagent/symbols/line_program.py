@@ -1,0 +1,250 @@
+"""One unit's line program (.debug_line), versions 2 to 5, run to its rows.
+
+Source: DWARF 4 section 6.2, DWARF 5 section 6.2.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols.dwarf import Dwarf, Unit, guarded
+from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, sleb, uleb, unsigned
+
+_PATH, _DIRECTORY = 1, 2
+# A corrupt count must not make us allocate; a unit has a few thousand files at most.
+_MAX_ENTRIES = 1 << 16
+
+
+@dataclass(slots=True)
+class Sequence:
+    """Rows of ascending addresses: `addresses` with the `files` and `lines` that begin there.
+
+    Code of the sequence ends at `end`.
+    """
+
+    addresses: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    end: int = 0
+
+
+@dataclass(slots=True)
+class LineProgram:
+    """The files of a unit (as paths, by the number that rows and DIEs use) and its sequences."""
+
+    files: dict[int, str]
+    sequences: list[Sequence]
+    _starts: list[int] = field(default_factory=list)
+
+    def at(self, link: int) -> tuple[str | None, int | None]:
+        """(file, line) of a link address; line None where the compiler gave none (line 0)."""
+        if not self._starts:
+            self.sequences.sort(key=lambda s: s.addresses[0])
+            self._starts = [s.addresses[0] for s in self.sequences]
+        at = bisect_right(self._starts, link) - 1
+        if at < 0 or link >= self.sequences[at].end:
+            return None, None
+        sequence = self.sequences[at]
+        row = bisect_right(sequence.addresses, link) - 1
+        return self.files.get(sequence.files[row]), sequence.lines[row] or None
+
+
+def read_program(dwarf: Dwarf, unit: Unit, offset: int, directory: str) -> LineProgram:
+    """The program at `offset` of .debug_line; `directory` is the unit's DW_AT_comp_dir.
+
+    Raises `InputError` naming .debug_line when it is damaged.
+    """
+    with guarded(dwarf.elf, ".debug_line"):
+        return _Reader(dwarf, unit, offset, directory).read()
+
+
+class _Reader:
+    """Header and state machine of one program."""
+
+    def __init__(self, dwarf: Dwarf, unit: Unit, offset: int, directory: str) -> None:
+        self.dwarf, self.unit, self.directory = dwarf, unit, directory
+        self.data = dwarf.line
+        self.at = offset
+
+    def fixed(self, size: int) -> int:
+        value = unsigned(self.data, self.at, size)
+        self.at += size
+        return value
+
+    def uleb(self) -> int:
+        value, self.at = uleb(self.data, self.at)
+        return value
+
+    def read(self) -> LineProgram:
+        length, size = self.fixed(4), 4
+        if length == 0xFFFFFFFF:
+            length, size = self.fixed(8), 8
+        end = self.at + length
+        if end > len(self.data):
+            raise BadDwarf(f"is truncated: a program ends at {end:#x}")
+        version = self.fixed(2)
+        if not 2 <= version <= 5:
+            raise BadDwarf(f"has a program of version {version}, 2 to 5 are read")
+        if version == 5:
+            self.at += 2
+        start = self.fixed(size)
+        start += self.at
+        minimum = self.fixed(1)
+        if version >= 4 and self.fixed(1) != 1:
+            raise BadDwarf("is for a VLIW machine")
+        self.at += 1
+        base = self.fixed(1)
+        base -= 256 if base > 127 else 0
+        span, opcode_base = self.fixed(1), self.fixed(1)
+        if not span or not opcode_base:
+            raise BadDwarf("has a program header of zeroes")
+        lengths = [self.fixed(1) for _ in range(opcode_base - 1)]
+        files = self.files_5(size) if version == 5 else self.files_2()
+        sequences = _run(self.data, start, end, (minimum, base, span, opcode_base), lengths)
+        return LineProgram(files, sequences)
+
+    def files_2(self) -> dict[int, str]:
+        """Directories and files as strings, numbered from 1 (DWARF 4 section 6.2.4)."""
+        directories = [self.directory]
+        while self.data[self.at]:
+            directories.append(self.string())
+        self.at += 1
+        files: dict[int, str] = {}
+        while self.data[self.at]:
+            name = self.string()
+            index = self.uleb()
+            self.uleb()
+            self.uleb()
+            files[len(files) + 1] = self.path(directories, index, name)
+        self.at += 1
+        return files
+
+    def string(self) -> str:
+        end = f.string_end(self.data, self.at)
+        text = self.data[self.at : end].decode("utf-8", "replace")
+        self.at = end + 1
+        return text
+
+    def path(self, directories: list[str], index: int, name: str) -> str:
+        if name.startswith("/"):
+            return name
+        folder = directories[index] if index < len(directories) else ""
+        if not folder.startswith("/") and self.directory and folder != self.directory:
+            folder = f"{self.directory}/{folder}" if folder else self.directory
+        return f"{folder}/{name}" if folder else name
+
+    def files_5(self, size: int) -> dict[int, str]:
+        """Directories and files in self-describing tables, numbered from 0 (DWARF 5 6.2.4)."""
+        directories = [name for name, _ in self.table(size)]
+        if directories and not directories[0].startswith("/") and self.directory:
+            directories[0] = self.directory
+        return {
+            number: self.path(directories, index, name)
+            for number, (name, index) in enumerate(self.table(size))
+        }
+
+    def table(self, size: int) -> list[tuple[str, int]]:
+        """(path, directory number) of each entry of one table."""
+        formats = [(self.uleb(), self.uleb()) for _ in range(self.fixed(1))]
+        count = self.uleb()
+        if count > _MAX_ENTRIES:
+            raise BadDwarf(f"has a table of {count} files")
+        entries = []
+        for _ in range(count):
+            name, index = "", 0
+            for kind, form in formats:
+                if kind == _PATH:
+                    name = self.form_text(form, size)
+                elif kind == _DIRECTORY:
+                    index = self.form_number(form)
+                self.at = f.skip_form(self.data, self.at, form, size)
+            entries.append((name, index))
+        return entries
+
+    def form_text(self, form: int, size: int) -> str:
+        if form == f.F_STRING:
+            data, at = self.data, self.at
+        elif form in (f.F_LINE_STRP, f.F_STRP):
+            data = self.dwarf.line_strings if form == f.F_LINE_STRP else self.dwarf.strings
+            at = unsigned(self.data, self.at, size)
+        else:
+            raise BadDwarf(f"has a file name of form {form:#x}")
+        return data[at : f.string_end(data, at)].decode("utf-8", "replace")
+
+    def form_number(self, form: int) -> int:
+        size = f.fixed_size(form, 4)
+        return uleb(self.data, self.at)[0] if size is None else unsigned(self.data, self.at, size)
+
+
+def _run(
+    data: bytes, at: int, end: int, header: tuple[int, int, int, int], lengths: list[int]
+) -> list[Sequence]:
+    """The rows of a program. Of several rows at one address the last one holds.
+
+    Sequences that start at 0 belong to code that the linker dropped, and are left out.
+    """
+    minimum, line_base, line_range, opcode_base = header
+    const_add = (255 - opcode_base) // line_range * minimum
+    sequences: list[Sequence] = []
+    seq = Sequence()
+    address, file, line = 0, 1, 1
+    while at < end:
+        op = data[at]
+        at += 1
+        if op >= opcode_base:
+            op -= opcode_base
+            address += op // line_range * minimum
+            line += line_base + op % line_range
+            _row(seq, address, file, line)
+        elif op == 0:
+            size, at = uleb(data, at)
+            behind = at + size
+            sub = data[at] if size else 0
+            if sub == 1:
+                _finish(sequences, seq, address)
+                seq = Sequence()
+                address, file, line = 0, 1, 1
+            elif sub == 2:
+                address = unsigned(data, at + 1, size - 1)
+            at = behind
+        elif op == 1:
+            _row(seq, address, file, line)
+        elif op == 2:
+            step, at = uleb(data, at)
+            address += step * minimum
+        elif op == 3:
+            step, at = sleb(data, at)
+            line += step
+        elif op == 4:
+            file, at = uleb(data, at)
+        elif op == 8:
+            address += const_add
+        elif op == 9:
+            address += unsigned(data, at, 2)
+            at += 2
+        else:
+            for _ in range(lengths[op - 1]):
+                _, at = uleb(data, at)
+    return sequences
+
+
+def _row(seq: Sequence, address: int, file: int, line: int) -> None:
+    if seq.addresses and seq.addresses[-1] == address:
+        seq.files[-1], seq.lines[-1] = file, line
+    else:
+        seq.addresses.append(address)
+        seq.files.append(file)
+        seq.lines.append(line)
+
+
+def _finish(sequences: list[Sequence], seq: Sequence, end: int) -> None:
+    seq.end = end
+    if seq.addresses and 0 < seq.addresses[0] < end:
+        if any(a > b for a, b in zip(seq.addresses, seq.addresses[1:], strict=False)):
+            order = sorted(range(len(seq.addresses)), key=lambda i: seq.addresses[i])
+            seq.addresses = [seq.addresses[i] for i in order]
+            seq.files = [seq.files[i] for i in order]
+            seq.lines = [seq.lines[i] for i in order]
+        sequences.append(seq)

@@ -1,0 +1,214 @@
+"""File, line and the chain of inlined calls for any program counter, as `addr2line -Cfi` says.
+
+A lookup reads only the unit that holds the address. Hand-written assembly has no DWARF: there the
+answer is empty and the symbol table has the name.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols.demangle import demangle
+from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
+from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
+from breenix_gdbagent.symbols.dwarf_index import DwarfIndex, Function
+from breenix_gdbagent.symbols.dwarf_step import Stepper, plan_of
+from breenix_gdbagent.symbols.line_program import LineProgram, read_program
+from breenix_gdbagent.symbols.ranges import spans_of
+
+_MAX_INLINE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One place in the source: `function` as people write it, `raw` its linkage name.
+
+    `line` None: the compiler gave none. `inlined`: the code was put into the next spot's function.
+    """
+
+    function: str
+    raw: str
+    file: str | None
+    line: int | None
+    inlined: bool
+
+    def __str__(self) -> str:
+        return f"{self.function} at {self.file or '??'}:{self.line or '?'}"
+
+
+class LineTable:
+    """Lines of one ELF by link address. Raises `InputError` naming the damaged section."""
+
+    def __init__(self, dwarf: Dwarf) -> None:
+        self.dwarf = dwarf
+        self._programs: dict[int, LineProgram | None] = {}
+        self._functions: dict[int, DwarfIndex] = {}
+        self._known: dict[int, tuple[Spot, ...]] = {}
+
+    def at(self, link: int) -> tuple[Spot, ...]:
+        """The chain for a link address, innermost first; the last is the function itself.
+
+        Empty where DWARF has no function (assembly, padding).
+        """
+        known = self._known.get(link)
+        if known is None:
+            known = self._known[link] = self._chain(link)
+        return known
+
+    def function_at(self, link: int) -> Function | None:
+        """The function whose code holds a link address."""
+        unit = self.unit_at(link)
+        return None if unit is None else self._unit_functions(unit).function_at(link)
+
+    def line_at(self, link: int) -> tuple[str | None, int | None]:
+        """(file, line) of the row that covers a link address."""
+        unit = self.unit_at(link)
+        program = None if unit is None else self._program(unit)
+        return (None, None) if program is None else program.at(link)
+
+    def _chain(self, link: int) -> tuple[Spot, ...]:
+        unit = self.unit_at(link)
+        if unit is None:
+            return ()
+        function = self._unit_functions(unit).function_at(link)
+        if function is None:
+            return ()
+        program = self._program(unit)
+        file, line = program.at(link) if program else (None, None)
+        chain = [self.dwarf.die(function.die, unit)]
+        with guarded(self.dwarf.elf, ".debug_info"):
+            chain += _Inlines(self.dwarf, unit).at(chain[0], link)
+        spots = []
+        for die in reversed(chain):
+            inlined = die.tag == f.T_INLINED
+            name, raw = self._name(die)
+            spots.append(Spot(name, raw, file, line, inlined))
+            if inlined:
+                number = die.number(f.A_CALL_FILE)
+                file = program.files.get(number) if program and number is not None else None
+                line = die.number(f.A_CALL_LINE) or None
+        return tuple(spots)
+
+    def _name(self, die: Die) -> tuple[str, str]:
+        named = self.dwarf.origin(die)
+        raw = named.text(f.A_LINKAGE_NAME) or die.text(f.A_LINKAGE_NAME) or named.name or die.name
+        return demangle(raw), raw
+
+    def _unit_functions(self, unit: Unit) -> DwarfIndex:
+        found = self._functions.get(unit.offset)
+        if found is None:
+            found = self._functions[unit.offset] = DwarfIndex.of_unit(self.dwarf, unit)
+        return found
+
+    def _program(self, unit: Unit) -> LineProgram | None:
+        if unit.offset not in self._programs:
+            root = self.dwarf.die(unit.first, unit)
+            offset = root.number(f.A_STMT_LIST)
+            directory = root.text(f.A_COMP_DIR) or ""
+            self._programs[unit.offset] = (
+                None if offset is None else read_program(self.dwarf, unit, offset, directory)
+            )
+        return self._programs[unit.offset]
+
+    def unit_at(self, link: int) -> Unit | None:
+        """The unit whose code holds a link address: by .debug_aranges, else by its root DIE."""
+        for starts, spans in (self._aranges, self._roots):
+            at = bisect_right(starts, link) - 1
+            if at >= 0 and link < spans[at][0]:
+                return self.dwarf.unit(spans[at][1])
+        return None
+
+    @cached_property
+    def _aranges(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """(starts, (end, unit offset)) from .debug_aranges (DWARF 5 section 6.1.2)."""
+        with guarded(self.dwarf.elf, ".debug_aranges"):
+            return _sorted(_aranges(self.dwarf.elf.data(".debug_aranges")))
+
+    @cached_property
+    def _roots(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """The same from the ranges of the units' root DIEs."""
+        found = []
+        for unit in self.dwarf.units():
+            for low, high in spans_of(self.dwarf, self.dwarf.die(unit.first, unit)):
+                found.append((low, high, unit.offset))
+        return _sorted(found)
+
+
+def _sorted(spans: list[tuple[int, int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
+    live = sorted(s for s in spans if 0 < s[0] < s[1])
+    return [s[0] for s in live], [(s[1], s[2]) for s in live]
+
+
+def _aranges(data: bytes) -> list[tuple[int, int, int]]:
+    spans = []
+    at = 0
+    while at < len(data):
+        length, size = f.U32(data, at)[0], 4
+        begin = at
+        at += 4
+        if length == 0xFFFFFFFF:
+            length, size = f.U64(data, at)[0], 8
+            at += 8
+        end = at + length
+        unit = f.unsigned(data, at + 2, size)
+        if data[at + 2 + size] != 8 or end > len(data):
+            raise BadDwarf(f"has a table at {begin:#x} that is damaged")
+        # Tuples are aligned to twice the address size, counted from the table's start.
+        at += 4 + size
+        at = begin + ((at - begin + 15) & ~15)
+        while at + 16 <= end:
+            low, span = f.U64(data, at)[0], f.U64(data, at + 8)[0]
+            at += 16
+            spans.append((low, low + span, unit))
+        at = end
+    return spans
+
+
+class _Inlines(Stepper):
+    """Finds the inlined calls around an address, without decoding what lies elsewhere."""
+
+    def __init__(self, dwarf: Dwarf, unit: Unit) -> None:
+        super().__init__(dwarf, unit, plan_of(dwarf, unit))
+        # An inlined call without children is what we look for, not what we step over.
+        self.short = list(self.steps)
+        for code, row in enumerate(self.rows[:0x80]):
+            if row is not None and row.abbrev.tag == f.T_INLINED:
+                self.short[code] = 0
+
+    def at(self, function: Die, link: int) -> Iterator[Die]:
+        """The inlined-subroutine DIEs that hold `link`, outermost first."""
+        if not function.children:
+            return
+        at = function.end
+        data, end = self.data, self.unit.end
+        found = 0
+        while at < end:
+            step = self.short[data[at]]
+            if step > 0:
+                at += step
+                continue
+            here = at
+            code, body = uleb(data, at)
+            if code == 0:
+                return
+            row = self.rows[code]
+            if row is None:
+                raise BadDwarf(f"uses an undeclared abbreviation {code} at {here:#x}")
+            at = body + row.size if row.size >= 0 else self.behind(row, body)
+            if not row.children and row.abbrev.tag != f.T_INLINED:
+                continue
+            if row.abbrev.tag in (f.T_INLINED, f.T_LEXICAL_BLOCK):
+                die = self.dwarf.die(here, self.unit)
+                if any(low <= link < high for low, high in spans_of(self.dwarf, die)):
+                    if die.tag == f.T_INLINED:
+                        found += 1
+                        yield die
+                    if not row.children or found > _MAX_INLINE:
+                        return
+                    continue
+            if row.children:
+                at = self.skip_children(at)
