@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
+from breenix_gdbagent.errors import OutputError
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.text import objects, render
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.view import Kernel
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +41,18 @@ def verdict(document: Document, fail_on: str) -> int:
     return int(any(f["severity"] in weights for f in objects(document["findings"])))
 
 
-def write_faces(document: Document, options: argparse.Namespace, code: int | None = None) -> int:
-    """Write every face asked for; returns the exit code."""
+def write_faces(
+    document: Document,
+    options: argparse.Namespace,
+    code: int | None = None,
+    kernel: Kernel | None = None,
+) -> int:
+    """Write every face asked for; returns the exit code. With the stop still at hand (`kernel`)
+    the HTML draws every mapping."""
     if options.html is not None:
         from breenix_gdbagent.report.html import render as html
 
-        write_whole(options.html, html(document))
+        write_whole(options.html, html(document, kernel))
     if options.markdown is not None:
         from breenix_gdbagent.report.markdown import render as markdown
 
@@ -53,12 +65,32 @@ def write_faces(document: Document, options: argparse.Namespace, code: int | Non
 
         write_whole(options.junit, junit(document))
     if options.github:
-        from breenix_gdbagent.report.github import annotate
-
-        sys.stdout.write(annotate(document))
+        _tell_github(document, options.json)
     if options.json:
         print_json(document)
     elif str(options.markdown) != "-" and not options.github:
-        width = shutil.get_terminal_size((100, 24)).columns
-        sys.stdout.write(render(document, width if sys.stdout.isatty() else 100))
+        sys.stdout.write(_for_terminal(document))
     return verdict(document, options.fail_on) if code is None else code
+
+
+def _for_terminal(document: Document) -> str:
+    """Text as wide as the terminal is, painted only there; 100 columns into a pipe."""
+    if not sys.stdout.isatty():
+        return render(document, 100)
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return render(document, shutil.get_terminal_size((100, 24)).columns, colour)
+
+
+def _tell_github(document: Document, json_on_stdout: bool) -> None:
+    """Annotations (GitHub reads both streams) and, inside a step, its summary."""
+    from breenix_gdbagent.report.github import annotate, summary
+    from breenix_gdbagent.report.markdown import render as markdown
+
+    (sys.stderr if json_on_stdout else sys.stdout).write(annotate(document))
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if place:
+        try:
+            with Path(place).open("a", encoding="utf-8") as out:
+                out.write(summary(markdown(document)))
+        except OSError as error:
+            raise OutputError(f"cannot write the step summary: {error.strerror}") from error

@@ -27,10 +27,17 @@ MOST_GROUPS = 6
 INKS = {".": "good", "x": "note", "?": "note"}
 
 
-def walk(page: Page, walked: Object, named: Mapping[str, str], indent: str = "  ") -> None:
+def walk(
+    page: Page,
+    walked: Object,
+    named: Mapping[str, str],
+    indent: str = "  ",
+    symbol: str | None = None,
+) -> None:
     """A walk level by level; under the entry that stopped it, why."""
+    what = f" <{symbol}>" if symbol else ""
     page.text(
-        f"walk of {walked['va']} under {called(walked['root'], named)}", indent, indent + "  "
+        f"walk of {walked['va']}{what} under {called(walked['root'], named)}", indent, indent + "  "
     )
     ended = None
     for level in objects(walked["levels"]):

@@ -141,6 +141,12 @@ def walks(finding: Object) -> Iterator[tuple[str, Object]]:
             yield key, record(value)
 
 
+def drawn_by_check(finding: Object) -> list[str]:
+    """A walk that the check itself drew, where the evidence has none as data."""
+    text = record(finding["evidence"]).get("walk_text")
+    return str(text).splitlines() if text and not any(walks(finding)) else []
+
+
 def facts(finding: Object) -> Iterator[tuple[str, Json]]:
     """The evidence that is neither a walk nor told as text; what is null is left out unless it
     is all there is to say (a null fact means not known)."""

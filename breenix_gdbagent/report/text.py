@@ -10,6 +10,7 @@ from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
     counts,
+    drawn_by_check,
     facts,
     heading,
     labels,
@@ -79,6 +80,8 @@ def _finding(page: Page, document: Object, finding: Object, again: bool) -> None
             if name != "walk":
                 page.line(f"  {name.replace('_', ' ')}:")
             drawn.walk(page, walked, named)
+        for line in drawn_by_check(finding):
+            page.line("    " + line)
         _facts(page, finding)
     if finding["confidence"] != "proved":
         page.line(("note", f"  Confidence: {finding['confidence']}"))

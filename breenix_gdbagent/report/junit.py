@@ -1,0 +1,141 @@
+"""JUnit XML for test dashboards: each check of each stop is a test case.
+
+``failed`` is a failure that holds its findings, ``not_checked`` is skipped with its reason and
+never a pass. Findings that belong to no check (how the run ended) are a case of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from xml.etree import ElementTree
+
+from breenix_gdbagent.checks.examine import CHECKS
+from breenix_gdbagent.checks.finding import Code
+from breenix_gdbagent.report.story import (
+    Object,
+    counts,
+    objects,
+    ordered,
+    paragraph,
+    record,
+    stop_words,
+    target_words,
+    texts,
+)
+
+SUITE = "breenix-gdbagent"
+RUN = "run"
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ALL_CHECKS = "breenix_gdbagent.checks"
+
+
+def render(document: Object) -> str:
+    """The document as one ``testsuites`` element."""
+    cases = list(_cases(document))
+    failures = sum(1 for c in cases if c.find("failure") is not None)
+    skipped = sum(1 for c in cases if c.find("skipped") is not None)
+    numbers = {
+        "tests": str(len(cases)),
+        "failures": str(failures),
+        "errors": "0",
+        "skipped": str(skipped),
+        "time": str(record(document["run"])["seconds"]),
+    }
+    top = ElementTree.Element("testsuites", {"name": SUITE, **numbers})
+    suite = ElementTree.SubElement(top, "testsuite", {"name": SUITE, **numbers})
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in (
+        ("target", target_words(document)),
+        ("outcome", str(record(document["run"])["outcome"])),
+        ("findings", counts(document)),
+    ):
+        ElementTree.SubElement(properties, "property", {"name": name, "value": xml_safe(value)})
+    suite.extend(cases)
+    tail = [str(line["text"]) for line in objects(record(document["serial"])["tail"])]
+    if tail:
+        ElementTree.SubElement(suite, "system-out").text = xml_safe("\n".join(tail))
+    ElementTree.indent(top)
+    text = ElementTree.tostring(top, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def xml_safe(text: str) -> str:
+    """Text without the characters that XML 1.0 has no way to write: they show as ``\\x1b``."""
+    return _NOT_XML.sub(lambda m: f"\\x{ord(m[0]):02x}", text)
+
+
+def _cases(document: Object) -> Iterator[ElementTree.Element]:
+    findings = [f for f in ordered(document) if f["severity"] != "info"]
+    checks = objects(document["checks"])
+    known = codes_of_checks()
+    claimed: list[Object] = []
+    for stop in objects(document["stops"]):
+        mine = [c for c in checks if c["stop"] == stop["id"]]
+        for check in mine:
+            codes = known.get(str(check["name"]), frozenset())
+            found = [f for f in findings if f["stop"] == stop["id"] and f["code"] in codes]
+            claimed += found
+            yield _case(stop, str(check["name"]), check, found)
+    rest = [f for f in findings if not any(f is c for c in claimed)]
+    last = objects(document["stops"])[-1]
+    yield _case(last, RUN, {"status": "failed" if rest else "passed"}, rest)
+
+
+def _case(stop: Object, name: str, check: Object, found: Sequence[Object]) -> ElementTree.Element:
+    case = ElementTree.Element(
+        "testcase",
+        {
+            "classname": xml_safe(f"{SUITE}.stop{stop['id']}.{stop['reason']}"),
+            "name": xml_safe(name),
+            "time": "0",
+        },
+    )
+    if check["status"] == "not_checked":
+        reason = str(check["reason"] or "not checked")
+        ElementTree.SubElement(case, "skipped", {"message": xml_safe(reason)})
+    elif check["status"] == "failed":
+        said = str(found[0]["summary"]) if found else f"{name} failed at this stop"
+        kind = str(found[0]["code"]) if found else name
+        failure = ElementTree.SubElement(
+            case, "failure", {"message": xml_safe(said), "type": xml_safe(kind)}
+        )
+        body = [stop_words(stop), *(_finding(f) for f in found)]
+        failure.text = xml_safe("\n\n".join(body))
+    return case
+
+
+def _finding(finding: Object) -> str:
+    lines = [f"{str(finding['severity']).upper()} {finding['code']}: {finding['summary']}"]
+    if paragraph(finding):
+        lines.append(paragraph(finding))
+    lines += [f"  {n}. {step}" for n, step in enumerate(texts(finding["chain"]), 1)]
+    if finding["cause"]:
+        lines.append(f"Cause: {finding['cause']}")
+    if finding["fix"]:
+        lines.append(f"Fix: {finding['fix']}")
+    lines.append(f"Fingerprint: {finding['fingerprint']}")
+    return "\n".join(lines)
+
+
+def codes_of_checks() -> Mapping[str, frozenset[str]]:
+    """Check -> the codes that its module declares or imports, parts of a package included."""
+    found: dict[str, frozenset[str]] = {}
+    for name, run, *_ in CHECKS:
+        room = run.__module__
+        parent = room.rpartition(".")[0]
+        if parent != _ALL_CHECKS:
+            room = parent
+        modules = [
+            module
+            for key, module in list(sys.modules.items())
+            if key == room or key.startswith(room + ".")
+        ]
+        found[name] = frozenset(code for module in modules for code in _codes_in(module))
+    return found
+
+
+def _codes_in(module: ModuleType) -> Iterator[str]:
+    return (value.name for value in vars(module).values() if isinstance(value, Code))

@@ -1,0 +1,219 @@
+"""The report for an issue, in the shape of Breenix's own debugging write-ups.
+
+Problem, Root cause, Evidence, Fix, How to confirm: as DIRECT_EXECUTION_FIX.md and its kin are
+built. Whatever the guest wrote is escaped: it is text, never markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+from breenix_gdbagent.checks.finding import CODES
+from breenix_gdbagent.report import drawn
+from breenix_gdbagent.report.page import Page
+from breenix_gdbagent.report.story import (
+    Object,
+    counts,
+    drawn_by_check,
+    facts,
+    labels,
+    objects,
+    ordered,
+    paragraph,
+    printable,
+    record,
+    run_words,
+    stop_words,
+    target_words,
+    texts,
+    value_words,
+    walks,
+)
+
+WIDTH = 96
+TAIL = 12
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@])")
+
+
+def render(document: Object) -> str:
+    """The whole document as GitHub-flavoured Markdown."""
+    findings = ordered(document)
+    errors = [f for f in findings if f["severity"] != "info"]
+    parts = [*_told(document, findings), *_others(errors, findings), *_checks(document)]
+    run = ", ".join(p for p in (target_words(document), run_words(document)) if p)
+    parts.append(f"<sub>{escaped(run)}. Written by breenix-gdbagent.</sub>")
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown and HTML show as it stands, on one line."""
+    safe = _MARKUP.sub(r"\\\1", printable(" ".join(text.split("\n"))))
+    # A backslash does not stop GitHub from seeing a mention or a tag.
+    return safe.replace("\\@", "&#64;").replace("\\<", "&lt;").replace("\\&", "&amp;")
+
+
+def code(text: str) -> str:
+    """A code span that holds even backticks."""
+    clean = printable(text.replace("\n", " "))
+    ticks = "`" * (max((len(run) for run in re.findall("`+", clean)), default=0) + 1)
+    pad = " " if clean.startswith("`") or clean.endswith("`") else ""
+    return f"{ticks}{pad}{clean}{pad}{ticks}"
+
+
+def fenced(lines: Sequence[str], language: str = "text") -> str:
+    """A code block with a fence longer than any in it."""
+    clean = [printable(line) for line in lines]
+    longest = max((len(run) for line in clean for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}{language}", *clean, fence])
+
+
+def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
+    """The sections about the leading finding and what caused it."""
+    if not findings:
+        yield f"# {escaped(str(record(document['run'])['outcome']).capitalize())}: nothing found"
+        return
+    lead, *causes = _line_of_causes(findings)
+    root = causes[-1] if causes else lead
+    yield f"# {escaped(str(lead['code']))}: {escaped(str(lead['title']))}"
+    yield f"**{escaped(counts(document))}**"
+    yield "## Problem"
+    yield escaped(str(lead["summary"]))
+    stops = objects(document["stops"])
+    stop = next((s for s in stops if s["id"] == lead["stop"]), stops[-1])
+    yield _stop(stop)
+    yield "## Root cause"
+    yield from _root_cause(lead, root)
+    yield "## Evidence"
+    for finding in (root, lead) if root is not lead else (lead,):
+        yield from _evidence(document, finding)
+    yield from _pictures(document)
+    yield "## Fix"
+    yield escaped(str(root["fix"] or lead["fix"] or "Not known."))
+    see = texts(root["see"])
+    if see:
+        yield "\n".join(f"- {code(place)}" for place in see)
+    yield "## How to confirm"
+    yield "\n".join(f"{n}. {step}" for n, step in enumerate(_confirm(lead, root), 1))
+
+
+def _line_of_causes(findings: Sequence[Object]) -> list[Object]:
+    """The leading finding, what caused it, what caused that."""
+    line = [findings[0]]
+    while (wanted := line[-1]["cause"]) is not None:
+        below = [f for f in findings if f["code"] == wanted and f not in line]
+        here = [f for f in below if f["stop"] == line[-1]["stop"]]
+        if not below:
+            break
+        line.append((here or below)[0])
+    return line
+
+
+def _stop(stop: Object) -> str:
+    rows = [f"Stopped: {escaped(stop_words(stop))}."]
+    for cpu in objects(stop["cpus"]):
+        symbol = f" {code('<' + str(cpu['symbol']) + '>')}" if cpu["symbol"] else ""
+        inside = f", in {escaped(str(cpu['process']))}" if cpu["process"] else ""
+        rows.append(
+            f"- CPU {cpu['id']}, ring {cpu['cpl']}{inside}: RIP {code(str(cpu['rip']))}{symbol}, "
+            f"RSP {code(str(cpu['rsp']))}, CR3 {code(str(cpu['cr3']))}"
+        )
+    return rows[0] + "\n\n" + "\n".join(rows[1:])
+
+
+def _root_cause(lead: Object, root: Object) -> Iterator[str]:
+    if root is not lead:
+        yield f"{code(str(root['code']))}: {escaped(str(root['summary']))}"
+    told = [paragraph(f) for f in ((lead, root) if root is not lead else (lead,))]
+    yield from (escaped(text) for text in told if text)
+    chain = texts(lead["chain"])
+    if chain:
+        yield "\n".join(f"{n}. {escaped(step)}" for n, step in enumerate(chain, 1))
+    known = CODES.get(str(root["code"]))
+    if known is not None:
+        yield f"How it arises: {escaped(known.arises)}"
+    if root["confidence"] != "proved":
+        yield f"Confidence: {root['confidence']}."
+
+
+def _evidence(document: Object, finding: Object) -> Iterator[str]:
+    named = labels(document)
+    yield f"**{escaped(str(finding['code']))}**"
+    for _, walked in walks(finding):
+        page = Page(WIDTH)
+        drawn.walk(page, walked, named, "")
+        yield fenced(page.lines)
+    if lines := drawn_by_check(finding):
+        yield fenced(lines)
+    rows = [(name, value_words(value)) for name, value in facts(finding)]
+    if rows:
+        table = ["| what | value |", "|---|---|"]
+        table += [f"| {escaped(name)} | {escaped(value)} |" for name, value in rows]
+        yield "\n".join(table)
+
+
+def _drawn(draw: Callable[[Page], None]) -> list[str]:
+    page = Page(WIDTH)
+    draw(page)
+    return page.lines
+
+
+def _pictures(document: Object) -> Iterator[str]:
+    maps = record(document["maps"])
+    if not drawn.all_well(maps):
+        yield fenced(_drawn(lambda page: drawn.matrix(page, document)))
+    if not maps["reason"]:
+        lines = _drawn(lambda page: drawn.memory_map(page, document))
+        yield _folded("Memory map", fenced(lines))
+    tail = objects(record(document["serial"])["tail"])
+    for port in sorted({cast(int, line["port"]) for line in tail}):
+        mine = [str(line["text"]) for line in tail if line["port"] == port][-TAIL:]
+        yield _folded(f"Last lines of COM{port + 1}", fenced(mine))
+
+
+def _folded(title: str, body: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+
+
+def _confirm(lead: Object, root: Object) -> Iterator[str]:
+    for finding in (root, lead) if root is not lead else (lead,):
+        known = CODES.get(str(finding["code"]))
+        if known is not None:
+            yield f"{code(known.name)}: {escaped(known.confirm)}"
+    where = record(root["where"])
+    if where["va"] is not None and where["root"] is not None:
+        command = f"breenix-gdbagent pt walk {where['va']} --root {where['root']} --snapshot FILE"
+        yield f"The walk itself: {code(command)}"
+    yield f"What the code means: {code('breenix-gdbagent explain ' + str(root['code']))}"
+    yield (
+        "After the fix, the same run passes: "
+        f"{code('breenix-gdbagent ci')} no longer reports {code(str(root['fingerprint']))}."
+    )
+
+
+def _others(errors: Sequence[Object], findings: Sequence[Object]) -> Iterator[str]:
+    told = _line_of_causes(findings) if findings else []
+    rest = [
+        f for f in (*errors, *(f for f in findings if f["severity"] == "info")) if f not in told
+    ]
+    if rest:
+        rows = ["## Also found", "", "| severity | code | what |", "|---|---|---|"]
+        rows += [
+            f"| {f['severity']} | {code(str(f['code']))} | {escaped(str(f['summary']))} |"
+            for f in rest
+        ]
+        yield "\n".join(rows)
+
+
+def _checks(document: Object) -> Iterator[str]:
+    checks = objects(document["checks"])
+    lacking = [c for c in checks if c["status"] == "not_checked"]
+    if lacking:
+        rows = ["## Not checked", ""]
+        rows += [f"- {escaped(str(c['name']))}: {escaped(str(c['reason']))}" for c in lacking]
+        yield "\n".join(rows)
+    passed = sorted({str(c["name"]) for c in checks if c["status"] == "passed"})
+    if passed:
+        yield f"Checks passed: {escaped(', '.join(passed))}."

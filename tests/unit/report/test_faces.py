@@ -1,0 +1,132 @@
+"""Markdown, JUnit and GitHub: complete, and nothing of the guest's is ever markup."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from breenix_gdbagent.checks.finding import CODES
+from breenix_gdbagent.report import github, junit, markdown
+from tests.unit.report import documents
+
+
+def test_markdown_has_the_sections_in_order() -> None:
+    text = markdown.render(documents.faulted())
+    heads = re.findall(r"^## (.*)$", text, re.M)
+    assert heads == [
+        "Problem", "Root cause", "Evidence", "Fix", "How to confirm", "Also found", "Not checked",
+    ]  # fmt: skip
+    assert text.startswith("# double-fault: ")
+
+
+def test_markdown_tells_the_cause_under_root_cause() -> None:
+    text = markdown.render(documents.faulted())
+    part = text[text.index("## Root cause") : text.index("## Evidence")]
+    assert "`kernel-stack.unmapped`" in part
+    assert "could not push the frame" in part
+    assert "3. double fault" in part
+    fix = text[text.index("## Fix") : text.index("## How to confirm")]
+    assert "mend kernel-stack" in fix and "`kernel/src/memory/process_memory.rs`" in fix
+    confirm = text[text.index("## How to confirm") :]
+    assert CODES["kernel-stack.unmapped"].confirm[:20] in confirm.replace("\\", "")
+    assert "pt walk 0xffffc90000010ff8 --root 0x2b1000" in confirm
+
+
+def test_markdown_of_a_clean_run() -> None:
+    text = markdown.render(documents.clean())
+    assert text.startswith("# Passed: nothing found")
+    assert "## Problem" not in text
+
+
+def test_markdown_is_inert() -> None:
+    text = markdown.render(documents.hostile())
+    outside = re.sub(r"(`{3,})text\n.*?\n\1", "", text, flags=re.S)
+    outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)
+    assert set(re.findall(r"<[^>]*>", outside)) <= {
+        "<sub>", "</sub>", "<details>", "</details>", "<summary>", "</summary>",
+    }  # fmt: skip
+    assert "**bold**" not in outside
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", text)
+
+
+def test_a_fence_is_longer_than_any_inside() -> None:
+    assert markdown.fenced(["a", "````", "b"]).startswith("`````text\n")
+    assert markdown.code("a`b") == "``a`b``"
+
+
+def _cases(document: documents.Document) -> dict[str, ElementTree.Element]:
+    top = ElementTree.fromstring(junit.render(document))
+    return {case.get("name") or "": case for case in top.iter("testcase")}
+
+
+def test_junit_one_case_a_check() -> None:
+    cases = _cases(documents.faulted())
+    assert set(cases) == {"kernel-stacks", "tables", "heap", "run"}
+    assert cases["tables"].find("failure") is None and cases["tables"].find("skipped") is None
+    skipped = cases["heap"].find("skipped")
+    assert skipped is not None and skipped.get("message") == "no symbol of the heap"
+    failure = cases["kernel-stacks"].find("failure")
+    assert failure is not None and failure.get("type") == "kernel-stack.unmapped"
+    assert "kernel-stack.executable" in (failure.text or "")
+
+
+def test_junit_every_error_and_warning_is_in_some_failure() -> None:
+    document = documents.faulted()
+    document["findings"].append(documents.finding("no-such.code"))
+    text = "\n".join(
+        f.text or "" for c in _cases(document).values() if (f := c.find("failure")) is not None
+    )
+    for finding in document["findings"]:
+        assert (f"{finding['code']}: " in text) == (finding["severity"] != "info")
+
+
+def test_junit_counts_agree() -> None:
+    suite = next(ElementTree.fromstring(junit.render(documents.faulted())).iter("testsuite"))
+    cases = list(suite.iter("testcase"))
+    assert int(suite.get("tests") or 0) == len(cases)
+    assert int(suite.get("failures") or 0) == sum(c.find("failure") is not None for c in cases)
+    assert int(suite.get("skipped") or 0) == sum(c.find("skipped") is not None for c in cases)
+
+
+def test_junit_a_clean_run_has_no_failure() -> None:
+    assert "<failure" not in junit.render(documents.clean())
+
+
+def test_junit_survives_what_xml_cannot_write() -> None:
+    text = junit.render(documents.hostile())
+    top = ElementTree.fromstring(text)
+    out = next(top.iter("system-out")).text or ""
+    assert "\\x1b[31mred" in out and documents.HOSTILE in out
+    assert junit.xml_safe("\ud800\ufffe\x00ok") == "\\xd800\\xfffe\\x00ok"
+
+
+def test_github_one_command_a_finding() -> None:
+    lines = github.annotate(documents.faulted()).splitlines()
+    assert [line.split(" ")[0] for line in lines] == [
+        "::error", "::error", "::warning", "::notice", "::notice",
+    ]  # fmt: skip
+    assert lines[0].startswith("::error title=breenix-gdbagent%3A double-fault::summary")
+
+
+def test_github_escapes() -> None:
+    lines = github.annotate(documents.hostile()).splitlines()
+    assert len(lines) == 5
+    assert all(re.match(r"::(error|warning|notice) title=[^:,]*::", line) for line in lines)
+    second = lines[1]
+    assert "two lines%0A::error::fake" in second and "%250A" in second
+
+
+def test_github_points_at_the_line_that_panicked() -> None:
+    document = documents.faulted()
+    document["findings"] = [documents.finding("panic", evidence={"at": "kernel/src/main.rs:12"})]
+    assert "::error file=kernel/src/main.rs,line=12,title=" in github.annotate(document)
+
+
+@pytest.mark.parametrize("size", [100, github.SUMMARY_LIMIT + 5])
+def test_step_summary_is_cut_to_what_github_takes(size: int) -> None:
+    text = "line\n" * (size // 5 + 1)
+    cut = github.summary(text)
+    assert len(cut.encode()) <= github.SUMMARY_LIMIT
+    assert (cut == text) == (size == 100)
