@@ -15,6 +15,7 @@ USER_LIMIT = 0x8000_0000_0000  # kernel/src/memory/layout.rs
 KERNEL_STACKS_SLOT = 402
 IST_STACKS_SLOT = 403
 HEAP_SLOT = 136
+BOOT_SHARED_SLOT = 256  # names KERNEL_PDPT in every root (kernel/src/memory/kernel_page_table.rs)
 
 COW_FLAG = 1 << 9  # kernel/src/memory/process_memory.rs (2026): copy-on-write leaf
 

@@ -18,13 +18,19 @@ Role = Literal["master", "process", "boot", "unknown"]
 KERNEL_HALF = range(256, 512)
 
 
+LISTED = "process table"
+RECLAIMING = "kept until no CPU can stand on it"
+
+
 @dataclass(frozen=True, slots=True)
 class NamedRoot:
-    """A root that the kernel's own process table names."""
+    """A root that the kernel's own books name. `source` is ``process table``, or says that it is
+    one of a dead process which is kept on purpose; `name` None where the row is gone."""
 
     root: PhysAddr
     pid: int
-    name: str
+    name: str | None
+    source: str = LISTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ def find_spaces(
         seen(block.next_cr3, f"next_cr3 of CPU {block.cpu}")
     named = {n.root: n for n in listed or ()}
     for process in listed or ():
-        seen(process.root, "process table")
+        seen(process.root, process.source)
     witnessed = set(sources)
     for root, how in scanned.items():
         seen(root, how)
@@ -87,9 +93,12 @@ def find_spaces(
     reference = next(iter(masters), None)
     for root in sorted(sources):
         role = _role(tables, root, masters, reference)
+        if masters and role == "unknown" and root not in witnessed:
+            continue  # one slot of the scan alone: not a root of this kernel
         live: bool | None = True if root in witnessed else None
-        if live is None and listed is not None and role == "process":
-            live = False
+        if listed is not None and role == "process" and root not in named:
+            # The scan alone knows it: a dead process's. A CPU stands on it: nobody's.
+            live, role = (False, role) if live is None else (live, "unknown")
         pid, name = _identity(root, named, log)
         if role != "process":
             pid = name = None

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64, sign_extended
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.books import Books
 from breenix_gdbagent.kernel.event import Event, event_at_handler
-from breenix_gdbagent.kernel.layout import IST_STACKS, KERNEL_STACKS, PERCPU_SIZE, Era
+from breenix_gdbagent.kernel.layout import (
+    BOOT_SHARED_SLOT,
+    IST_STACKS,
+    KERNEL_STACKS,
+    PERCPU_SIZE,
+    Era,
+)
+from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
 from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
-from breenix_gdbagent.kernel.spaces import NamedRoot, Space, find_spaces
+from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
 from breenix_gdbagent.kernel.stacks import (
     KernelStack,
     Leaf,
@@ -24,8 +33,12 @@ from breenix_gdbagent.kernel.stacks import (
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu, PagingMode
 from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
-from breenix_gdbagent.x86.paging import Tables, VirtualMemory, Walk, walk
+from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, walk
 from breenix_gdbagent.x86.roots import scan_roots
+from breenix_gdbagent.x86.spaces import Range, Spaces
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.threads import Thread
 
 VECTOR_NAMES = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF",
@@ -86,9 +99,24 @@ class Kernel:
         return with_paging[0].root if with_paging else None
 
     @cached_property
+    def books(self) -> Books:
+        """What the kernel's own structures say, where their types are known."""
+        return Books(self)
+
+    @cached_property
     def listed_processes(self) -> tuple[NamedRoot, ...] | None:
-        """The kernel's own process table, None when its types are not known."""
-        return None
+        """Roots of the kernel's own process table, and of dead processes that it keeps on purpose;
+        None when its types are not known."""
+        try:
+            table = self.books.processes
+        except ReadError:
+            return None
+        rows = [NamedRoot(p.root, p.pid, p.name) for p in table.processes if p.root is not None]
+        kept = [(p.pid, root) for p in table.processes for root in p.old_roots]
+        for pid, root in (*kept, *table.reclaiming):
+            process = table.by_pid(pid)
+            rows.append(NamedRoot(root, pid, process.name if process else None, RECLAIMING))
+        return tuple(rows)
 
     @cached_property
     def spaces(self) -> tuple[Space, ...]:
@@ -98,6 +126,10 @@ class Kernel:
         if reference is not None:
             for candidate in scan_roots(self.stop.memory, reference):
                 scanned[candidate.root] = candidate.how
+            if self.is_breenix:
+                # The bootloader's own root shares only what was there before the master.
+                for candidate in scan_roots(self.stop.memory, reference, (BOOT_SHARED_SLOT,)):
+                    scanned.setdefault(candidate.root, f"slot {BOOT_SHARED_SLOT}")
         return find_spaces(
             self.tables, self.stop.cpus, self.percpus, scanned, self.log, self.listed_processes
         )
@@ -226,9 +258,39 @@ class Kernel:
             return None
         return event_at_handler(cpu, reason.vector, self.memory_of(cpu.root).read)
 
+    def thread_of(self, cpu: Cpu) -> Thread | None:
+        """The thread that the per-CPU block has on `cpu`, None when that or the kernel's types are
+        not known."""
+        block = self.percpu_of(cpu)
+        try:
+            return None if block is None else self.books.scheduler.thread_at(block.current_thread)
+        except ReadError:
+            return None
+
     def thread_name(self, cpu: Cpu) -> str | None:
-        """The thread that `cpu` runs, None when the kernel's types are not known."""
-        return None
+        """The name of `thread_of`."""
+        thread = self.thread_of(cpu)
+        return None if thread is None else thread.name
+
+    @cached_property
+    def ledger(self) -> FrameLedger:
+        """Every table and every mapping of the audited spaces. Raises `Unreadable`."""
+        return FrameLedger(self)
+
+    def ranges(self, root: PhysAddr, slot: int) -> tuple[Range, ...]:
+        """What one top-level slot of `root` maps, merged by effective permission."""
+        start = sign_extended(slot << LEVEL[self.levels].shift, self.levels)
+        end = start + (1 << LEVEL[self.levels].shift)
+        return tuple(
+            Range(max(r.start, start), min(r.end, VirtAddr(end)), r.w, r.u, r.nx)
+            for r in self.merged.space(root).ranges
+            if r.end > start and r.start < end
+        )
+
+    @cached_property
+    def merged(self) -> Spaces:
+        """Whole spaces as ranges."""
+        return Spaces(self.tables, self.levels, self.nxe)
 
     def symbol(self, va: int) -> str | None:
         """``name+0x12`` of a kernel address, None without an ELF or a symbol there."""

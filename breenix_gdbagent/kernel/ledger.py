@@ -1,0 +1,186 @@
+"""The frame ledger of a stop: physical frame -> every mapping and every use as a table.
+
+Built over the audited spaces, the master first. What the kernel shares is looked at once; whether a
+frame is also known to the allocator, `books.frames` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.graph import Node, RootPlan, TableGraph
+from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
+from breenix_gdbagent.kernel.sharing import KernelSlots, learn_slots
+from breenix_gdbagent.x86.paging import ADDRESS, NX, P, U, W, leaf_base
+from breenix_gdbagent.x86.reverse import FrameIndex, Who
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.spaces import Space
+    from breenix_gdbagent.kernel.view import Kernel
+
+_SLOT_BYTES = 1 << 39
+
+
+class Page(NamedTuple):
+    """One leaf as one space maps it, with the rights of all levels on the way it was reached."""
+
+    node: Node
+    va: VirtAddr
+    pa: PhysAddr
+    size: int
+    raw: int
+    entry_pa: PhysAddr
+    w: bool
+    u: bool
+    nx: bool
+
+
+class FrameLedger:
+    """See the module. Raises `Unreadable` when a root cannot be read."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.master = kernel.master
+        self.processes = tuple(s for s in kernel.audited if s.role == "process")
+        self.others = tuple(s for s in kernel.audited if s.role in ("boot", "unknown"))
+        self.slots = self._learn()
+        self.graph = TableGraph(kernel.tables, self._plans(), kernel.levels, kernel.stop.memory.ram)
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """The audited spaces in the order in which they were visited."""
+        first = () if self.master is None else (self.master,)
+        return (*first, *self.processes, *self.others)
+
+    def _learn(self) -> KernelSlots | None:
+        if self.master is None:
+            return None
+        roots = (s.root for s in self.processes)
+        return learn_slots(self._kernel.tables, self.master.root, roots, slots_in_use(self._kernel))
+
+    def _plans(self) -> Iterator[RootPlan]:
+        every = range(512)
+        for space in self.spaces:
+            if self.slots is None:
+                yield RootPlan(space.root, (), every)
+                continue
+            table = self._kernel.tables.table(space.root)
+            kernel = self.slots.slots if space is self.master else self.slots.elsewhere(table)
+            yield RootPlan(space.root, kernel, self.slots.own(table))
+
+    def space_of(self, node: Node) -> Space | None:
+        """The space under which a table was first reached."""
+        return next((s for s in self.spaces if s.root == node.owner), None)
+
+    @cached_property
+    def table_frames(self) -> dict[PhysAddr, list[int]]:
+        """Every frame in use as a table, and its levels."""
+        return self.graph.levels_of
+
+    @cached_property
+    def direct_offsets(self) -> frozenset[int]:
+        """``va - pa`` of the kernel's direct maps, by their large pages."""
+        offsets = set()
+        for node in self.graph.nodes.values():
+            if node.level > 1 and node.leaves and not node.rights & U:
+                index, raw = node.leaves[0]
+                va = sign_extended(node.va + (index << node.shift), self.graph.levels)
+                offsets.add(va - leaf_base(node.level, raw))
+        return frozenset(offsets)
+
+    def page(self, node: Node, index: int, raw: int) -> Page:
+        """One leaf of a node."""
+        rights = node.rights & (raw ^ NX)
+        return Page(
+            node,
+            sign_extended(node.va + (index << node.shift), self.graph.levels),
+            leaf_base(node.level, raw),
+            1 << node.shift,
+            raw,
+            PhysAddr(node.frame + index * 8),
+            bool(rights & W),
+            bool(rights & U),
+            not rights & NX,
+        )
+
+    def direct(self, page: Page) -> bool:
+        """Whether a page belongs to a direct map of memory that only the kernel uses: at the same
+        distance from its frame as the large pages, or identity within its top-level slot (the
+        bootloader's, and Breenix's 1-3 MiB in each process)."""
+        if page.u:
+            return False
+        if page.va - page.pa in self.direct_offsets:
+            return True
+        return page.va % _SLOT_BYTES == page.pa
+
+    def user_pages(self) -> Iterator[Page]:
+        """Every page below slots that are not the kernel's, of processes, that ring 3 may use."""
+        mine = {s.root for s in self.processes}
+        for node in self.graph.nodes.values():
+            if node.kernel or not node.leaves or node.owner not in mine or not node.rights & U:
+                continue
+            for index, raw in node.leaves:
+                if raw & U:
+                    yield self.page(node, index, raw)
+
+    @cached_property
+    def kernel_frames(self) -> dict[PhysAddr, tuple[Node, int, int]]:
+        """Frame -> the 4 KiB leaf that maps it for the kernel alone, direct maps left out."""
+        found: dict[PhysAddr, tuple[Node, int, int]] = {}
+        for node in self.graph.nodes.values():
+            if not node.kernel or node.level != 1 or node.owner != self._master_root:
+                continue
+            base = sign_extended(node.va, self.graph.levels)
+            for index, raw in node.leaves:
+                frame = raw & ADDRESS
+                va = base + (index << 12)
+                if va - frame in self.direct_offsets or va % _SLOT_BYTES == frame:
+                    continue
+                found[PhysAddr(frame)] = (node, index, raw)
+        return found
+
+    @property
+    def _master_root(self) -> PhysAddr | None:
+        return None if self.master is None else self.master.root
+
+    @cached_property
+    def index(self) -> FrameIndex:
+        """From a frame back to all that the audited spaces do with it."""
+        kernel = self._kernel
+        roots = [s.root for s in self.spaces]
+        return FrameIndex(kernel.tables, roots, kernel.levels, kernel.nxe)
+
+    def who(self, pa: int) -> Who:
+        """Every mapping of a byte, and every use of its frame as a table."""
+        return self.index.who(pa)
+
+
+def slots_in_use(kernel: Kernel) -> dict[int, str]:
+    """Top-level slot -> what the kernel keeps there, from the registers themselves."""
+    found = {
+        KERNEL_STACKS_SLOT: "kernel stacks",
+        IST_STACKS_SLOT: "IST stacks",
+        HEAP_SLOT: "kernel heap",
+    }
+    for cpu in kernel.stop.cpus:
+        for what, place in (("IDT", cpu.idtr), ("GDT", cpu.gdtr), ("TSS", cpu.tr)):
+            if place is not None and place.base:
+                found.setdefault(place.base >> 39 & 0x1FF, what)
+    for block in kernel.percpus:
+        found.setdefault(block.base >> 39 & 0x1FF, "per-CPU block")
+    try:
+        for gate in kernel.gates.values():
+            found.setdefault(gate.offset >> 39 & 0x1FF, "interrupt handlers")
+    except ReadError:
+        pass
+    found.pop(0, None)  # the bootloader's identity mapping: a process has its own PML4[0]
+    return found
+
+
+def present(raw: int) -> bool:
+    """Whether an entry is in use."""
+    return bool(raw & P)
