@@ -76,8 +76,8 @@ class Stop:
 
     @property
     def cpu(self) -> Cpu:
-        """The CPU that the stop is about."""
+        """The CPU that the stop is about; one without registers after QEMU's end."""
         for cpu in self.cpus:
             if cpu.index == self.reason.cpu:
                 return cpu
-        return self.cpus[0]
+        return self.cpus[0] if self.cpus else Cpu(self.reason.cpu, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from breenix_gdbagent.checks import kernel_stacks, tables
+from breenix_gdbagent.checks import faults, kernel_stacks, tables
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
@@ -14,6 +14,7 @@ from breenix_gdbagent.stop import Stop
 CheckFunction = Callable[[Kernel], Iterator[Finding]]
 
 CHECKS: tuple[tuple[str, CheckFunction], ...] = (
+    ("faults", faults.check),
     ("kernel-stacks", kernel_stacks.check),
     ("tables", tables.check),
 )

@@ -97,7 +97,7 @@ def _overview() -> str:
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
-            "breenix-gdbagent COMMAND [OPTIONS]: tells why the Breenix kernel faulted, from outside",
+            "breenix-gdbagent COMMAND [OPTIONS]: why the Breenix kernel faulted, from outside",
             "",
             *lines,
             "",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from breenix_gdbagent.commands.target import Target, opened_vm, stop_of_snapshot
+from breenix_gdbagent.commands.target import Target, stop_of_snapshot
 from breenix_gdbagent.kernel.view import Kernel
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """How far a target that we boot runs before it is looked at."""
+    parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S")
 
 
 @contextmanager
@@ -16,7 +23,13 @@ def kernel_of(target: Target) -> Iterator[Kernel]:
     if not target.runs:
         yield Kernel(stop_of_snapshot(target))
         return
-    from breenix_gdbagent.watch import stop_to_examine
+    from breenix_gdbagent.commands.machines import open_machine
+    from breenix_gdbagent.watch import Orders, stop_to_examine
 
-    with opened_vm(target) as vm:
-        yield Kernel(stop_to_examine(vm, boots=target.boots))
+    options = target.options
+    machine = open_machine(target)
+    with machine.vm as vm:
+        orders = Orders(
+            until=getattr(options, "until", None), timeout=getattr(options, "timeout", 60.0)
+        )
+        yield Kernel(stop_to_examine(vm, machine.image, boots=target.boots, orders=orders))

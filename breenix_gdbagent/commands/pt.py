@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.examined import kernel_of
-from breenix_gdbagent.commands.numbers import parse_address, parse_number
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import add_target_options, target_of
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.report.document import spaces_json
 from breenix_gdbagent.report.tables import spaces_text, walk_json, walk_text
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.stop import Stop
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.live import LiveVm
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -132,15 +126,6 @@ def description(target: Target) -> dict[str, Json]:
     if target.kind == "gdb":
         return {"kind": "gdb", "kernel": options.kernel.name if options.kernel else None}
     return {"kind": "snapshot", "kernel": options.kernel.name if options.kernel else None}
-
-
-@contextmanager
-def opened_vm(target: Target) -> Iterator[LiveVm]:
-    """The running machine that a target names: launched or attached; gone or left as it was."""
-    from breenix_gdbagent.commands import machines
-
-    with machines.open_vm(target) as vm:
-        yield vm
 
 
 def stop_of_snapshot(target: Target) -> Stop:

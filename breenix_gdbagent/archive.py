@@ -1,0 +1,109 @@
+"""A run's deciding stop in one file, and the same report out of it a week later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from breenix_gdbagent import __version__
+from breenix_gdbagent.checks import run as run_checks
+from breenix_gdbagent.checks.examine import Examination, examine
+from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.document import Document, History, Marker, RunRecord, build
+from breenix_gdbagent.selection import pages_to_keep
+from breenix_gdbagent.stop import Stop
+
+
+def finish(
+    kernel: Kernel,
+    target: Mapping[str, Json],
+    run: RunRecord,
+    facts: run_checks.RunFacts,
+    history: History,
+    examined: Examination | None = None,
+    provenance: Mapping[str, Json] | None = None,
+) -> Document:
+    """The report document of a run that ended at `kernel`'s stop, live or out of a file."""
+    seen = examined or examine(kernel.stop, kernel)
+    fault = leading_fault(seen.findings, history)
+    extra = tuple(run_checks.check(kernel, facts, fault))
+    return build(target, run, seen, history, extra, provenance)
+
+
+def leading_fault(findings: Sequence[Finding], history: History) -> str | None:
+    """Code of the fault that a panic or hang came from: the last one that was an error."""
+    codes = [
+        str(f["code"])
+        for f in history.findings
+        if f["severity"] == "error" and _is_fault(f["code"])
+    ]
+    codes += [f.code.name for f in findings if f.weight == "error" and _is_fault(f.code.name)]
+    return codes[-1] if codes else None
+
+
+def _is_fault(code: object) -> bool:
+    family = str(code).split(".")[0]
+    return family in (
+        "page-fault", "double-fault", "triple-fault", "general-protection", "invalid-opcode",
+        "divide-error", "exception",
+    )  # fmt: skip
+
+
+def save(
+    path: Path,
+    kernel: Kernel,
+    memory: str,
+    target: Mapping[str, Json],
+    run: RunRecord,
+    facts: run_checks.RunFacts,
+    history: History,
+    machine: Mapping[str, Json],
+) -> None:
+    """Write the stop with what the report needs besides. `memory`: tables, kernel or all.
+    `machine` says what would boot the same again. Raises `OutputError`; no half file stays."""
+    extra: dict[str, Json] = {
+        "agent": __version__,
+        "target": dict(target),
+        "run": cast(Json, asdict(run)),
+        "facts": cast(Json, asdict(facts)),
+        "history": cast(Json, asdict(history)),
+        "machine": dict(machine),
+        "memory": memory,
+    }
+    from breenix_gdbagent.snapshot import save_snapshot
+
+    save_snapshot(kernel.stop, path, frames=pages_to_keep(kernel, memory), extra=extra)
+
+
+def document_of(
+    stop: Stop, extra: Mapping[str, Any] | None, target: Mapping[str, Json]
+) -> Document:
+    """The report of an opened snapshot; `extra` is what `save` put beside it, None in a bare
+    core. Raises `InputError` when it is not what `save` writes."""
+    kernel = Kernel(stop)
+    if extra is None:
+        return finish(kernel, target, RunRecord(), run_checks.RunFacts(), History())
+    try:
+        run = dict(extra["run"])
+        run["markers"] = tuple(Marker(**m) for m in run["markers"])
+        past = extra["history"]
+        return finish(
+            kernel,
+            extra["target"],
+            RunRecord(**run),
+            run_checks.RunFacts(**extra["facts"]),
+            History(tuple(past["stops"]), tuple(past["findings"]), tuple(past["checks"])),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the snapshot's note lacks or garbles {error}") from error
+
+
+def with_outcome(document: Document, outcome: str, code: int) -> Document:
+    """The document with its run's outcome and exit code filled in."""
+    run = dict(cast(Mapping[str, Json], document["run"]))
+    return {**document, "run": {**run, "outcome": outcome, "exit": code}}

@@ -1,0 +1,170 @@
+"""``ci``: boot or watch a kernel and assert that nothing faults and that the audits hold."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from breenix_gdbagent import archive
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.expectations import (
+    Expectation,
+    add_expectation_options,
+    judge,
+    parse_expectation,
+    read_baseline,
+    write_baseline,
+)
+from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
+from breenix_gdbagent.commands.machines import Machine, machine_facts, open_machine
+from breenix_gdbagent.commands.output import writable
+from breenix_gdbagent.commands.progress import Progress
+from breenix_gdbagent.commands.provenance import provenance
+from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.watch import Ended, Orders, Run
+
+DEADLINE_CODES = {"hang", "marker-missing"}
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``ci``, see the parser."""
+    options = _parser().parse_args(argv)
+    target = target_of(options, default_lab=False, must_run=True)
+    check_options(options)
+    expected = [parse_expectation(text) for text in options.expect]
+    known = read_baseline(options.baseline)
+    orders = Orders(
+        until=options.until,
+        timeout=options.timeout,
+        fatal_only=options.faults == "fatal",
+        audit_every=options.audit_every,
+        strict=options.strict,
+    )
+    started = time.monotonic()
+    machine = open_machine(target)
+    with machine.vm as vm:
+        watched = Run(vm, replace(orders, linger=machine.linger), machine.image)
+        with Progress(vm):
+            watched.start()
+            ended = watched.go()
+        return conclude(options, target, machine, ended, expected, known, started)
+
+
+def conclude(
+    options: argparse.Namespace,
+    target: Target,
+    machine: Machine,
+    ended: Ended,
+    expected: list[Expectation],
+    known: tuple[str, ...],
+    started: float,
+) -> int:
+    """Document, verdict, snapshot and faces of a run that ended; the exit code."""
+    named = description(target)
+    document = archive.finish(
+        ended.kernel,
+        named,
+        ended.record,
+        ended.facts,
+        ended.history,
+        ended.examined,
+        provenance(machine, time.monotonic() - started),
+    )
+    if options.write_baseline is not None:
+        write_baseline(options.write_baseline, document)
+        known = tuple(str(f["fingerprint"]) for f in _objects(document))
+    judged = judge(document, expected, known)
+    code = _exit_code(judged.counted, options.fail_on, bool(judged.missing))
+    outcome = _outcome(code, judged.counted)
+    record = replace(ended.record, outcome=outcome, exit=code)
+    document = archive.with_outcome(judged.document, outcome, code)
+    if options.output is not None:
+        if ended.kernel.stop.cpus:
+            archive.save(
+                options.output,
+                ended.kernel,
+                options.memory,
+                named,
+                record,
+                ended.facts,
+                ended.history,
+                machine_facts(machine),
+            )
+        else:
+            print("no snapshot: QEMU had ended, no register is left to keep", file=sys.stderr)
+    write_faces(document, options, code)
+    for text in judged.missing:
+        print(f"expected and not seen: {text}", file=sys.stderr)
+    for text in judged.gone:
+        print(f"in the baseline and gone: {text}", file=sys.stderr)
+    return code
+
+
+def _objects(document: Document) -> list[dict[str, object]]:
+    return [dict(f) for f in document["findings"]]  # type: ignore[union-attr,arg-type]
+
+
+def _exit_code(counted: tuple[object, ...], fail_on: str, missing: bool) -> int:
+    findings = [dict(f) for f in counted]  # type: ignore[call-overload]
+    errors = [f for f in findings if f["severity"] == "error"]
+    if any(f["code"] not in DEADLINE_CODES for f in errors) or missing:
+        return 1
+    if errors:
+        return 4
+    return int(fail_on == "warning" and any(f["severity"] == "warning" for f in findings))
+
+
+def _outcome(code: int, counted: tuple[object, ...]) -> str:
+    if code == 0:
+        return "passed"
+    if code == 4:
+        codes = {str(dict(f)["code"]) for f in counted}  # type: ignore[call-overload]
+        return "hang" if "hang" in codes else "marker-missing"
+    return "findings"
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse what cannot work before anything starts. Raises `InputError`."""
+    for name in ("until", "audit_every"):
+        pattern = getattr(options, name, None)
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(
+                    f"--{name.replace('_', '-')} {pattern!r} is no regular expression: {error}"
+                ) from error
+    if not 0 < options.timeout < 1e7:
+        raise InputError(f"--timeout {options.timeout:g} is no number of seconds above 0")
+    check_faces(options)
+    for path in (options.output, options.write_baseline):
+        writable(path)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "breenix-gdbagent ci",
+        description="boot a kernel, run to a marker or its end, assert that nothing faults",
+    )
+    add_target_options(parser)
+    add_run_end_options(parser)
+    add_expectation_options(parser)
+    add_face_options(parser)
+    parser.add_argument("--audit-every", metavar="REGEX", help="audit at each matching line too")
+    parser.add_argument("--faults", choices=("all", "fatal"), default="all")
+    parser.add_argument("--strict", action="store_true", help="survived faults of ring 3 count")
+    return parser
+
+
+def add_run_end_options(parser: argparse.ArgumentParser) -> None:
+    """--until, --timeout, -o, --memory: the same for `ci` and `snapshot`."""
+    parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (60)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="snapshot of the stop")
+    parser.add_argument("--memory", choices=("tables", "kernel", "all"), default="kernel")

@@ -1,0 +1,132 @@
+"""What a run is allowed or required to show: ``--expect`` and ``--baseline``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from breenix_gdbagent.checks.finding import CODES
+from breenix_gdbagent.commands.output import write_whole
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.report.story import Object, objects
+
+BASELINE_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A fault that must come: its code, and the process it strikes (None: any)."""
+
+    code: str
+    process: str | None
+
+    def matches(self, finding: Object) -> bool:
+        """A survived fault carries its own code as the cause of ``page-fault.handled``."""
+        if self.code not in (finding["code"], finding["cause"]):
+            return False
+        return self.process is None or self.process in _processes(finding)
+
+    def __str__(self) -> str:
+        return f"{self.code}@{self.process}" if self.process else self.code
+
+
+def _processes(finding: Object) -> set[str]:
+    found = {str(finding["fingerprint"]).rpartition("@")[2]}
+    process = cast(Object, finding["evidence"]).get("process")
+    if isinstance(process, dict):
+        found.update(str(process[key]) for key in ("name", "pid") if process.get(key) is not None)
+    elif process is not None:
+        found.update((str(process), str(process).partition(" (pid ")[0]))
+    return found
+
+
+def parse_expectation(text: str) -> Expectation:
+    """``CODE[@process]``. Raises `InputError` for a code that does not exist."""
+    code, _, process = text.partition("@")
+    if code not in CODES:
+        import difflib
+
+        near = difflib.get_close_matches(code, CODES, 1)
+        raise InputError(
+            f"--expect {code}: no such finding code",
+            fix=f"did you mean {near[0]}?"
+            if near
+            else "list them: breenix-gdbagent explain --list",
+        )
+    return Expectation(code, process or None)
+
+
+def add_expectation_options(parser: argparse.ArgumentParser) -> None:
+    """--expect, --baseline, --write-baseline."""
+    parser.add_argument("--expect", action="append", default=[], metavar="CODE[@PROCESS]")
+    parser.add_argument("--baseline", type=Path, metavar="FILE")
+    parser.add_argument("--write-baseline", type=Path, metavar="FILE")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The document with expected findings marked, and what is wrong or worth saying."""
+
+    document: Document
+    counted: tuple[Object, ...]
+    missing: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def judge(document: Document, expected: Sequence[Expectation], known: Sequence[str]) -> Judged:
+    """Mark expected findings (severity info), leave out the known ones of what counts."""
+    came: set[Expectation] = set()
+    findings: list[Json] = []
+    for finding in objects(document["findings"]):
+        match = next((e for e in expected if e.matches(finding)), None)
+        if match is None:
+            findings.append(finding)
+            continue
+        came.add(match)
+        evidence = {**cast(Object, finding["evidence"]), "expected": True}
+        findings.append({**finding, "severity": "info", "evidence": evidence})
+    shown = {**document, "findings": findings}
+    prints = {str(f["fingerprint"]) for f in objects(findings)}
+    return Judged(
+        shown,
+        tuple(f for f in objects(findings) if f["fingerprint"] not in known),
+        tuple(str(e) for e in expected if e not in came),
+        tuple(k for k in known if k not in prints),
+    )
+
+
+def read_baseline(path: Path | None) -> tuple[str, ...]:
+    """Known fingerprints. Raises `InputError` for a file that is no baseline."""
+    if path is None:
+        return ()
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != BASELINE_SCHEMA:
+            raise InputError(
+                f"{path} is a baseline of schema {data['schema']}, this agent reads "
+                f"{BASELINE_SCHEMA}",
+                fix="write it anew with --write-baseline",
+            )
+        return tuple(str(entry) for entry in data["fingerprints"])
+    except OSError as error:
+        raise InputError(f"cannot read the baseline {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no baseline of ours", fix="write one with --write-baseline FILE"
+        ) from error
+
+
+def write_baseline(path: Path, document: Document) -> None:
+    """All findings of severity error and warning, as known from now on."""
+    prints = sorted(
+        {str(f["fingerprint"]) for f in objects(document["findings"]) if f["severity"] != "info"}
+    )
+    write_whole(
+        path, json.dumps({"schema": BASELINE_SCHEMA, "fingerprints": prints}, indent=1) + "\n"
+    )

@@ -1,0 +1,104 @@
+"""From target options to a machine that runs."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from breenix_gdbagent import configs, guest
+from breenix_gdbagent.commands.target import Target
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.live import LiveVm, attach, launch
+from breenix_gdbagent.symbols import Image
+
+LINGER = {"lab": 0.0}
+DEFAULT_LINGER = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A guest in our hands and the ELF of its kernel, where one is given."""
+
+    vm: LiveVm
+    image: Image | None
+    linger: float
+
+
+def open_machine(target: Target) -> Machine:
+    """Launch or attach. The caller closes `vm`. Raises `InputError`, `QemuError`, `LinkError`."""
+    options = target.options
+    if target.kind == "gdb":
+        return _attach(options)
+    if target.kind == "lab":
+        return _lab(options)
+    image, kernel = options.image, options.kernel
+    if options.breenix is not None:
+        from breenix_gdbagent.commands.checkout import find_build
+
+        image, kernel = find_build(options.breenix, options.kernel)
+    elf = Image.open(kernel)
+    vm = launch(
+        configs.load(options.config or "breenix"),
+        image=image,
+        disks=options.disk,
+        **_settings(options),
+    )
+    return Machine(vm, elf, DEFAULT_LINGER)
+
+
+def _lab(options: argparse.Namespace) -> Machine:
+    scenario = guest.scenario(options.lab)
+    elf = guest.elf(options.stripped)
+    settings = _settings(options)
+    vm = launch(
+        configs.load(options.config or "lab"),
+        kernel=elf,
+        append=scenario.append,
+        cpu=scenario.cpu,
+        **settings,
+    )
+    return Machine(vm, Image.open(elf), LINGER["lab"])
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str | int | bool | None]:
+    return {
+        "accel": options.accel,
+        "deterministic": True if options.deterministic else None,
+    }
+
+
+def _attach(options: argparse.Namespace) -> Machine:
+    ram_map = None
+    if options.ram_size:
+        from breenix_gdbagent.memory.ramfile import parse_ram_size
+
+        ram_map = parse_ram_size(options.ram_size)
+    if options.ram is not None and not Path(options.ram).is_file():
+        raise InputError(f"there is no RAM file {options.ram}")
+    image = Image.open(options.kernel) if options.kernel is not None else None
+    vm = attach(options.gdb, _address(options.qmp), options.ram, options.serial, ram_map=ram_map)
+    return Machine(vm, image, 0.0)
+
+
+def _address(path: str | None) -> str | None:
+    """A QMP socket may be named by its bare path."""
+    if path is None or path.startswith("unix:") or (":" in path and "/" not in path):
+        return path
+    return f"unix:{path}"
+
+
+def machine_facts(machine: Machine) -> dict[str, Json]:
+    """What would boot the same again: configuration, hashes of the ELF, clock mode."""
+    config, image = machine.vm.config, machine.image
+    return {
+        "config": config.name if config is not None else None,
+        "deterministic": config.settings.deterministic if config is not None else None,
+        "memory": config.settings.memory if config is not None else None,
+        "cpu": config.settings.cpu if config is not None else None,
+        "smp": config.settings.smp if config is not None else None,
+        "kernel": {"build_id": image.build_id, "sha256": image.sha256, "bias": machine.vm.bias}
+        if image is not None
+        else None,
+    }

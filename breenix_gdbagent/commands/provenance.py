@@ -1,0 +1,33 @@
+"""Where a report comes from: versions and timings, no host path, no environment."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+from breenix_gdbagent import __version__
+from breenix_gdbagent.commands.machines import Machine
+from breenix_gdbagent.jsonvalue import Json
+
+
+def provenance(machine: Machine | None, seconds: float) -> dict[str, Json]:
+    """Versions of what took part, the arguments with paths cut to file names, seconds in all."""
+    return {
+        "versions": {
+            "breenix_gdbagent": __version__,
+            "python": platform.python_version(),
+            "qemu": _qemu_version(machine),
+        },
+        "arguments": [_shown(a) for a in sys.argv[1:]],
+        "timings": {"total": round(seconds, 3)},
+    }
+
+
+def _shown(argument: str) -> str:
+    return Path(argument).name if "/" in argument and not argument.startswith("-") else argument
+
+
+def _qemu_version(machine: Machine | None) -> str | None:
+    """As QEMU says by QMP; None when it cannot be asked (any more)."""
+    return machine.vm.qemu_version if machine is not None else None

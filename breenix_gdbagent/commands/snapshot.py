@@ -1,0 +1,71 @@
+"""``snapshot``: one shot. Boot or attach, stop, examine, write one file."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.ci import add_run_end_options, check_options, conclude
+from breenix_gdbagent.commands.faces import add_face_options
+from breenix_gdbagent.commands.machines import open_machine
+from breenix_gdbagent.commands.progress import Progress
+from breenix_gdbagent.commands.target import Target, add_target_options, target_of
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.watch import Ended, Orders, Run
+
+DEFAULT_NAME = "breenix.snapshot"
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``snapshot``, see the parser."""
+    options = _parser().parse_args(argv)
+    target = target_of(options, default_lab=False, must_run=True)
+    if sum((options.now, options.until is not None, options.at is not None)) > 1:
+        raise InputError("--now, --until and --at are three different moments", fix="choose one")
+    if options.now and target.boots:
+        raise InputError(
+            "--now on a guest that we boot would show its first instruction",
+            fix="use --until REGEX or --at LOCATION",
+        )
+    check_options(options)
+    options.output = options.output or Path(DEFAULT_NAME)
+    options.write_baseline = None
+    started = time.monotonic()
+    machine = open_machine(target)
+    orders = Orders(
+        until=options.until, timeout=options.timeout, linger=machine.linger, first_fault=True
+    )
+    with machine.vm as vm:
+        watched = Run(vm, orders, machine.image)
+        with Progress(vm):
+            ended = _take(watched, options, target)
+        code = conclude(options, target, machine, ended, [], (), started)
+    return code
+
+
+def _take(watched: Run, options: argparse.Namespace, target: Target) -> Ended:
+    """Run to the moment asked for. Attached and not told otherwise, the moment is now."""
+    if not target.boots and options.until is None and options.at is None:
+        return watched.now()
+    watched.start()
+    if options.at is not None:
+        watched.stop_at(options.at)
+        watched.orders = replace(watched.orders, until=None, linger=0.0)
+    return watched.go()
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "breenix-gdbagent snapshot",
+        description="boot or attach, stop at the first unexpected fault (or --now, --until, --at), "
+        f"examine, and write one file ({DEFAULT_NAME})",
+    )
+    add_target_options(parser)
+    add_run_end_options(parser)
+    add_face_options(parser)
+    parser.add_argument("--now", action="store_true", help="as it stands (when attached: default)")
+    parser.add_argument("--at", metavar="LOCATION", help="at an address or symbol+offset")
+    return parser

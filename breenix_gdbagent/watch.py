@@ -1,0 +1,308 @@
+"""A run under watch: on to the end that was asked for, past the faults that are no bugs.
+
+A fault of ring 3 is recorded and passed: whether it is a defect shows in what the kernel does next.
+A fault of the kernel itself decides the run, and so do panic, shutdown, exit and the deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from breenix_gdbagent.checks.examine import Examination, examine
+from breenix_gdbagent.checks.faults import as_handled
+from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.kernel.image import with_image
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.live import Fault, LiveVm
+from breenix_gdbagent.live.elfcode import KernelCode
+from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.report.document import (
+    Document,
+    History,
+    Marker,
+    RunRecord,
+    check_json,
+    finding_json,
+    stop_json,
+)
+from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.symbols import Image
+
+LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
+STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
+STUCK_SECONDS = 0.05  # between them
+RECORDED_FAULTS = 32  # faults of ring 3 that are examined in full; the rest are counted
+
+PANIC_SYMBOL = "rust_begin_unwind"
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a run is to do. `until` is a regular expression of serial text; with None the
+    machine's own marker ends the run, `linger` seconds after it came. `timeout` in seconds.
+    `first_fault`: any fault that is not recognised as benign ends the run (snapshot)."""
+
+    until: str | None = None
+    timeout: float = 60.0
+    linger: float = 0.0
+    first_fault: bool = False
+    fatal_only: bool = False
+    audit_every: str | None = None
+    strict: bool = False
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A fault of ring 3 that was passed: its findings wait for what the kernel does next."""
+
+    stop: Document
+    findings: tuple[Finding, ...]
+    checks: tuple[Document, ...]
+    handled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the run ended: the deciding stop, examined, and what came before it."""
+
+    examined: Examination
+    facts: RunFacts
+    history: History
+    record: RunRecord
+
+    @property
+    def kernel(self) -> Kernel:
+        return self.examined.kernel
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one guest. `say` is told in words what goes on."""
+
+    vm: LiveVm
+    orders: Orders
+    image: Image | None = None
+    say: Callable[[str], None] = field(default=lambda text: None)
+    recorded: list[Recorded] = field(default_factory=list)
+    benign: int = 0
+    counted: int = 0
+    deciding: Examination | None = None
+
+    def start(self, *, arm: bool = True) -> None:
+        """Arm fault catching; before a launched guest's first instruction."""
+        if arm:
+            image = self.image
+            panics = image.addresses_of(PANIC_SYMBOL) if image is not None else ()
+            bias = None
+            if image is not None and self.vm.config is None:
+                placed, found = with_image(self.vm.stop(), image)
+                bias = found.value if found is not None else None
+                del placed
+            self.vm.arm(image.path if image is not None else None, panic=panics, bias=bias)
+
+    def go(self) -> Ended:
+        """Run to the end. Raises `LinkError`, `QemuDied`, `InputError`."""
+        own = self.vm.config.success if self.vm.config is not None else None
+        awaited = self.orders.until or own
+        stop = self._run([awaited] if awaited else [], self.orders.timeout)
+        ended = stop.reason.kind
+        if ended == "marker":
+            self._survived()
+            if self.orders.until is None and self.orders.linger > 0:
+                later = self._run([], self.orders.linger)
+                if later.reason.kind == "deadline":
+                    stop = self._seen(replace(later, reason=stop.reason))
+                else:
+                    stop, ended = later, later.reason.kind
+        return self._end(stop, ended, awaited)
+
+    def now(self) -> Ended:
+        """The guest as it stands, without letting it run."""
+        return self._end(self._seen(self.vm.stop(StopReason("attached"))), "", None)
+
+    def stop_at(self, location: str) -> None:
+        """A breakpoint at an address or ``symbol+offset``; the place ends the run. Before the
+        load bias is known it stands at each address where the kernel may be loaded."""
+        number = parse_number(location)
+        if number is not None:
+            self.vm.insert(number)
+            return
+        if self.image is None:
+            raise InputError(
+                f"{location!r} is no number, and without the kernel's ELF no symbol is known",
+                fix="give --kernel ELF, or write the address as 0x...",
+            )
+        link = parse_address(location, self.image.loaded(0))
+        for base in self._possible_bases(self.image):
+            self.vm.insert((base + link) & (2**64 - 1))
+
+    def _possible_bases(self, image: Image) -> list[int]:
+        if self.vm.bias is not None:
+            return [self.vm.bias]
+        config = self.vm.config
+        identity = config is not None and "kernel" in config.needs
+        return KernelCode.read(image.path).bases(identity=identity)
+
+    # Stops -----------------------------------------------------------------------------------
+
+    def _run(self, patterns: Sequence[str], seconds: float) -> Stop:
+        """Run until something decides. After a passed fault of ring 3 the guest is looked at once:
+        a kernel that then halts for ever has given up, and the deadline would not tell more."""
+        until = self.vm.clock.seconds() + seconds
+        while True:
+            left = until - self.vm.clock.seconds()
+            fresh = bool(self.recorded) and not self.recorded[-1].handled
+            limit = min(left, LOOK_AFTER_FAULT) if fresh else left
+            passed = len(self.recorded)
+            stop = self.vm.run_until(patterns, max(limit, 0.0), self._on_fault)
+            self.deciding = None
+            if stop.reason.kind != "deadline" or limit == left:
+                return self._seen(stop)
+            if _dead(stop):
+                return self._seen(replace(stop, reason=replace(stop.reason, text="halted")))
+            if len(self.recorded) == passed:
+                self._survived()
+
+    def _seen(self, stop: Stop) -> Stop:
+        """The stop with the kernel's ELF at its place."""
+        if self.image is None or stop.image is not None:
+            return stop
+        if self.vm.bias is not None:
+            return replace(stop, image=self.image.loaded(self.vm.bias))
+        return with_image(stop, self.image)[0]
+
+    def _on_fault(self, fault: Fault) -> bool:
+        """Whether to pass it. A fault of ring 3 proves that the one before was survived."""
+        user = self._of_ring3(fault)
+        if user:
+            self._survived()
+        if not user or self.orders.first_fault or len(self.recorded) < RECORDED_FAULTS:
+            kernel = Kernel(self._seen(fault.vm.stop(fault.reason)))
+            seen = examine(kernel.stop, kernel)
+            mine = [f for f in seen.findings if f.code.name == "page-fault.handled"]
+            if mine:
+                self.benign += 1
+                return True
+            if not user or self.orders.first_fault:
+                return False
+            self.recorded.append(
+                Recorded(
+                    stop_json(kernel, len(self.recorded)),
+                    seen.findings,
+                    tuple(check_json(c, len(self.recorded)) for c in seen.checks),
+                )
+            )
+            return True
+        self.counted += 1
+        return True
+
+    def _of_ring3(self, fault: Fault) -> bool:
+        """Whether the interrupted code ran in ring 3, from the CS that the CPU pushed."""
+        from breenix_gdbagent.kernel.event import WITH_ERROR_CODE
+
+        vector, rsp = fault.reason.vector, fault.registers.get("rsp")
+        if vector is None or rsp is None or vector == 8:
+            return False
+        at = rsp + (8 if vector in WITH_ERROR_CODE else 0) + 8
+        raw = fault.vm.read_or_none(at, 8)
+        return raw is not None and raw[0] & 3 == 3
+
+    def _survived(self) -> None:
+        for one in self.recorded:
+            one.handled = True
+
+    # The end ---------------------------------------------------------------------------------
+
+    def _end(self, stop: Stop, ended: str, awaited: str | None) -> Ended:
+        stuck = False
+        if ended == "deadline":
+            if stop.reason.text == "halted":
+                ended = "fault"
+                stop = replace(stop, reason=StopReason("interrupt", text=GAVE_UP))
+            else:
+                stop, stuck = self._is_stuck(stop)
+        if ended == "exit" and self._wanted_exit(stop):
+            self._survived()
+            ended = "marker"
+        kernel = Kernel(stop)
+        config = self.vm.config
+        status = stop.reason.exit_status
+        facts = RunFacts(
+            ended=ended,
+            until=awaited,
+            timeout=self.orders.timeout,
+            exit_status=status,
+            exit_meaning=config.outcome(status) if config and status is not None else "",
+            stuck=stuck,
+        )
+        record = RunRecord(
+            seconds=stop.seconds,
+            agent_stops=self.vm.agent_stops,
+            markers=tuple(Marker(m.text, m.seconds) for m in self.vm.markers),
+            benign_faults=self.benign + self.counted,
+            armed=self.vm.armed_at or "fault catching was never armed",
+        )
+        return Ended(examine(stop, kernel), facts, self._history(), record)
+
+    def _wanted_exit(self, stop: Stop) -> bool:
+        config, status = self.vm.config, stop.reason.exit_status
+        return (
+            self.orders.until is None
+            and config is not None
+            and status is not None
+            and config.outcome(status) == "success"
+        )
+
+    def _is_stuck(self, stop: Stop) -> tuple[Stop, bool]:
+        """Look again a few times: interrupts off in ring 0 at each look, on every CPU, and no
+        serial text in between, is no progress."""
+        for _ in range(STUCK_LOOKS):
+            if not stop.cpus or not all(_interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus):
+                return stop, False
+            said = len(stop.serial.chunks)
+            stop = self._seen(self.vm.run_until([], STUCK_SECONDS, self._on_fault))
+            if stop.reason.kind != "deadline" or len(stop.serial.chunks) != said:
+                return stop, False
+        return stop, True
+
+    def _history(self) -> History:
+        """Recorded faults in the document's form, those that were survived as handled."""
+        findings: list[Document] = []
+        for number, one in enumerate(self.recorded):
+            for finding in one.findings:
+                shown = finding
+                if one.handled and not self.orders.strict:
+                    shown = as_handled(finding, "the kernel went on after it")
+                findings.append(finding_json(shown, number))
+        return History(
+            tuple(r.stop for r in self.recorded),
+            tuple(findings),
+            tuple(c for r in self.recorded for c in r.checks),
+        )
+
+
+GAVE_UP = "after the last fault the kernel halts for ever, interrupts off"
+
+
+def _interrupts_off(flags: int | None, cpl: int | None) -> bool:
+    return flags is not None and not flags & RFLAGS_IF and cpl == 0
+
+
+def _dead(stop: Stop) -> bool:
+    """Whether every CPU halts with interrupts off: nothing will wake it (SDM, HLT)."""
+    return bool(stop.cpus) and all(
+        c.halted and _interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus
+    )
+
+
+def stop_to_examine(vm: LiveVm, image: Image | None, *, boots: bool, orders: Orders) -> Stop:
+    """The stop that an examining command looks at: of a guest we boot the end of its run, of one
+    we attached to this moment."""
+    run = Run(vm, orders, image)
+    if not boots:
+        return run._seen(vm.stop(StopReason("attached")))
+    run.start()
+    return run.go().kernel.stop
