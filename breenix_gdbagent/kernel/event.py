@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.addresses import VirtAddr, canonical
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
+from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
 
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.x86.descriptors import Gate
+
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})  # SDM vol. 3, table 6-1
+PAGE_FAULT = 14
+FRAME = struct.Struct("<5Q")
+"""RIP, CS, RFLAGS, RSP, SS as 64-bit mode pushes them (SDM vol. 3, 6.14.2)."""
+
+_OF_THE_FRAME = frozenset({"rip", "cs", "eflags", "rsp", "ss"})
+# Bit 1 is always 1; 3, 5, 15 and those above ID (21) always 0 (SDM vol. 1, 3.4.3).
+_RFLAGS_ONE, _RFLAGS_ZERO = 1 << 1, ~0x3F_7FD7 & (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One delivered exception: vector, error code (None where the vector has none), and the
-    interrupted context as it stands in the frame at `frame_at`."""
+    interrupted context as it stands in the frame at `frame_at`.
+
+    `cr2` is what CR2 says where that belongs to this exception, None where it is stale.
+    `registers` are those of the interrupted program that are still known: all others than the
+    frame's at a handler's first instruction, none later. `inside`: the handler runs already.
+    """
 
     vector: int
     error_code: int | None
@@ -26,11 +45,19 @@ class Event:
     rsp: VirtAddr
     ss: int
     frame_at: VirtAddr
+    cr2: VirtAddr | None = None
+    registers: Mapping[str, int] = field(default_factory=dict)
+    inside: bool = False
 
     @property
     def cpl(self) -> int:
         """Privilege level of what was interrupted."""
         return self.cs & 3
+
+    @property
+    def frame_end(self) -> VirtAddr:
+        """The first address above the frame: what RSP was aligned to before the pushes."""
+        return VirtAddr(self.frame_at + FRAME.size)
 
 
 def event_at_handler(cpu: Cpu, vector: int, read: Callable[[int, int], bytes]) -> Event:
@@ -40,12 +67,38 @@ def event_at_handler(cpu: Cpu, vector: int, read: Callable[[int, int], bytes]) -
     error_code = None
     frame = at
     if vector in WITH_ERROR_CODE:
-        error_code = int.from_bytes(read(at, 8), "little") & 0xFFFF_FFFF
+        error_code = int.from_bytes(_read(read, at, 8), "little") & 0xFFFF_FFFF
         frame = VirtAddr(at + 8)
-    try:
-        rip, cs, rflags, rsp, ss = struct.unpack("<5Q", read(frame, 40))
-    except struct.error as short:
-        raise ReadError(f"the exception frame at {frame:#x} is cut short") from short
+    cr2 = cpu.get("cr2")
+    return event_of_frame(
+        vector,
+        error_code,
+        frame,
+        _read(read, frame, FRAME.size),
+        cr2=VirtAddr(cr2) if vector == PAGE_FAULT and cr2 is not None else None,
+        registers={n: v for n, v in cpu.registers.items() if n not in _OF_THE_FRAME},
+    )
+
+
+def _read(read: Callable[[int, int], bytes], at: int, length: int) -> bytes:
+    found = read(at, length)
+    if len(found) != length:
+        raise ReadError(f"the exception frame at {at:#x} is cut short")
+    return found
+
+
+def event_of_frame(
+    vector: int,
+    error_code: int | None,
+    at: int,
+    raw: bytes,
+    *,
+    cr2: VirtAddr | None = None,
+    registers: Mapping[str, int] | None = None,
+    inside: bool = False,
+) -> Event:
+    """The event whose 40 bytes of frame at `at` are `raw`."""
+    rip, cs, rflags, rsp, ss = FRAME.unpack(raw)
     return Event(
         vector,
         error_code,
@@ -54,5 +107,89 @@ def event_at_handler(cpu: Cpu, vector: int, read: Callable[[int, int], bytes]) -
         rflags,
         VirtAddr(rsp),
         ss & 0xFFFF,
-        frame,
+        VirtAddr(at),
+        cr2,
+        registers or {},
+        inside,
     )
+
+
+def plausible(event: Event, levels: int = 4) -> bool:
+    """Whether the frame can be one that a CPU in 64-bit mode pushed: fixed bits of RFLAGS, a code
+    selector, SS of the same ring (or null in ring 0), a canonical RSP."""
+    if not event.rflags & _RFLAGS_ONE or event.rflags & _RFLAGS_ZERO or event.cs < 8:
+        return False
+    if event.cpl not in (0, 3) or not canonical(event.rsp, levels):
+        return False
+    return event.ss & 3 == event.cpl and (event.ss > 3 or event.cpl == 0)
+
+
+def infer_reason(kernel: Kernel) -> StopReason | None:
+    """The fault that a bare core was taken at, when a CPU stands at the first instruction of an
+    exception's handler and [RSP] holds a frame that its delivery would have left there.
+
+    None for everything else, the handlers of interrupts and of `ORDINARY_VECTORS` included.
+    """
+    for cpu in kernel.stop.cpus:
+        vector = vector_entered(kernel, cpu)
+        if vector is not None:
+            return StopReason("fault", cpu.index, vector)
+    return None
+
+
+def faulting(kernel: Kernel) -> tuple[tuple[Cpu, int], ...]:
+    """Every CPU that stands at an exception's handler at a stop of kind ``fault``, with the vector:
+    the one that the stop is about first, others that happen to stand at one too."""
+    reason, about = kernel.stop.reason, kernel.stop.cpu
+    if reason.kind != "fault" or reason.vector is None:
+        return ()
+    found = [(about, reason.vector)]
+    for cpu in kernel.stop.cpus:
+        vector = vector_entered(kernel, cpu) if cpu is not about else None
+        if vector is not None:
+            found.append((cpu, vector))
+    return tuple(found)
+
+
+def vector_entered(kernel: Kernel, cpu: Cpu) -> int | None:
+    """The exception at whose handler's first instruction `cpu` stands, None when at none, or when
+    several share the handler and their frames do not tell which."""
+    if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.get("rip") is None:
+        return None
+    vectors = [v for v, _ in _entered(kernel, cpu) if _left_by(kernel, cpu, v)]
+    return vectors[0] if len(vectors) == 1 else None
+
+
+def _entered(kernel: Kernel, cpu: Cpu) -> Iterator[tuple[int, Gate]]:
+    try:
+        gates = kernel.gates
+    except ReadError:
+        return
+    for vector, gate in gates.items():
+        if vector < 32 and vector not in ORDINARY_VECTORS and gate.offset == cpu.rip:
+            yield vector, gate
+
+
+def _left_by(kernel: Kernel, cpu: Cpu, vector: int) -> bool:
+    assert cpu.root is not None
+    try:
+        event = event_at_handler(cpu, vector, kernel.memory_of(cpu.root).read)
+    except ReadError:
+        return False
+    return plausible(event, kernel.levels) and event.frame_end in stack_tops(kernel, cpu, event)
+
+
+def stack_tops(kernel: Kernel, cpu: Cpu, event: Event) -> frozenset[int]:
+    """Where the frame of `event` may end: the top that its gate's IST names, RSP0 when it came
+    from ring 3, else the interrupted RSP (aligned to 16: SDM vol. 3, 6.14.2 and 6.14.4).
+
+    Without a TSS any top is possible, and the frame's own end is given back.
+    """
+    gate = kernel.gates.get(event.vector)
+    tss = kernel.tss.get(cpu.index)
+    ist = gate.ist if gate is not None else 0
+    if not ist and event.cpl == 0:
+        return frozenset({event.rsp & -16})
+    if tss is None:
+        return frozenset({event.frame_end})
+    return frozenset({(tss.ist[ist - 1] if ist else tss.rsp0) & -16})

@@ -1,0 +1,186 @@
+"""What an address *is*: which stack, guard page, table, image or process memory holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from breenix_gdbagent.addresses import PAGE, canonical, hex64
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.layout import (
+    HEAP_START,
+    IST_STACKS,
+    KERNEL_STACKS,
+    NEAR_NULL,
+    USER_LIMIT,
+)
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.stacks import KernelStack, slot_stack
+from breenix_gdbagent.kernel.view import Kernel
+
+NULL_PAGE = "null-page"
+NON_CANONICAL = "non-canonical"
+GUARD_PAGE = "guard-page"
+BELOW_IST = "below-ist-stack"
+KERNEL_STACK = "kernel-stack"
+IST_STACK = "ist-stack"
+STACK_REGION = "kernel-stack-region"
+TABLE = "descriptor-table"
+PER_CPU = "per-cpu"
+HEAP = "kernel-heap"
+IMAGE = "kernel-image"
+DIRECT_MAP = "direct-map"
+USER_STACK = "user-stack"
+USER = "user-memory"
+KERNEL = "kernel-memory"
+
+# kernel/src/memory/layout.rs, kernel/src/memory/stack.rs: the same in both eras.
+_USER_IMAGE = range(0x4000_0000, 0x8000_0000)
+_USER_STACKS = range(0x7FFF_FF00_0000, USER_LIMIT)
+_MMAP = range(0x7000_0000_0000, 0x7FFF_FE00_0000)
+_HEAP_SIZE = 64 << 20  # kernel/src/memory/heap.rs (2026); 1 MiB in 2025
+_STACK_REGION = 128 << 20
+# A push may lie this far below the stack that it ran over: a whole interrupt frame.
+_BELOW = 0x1000
+
+
+@dataclass(frozen=True, slots=True)
+class AddressKind:
+    """`name` is one of this module's constants; `text` says it in words, as in "is in `text`".
+
+    `stack` is the kernel or IST stack concerned, where it is about one.
+    """
+
+    name: str
+    text: str
+    stack: KernelStack | None = None
+
+
+def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
+    """What `va` is, under `root` (CR3 of the stop's CPU when None). Never raises: what cannot be
+    read makes the answer coarser."""
+    if not canonical(va, kernel.levels):
+        return AddressKind(NON_CANONICAL, "no address at all: it is not canonical")
+    if va < NEAR_NULL:
+        return AddressKind(NULL_PAGE, "the first 64 KiB, where a null pointer with an offset leads")
+    found = _of_tables(kernel, va) or _of_stacks(kernel, va)
+    if found is not None:
+        return found
+    if kernel.is_percpu(va):
+        return AddressKind(PER_CPU, "a per-CPU block")
+    if HEAP_START <= va < HEAP_START + _HEAP_SIZE:
+        return AddressKind(HEAP, "the kernel heap")
+    if in_image(kernel, va):
+        name = kernel.symbol(va)
+        return AddressKind(IMAGE, f"the kernel image ({name})" if name else "the kernel image")
+    base = direct_map_base(kernel)
+    if base is not None and base <= va < base + (1 << 40):
+        return AddressKind(DIRECT_MAP, f"the direct map (physical {hex64(va - base)})")
+    if va < USER_LIMIT:
+        space = kernel.space_of(root if root is not None else kernel.stop.cpu.root)
+        return _user(space, va)
+    return AddressKind(KERNEL, "the kernel's half, where nothing known lies")
+
+
+def _of_tables(kernel: Kernel, va: int) -> AddressKind | None:
+    for cpu in kernel.stop.cpus:
+        for name, place in (("IDT", cpu.idtr), ("GDT", cpu.gdtr), ("TSS", cpu.tr)):
+            if place is None or not place.base:
+                continue
+            limit = place.limit if place.limit is not None else 0x67
+            if place.base <= va <= place.base + limit:
+                return AddressKind(TABLE, f"the {name} of CPU {cpu.index}")
+    return None
+
+
+def _of_stacks(kernel: Kernel, va: int) -> AddressKind | None:
+    for stack in (*kernel.ist, *known_stacks(kernel)):
+        if stack.bottom <= va < stack.top:
+            if stack.ist is not None:
+                return AddressKind(IST_STACK, f"the stack {stack.name}", stack)
+            return AddressKind(KERNEL_STACK, f"kernel stack {_named(kernel, stack)}", stack)
+        if stack.guard is not None and stack.guard <= va < stack.guard + PAGE:
+            what = f"the guard page of kernel stack {_named(kernel, stack)}"
+            return AddressKind(GUARD_PAGE, what, stack)
+    for stack in kernel.ist:
+        if stack.bottom - _BELOW <= va < stack.bottom:
+            return AddressKind(BELOW_IST, f"just below the stack {stack.name}", stack)
+    if KERNEL_STACKS <= va < KERNEL_STACKS + _STACK_REGION:
+        return _slot(kernel, va)
+    if IST_STACKS - PAGE <= va < IST_STACKS + (16 << 20):
+        return AddressKind(STACK_REGION, "the region of the IST stacks, in none of them")
+    return None
+
+
+def known_stacks(kernel: Kernel) -> tuple[KernelStack, ...]:
+    """The kernel's stacks, none where the tables that tell of them cannot be read."""
+    try:
+        return kernel.stacks
+    except ReadError:
+        return ()
+
+
+def _named(kernel: Kernel, stack: KernelStack) -> str:
+    tops = {p.kernel_stack_top: p.cpu for p in kernel.percpus}
+    cpu = tops.get(stack.top)
+    return f"{stack.name} (the current thread's on CPU {cpu})" if cpu is not None else stack.name
+
+
+def _slot(kernel: Kernel, va: int) -> AddressKind:
+    """A slot of the grid that nobody maps a page of: the arithmetic of kernel_stack.rs tells."""
+    try:
+        era = kernel.era
+    except ReadError:
+        era = None
+    if era is None or va >= era.stacks_end:
+        return AddressKind(STACK_REGION, "the region of the kernel stacks, in no slot")
+    stack = slot_stack((va - KERNEL_STACKS) // era.slot_size, era)
+    if va < stack.bottom:
+        return AddressKind(
+            GUARD_PAGE, f"the guard page of kernel stack {stack.name}, which is not in use", stack
+        )
+    return AddressKind(KERNEL_STACK, f"kernel stack {stack.name}, which is not in use", stack)
+
+
+def in_image(kernel: Kernel, va: int) -> bool:
+    """Whether `va` lies in the kernel's image: by its ELF, else by the PML4 slot that the gates'
+    handlers are in (the bootloader gives the image a slot of its own)."""
+    image = kernel.stop.image
+    if image is not None:
+        return image.holds(va)
+    try:
+        slots = {g.offset >> 39 for g in kernel.gates.values()}
+    except ReadError:
+        return False
+    return va >> 39 in slots and va >= USER_LIMIT >> 8
+
+
+def direct_map_base(kernel: Kernel) -> int | None:
+    """Where the map of all physical memory starts: the first lower-half slot of the reference
+    root, other than 0, whose first page is a large one of physical address 0. None: none found.
+
+    The bootloader puts it into the first free slots (Breenix: `physical_memory_offset`).
+    """
+    root = kernel.reference_root
+    if root is None:
+        return None
+    for slot in range(1, 256):
+        found = kernel.walk(root, slot << 39)
+        if found.pa == 0 and found.size != PAGE:
+            return slot << 39
+    return None
+
+
+def is_user_stack(va: int) -> bool:
+    """Whether `va` is in the region that Breenix takes user stacks from."""
+    return va in _USER_STACKS
+
+
+def _user(space: Space | None, va: int) -> AddressKind:
+    owner = f"of {space.label}" if space is not None else "of no known process"
+    if va in _USER_STACKS:
+        return AddressKind(USER_STACK, f"the user-stack region {owner}")
+    if va in _USER_IMAGE:
+        return AddressKind(USER, f"the program's code and data {owner}")
+    if va in _MMAP:
+        return AddressKind(USER, f"the mmap region {owner}")
+    return AddressKind(USER, f"user addresses {owner}")

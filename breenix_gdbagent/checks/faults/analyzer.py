@@ -1,0 +1,70 @@
+"""The check of this package: from a stop to the findings about its fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from breenix_gdbagent.checks.faults import double_fault, exceptions, page_fault, shutdown
+from breenix_gdbagent.checks.faults.context import DF, PF, Raised, context_of_event
+from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect
+from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
+from breenix_gdbagent.checks.finding import Finding, NotChecked
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.cpu import Cpu
+
+
+def check(kernel: Kernel) -> Iterator[Finding]:
+    """The fault of every CPU that stands at a handler's first instruction, or the shutdown.
+
+    Nothing for a stop of another kind. Raises `NotChecked` where a fault is there and cannot be
+    looked at.
+    """
+    if kernel.stop.reason.kind == "shutdown":
+        yield from shutdown.check(kernel)
+    for cpu, vector in faulting(kernel):
+        yield from at_handler(kernel, cpu, vector)
+
+
+def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
+    """The findings about one CPU at the first instruction of the handler of `vector`."""
+    try:
+        explanation, raised = explain_cpu(kernel, cpu, vector)
+        if vector == PF:
+            yield from page_fault.check(explanation, raised)
+        elif vector == DF:
+            yield from double_fault.check(explanation)
+        else:
+            yield from exceptions.check(explanation, raised)
+        yield from _handler(explanation)
+    except ReadError as lacking:
+        raise NotChecked(f"the fault of CPU {cpu.index}: {lacking.what}") from lacking
+
+
+def explain_cpu(kernel: Kernel, cpu: Cpu, vector: int) -> tuple[Explanation, Raised]:
+    """What came before a CPU's stop at a handler, and what was pushed. Raises `ReadError`."""
+    root = cpu.root
+    if root is None:
+        raise ReadError(f"CR3 of CPU {cpu.index} is not known")
+    event = event_at_handler(cpu, vector, kernel.memory_of(root).read)
+    context = context_of_event(kernel, event, cpu)
+    if context is None:
+        raise ReadError("paging is off")
+    entry = cpu.rsp if not event.inside else None
+    observed = Observed(vector, event.error_code, cpu.get("cr2"), entry)
+    return explain(context, observed), _pushed(event)
+
+
+def _pushed(event: Event) -> Raised:
+    return Raised(event.vector, event.error_code, event.cr2)
+
+
+def _handler(explanation: Explanation) -> Iterator[Finding]:
+    """The handler that is about to run cannot be fetched: the next fault is certain."""
+    course = explanation.course
+    if course is None:
+        return
+    defect = handler_defect(explanation.context, course.last)
+    if defect is not None:
+        yield finding_of(explanation.context, defect)

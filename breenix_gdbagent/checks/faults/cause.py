@@ -1,0 +1,296 @@
+"""Why a page fault came: one code for each way in which tables refuse an access."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.checks.faults import address_kind as kinds
+from breenix_gdbagent.checks.faults.address_kind import AddressKind
+from breenix_gdbagent.checks.faults.context import RFLAGS_AC, AccessKind, Context
+from breenix_gdbagent.checks.faults.explanation import same_error
+from breenix_gdbagent.checks.finding import Code, declare
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.layout import COW_FLAG, USER_LIMIT, USER_STACK_GROWTH
+from breenix_gdbagent.x86.paging import LEVEL, Walk, entry_flags
+
+_HANDLER = "kernel/src/interrupts.rs"
+_TABLES = "kernel/src/memory/process_memory.rs"
+_STACKS = "kernel/src/memory/kernel_stack.rs"
+
+P, W, U, RSVD, I = 1, 2, 4, 8, 16  # noqa: E741 - the manual's name of the fetch bit
+
+UNMAPPED = declare(
+    "page-fault.unmapped",
+    "error",
+    "an access to an address that is not mapped",
+    arises="A pointer that leads nowhere, memory freed or never mapped, or a kernel region that "
+    "this address space lacks while another has it.",
+    confirm="pt walk CR2 shows the level at which the walk ends; compare with pt walk CR2 under "
+    "the other roots.",
+    mend="If another space maps it, the kernel slot was not shared: look at ProcessPageTable::new. "
+    "Else follow the pointer back from the faulting instruction (bt).",
+    see=(_HANDLER, _TABLES),
+)
+WRITE_PROTECTED = declare(
+    "page-fault.write-protected",
+    "error",
+    "a write to a page that is read-only",
+    arises="W is clear at some level: code and read-only data, a page shared copy-on-write whose "
+    "mark (bit 9) was lost, or a parent entry that lost W.",
+    confirm="pt walk CR2 shows which level lacks W.",
+    mend="Check the flags that the mapping call passed, for the parents too (map_to ORs them).",
+    see=(_HANDLER, _TABLES),
+)
+SUPERVISOR_ONLY = declare(
+    "page-fault.supervisor-only",
+    "error",
+    "ring 3 touched a page of the kernel",
+    arises="A program followed a kernel pointer, or ring 3 was entered at a kernel address "
+    "(a kernel context resumed as user code: Breenix 3a4b33a8).",
+    confirm="pt walk CR2 shows which level lacks U; compare the frame's CS with its RIP.",
+    mend="If RIP is in the kernel image, the saved context of that thread is wrong; else the "
+    "program is.",
+    see=("kernel/src/interrupts/context_switch.rs", _HANDLER),
+)
+NO_EXECUTE = declare(
+    "page-fault.no-execute",
+    "error",
+    "an instruction was fetched from a page that is not executable",
+    arises="A jump through a bad pointer, a return address overwritten, or code mapped with "
+    "NO_EXECUTE (a loader that took a segment's flags wrong).",
+    confirm="pt walk CR2 shows which level has NX.",
+    mend="Look at the return address and the caller (bt); for code, at the segment's flags.",
+    see=(_HANDLER, "kernel/src/elf.rs"),
+)
+RESERVED = declare(
+    "page-fault.reserved-bit",
+    "error",
+    "a page-table entry has a reserved bit set",
+    arises="The entry is no entry: the table was overwritten, is no table, or PS was set at a "
+    "level that has no large pages.",
+    confirm="pt walk CR2 ends with reason reserved-bits at that level.",
+    mend="Find out who owns the frame of that table (pt who), and who else writes to it.",
+    see=(_TABLES,),
+)
+SMEP = declare(
+    "page-fault.smep",
+    "error",
+    "ring 0 ran into code of a process",
+    arises="The kernel jumped to a user address: a null or user function pointer, or a return "
+    "to ring 3 done without changing the ring.",
+    confirm="CR4.SMEP is set and pt walk CR2 shows U at all levels.",
+    mend="Look at the call or return that led there (bt).",
+    see=("kernel/src/interrupts/context_switch.rs",),
+)
+SMAP = declare(
+    "page-fault.smap",
+    "error",
+    "ring 0 touched memory of a process without saying so",
+    arises="CR4.SMAP is set and the access was not between stac and clac.",
+    confirm="RFLAGS.AC of the frame is clear and pt walk CR2 shows U at all levels.",
+    mend="Go through copy_from_user and copy_to_user, with stac and clac around the copy.",
+    see=("kernel/src/memory/mod.rs",),
+)
+STALE_TLB = declare(
+    "page-fault.stale-tlb",
+    "error",
+    "the tables as they are do not give the fault that the CPU took",
+    arises="The entry was changed after the access, or before it without invlpg, so that the CPU "
+    "used an old translation; or CR3 is not the one of the access.",
+    confirm="pt walk CR2 and compare with the pushed error code.",
+    mend="Flush with invlpg after every change of a present entry, on every CPU that may hold it.",
+    see=(_TABLES,),
+)
+GUARD_PAGE = declare(
+    "page-fault.guard-page",
+    "error",
+    "a kernel stack overflowed into its guard page",
+    arises="Recursion, large locals or logging on a deep path: 64 KiB in 2025 (Breenix 3e763f99), "
+    "512 KiB since 7c6ea457; the IST stacks have 8 KiB and no guard page between them.",
+    confirm="RSP of the frame is near the bottom of that stack; bt shows the depth.",
+    mend="Make the path shallower or the stack larger (KERNEL_STACK_SIZE).",
+    see=(_STACKS, "kernel/src/memory/per_cpu_stack.rs"),
+)
+NULL = declare(
+    "page-fault.null",
+    "error",
+    "an access through a null pointer",
+    arises="A pointer that was never set plus a field's offset (current_thread null: Breenix "
+    "170432da, CR2 = 8).",
+    confirm="CR2 is the field's offset; the base register in the frame's context is 0.",
+    mend="Find where the pointer should have been set.",
+    see=("kernel/src/per_cpu.rs",),
+)
+NON_CANONICAL = declare(
+    "page-fault.non-canonical",
+    "error",
+    "an access to an address that is not canonical",
+    arises="A pointer made of garbage or of text; it arrives as #GP (or #SS through RSP or RBP), "
+    "with error code 0 and CR2 untouched.",
+    confirm="The operand address computed from the registers: bits 63:47 are not all equal.",
+    mend="Follow the register that holds it back to where it was loaded.",
+    see=(_HANDLER,),
+)
+HANDLED = declare(
+    "page-fault.handled",
+    "info",
+    "a page fault that the kernel lives on",
+    arises="Copy-on-write after fork (PTE bit 9), growth of a user stack, or a fault of a process "
+    "that the kernel answers by ending the process.",
+    confirm="The kernel went on; pt walk CR2 afterwards.",
+    mend="Nothing, unless the process should not have died.",
+    see=(_HANDLER, _TABLES),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The code, and the clause that says why: "the PT entry is 0". `predicted` is the error code
+    that the tables give now, None where they allow the access; `deviation` as `same_error`."""
+
+    code: Code
+    why: str
+    predicted: int | None
+    agrees: bool
+    deviation: str = ""
+
+
+def access_of(error_code: int, cr2: int, rip: int) -> AccessKind:
+    """What the error code says the access was. Without NXE and SMEP a fetch has no bit of its
+    own, and shows as a read of RIP."""
+    if error_code & I or (not error_code & W and cr2 == rip):
+        return "fetch"
+    return "write" if error_code & W else "read"
+
+
+def user_of(context: Context, error_code: int) -> bool | None:
+    """With whose privilege the access was made: None as the program's own, False as the CPU's
+    (U clear although ring 3 was interrupted: an implicit supervisor access)."""
+    return None if context.cpl == 0 else bool(error_code & U)
+
+
+def cause_of(context: Context, error_code: int, cr2: int, kind: AddressKind) -> Cause:
+    """Why the access that `error_code` tells of failed at `cr2`, by the tables as they are.
+
+    Raises `ReadError` where the tables in the way are not to be had.
+    """
+    access = access_of(error_code, cr2, context.rip)
+    predicted = context.error_code(cr2, access, user=user_of(context, error_code))
+    walk = context.kernel.walk(context.root, cr2)
+    deviation = ""
+    if predicted != error_code:
+        same = None if predicted is None else same_error(context, 14, predicted, error_code)
+        if same is None:
+            return Cause(STALE_TLB, _difference(context, walk, predicted, cr2, error_code),
+                         predicted, False)  # fmt: skip
+        deviation = same
+    if walk.reason == "reserved-bits":
+        code, why = RESERVED, f"{_entry(walk)}, which has reserved bits set"
+    elif not walk.mapped:
+        code, why = _not_present(context, error_code, cr2, kind, walk)
+    else:
+        code, why = _refused(context, error_code, access, cr2, walk)
+    return Cause(code, why, predicted, True, deviation)
+
+
+def _not_present(
+    context: Context, error_code: int, cr2: int, kind: AddressKind, walk: Walk
+) -> tuple[Code, str]:
+    why = f"{_entry(walk)}: nothing is mapped"
+    if kind.name == kinds.NULL_PAGE:
+        return NULL, why
+    if kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and not error_code & U:
+        return GUARD_PAGE, f"{why}, as is meant for a guard" if kind.stack else why
+    if growth := _growth(context, error_code, cr2):
+        return HANDLED, growth
+    return UNMAPPED, why
+
+
+def _refused(
+    context: Context, error_code: int, access: AccessKind, cr2: int, walk: Walk
+) -> tuple[Code, str]:
+    may = walk.effective
+    assert may is not None and walk.leaf is not None
+    if error_code & U and not may.u:
+        return SUPERVISOR_ONLY, f"{_lacking(walk, U)} lacks U"
+    if access == "fetch":
+        if may.nx:
+            return NO_EXECUTE, f"{_level_with_nx(walk)} has NX"
+        return SMEP, "the page is user-accessible and CR4.SMEP forbids ring 0 to run it"
+    if access == "write" and not may.w:
+        if walk.leaf.raw & COW_FLAG and cr2 < USER_LIMIT:
+            return HANDLED, (
+                "the page is shared copy-on-write (bit 9 of its entry, W clear): the handler "
+                "gives the process a copy of its own"
+            )
+        return WRITE_PROTECTED, f"{_lacking(walk, W)} lacks W"
+    ac = "is set and does not count here" if context.rflags & RFLAGS_AC else "is clear"
+    return SMAP, f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {ac}"
+
+
+def _growth(context: Context, error_code: int, cr2: int) -> str:
+    """Why a fault below a user stack is growth, empty when it is not: the 2026 kernel maps the
+    page when ring 3 touches the 64 KiB below its stack (kernel/src/interrupts.rs)."""
+    kernel = context.kernel
+    try:
+        era = kernel.era
+    except ReadError:
+        return ""
+    if era is None or era.name != "2026" or not error_code & U or error_code & I:
+        return ""
+    if not kinds.is_user_stack(cr2):
+        return ""
+    first = (cr2 & -PAGE) + PAGE
+    for va in range(first, min(first + USER_STACK_GROWTH, USER_LIMIT), PAGE):
+        if kernel.walk(context.root, va).mapped:
+            return (
+                f"it lies {hex64(va - cr2)} below the mapped part of a user stack, and the kernel "
+                "grows the stack when ring 3 touches the 64 KiB below it"
+            )
+    return ""
+
+
+def _difference(
+    context: Context, walk: Walk, predicted: int | None, cr2: int, error_code: int
+) -> str:
+    say = (
+        "the tables allow this access now"
+        if predicted is None
+        else f"the tables as they are give error code {hex64(predicted)}"
+    )
+    roots = [
+        s.label
+        for s in context.kernel.audited
+        if s.root != context.root and _gives(context, s.root, cr2, error_code)
+    ]
+    if roots and len(roots) <= 4:
+        say += f"; under {', '.join(roots)} they would give {hex64(error_code)}, so CR3 may be "
+        say += "another one now than at the access"
+    return f"{say} ({_entry(walk)})" if walk.entries else say
+
+
+def _gives(context: Context, root: int, cr2: int, error_code: int) -> bool:
+    other = context.under(root)
+    try:
+        access = access_of(error_code, cr2, context.rip)
+        return other.error_code(cr2, access, user=user_of(context, error_code)) == error_code
+    except ReadError:
+        return False
+
+
+def _entry(walk: Walk) -> str:
+    if not walk.entries:
+        return f"the level-{walk.stopped_at} table cannot be read"
+    last = walk.entries[-1]
+    return f"the {LEVEL[last.level].name} entry at {hex64(last.entry_pa)} is {hex64(last.raw)}"
+
+
+def _lacking(walk: Walk, bit: int) -> str:
+    found = [e for e in walk.entries if not e.raw & bit]
+    return f"the {LEVEL[found[0].level].name} entry {hex64(found[0].raw)}" if found else "no entry"
+
+
+def _level_with_nx(walk: Walk) -> str:
+    found = [e for e in walk.entries if "NX" in entry_flags(e.level, e.raw)]
+    return f"the {LEVEL[found[0].level].name} entry {hex64(found[0].raw)}" if found else "no entry"

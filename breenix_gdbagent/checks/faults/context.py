@@ -1,0 +1,169 @@
+"""What an exception interrupts: the program state the CPU had, and what it may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from breenix_gdbagent.addresses import PAGE, PhysAddr, canonical, hex64
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.event import Event
+from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.x86.cpu import Cpu, PagingMode
+
+Origin = Literal["exception", "interrupt", "software"]
+AccessKind = Literal["read", "write", "fetch"]
+
+DE, NMI, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC, XM = 0, 2, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19
+RFLAGS_IF, RFLAGS_NT, RFLAGS_AC = 1 << 9, 1 << 14, 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """One event that the CPU has to deliver. `vector` -1 is an interrupt whose vector is not known.
+
+    `address` is what CR2 becomes for #PF, for others the address that is to blame, if any.
+    `error_code` None: the event pushes none. `why` is a clause that says what raised it.
+    """
+
+    vector: int
+    error_code: int | None = None
+    address: int | None = None
+    why: str = ""
+    origin: Origin = "exception"
+
+    @property
+    def text(self) -> str:
+        """As a chain has it: ``#PF e=0x2 CR2=0xffffc90000022ff8``."""
+        if self.origin == "software":
+            return f"int {self.vector:#x}"
+        if self.origin == "interrupt":
+            name = VECTOR_NAMES.get(self.vector, f"interrupt {self.vector:#x}")
+            return "interrupt" if self.vector < 0 else name
+        parts = [vector_name(self.vector)]
+        if self.error_code is not None:
+            parts.append(f"e={hex64(self.error_code)}")
+        if self.vector == PF and self.address is not None:
+            parts.append(f"CR2={hex64(self.address)}")
+        return " ".join(parts)
+
+
+def vector_name(vector: int) -> str:
+    """``#PF`` where the manual has a name, else ``vector 33``."""
+    return VECTOR_NAMES.get(vector, f"vector {vector}")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The interrupted program: registers as they were, the tables it ran on, and its privilege.
+
+    `registers` has what of the general registers is still known, and fs_base, gs_base, cr0, cr4,
+    efer where they are.
+    """
+
+    kernel: Kernel
+    cpu: Cpu
+    root: PhysAddr
+    mode: PagingMode
+    rip: int
+    cs: int
+    rflags: int
+    rsp: int
+    ss: int
+    registers: Mapping[str, int]
+
+    @property
+    def cpl(self) -> int:
+        return self.cs & 3
+
+    def read(self, va: int, length: int) -> bytes:
+        """Bytes under this context's root. Raises `ReadError`."""
+        return self.kernel.memory_of(self.root).read(va, length)
+
+    def page_fault(
+        self, va: int, size: int, access: AccessKind, *, user: bool | None = None
+    ) -> Raised | None:
+        """The #PF that an access of `size` bytes at canonical `va` raises by the tables, or None.
+
+        `user` None: with the privilege of this context; False: the CPU's own access to a
+        descriptor table or a stack, an implicit supervisor access (SDM vol. 3, 4.6.1), for which
+        AC does not matter. Raises `ReadError` where the tables in the way are not to be had.
+        """
+        for at in _pages(va, size):
+            code = self.error_code(at, access, user=user)
+            if code is not None:
+                return Raised(PF, code, at)
+        return None
+
+    def error_code(self, va: int, access: AccessKind, *, user: bool | None = None) -> int | None:
+        """The error code that one access pushes, None where it is allowed. Raises `ReadError`."""
+        walk = self.kernel.walk(self.root, va)
+        if walk.reason == "unreadable":
+            raise ReadError(f"the tables of {hex64(va)} cannot be read")
+        user = self.cpl == 3 if user is None else user
+        base = (2 if access == "write" else 0) | (4 if user else 0)
+        base |= 16 if access == "fetch" and (self.mode.nxe is not False or self.mode.smep) else 0
+        if walk.reason == "reserved-bits":
+            return base | 9
+        e = walk.effective
+        if e is None:
+            return base
+        bad = user and not e.u
+        if access == "write":
+            bad |= not e.w and (user or self.mode.wp)
+        if access == "fetch":
+            bad |= e.nx or (not user and e.u and self.mode.smep)
+        elif not user and e.u and self.mode.smap:
+            bad |= True
+        return base | 1 if bad else None
+
+    def under(self, root: int) -> Context:
+        """The same program on other tables."""
+        return replace(self, root=PhysAddr(root))
+
+    def canonical(self, va: int) -> bool:
+        return canonical(va, self.mode.levels)
+
+
+def _pages(va: int, size: int) -> Iterator[int]:
+    """`va`, and the first byte of each further page that [va, va + size) touches."""
+    yield va
+    page = (va & -PAGE) + PAGE
+    while page < va + size:
+        yield page & (1 << 64) - 1
+        page += PAGE
+
+
+def context_of_event(kernel: Kernel, event: Event, cpu: Cpu) -> Context | None:
+    """What `event` interrupted, None where the paging mode is not known (early boot).
+
+    At a handler's first instruction all registers but the five of the frame are untouched.
+    """
+    mode, root = cpu.paging, cpu.root
+    if mode is None or root is None:
+        return None
+    frame = {"rip": event.rip, "rsp": event.rsp, "cs": event.cs, "ss": event.ss}
+    registers = {**event.registers, **frame, "eflags": event.rflags}
+    return Context(
+        kernel, cpu, root, mode, event.rip, event.cs, event.rflags, event.rsp, event.ss, registers
+    )
+
+
+def context_of_cpu(kernel: Kernel, cpu: Cpu) -> Context:
+    """The CPU as it stands: after a triple fault that is what the first fault interrupted.
+
+    Raises `ReadError` where paging is off or a register is missing.
+    """
+    mode, root = cpu.paging, cpu.root
+    missing = [n for n in ("rip", "rsp", "cs", "ss", "eflags") if cpu.get(n) is None]
+    if mode is None or root is None or missing:
+        raise ReadError(
+            f"CPU {cpu.index} is not in 64-bit mode with paging on"
+            if not missing
+            else f"{', '.join(missing)} of CPU {cpu.index} are not known"
+        )
+    r = cpu.registers
+    return Context(
+        kernel, cpu, root, mode, r["rip"], r["cs"], r["eflags"], r["rsp"], r["ss"], dict(r)
+    )

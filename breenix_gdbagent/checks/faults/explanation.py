@@ -1,0 +1,146 @@
+"""From what the CPU did back to the first event: every candidate is played forward and compared.
+
+A prediction (the instruction, the interrupt that may have come) is delivered step by step as the
+CPU does it; the candidate whose end is the end that was observed explains it. Nothing of what was
+pushed goes into a prediction, so that agreement proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from breenix_gdbagent.checks.faults.context import DF, PF, Context, Raised
+from breenix_gdbagent.checks.faults.delivery import Course, run
+from breenix_gdbagent.checks.faults.prediction import Prediction, interrupts, possible, predict
+from breenix_gdbagent.checks.finding import Confidence
+from breenix_gdbagent.errors import ReadError
+
+RESERVED, FETCH, PRESENT = 1 << 3, 1 << 4, 1 << 0
+_EXT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the CPU did: the vector whose handler starts (None: shutdown), the error code that was
+    pushed, CR2, and RSP at the handler's first instruction; None for what is not known."""
+
+    vector: int | None
+    error_code: int | None
+    cr2: int | None
+    entry_rsp: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`course` is the candidate that ends as observed, None when none does.
+
+    `deviation` names a known difference of the emulator that was allowed for, else empty.
+    `doubt` says in words why the confidence is not ``proved``.
+    """
+
+    context: Context
+    observed: Observed
+    prediction: Prediction
+    course: Course | None
+    confidence: Confidence
+    deviation: str = ""
+    doubt: str = ""
+
+    @property
+    def first(self) -> Raised | None:
+        """The event that it began with."""
+        return self.course.first if self.course is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    course: Course
+    deviation: str
+    sure: bool  # raised by the instruction as it stands, and nothing earlier
+
+
+def explain(context: Context, observed: Observed) -> Explanation:
+    """Play every candidate forward and choose. Never raises: what cannot be read is a doubt."""
+    prediction = predict(context)
+    matches: list[_Match] = []
+    gaps = [prediction.gap] if prediction.gap else []
+    for first, sure in _candidates(context, prediction):
+        try:
+            course = run(context, first)
+        except ReadError as lacking:
+            gaps.append(lacking.what)
+            continue
+        deviation = _ends_as(context, course, observed)
+        if deviation is not None:
+            matches.append(_Match(course, deviation, sure))
+    if not matches:
+        return Explanation(context, observed, prediction, None, "possible", doubt="; ".join(gaps))
+    best = matches[0]
+    doubt = _doubt(prediction, best, matches[1:], gaps)
+    confidence: Confidence = "likely" if doubt else "proved"
+    return Explanation(
+        context, observed, prediction, best.course, confidence, best.deviation, doubt
+    )
+
+
+def _candidates(context: Context, prediction: Prediction) -> Iterator[tuple[Raised, bool]]:
+    """What the instruction raises, then what may have come from outside, then what it may raise
+    depending on state that we do not have."""
+    first = prediction.raised[0] if prediction.raised else None
+    for raised in prediction.raised:
+        # A read-modify-write may fault as a read or as a write of the same place.
+        together = first is not None and raised.vector == PF and raised.address == first.address
+        yield raised, raised is first or together
+    for raised in interrupts(context):
+        yield raised, first is None
+    for raised in possible(context, prediction):
+        yield raised, False
+
+
+def _doubt(prediction: Prediction, best: _Match, others: list[_Match], gaps: list[str]) -> str:
+    if not best.sure:
+        if best.course.first.origin == "interrupt" and prediction.raised:
+            return f"the instruction would have raised {prediction.raised[0].text} by itself"
+        return f"that {best.course.first.why or best.course.first.text} is not seen, only possible"
+    defect = best.course.attempts[0].step
+    if any(m.course.attempts[0].step != defect for m in others if m.sure):
+        return "another first event would have ended in the same way"
+    if best.course.first.origin == "interrupt" and gaps:
+        return gaps[0]
+    return ""
+
+
+def _ends_as(context: Context, course: Course, observed: Observed) -> str | None:
+    """None when the course ends otherwise than observed; else the emulator's deviation that had to
+    be allowed for, mostly empty."""
+    if course.vector != observed.vector:
+        return None
+    if (
+        course.cr2 is not None
+        and observed.cr2 is not None
+        and (observed.vector in (None, DF, PF) and course.cr2 != observed.cr2)
+    ):
+        return None
+    if observed.vector is None:
+        return ""
+    entry = course.last.entry_rsp
+    if entry is not None and observed.entry_rsp is not None and entry != observed.entry_rsp:
+        return None
+    want, have = course.last.event.error_code, observed.error_code
+    if want is None or have is None or want == have:
+        return "" if want == have else None
+    return same_error(context, observed.vector, want, have)
+
+
+def same_error(context: Context, vector: int, predicted: int, pushed: int) -> str | None:
+    """Whether two different error codes are one after all, and why: the named deviation. None:
+    they are not."""
+    if vector != PF:
+        ext = predicted ^ pushed == _EXT and predicted > 1
+        return "EXT set, as hardware does during a delivery" if ext else None
+    if predicted ^ pushed == PRESENT and predicted & RESERVED:
+        return "TCG reports a reserved bit with P=0, where the SDM says P=1"
+    if predicted ^ pushed == FETCH and context.mode.nxe is None and not context.mode.smep:
+        return "EFER is not known here: the fetch bit is pushed only with NXE or SMEP"
+    return None

@@ -1,0 +1,122 @@
+"""A guest paused because it asked for a reset or shut down: triple fault, or a wanted reboot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.faults import double_fault
+from breenix_gdbagent.checks.faults.context import Context, context_of_cpu
+from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
+from breenix_gdbagent.checks.faults.instruction import Instruction, register_value
+from breenix_gdbagent.checks.faults.wording import at, facts, sentence, subject, who
+from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
+
+REBOOT = declare(
+    "reboot",
+    "error",
+    "the guest reset itself",
+    arises="The kernel pulsed the reset line: keyboard controller (0xfe to port 0x64), port 0xcf9 "
+    "or 0x92. Nobody does that in a run that should go on; a triple fault looks the same from "
+    "outside, and was excluded.",
+    confirm="The instruction before RIP is an out to such a port; -d int has no triple fault.",
+    mend="Look at who calls the reboot function (bt).",
+    see=("kernel/src/main.rs",),
+)
+
+# Port -> (which bits of the value ask for a reset, their value). IBM AT keyboard controller;
+# PIIX3 reset control register; PS/2 system control port A.
+_RESETS = {0x64: (0xFF, 0xFE), 0xCF9: (0x04, 0x04), 0x92: (0x01, 0x01)}
+# The pause comes when the main loop sees the request: the CPU may have run on a little.
+_LOOK_BACK = 48
+
+
+def check(kernel: Kernel) -> Iterator[Finding]:
+    """What a stop of kind ``shutdown`` was: ``triple-fault`` with its chain, or ``reboot``.
+
+    Raises `NotChecked` where neither can be told (no registers, paging off).
+    """
+    cpu = kernel.stop.cpu
+    try:
+        context = context_of_cpu(kernel, cpu)
+    except ReadError as lacking:
+        raise NotChecked(f"triple fault or reboot: {lacking.what}") from lacking
+    explanation = explain(context, Observed(None, None, cpu.get("cr2"), None))
+    asked = reset_asked(context)
+    if asked is not None and (explanation.course is None or explanation.confidence != "proved"):
+        yield _reboot(explanation, asked)
+    elif explanation.course is not None or explanation.doubt:
+        yield from double_fault.check(explanation)
+    else:
+        yield _reboot(explanation, None)
+
+
+def reset_asked(context: Context) -> tuple[Instruction, int] | None:
+    """The `out` just before RIP that asks for a reset, and its port; None when there is none."""
+    for back in range(1, _LOOK_BACK):
+        try:
+            code = context.read(context.rip - back, back)
+        except ReadError:
+            return None
+        found = _last_out(context, code, context.rip - back)
+        if found is not None:
+            return found
+    return None
+
+
+def _last_out(context: Context, code: bytes, start: int) -> tuple[Instruction, int] | None:
+    """An `out` that `code` begins with and after which whole instructions lead to RIP."""
+    from breenix_gdbagent.checks.faults.decoding import decode
+
+    first = decode(code, start, context.registers)
+    if first is None or first.name != "out" or not _leads_to_end(code[first.size :]):
+        return None
+    port, value = first.operands[0].value, register_value("al", context.registers)
+    if first.operands[0].kind == "register":
+        port = register_value("dx", context.registers)
+    if port not in _RESETS or value is None:
+        return None
+    mask, want = _RESETS[port]
+    return (first, port) if value & mask == want else None
+
+
+def _leads_to_end(rest: bytes) -> bool:
+    from breenix_gdbagent.checks.faults.decoding import decode
+
+    while rest:
+        step = decode(rest, 0, {})
+        if step is None or step.size > len(rest):
+            return False
+        rest = rest[step.size :]
+    return True
+
+
+def _reboot(explanation: Explanation, asked: tuple[Instruction, int] | None) -> Finding:
+    context = explanation.context
+    how = "no exception that could have come there leads to a shutdown"
+    if asked is not None:
+        how = f"`{asked[0].text}` at {hex64(asked[0].address)} wrote to port {asked[1]:#x}"
+    evidence: dict[str, Json] = {
+        "explanation": sentence(
+            f"The guest asked for a reset while {who(context)} was at {at(context)}: {how}.",
+            "It is no triple fault: the instruction there raises nothing, and stacks and gates "
+            "would have taken an interrupt."
+            if explanation.course is None
+            else "",
+        ),
+        **facts(context, explanation.prediction.instruction),
+        "port": hex64(asked[1]) if asked is not None else None,
+        "by": asked[0].text if asked is not None else None,
+    }
+    return Finding(
+        REBOOT,
+        f"the guest reset itself at {at(context)}: {how}",
+        subject(context),
+        evidence,
+        Where(root=context.root),
+        confidence="proved" if asked is not None else "likely",
+        fix=REBOOT.mend,
+    )
