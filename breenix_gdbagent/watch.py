@@ -88,8 +88,7 @@ class Run:
     say: Callable[[str], None] = field(default=lambda text: None)
     recorded: list[Recorded] = field(default_factory=list)
     benign: int = 0
-    counted: int = 0
-    deciding: Examination | None = None
+    decides: bool = True
 
     def start(self, *, arm: bool = True) -> None:
         """Arm fault catching; before a launched guest's first instruction."""
@@ -149,22 +148,24 @@ class Run:
     # Stops -----------------------------------------------------------------------------------
 
     def _run(self, patterns: Sequence[str], seconds: float) -> Stop:
-        """Run until something decides. After a passed fault of ring 3 the guest is looked at once:
-        a kernel that then halts for ever has given up, and the deadline would not tell more."""
+        """Run until something decides. After a recorded fault of ring 3 the guest is looked at
+        soon: a kernel that halts for ever then has given up, and waiting would not tell more."""
         until = self.vm.clock.seconds() + seconds
+        look = False
         while True:
-            left = until - self.vm.clock.seconds()
-            fresh = bool(self.recorded) and not self.recorded[-1].handled
-            limit = min(left, LOOK_AFTER_FAULT) if fresh else left
-            passed = len(self.recorded)
-            stop = self.vm.run_until(patterns, max(limit, 0.0), self._on_fault)
-            self.deciding = None
+            left = max(until - self.vm.clock.seconds(), 0.0)
+            limit = min(left, LOOK_AFTER_FAULT) if look else left
+            self.decides = True
+            stop = self.vm.run_until(patterns, limit, self._on_fault)
+            if stop.reason.kind == "fault" and not self.decides:
+                look = True
+                continue
             if stop.reason.kind != "deadline" or limit == left:
                 return self._seen(stop)
             if _dead(stop):
-                return self._seen(replace(stop, reason=replace(stop.reason, text="halted")))
-            if len(self.recorded) == passed:
-                self._survived()
+                return self._seen(replace(stop, reason=StopReason("interrupt", text=GAVE_UP)))
+            self._survived()
+            look = False
 
     def _seen(self, stop: Stop) -> Stop:
         """The stop with the kernel's ELF at its place."""
@@ -175,29 +176,26 @@ class Run:
         return with_image(stop, self.image)[0]
 
     def _on_fault(self, fault: Fault) -> bool:
-        """Whether to pass it. A fault of ring 3 proves that the one before was survived."""
+        """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
+        for a moment (`decides` is False). A fault of ring 3 proves that the kernel survived the
+        one before."""
         user = self._of_ring3(fault)
         if user:
             self._survived()
-        if not user or self.orders.first_fault or len(self.recorded) < RECORDED_FAULTS:
-            kernel = Kernel(self._seen(fault.vm.stop(fault.reason)))
-            seen = examine(kernel.stop, kernel)
-            mine = [f for f in seen.findings if f.code.name == "page-fault.handled"]
-            if mine:
+            if not self.orders.first_fault and len(self.recorded) >= RECORDED_FAULTS:
                 self.benign += 1
                 return True
-            if not user or self.orders.first_fault:
-                return False
-            self.recorded.append(
-                Recorded(
-                    stop_json(kernel, len(self.recorded)),
-                    seen.findings,
-                    tuple(check_json(c, len(self.recorded)) for c in seen.checks),
-                )
-            )
+        kernel = Kernel(self._seen(fault.vm.stop(fault.reason)))
+        seen = examine(kernel.stop, kernel)
+        if any(f.code.name == "page-fault.handled" for f in seen.findings):
+            self.benign += 1
             return True
-        self.counted += 1
-        return True
+        if user and not self.orders.first_fault:
+            number = len(self.recorded)
+            checks = tuple(check_json(c, number) for c in seen.checks)
+            self.recorded.append(Recorded(stop_json(kernel, number), seen.findings, checks))
+            self.decides = False
+        return False
 
     def _of_ring3(self, fault: Fault) -> bool:
         """Whether the interrupted code ran in ring 3, from the CS that the CPU pushed."""
@@ -219,11 +217,7 @@ class Run:
     def _end(self, stop: Stop, ended: str, awaited: str | None) -> Ended:
         stuck = False
         if ended == "deadline":
-            if stop.reason.text == "halted":
-                ended = "fault"
-                stop = replace(stop, reason=StopReason("interrupt", text=GAVE_UP))
-            else:
-                stop, stuck = self._is_stuck(stop)
+            stop, stuck = self._is_stuck(stop)
         if ended == "exit" and self._wanted_exit(stop):
             self._survived()
             ended = "marker"
@@ -237,12 +231,13 @@ class Run:
             exit_status=status,
             exit_meaning=config.outcome(status) if config and status is not None else "",
             stuck=stuck,
+            faults=len(self.recorded) + (ended == "fault"),
         )
         record = RunRecord(
             seconds=stop.seconds,
             agent_stops=self.vm.agent_stops,
             markers=tuple(Marker(m.text, m.seconds) for m in self.vm.markers),
-            benign_faults=self.benign + self.counted,
+            benign_faults=self.benign,
             armed=self.vm.armed_at or "fault catching was never armed",
         )
         return Ended(examine(stop, kernel), facts, self._history(), record)

@@ -1,4 +1,4 @@
-"""Endings of a run that are no fault: panic, hang, exit, a marker that never came, logged errors."""
+"""Endings of a run that are no fault: panic, hang, exit, a missing marker, logged errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HANG = declare(
     arises="Every CPU spins or halts with interrupts off: a lock taken twice or never released "
     "(Breenix #609, the logger in a context switch), or a fault handler that ended in `hlt`.",
     confirm="bt; print the lock's static to see its lock byte.",
-    mend="Release the lock on every path, and take it with interrupts off where a handler takes it.",
+    mend="Release the lock on every path; take it with interrupts off where a handler takes it.",
     see=("kernel/src/interrupts.rs", "kernel/src/task/scheduler.rs"),
 )
 MARKER_MISSING = declare(
@@ -50,7 +50,7 @@ UNEXPECTED_EXIT = declare(
     arises="The guest wrote isa-debug-exit (port 0xf4): Breenix's panic handler with feature "
     "testing exits 35, a missing test disk too.",
     confirm="the exit status and the last serial lines.",
-    mend="Read the last lines; arm the panic handler by giving the ELF so that the stop comes first.",
+    mend="Read the last lines; with the ELF given, the stop at the panic handler comes first.",
     see=("kernel/src/lib.rs",),
 )
 LOG_ERROR = declare(
@@ -65,13 +65,15 @@ LOG_ERROR = declare(
 
 _ERROR_LINE = re.compile(r"\[ ?ERROR\]\s*(?P<module>[\w:]+): (?P<text>.*)")
 # kernel/src/interrupts.rs checks the address against a range that was right for another layout.
+_FAULT_LOGGERS = ("kernel::interrupts",)  # the handlers: they log what the fault checks explain
 _HARMLESS = re.compile(r"INVALID (timer_interrupt_entry|syscall_entry) address")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """How the run ended. `ended`: marker, fault, panic, shutdown, exit, deadline, interrupt, or
-    empty when nothing was run. `until` is what was waited for, None for nothing."""
+    empty when nothing was run. `until` is what was waited for, None for nothing. `faults` counts
+    the faults that were seen: what the kernel logs of them is no finding of its own."""
 
     ended: str = ""
     until: str | None = None
@@ -79,6 +81,7 @@ class RunFacts:
     exit_status: int | None = None
     exit_meaning: str = ""
     stuck: bool = False
+    faults: int = 0
 
 
 def check(kernel: Kernel, facts: RunFacts, cause: str | None) -> Iterator[Finding]:
@@ -89,7 +92,7 @@ def check(kernel: Kernel, facts: RunFacts, cause: str | None) -> Iterator[Findin
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)
     if facts.ended == "exit":
         yield _exit(kernel, facts, cause)
-    yield from logged_errors(kernel)
+    yield from logged_errors(kernel, explained=_FAULT_LOGGERS if facts.faults else ())
 
 
 def _panic(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
@@ -166,13 +169,15 @@ def _exit(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
     )
 
 
-def logged_errors(kernel: Kernel) -> Iterator[Finding]:
-    """One finding for each module that logged errors, the harmless lines left out."""
+def logged_errors(kernel: Kernel, explained: tuple[str, ...]) -> Iterator[Finding]:
+    """One finding for each module that logged errors, the harmless lines left out and those of
+    modules whose errors are `explained`."""
     found: dict[str, list[str]] = {}
     for line in kernel.stop.serial.lines():
         match = _ERROR_LINE.search(line)
-        if match is not None and not _HARMLESS.search(line):
-            found.setdefault(match["module"], []).append(match["text"])
+        if match is None or _HARMLESS.search(line) or match["module"].startswith(explained):
+            continue
+        found.setdefault(match["module"], []).append(match["text"])
     for module, lines in found.items():
         yield Finding(
             LOG_ERROR,
