@@ -1,18 +1,24 @@
-"""Kernel stacks proved: every page of every stack, in every audited space, against the master."""
+"""Kernel stacks proved: every page of every stack, in every audited space, against the master.
+
+A space whose top-level entry is the master's own is proved by that; the pages are looked at once
+for each entry that differs.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.paging import ADDRESS, NX, P, U, W
 
 SKILL = "kernel/src/memory/kernel_stack.rs"
 
@@ -33,8 +39,8 @@ READ_ONLY = declare(
     "kernel-stack.read-only",
     "error",
     "a kernel stack page cannot be written",
-    arises="W is clear at some level above the page; with CR0.WP set the push of an exception frame "
-    "faults.",
+    arises="W is clear at some level above the page; with CR0.WP set the push of an exception "
+    "frame faults.",
     confirm="pt walk VA shows which level lacks W.",
     mend="Map stack pages PRESENT|WRITABLE|NO_EXECUTE at the leaf and writable at every level.",
     see=(SKILL,),
@@ -100,6 +106,11 @@ IST_UNMAPPED = declare(
     see=("kernel/src/memory/per_cpu_stack.rs", "kernel/src/gdt.rs"),
 )
 
+_SHARED = ADDRESS | P | W | U | NX
+"""Bits of a top-level entry that decide what lies below it."""
+
+_Leaves = Mapping[int, Leaf]
+
 
 @dataclass(slots=True)
 class _Defect:
@@ -110,98 +121,125 @@ class _Defect:
     where: Where
     spaces: list[Space] = field(default_factory=list)
     pages: set[int] = field(default_factory=set)
-    evidence: dict[str, Json] = field(default_factory=dict)
 
 
 def check(kernel: Kernel) -> Iterator[Finding]:
-    """Every kernel and IST stack in the master and every audited process space."""
+    """Every kernel and IST stack in the master and every audited space."""
     if kernel.master is None:
         raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
     if kernel.era is None and not kernel.ist:
         raise NotChecked("no kernel stack is mapped and the TSS names none")
     defects: dict[tuple[str, str], _Defect] = {}
-    for stacks, leaves_of in (
-        (kernel.stacks, kernel.kernel_leaves),
-        (kernel.ist, kernel.ist_leaves),
+    for stacks, read, slot in (
+        (kernel.stacks, kernel.kernel_leaves, KERNEL_STACKS_SLOT),
+        (kernel.ist, kernel.ist_leaves, IST_STACKS_SLOT),
     ):
-        try:
-            model = leaves_of(kernel.master.root)
-        except ReadError as lacking:
-            raise NotChecked(f"tables of the master: {lacking}") from lacking
-        for space in kernel.audited:
-            try:
-                mine = leaves_of(space.root)
-            except ReadError as lacking:
-                raise NotChecked(f"tables of {space.label}: {lacking}") from lacking
-            for stack in stacks:
-                if not _being_built(kernel, stack, model):
-                    _compare(kernel, stack, space, mine, model, defects)
+        if not stacks:
+            continue
+        model = _leaves(read, kernel.master)
+        settled = [s for s in stacks if not _in_transit(kernel, s, model)]
+        for group in _groups(kernel, slot):
+            mine = model if kernel.master in group else _leaves(read, group[0])
+            aliased = _aliased(kernel, group[0], slot)
+            for stack in settled:
+                _compare(kernel, stack, group, mine, None if aliased else model, defects)
     for defect in defects.values():
         yield _finding(kernel, defect)
-    yield from _aliases(kernel, kernel.kernel_leaves(kernel.master.root))
+    yield from _aliases(kernel, kernel.master)
 
 
-def _being_built(kernel: Kernel, stack: KernelStack, model: Mapping[int, Leaf]) -> bool:
-    """A slot that no CPU uses and whose mapped pages are a run from its bottom is one that the
-    allocator is filling right now (it maps upwards, one page at a time): not a defect."""
+def _leaves(read: Callable[[PhysAddr], _Leaves], space: Space) -> _Leaves:
+    try:
+        return read(space.root)
+    except ReadError as lacking:
+        raise NotChecked(f"tables of {space.label}: {lacking.what}") from lacking
+
+
+def _groups(kernel: Kernel, slot: int) -> list[list[Space]]:
+    """The audited spaces by what their entry of `slot` says; the master's group first."""
+    groups: dict[int, list[Space]] = defaultdict(list)
+    for space in kernel.audited:
+        groups[kernel.tables.table(space.root)[slot] & _SHARED].append(space)
+    return sorted(groups.values(), key=lambda group: kernel.master not in group)
+
+
+def _aliased(kernel: Kernel, space: Space, slot: int) -> bool:
+    """Whether the space names, in the slot of these stacks, the table of another region: then that
+    is what is wrong (kernel-slot.aliased), and not each frame."""
+    table = kernel.tables.table(space.root)
+    other = IST_STACKS_SLOT if slot == KERNEL_STACKS_SLOT else KERNEL_STACKS_SLOT
+    assert kernel.master is not None
+    model = kernel.tables.table(kernel.master.root)
+    return not (table[slot] ^ model[other]) & ADDRESS and bool(table[slot] & P)
+
+
+def _in_transit(kernel: Kernel, stack: KernelStack, model: _Leaves) -> bool:
+    """A slot that no CPU and no thread uses, of which a run of pages from its bottom (being mapped:
+    allocate_kernel_stack goes upwards) or up to its top (being unmapped: KernelStack::drop, since
+    2026) is there: the allocator stands in the middle of it."""
     if stack.ist is not None:
         return False
-    pages = [va for va in stack.pages if va in model]
-    if len(pages) == len(stack.pages) or not pages:
+    there = [va for va in stack.pages if va in model]
+    if len(there) == len(stack.pages) or not there:
+        return False
+    pages = list(stack.pages)
+    if there != pages[: len(there)] and there != pages[-len(there) :]:
         return False
     tops = {p.kernel_stack_top for p in kernel.percpus} | {t.rsp0 for t in kernel.tss.values()}
-    used = stack.top in tops or any(stack.holds(c.rsp) for c in kernel.stop.cpus)
-    return not used and pages == list(stack.pages)[: len(pages)]
+    running = any(stack.holds(c.rsp) for c in kernel.stop.cpus)
+    return not (stack.top in tops or running or kernel.owners_of(stack))
 
 
 def _compare(
     kernel: Kernel,
     stack: KernelStack,
-    space: Space,
-    mine: Mapping[int, Leaf],
-    model: Mapping[int, Leaf],
+    spaces: Sequence[Space],
+    mine: _Leaves,
+    model: _Leaves | None,
     defects: dict[tuple[str, str], _Defect],
 ) -> None:
-    """Enter what is wrong with `stack` under `space` into `defects`."""
+    """Enter what is wrong with `stack` under `spaces`, which have the same tables, into `defects`.
+    `model` None: the frames are not compared."""
 
-    def note(code: Code, va: int, leaf: Leaf | None) -> None:
+    def note(code: Code, va: int) -> None:
         key = (code.name, stack.name)
         if key not in defects:
-            walk = kernel.walk(space.root, va)
-            last = walk.entries[-1] if walk.entries else None
-            defects[key] = _Defect(
-                code,
-                stack,
-                Where(
-                    space.root,
-                    va,
-                    walk.pa,
-                    last.raw if last else None,
-                    last.entry_pa if last else None,
-                    walk.stopped_at if walk.stopped_at else (last.level if last else None),
-                ),
-            )
+            defects[key] = _Defect(code, stack, _where(kernel, spaces[0], va))
         defect = defects[key]
-        if space not in defect.spaces:
-            defect.spaces.append(space)
         defect.pages.add(va)
+        for space in spaces:
+            if space not in defect.spaces:
+                defect.spaces.append(space)
 
     for va in stack.pages:
         leaf = mine.get(va)
         if leaf is None:
-            note(IST_UNMAPPED if stack.ist is not None else UNMAPPED, va, None)
+            note(IST_UNMAPPED if stack.ist is not None else UNMAPPED, va)
             continue
         if not leaf.w:
-            note(READ_ONLY, va, leaf)
+            note(READ_ONLY, va)
         if leaf.u:
-            note(USER_ACCESSIBLE, va, leaf)
+            note(USER_ACCESSIBLE, va)
         if not leaf.nx and kernel.nxe is not False:
-            note(EXECUTABLE, va, leaf)
-        right = model.get(va)
+            note(EXECUTABLE, va)
+        right = None if model is None else model.get(va)
         if right is not None and right.frame != leaf.frame:
-            note(DIFFERS, va, leaf)
+            note(DIFFERS, va)
     if stack.guard is not None and stack.guard in mine:
-        note(GUARD_MAPPED, stack.guard, mine[stack.guard])
+        note(GUARD_MAPPED, stack.guard)
+
+
+def _where(kernel: Kernel, space: Space, va: int) -> Where:
+    walk = kernel.walk(space.root, va)
+    last = walk.entries[-1] if walk.entries else None
+    return Where(
+        space.root,
+        va,
+        walk.pa,
+        last.raw if last else None,
+        last.entry_pa if last else None,
+        walk.stopped_at if walk.stopped_at else (last.level if last else None),
+    )
 
 
 def _finding(kernel: Kernel, defect: _Defect) -> Finding:
@@ -209,9 +247,10 @@ def _finding(kernel: Kernel, defect: _Defect) -> Finding:
     pages = sorted(defect.pages)
     everywhere = len(defect.spaces) == len(kernel.audited)
     names = "every address space" if everywhere else ", ".join(s.label for s in defect.spaces)
-    master = kernel.master
+    owners = kernel.owners_of(stack)
     evidence: dict[str, Json] = {
         "stack": stack.name,
+        "owners": list[Json](owners),
         "bottom": hex64(stack.bottom),
         "top": hex64(stack.top),
         "pages": len(pages),
@@ -222,50 +261,49 @@ def _finding(kernel: Kernel, defect: _Defect) -> Finding:
             for s in defect.spaces
         ],
     }
-    if master is not None and where.va is not None:
-        right = kernel.walk(master.root, where.va)
+    if kernel.master is not None and where.va is not None:
+        right = kernel.walk(kernel.master.root, where.va)
         evidence["master_pa"] = hex64(right.pa) if right.pa is not None else None
-    what = f"{stack.name} ({hex64(stack.bottom)}-{hex64(stack.top)})"
+    what = f"{stack.name} ({hex64(stack.bottom)}-{hex64(stack.top)}"
+    what += f", of {', '.join(owners)})" if owners else ")"
     count = f"{len(pages)} of {stack.size // PAGE} pages" if len(pages) > 1 else "one page"
-    subject = f"{stack.name}" if everywhere else "+".join(sorted(s.subject for s in defect.spaces))
     return Finding(
         defect.code,
         f"{defect.code.title}: {what}, {count} in {names}",
-        subject,
+        stack.name if everywhere else "+".join(sorted(s.subject for s in defect.spaces)),
         evidence,
         where,
         fix=defect.code.mend,
     )
 
 
-def _aliases(kernel: Kernel, model: Mapping[int, Leaf]) -> Iterator[Finding]:
+def _aliases(kernel: Kernel, master: Space) -> Iterator[Finding]:
     """Frames that the master maps into more than one stack."""
-    owners: dict[int, list[int]] = defaultdict(list)
-    inside = {va for stack in kernel.stacks for va in stack.pages}
-    for va, leaf in model.items():
-        if va in inside:
-            owners[leaf.frame].append(va)
-    reported: set[tuple[str, ...]] = set()
+    stack_of = {va: s.name for s in (*kernel.stacks, *kernel.ist) for va in s.pages}
+    owners: dict[int, list[tuple[int, Leaf]]] = defaultdict(list)
+    for leaves in (kernel.kernel_leaves(master.root), kernel.ist_leaves(master.root)):
+        for va, leaf in leaves.items():
+            if va in stack_of:
+                owners[leaf.frame].append((va, leaf))
+    pairs: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for frame, places in sorted(owners.items()):
-        if len(places) < 2:
-            continue
-        names = tuple(sorted({s.name for s in kernel.stacks for va in places if va in s.pages}))
-        if names in reported:
-            continue
-        reported.add(names)
-        leaf = model[places[1]]
+        if len(places) > 1:
+            pairs[tuple(sorted({stack_of[va] for va, _ in places}))].append(frame)
+    for names, frames in pairs.items():
+        places = owners[frames[0]]
+        va, leaf = places[-1]
+        more = f" (and {len(frames) - 1} more)" if len(frames) > 1 else ""
+        named = " and ".join(names) if len(names) > 1 else f"two pages of {names[0]}"
         yield Finding(
             ALIASED,
-            f"{' and '.join(names)} lie on one frame, {hex64(frame)}",
+            f"{named} lie on one frame, {hex64(frames[0])}{more}",
             "+".join(names),
-            {"frame": hex64(frame), "addresses": [hex64(va) for va in places]},
-            Where(
-                kernel.master.root if kernel.master else None,
-                places[1],
-                frame,
-                leaf.raw,
-                leaf.entry_pa,
-                1,
-            ),
+            {
+                "frame": hex64(frames[0]),
+                "frames": len(frames),
+                "addresses": [hex64(at) for at, _ in places],
+                "stacks": list[Json](names),
+            },
+            Where(master.root, va, frames[0], leaf.raw, leaf.entry_pa, 1),
             fix=ALIASED.mend,
         )

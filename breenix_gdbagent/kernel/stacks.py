@@ -16,7 +16,10 @@ from breenix_gdbagent.kernel.layout import (
     PF_STACK,
     Era,
 )
-from breenix_gdbagent.x86.paging import ADDRESS, NX, PS, P, Tables, U, W
+from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, PS, P, Tables, U, W
+
+_SHARED = ADDRESS | P | W | U | NX
+"""Bits of a top-level entry that decide what lies below it; A and D are the CPU's business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,25 @@ class StackRegion:
         mask = (1 << (9 * levels + 12)) - 1
         self._first = start & mask
         self._last = (end - 1) & mask
+        self._slots = range(self._slot(self._first), self._slot(self._last) + 1)
+        self._known: dict[tuple[int, ...], Mapping[int, Leaf]] = {}
+
+    def _slot(self, va: int) -> int:
+        return va >> LEVEL[self.levels].shift & 0x1FF
 
     def leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
         """Page address -> leaf, for all of the region that `root` maps with 4 KiB pages.
 
-        Raises `Unreadable` when a table in the way cannot be read.
+        Worked out once for all roots whose entries of the region say the same. Raises `Unreadable`
+        when a table in the way cannot be read.
         """
-        found: dict[int, Leaf] = {}
-        self._descend(root, self.levels, 0, (True, True, False), found)
+        top = self.tables.table(root)
+        key = tuple(top[slot] & _SHARED for slot in self._slots)
+        found = self._known.get(key)
+        if found is None:
+            fresh: dict[int, Leaf] = {}
+            self._descend(root, self.levels, 0, (True, True, False), fresh)
+            found = self._known[key] = fresh
         return found
 
     def _descend(

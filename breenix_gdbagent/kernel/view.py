@@ -243,6 +243,24 @@ class Kernel:
                 found.setdefault(stack.top, stack)
         return tuple(found[top] for top in sorted(found))
 
+    def owners_of(self, stack: KernelStack) -> tuple[str, ...]:
+        """Names of the live threads whose kernel stack it is; empty where the types are not
+        known."""
+        return self._stack_owners.get(stack.top, ())
+
+    @cached_property
+    def _stack_owners(self) -> Mapping[int, tuple[str, ...]]:
+        try:
+            threads = self.books.scheduler.threads
+        except ReadError:
+            return {}
+        found: dict[int, tuple[str, ...]] = {}
+        for thread in threads:
+            if thread.kernel_stack_top is not None and thread.alive:
+                top = int(thread.kernel_stack_top)
+                found[top] = (*found.get(top, ()), thread.name)
+        return found
+
     def stack_at(self, address: int) -> KernelStack | None:
         """The stack that holds `address` as an RSP."""
         return next((s for s in (*self.stacks, *self.ist) if s.holds(address)), None)
