@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from breenix_gdbagent.checks import faults, kernel_stacks, tables
+from breenix_gdbagent.checks import faults, kernel_slots, kernel_stacks, tables
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
@@ -16,7 +16,9 @@ CheckFunction = Callable[[Kernel], Iterator[Finding]]
 CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("faults", faults.check),
     ("kernel-stacks", kernel_stacks.check),
-    ("tables", tables.check),
+    ("kernel-slots", kernel_slots.check),
+    ("page-tables", tables.check_shape),
+    ("shared-tables", tables.check_shared),
 )
 
 

@@ -270,7 +270,7 @@ def _finding(kernel: Kernel, defect: _Defect) -> Finding:
     return Finding(
         defect.code,
         f"{defect.code.title}: {what}, {count} in {names}",
-        stack.name if everywhere else "+".join(sorted(s.subject for s in defect.spaces)),
+        defect.spaces[0].subject if len(defect.spaces) == 1 and not everywhere else stack.name,
         evidence,
         where,
         fix=defect.code.mend,

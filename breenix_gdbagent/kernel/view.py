@@ -30,6 +30,7 @@ from breenix_gdbagent.kernel.stacks import (
     slot_stack,
     used_slots,
 )
+from breenix_gdbagent.kernel.untyped import frames_returned
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu, PagingMode
 from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
@@ -289,6 +290,16 @@ class Kernel:
         """The name of `thread_of`."""
         thread = self.thread_of(cpu)
         return None if thread is None else thread.name
+
+    @cached_property
+    def frames_come_back(self) -> bool:
+        """Whether a frame may have been given out twice, so that a dead root's tables may serve
+        others: not in 2025 (deallocate_frame does nothing), and never before the first return."""
+        if self.stop.image is not None and self.master is not None:
+            returned = frames_returned(self.stop.image, self.memory_of(self.master.root).read)
+            if returned is not None:
+                return returned
+        return self.era is None or self.era.name != "2025"
 
     @cached_property
     def ledger(self) -> FrameLedger:

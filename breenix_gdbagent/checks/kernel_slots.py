@@ -1,0 +1,212 @@
+"""Top-level slots of the kernel: the same in every space, each region with tables of its own.
+
+Which slots are the kernel's is learned from the tables (kernel/sharing.py).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from breenix_gdbagent.addresses import hex64, sign_extended
+from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.graph import Node
+from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
+from breenix_gdbagent.kernel.ledger import FrameLedger
+from breenix_gdbagent.kernel.sharing import KernelSlots
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.paging import ADDRESS, P, U, W
+
+_PROCESS = "kernel/src/memory/process_memory.rs"
+_MASTER = "kernel/src/memory/kernel_page_table.rs"
+
+SLOT_MISSING = declare(
+    "kernel-slot.missing",
+    "error",
+    "a process lacks a kernel slot that the master has",
+    arises="ProcessPageTable::new copied the master before the slot was filled, or skipped it "
+    "(heap PML4[136]: Breenix 5124c528).",
+    confirm="pt walk an address of that slot under both roots.",
+    mend="Fill every kernel slot of the master before the first process is created, and copy all "
+    "of them in ProcessPageTable::new.",
+    see=(_PROCESS, _MASTER),
+)
+SLOT_DIVERGED = declare(
+    "kernel-slot.diverged",
+    "error",
+    "a process has a table of its own in a kernel slot",
+    arises="The slot was mapped into a process instead of the master, or the master replaced its "
+    "table after the process was made: mappings added later are seen by one side only.",
+    confirm="pt diff MASTER PROCESS shows the two tables.",
+    mend="Change kernel mappings through the master's tables only (map_kernel_page) and copy PML4 "
+    "entries verbatim.",
+    see=(_PROCESS, _MASTER),
+)
+SLOT_ALIASED = declare(
+    "kernel-slot.aliased",
+    "error",
+    "two kernel slots of one space name the same table",
+    arises="The entry of one region was copied into another's slot (402 and 403: Breenix 7b6bc74c, "
+    "5124c528): mapping a page of one region makes it appear in the other.",
+    confirm="pt walk the first address of both slots: the PML4 entries name one frame.",
+    mend="Give each region its own PDPT in build_master_kernel_pml4; it asserts 402 != 403.",
+    see=(_MASTER,),
+)
+SLOT_USER = declare(
+    "kernel-slot.user-accessible",
+    "error",
+    "a kernel slot is open to ring 3",
+    arises="U is set in the PML4 entry, so that nothing but the lower levels keeps ring 3 out; "
+    "map_to ORs U into the parents when a user page is mapped below them.",
+    confirm="pt walk the address: U in the PML4 entry, and which levels below have it too.",
+    mend="Clear USER_ACCESSIBLE at the PML4 entry of every kernel slot.",
+    see=(_PROCESS,),
+)
+SLOT_READ_ONLY = declare(
+    "kernel-slot.read-only",
+    "error",
+    "a kernel slot that the kernel writes through is read-only in one space",
+    arises="The PML4 entry lost W when it was copied with new flags.",
+    confirm="pt walk an address of the slot under both roots.",
+    mend="Copy the master's entry verbatim, flags included.",
+    see=(_PROCESS,),
+)
+
+
+def check(kernel: Kernel) -> Iterator[Finding]:
+    """Each audited space's kernel slots against the master's, and regions against each other."""
+    ledger = kernel.ledger
+    if ledger.master is None or ledger.slots is None:
+        raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
+    if kernel.levels != 4:
+        raise NotChecked("5-level paging: Breenix has slots of a PML4 only")
+    for space in ledger.spaces:
+        if space is not ledger.master:
+            yield from _against_master(kernel, ledger.slots, space)
+    for space in ledger.spaces:
+        if space.role != "boot":
+            yield from _aliased(kernel, ledger, space)
+    yield from _user_below(kernel, ledger)
+
+
+def _against_master(kernel: Kernel, slots: KernelSlots, space: Space) -> Iterator[Finding]:
+    mine = kernel.tables.table(space.root)
+    grouped: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for slot in slots.differing(mine):
+        want, have = slots.model[slot], mine[slot]
+        if not have & P:
+            grouped[SLOT_MISSING.name, want & ADDRESS].append(slot)
+            continue
+        if (want ^ have) & ADDRESS:
+            grouped[SLOT_DIVERGED.name, have & ADDRESS].append(slot)
+        if want & W and not have & W:
+            grouped[SLOT_READ_ONLY.name, have & ADDRESS].append(slot)
+        if have & U and not want & U:
+            grouped[SLOT_USER.name, have & ADDRESS].append(slot)
+    codes = {c.name: c for c in (SLOT_MISSING, SLOT_DIVERGED, SLOT_READ_ONLY, SLOT_USER)}
+    for (name, _), found in grouped.items():
+        yield _finding(codes[name], slots, space, found, mine[found[0]])
+
+
+def _finding(code: Code, slots: KernelSlots, space: Space, found: list[int], entry: int) -> Finding:
+    slot = found[0]
+    also = f" and {len(found) - 1} more slots" if len(found) > 1 else ""
+    what = slots.uses.get(slot, "kernel memory")
+    return Finding(
+        code,
+        f"{code.title}: {space.label}, PML4[{slot}] ({what}){also}",
+        space.subject,
+        {
+            "slot": slot,
+            "slots": len(found),
+            "holds": what,
+            "space": {"role": space.role, "pid": space.pid, "name": space.name},
+            "master_entry": hex64(slots.model[slot]),
+            "entry": hex64(entry),
+        },
+        _where(space, slot, entry),
+        fix=code.mend,
+    )
+
+
+def _where(space: Space, slot: int, raw: int) -> Where:
+    va = sign_extended(slot << 39)
+    table = raw & ADDRESS if raw & P else None
+    return Where(space.root, va, table, raw, space.root + slot * 8, 4)
+
+
+def _aliased(kernel: Kernel, ledger: FrameLedger, space: Space) -> Iterator[Finding]:
+    """Slots with a region of their own whose table another slot of the space names too."""
+    assert ledger.slots is not None and ledger.master is not None
+    model = ledger.slots.model
+    if space is not ledger.master and not ledger.slots.differing(kernel.tables.table(space.root)):
+        return  # what the master has in its slots is reported there
+    mine = kernel.tables.table(space.root).tolist()
+    regions = {
+        KERNEL_STACKS_SLOT: "kernel stacks",
+        IST_STACKS_SLOT: "IST stacks",
+        HEAP_SLOT: "kernel heap",
+    } | {slot: what for slot, what in ledger.slots.uses.items() if model[slot] & P}
+    by_frame: dict[int, list[int]] = defaultdict(list)
+    for slot, raw in enumerate(mine):
+        if raw & P:
+            by_frame[raw & ADDRESS].append(slot)
+    for frame, slots in by_frame.items():
+        own = [s for s in slots if s in regions]
+        if len(slots) < 2 or not own:
+            continue
+        if space is not ledger.master and all(not (mine[s] ^ model[s]) & ADDRESS for s in slots):
+            continue
+        first = next((s for s in own if (mine[s] ^ model[s]) & ADDRESS), own[0])
+        other = next(s for s in slots if s != first)
+        also = f" (as do {len(slots) - 2} more)" if len(slots) > 2 else ""
+        named = f" ({regions[other]})" if other in regions else ""
+        yield Finding(
+            SLOT_ALIASED,
+            f"PML4[{first}] ({regions[first]}) and PML4[{other}]{named} of {space.label} name one "
+            f"table, {hex64(frame)}{also}",
+            space.subject,
+            {
+                "slots": list[Json](slots[:16]),
+                "aliases": len(slots),
+                "table": hex64(frame),
+                "master_entries": [hex64(model[s]) for s in (first, other)],
+            },
+            _where(space, first, mine[first]),
+            fix=SLOT_ALIASED.mend,
+        )
+
+
+def _user_below(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
+    """Pages below the master's own kernel slots that ring 3 may use at every level."""
+    assert ledger.slots is not None and ledger.master is not None
+    for slot in ledger.slots.slots:
+        raw = ledger.slots.model[slot]
+        if not raw & U:
+            continue
+        top = ledger.graph.nodes.get(raw & ADDRESS | kernel.levels - 1)
+        reached = None if top is None else _first_user(ledger, top)
+        if reached is None:
+            continue
+        finding = _finding(SLOT_USER, ledger.slots, ledger.master, [slot], raw)
+        node, index, leaf = reached
+        page = ledger.page(node, index, leaf)
+        yield Finding(
+            SLOT_USER,
+            f"{finding.summary}, and {hex64(page.va)} below it is a user page",
+            ledger.master.subject,
+            {**finding.evidence, "user_page": hex64(page.va), "pa": hex64(page.pa)},
+            Where(ledger.master.root, page.va, page.pa, leaf, page.entry_pa, node.level),
+            fix=SLOT_USER.mend,
+        )
+
+
+def _first_user(ledger: FrameLedger, top: Node) -> tuple[Node, int, int] | None:
+    for node in ledger.graph.below(top):
+        if node.rights & U:
+            for index, raw in node.leaves:
+                if raw & U:
+                    return node, index, raw
+    return None

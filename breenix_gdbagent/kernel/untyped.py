@@ -1,0 +1,32 @@
+"""What a symbol table alone tells, without the types: layouts that hold in any order of fields."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
+from breenix_gdbagent.symbols.image import LoadedImage
+
+_VEC_ALIGN = 8
+_LOCKED_VEC = 32
+
+
+def frames_returned(image: LoadedImage, read: Callable[[int, int], bytes]) -> bool | None:
+    """Whether a frame was ever given back to the allocator; None where the symbols do not tell.
+
+    A kernel that has NEXT_FREE_FRAME and no FREE_FRAMES takes none back (2025). FREE_FRAMES is a
+    `Mutex<Vec<PhysFrame>>`: while nothing was ever pushed its words are, in whatever order, the
+    lock (0 or 1), capacity 0, length 0 and the dangling pointer 8.
+    """
+    try:
+        at = image.va_of("FREE_FRAMES")
+    except SymbolNotFound:
+        return False if image.image.addresses_of("NEXT_FREE_FRAME") else None
+    except InputError:
+        return None
+    try:
+        words = struct.unpack("<4Q", read(at, _LOCKED_VEC))
+    except ReadError:
+        return None
+    return sorted(words)[:2] != [0, 0] or max(words) != _VEC_ALIGN or sum(words) > _VEC_ALIGN + 1
