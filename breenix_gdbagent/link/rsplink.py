@@ -44,6 +44,9 @@ class RspLink:
         All or nothing: with one answer lost none is returned, so no answer is ever another's.
         Raises `LinkTimeout`, `LinkClosed`, `LinkProtocolError`.
         """
+        self._check_open()
+        if not requests and then is None:
+            return []
         deadline = Deadline(seconds)
         commands = [rsp.Command(r, awaits_stop=r == b"?") for r in requests]
         sent = commands if then is None else [*commands, rsp.Command(then, awaits_stop=True)]
@@ -64,11 +67,13 @@ class RspLink:
 
     def post(self, request: bytes, *, awaits_stop: bool = True) -> None:
         """Send without waiting: what makes the guest run, or the last word before a close."""
+        self._check_open()
         command = rsp.Command(request, awaits_stop=awaits_stop)
         self._write(self._codec.send(command), Deadline(5), _named([request]))
 
     def interrupt(self) -> None:
         """The break byte; the stop reply comes by `wait_stop`."""
+        self._check_open()
         self._write(self._codec.send(rsp.Interrupt()), Deadline(5), "an interrupt")
 
     def wait_stop(self, deadline: Deadline, wake: Sequence[socket.socket] = ()) -> bytes | None:
@@ -79,6 +84,7 @@ class RspLink:
         while True:
             if self.stops:
                 return self.stops.pop(0)
+            self._check_open()
             event = self._event()
             if isinstance(event, rsp.Reply) and event.command and event.command.awaits_stop:
                 raise LinkProtocolError(
@@ -99,6 +105,10 @@ class RspLink:
         """Close the socket. What is in flight is given up."""
         self.closed = True
         self._sock.close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise LinkClosed(f"the connection to {self.name} is closed")
 
     def _readable(self, deadline: Deadline, wake: Sequence[socket.socket]) -> bool:
         """Whether our socket became readable, and not first a wake socket or the deadline."""
@@ -139,8 +149,6 @@ class RspLink:
 
     def _receive(self, deadline: Deadline, request: str) -> None:
         left = deadline.left()
-        if self.closed:
-            raise LinkClosed(f"the connection to {self.name} is closed")
         try:
             # A timeout of 0 would make the socket non-blocking, whose error is another one.
             self._sock.settimeout(left or 1e-6)
@@ -153,8 +161,6 @@ class RspLink:
         self._codec.receive_data(data)
 
     def _write(self, data: bytes, deadline: Deadline, request: str) -> None:
-        if self.closed:
-            raise LinkClosed(f"the connection to {self.name} is closed")
         try:
             self._sock.settimeout(deadline.left() or 1e-6)
             self._sock.sendall(data)

@@ -27,7 +27,7 @@ from breenix_gdbagent.link.address import Address, connect, taken
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import StopReply
-from breenix_gdbagent.link.targetxml import TargetDescription, describe
+from breenix_gdbagent.link.targetxml import MAX_DOCUMENT, TargetDescription, describe
 
 FLIGHT = 64
 """Requests in one write: 64 `m` of 30 bytes fit every socket's buffer, so that we never block
@@ -132,7 +132,7 @@ class StubReader:
         while True:
             request = f"qXfer:features:read:{annex}:{len(out):x},{piece:x}".encode()
             answer = self._ok(request, self.ask(request)[0])
-            if answer[:1] not in (b"l", b"m") or len(out) > 1 << 22:
+            if answer[:1] not in (b"l", b"m") or len(out) > MAX_DOCUMENT:
                 raise LinkProtocolError(f"{self.link.name} does not give its {annex}")
             out += answer[1:]
             if answer[:1] == b"l":

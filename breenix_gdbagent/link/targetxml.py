@@ -14,7 +14,9 @@ from xml.parsers import expat
 
 from breenix_gdbagent.errors import LinkProtocolError
 
-MAX_DOCUMENT = 1 << 20
+MAX_DOCUMENT = 1 << 18
+"""Bytes of one document; QEMU's largest has 30 KB."""
+
 MAX_DEPTH = 8
 
 
