@@ -1,0 +1,76 @@
+"""Opens what a stop was saved in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.memory import RamMap
+from breenix_gdbagent.memory.core import OWNER, ElfCore
+from breenix_gdbagent.memory.elf import read_headers
+from breenix_gdbagent.memory.mapped import MappedFile
+from breenix_gdbagent.memory.ramfile import RamFile
+from breenix_gdbagent.snapshot.note import VERSION, GarbledNote, ImageRecord, told_by
+from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.x86.core_notes import cpus_of_notes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An opened file. Of a core that is not ours `version`, `image` and `extra` are None.
+
+    `stop.image` is None in any case: the kernel's ELF is not in the file, `image` says which it is.
+    """
+
+    stop: Stop
+    version: int | None = None
+    image: ImageRecord | None = None
+    extra: Mapping[str, Json] | None = None
+
+
+def open_snapshot(path: Path, ram: RamMap | None = None) -> Stop:
+    """The stop that the file holds, see `read_snapshot`."""
+    return read_snapshot(path, ram).stop
+
+
+def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
+    """Opens a snapshot of ours, a bare ELF core, or (with `ram`) a raw copy of RAM without CPUs.
+
+    A bare core has no RAM map: `ram` gives it (`memory.ramfile.parse_ram_size`), else nothing can
+    be called beyond RAM; of a snapshot of ours it replaces the one in the file.
+    Raises `InputError` in one sentence for whatever is no such file, damaged, not complete, or of
+    a newer version than this agent knows.
+    """
+    file = MappedFile(path)
+    if ram is not None and bytes(file.data[:4]) != b"\x7fELF":
+        return Snapshot(Stop(cpus=(), memory=RamFile(path, ram), reason=StopReason("core")))
+    headers = read_headers(file.data, file.name)
+    ours = next((note for note in headers.notes if note.owner == OWNER), None)
+    if ours is None:
+        cpus = cpus_of_notes(headers.notes)
+        if not cpus:
+            raise InputError(f"{file.name} is an ELF core without the registers of any CPU")
+        return Snapshot(Stop(cpus, ElfCore(file, headers, ram), StopReason("core")))
+    if ours.type != VERSION:
+        raise InputError(
+            f"{file.name} is a snapshot of version {ours.type}; this agent knows {VERSION}",
+            fix="open it with a newer breenix-gdbagent",
+        )
+    try:
+        told = told_by(ours.data)
+    except GarbledNote as garbled:
+        raise InputError(
+            f"{file.name} is damaged: its note of registers and serial text is garbled"
+        ) from garbled
+    stop = Stop(
+        cpus=told.cpus,
+        memory=ElfCore(file, headers, ram or told.ram, told.zeros),
+        reason=told.reason,
+        serial=told.serial,
+        epoch=told.epoch,
+        seconds=told.seconds,
+    )
+    return Snapshot(stop, ours.type, told.image, told.extra)
