@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import Finding, declare
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.panic import panic_place
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -96,18 +97,34 @@ def check(kernel: Kernel, facts: RunFacts, cause: str | None) -> Iterator[Findin
 
 
 def _panic(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
-    message = kernel.log.panics[0] if kernel.log.panics else kernel.stop.reason.text
-    said = f": {message}" if message else " (its message is not printed yet at this stop)"
-    place = re.search(r"panicked at ([^\s:]+:\d+)", message or "")
+    message = kernel.log.panics[0] if kernel.log.panics else None
+    place = _panic_place(kernel, facts, message)
+    said = f"the kernel panicked: {message}" if message else "the kernel panicked"
+    if message is None:
+        said += f" at {place}" if place else ""
+        said += " (stopped at the panic handler, before it prints its message)"
     return Finding(
         PANIC,
-        f"the kernel panicked{said}",
-        place[1] if place else "panic handler",
-        {"message": message or None, "at": place[1] if place else None},
+        said,
+        re.sub(r":\d+$", "", place) if place else "panic handler",
+        {"message": message, "at": place},
         cause=cause,
         chain=(cause, "panic") if cause else (),
         fix=PANIC.mend,
     )
+
+
+def _panic_place(kernel: Kernel, facts: RunFacts, message: str | None) -> str | None:
+    """``file.rs:line`` of the panic: from its message, else from the handler's argument."""
+    found = re.search(r"panicked at ([^\s:]+:\d+)", message or "")
+    if found is not None:
+        return found[1]
+    cpu = kernel.stop.cpu
+    info, root = cpu.get("rdi"), cpu.root
+    if kernel.stop.reason.kind != "panic" or info is None or root is None:
+        return None
+    place = panic_place(info, kernel.memory_of(root).read)
+    return f"{place.file}:{place.line}" if place is not None else None
 
 
 def _stuck(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:

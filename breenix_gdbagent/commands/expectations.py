@@ -27,8 +27,9 @@ class Expectation:
     process: str | None
 
     def matches(self, finding: Object) -> bool:
-        """A survived fault carries its own code as the cause of ``page-fault.handled``."""
-        if self.code not in (finding["code"], finding["cause"]):
+        """A fault that the kernel survived keeps its code as what it ``was``."""
+        was = cast(Object, finding["evidence"]).get("was")
+        if self.code not in (finding["code"], finding["cause"], was):
             return False
         return self.process is None or self.process in _processes(finding)
 

@@ -17,12 +17,13 @@ MARKER = "LAB COMPLETE"
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One planned run: what it shows, the exit code of `ci`, and every code of severity error or
-    warning that `ci` must report, no more and no fewer."""
+    warning that `ci` must report, no more and no fewer; `strict` those that --strict adds."""
 
     name: str
     shows: str
     exit: int
     codes: tuple[str, ...]
+    strict: tuple[str, ...]
     cpu: str
     append: str
 
@@ -42,6 +43,7 @@ def scenarios() -> dict[str, Scenario]:
             row["shows"],
             int(row["exit"]),
             tuple(row["codes"]),
+            tuple(row.get("strict", ())),
             row.get("cpu", "qemu64"),
             row.get("append", f"scenario={row['name']} era={row.get('era', 2025)}"),
         )

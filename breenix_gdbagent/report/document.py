@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import Examination
-from breenix_gdbagent.checks.finding import CheckResult, Finding
+from breenix_gdbagent.checks.finding import SEVERITY_ORDER, CheckResult, Finding
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import maps
@@ -65,7 +67,7 @@ def build(
     kernel = examined.kernel
     stop_id = len(past.stops)
     findings = sorted((*examined.findings, *extra), key=lambda f: f.sort_key)
-    shown = [*past.findings, *(finding_json(f, stop_id, kernel) for f in findings)]
+    shown = _once([*past.findings, *(finding_json(f, stop_id, kernel) for f in findings)])
     return {
         "schema": SCHEMA,
         "target": dict(target),
@@ -88,13 +90,29 @@ def build(
     }
 
 
+def _once(findings: Sequence[Document]) -> list[Json]:
+    """A state that several stops show is told once: as the last of them shows it, with the number
+    of the first (where it broke)."""
+    kept: dict[tuple[str, str], Document] = {}
+    for finding in findings:
+        where = cast(Mapping[str, Json], finding["where"])
+        key = (str(finding["fingerprint"]), f"{where['root']} {where['va']} {where['entry_pa']}")
+        first = kept.pop(key, finding)
+        kept[key] = {**finding, "stop": first["stop"]}
+    return list(sorted(kept.values(), key=lambda f: SEVERITY_ORDER[str(f["severity"])]))
+
+
 def stop_json(kernel: Kernel, stop_id: int) -> Document:
     """One stop: why, and every CPU."""
     stop = kernel.stop
     reason = stop.reason
     error_code = None
     cr2 = None
-    if reason.kind == "fault" and (event := kernel.event) is not None:
+    try:
+        event = kernel.event
+    except ReadError:
+        event = None
+    if event is not None:
         error_code = event.error_code
         cr2 = stop.cpu.get("cr2") if event.vector == 14 else None
     return {

@@ -1,0 +1,117 @@
+"""What the live tests share: the lab guest started through the agent, or beside it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from breenix_gdbagent import configs
+from breenix_gdbagent.live import LiveVm, launch
+
+ELF = Path(configs.__file__).parent / "guest" / "labguest.elf"
+DONE = "LAB COMPLETE"
+
+needs_qemu = pytest.mark.skipif(
+    shutil.which("qemu-system-x86_64") is None or not ELF.is_file(),
+    reason="no qemu-system-x86_64, or no lab guest",
+)
+
+
+def lab(
+    scenario: str = "clean",
+    *,
+    arguments: tuple[str, ...] = (),
+    places: list[Path] | None = None,
+    era: int = 2025,
+    **settings: str | int | bool | None,
+) -> LiveVm:
+    """The lab guest, not started yet; `arguments` are added to QEMU's."""
+    config = configs.load("lab")
+    config = replace(config, arguments=(*config.arguments, *arguments))
+    return launch(
+        config, kernel=ELF, append=f"scenario={scenario} era={era}", places=places, **settings
+    )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A QEMU that the agent did not start, with its sockets."""
+
+    process: subprocess.Popen[bytes]
+    room: Path
+
+    @property
+    def gdb(self) -> str:
+        return f"unix:{self.room}/gdb"
+
+    @property
+    def qmp(self) -> str:
+        return f"unix:{self.room}/qmp"
+
+    @property
+    def ram(self) -> Path:
+        return self.room / "ram"
+
+    @property
+    def serial(self) -> str:
+        return str(self.room / "serial.txt")
+
+
+@contextmanager
+def beside(
+    room: Path, scenario: str = "clean", *more: str, paused: bool = False
+) -> Iterator[Beside]:
+    """The lab guest in a QEMU of its own, up to its greeting on a monitor of the test's."""
+    line = [
+        *("qemu-system-x86_64", "-display", "none", "-nodefaults", "-no-user-config"),
+        *("-machine", "pc,memory-backend=ram", "-m", "128"),
+        *("-object", f"memory-backend-file,id=ram,size=128M,mem-path={room}/ram,share=on"),
+        *("-action", "reboot=shutdown,shutdown=pause"),
+        *("-chardev", f"socket,path={room}/gdb,server=on,wait=off,id=g", "-gdb", "chardev:g"),
+        *("-qmp", f"unix:{room}/qmp,server=on,wait=off", "-qmp", "stdio"),
+        *("-serial", f"file:{room}/serial.txt"),
+        *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
+        *("-kernel", str(ELF), "-append", f"scenario={scenario} era=2025"),
+        *(("-S",) if paused else ()),
+        *more,
+    ]
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert b"QMP" in process.stdout.readline()
+        yield Beside(process, room)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One exception in QEMU's ``-d int`` log."""
+
+    vector: int
+    error: int
+    rip: int
+    cr2: int
+
+
+_ENTRY = re.compile(
+    r"v=([0-9a-f]{2}) e=([0-9a-f]{4}) i=0 cpl=\d IP=[0-9a-f]+:([0-9a-f]+) .*?CR2=([0-9a-f]+)",
+    re.DOTALL,
+)
+
+
+def logged_exceptions(text: str) -> list[Logged]:
+    """Exceptions (not interrupts) of the log, in order."""
+    return [
+        Logged(int(vector, 16), int(error, 16), int(rip, 16), int(cr2, 16))
+        for vector, error, rip, cr2 in _ENTRY.findall(text)
+        if int(vector, 16) < 32
+    ]
