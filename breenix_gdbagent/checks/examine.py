@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from breenix_gdbagent.checks import faults, kernel_slots, kernel_stacks, tables
+from breenix_gdbagent.checks import faults, frames, kernel_slots, kernel_stacks, tables
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
@@ -19,6 +19,9 @@ CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("kernel-slots", kernel_slots.check),
     ("page-tables", tables.check_shape),
     ("shared-tables", tables.check_shared),
+    ("frames-in-ram", frames.check_ram),
+    ("frames-of-tables", frames.check_tables),
+    ("frames-mapped-twice", frames.check_twice),
 )
 
 
@@ -49,7 +52,18 @@ def examine(stop: Stop, kernel: Kernel | None = None) -> Examination:
             status = CheckResult(name, "not_checked", str(why))
         except ReadError as why:
             status = CheckResult(name, "not_checked", why.what)
-        findings += found
+        findings = _without_repeats(findings, found)
         results.append(status)
     findings.sort(key=lambda f: f.sort_key)
     return Examination(view, tuple(findings), tuple(results))
+
+
+def _without_repeats(earlier: list[Finding], found: list[Finding]) -> list[Finding]:
+    """Both together. What a fault rests on (a stack, a gate) an audit may find as well: the later
+    one stays, an audit has looked at all spaces and not only at the one that faulted."""
+
+    def place(finding: Finding) -> tuple[str, object]:
+        return finding.code.name, finding.evidence.get("stack") or finding.subject
+
+    known = {place(f) for f in found}
+    return [*(f for f in earlier if place(f) not in known), *found]

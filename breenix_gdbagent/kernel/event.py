@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr, canonical
@@ -15,7 +15,6 @@ from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
-    from breenix_gdbagent.x86.descriptors import Gate
 
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})  # SDM vol. 3, table 6-1
 PAGE_FAULT = 14
@@ -55,6 +54,11 @@ class Event:
         return self.cs & 3
 
     @property
+    def entry_rsp(self) -> VirtAddr:
+        """RSP at the handler's first instruction."""
+        return VirtAddr(self.frame_at - (8 if self.vector in WITH_ERROR_CODE else 0))
+
+    @property
     def frame_end(self) -> VirtAddr:
         """The first address above the frame: what RSP was aligned to before the pushes."""
         return VirtAddr(self.frame_at + FRAME.size)
@@ -70,11 +74,9 @@ def event_at_handler(cpu: Cpu, vector: int, read: Callable[[int, int], bytes]) -
         error_code = int.from_bytes(_read(read, at, 8), "little") & 0xFFFF_FFFF
         frame = VirtAddr(at + 8)
     cr2 = cpu.get("cr2")
-    return event_of_frame(
-        vector,
-        error_code,
-        frame,
-        _read(read, frame, FRAME.size),
+    event = event_of_frame(vector, error_code, frame, _read(read, frame, FRAME.size))
+    return replace(
+        event,
         cr2=VirtAddr(cr2) if vector == PAGE_FAULT and cr2 is not None else None,
         registers={n: v for n, v in cpu.registers.items() if n not in _OF_THE_FRAME},
     )
@@ -87,17 +89,8 @@ def _read(read: Callable[[int, int], bytes], at: int, length: int) -> bytes:
     return found
 
 
-def event_of_frame(
-    vector: int,
-    error_code: int | None,
-    at: int,
-    raw: bytes,
-    *,
-    cr2: VirtAddr | None = None,
-    registers: Mapping[str, int] | None = None,
-    inside: bool = False,
-) -> Event:
-    """The event whose 40 bytes of frame at `at` are `raw`."""
+def event_of_frame(vector: int, error_code: int | None, at: int, raw: bytes) -> Event:
+    """The event whose 40 bytes of frame at `at` are `raw`; no register of it is known."""
     rip, cs, rflags, rsp, ss = FRAME.unpack(raw)
     return Event(
         vector,
@@ -108,9 +101,6 @@ def event_of_frame(
         VirtAddr(rsp),
         ss & 0xFFFF,
         VirtAddr(at),
-        cr2,
-        registers or {},
-        inside,
     )
 
 
@@ -156,18 +146,19 @@ def vector_entered(kernel: Kernel, cpu: Cpu) -> int | None:
     several share the handler and their frames do not tell which."""
     if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.get("rip") is None:
         return None
-    vectors = [v for v, _ in _entered(kernel, cpu) if _left_by(kernel, cpu, v)]
+    vectors = [v for v in _entered(kernel, cpu.rip) if _left_by(kernel, cpu, v)]
     return vectors[0] if len(vectors) == 1 else None
 
 
-def _entered(kernel: Kernel, cpu: Cpu) -> Iterator[tuple[int, Gate]]:
+def _entered(kernel: Kernel, rip: int) -> Iterator[int]:
+    """The exceptions whose gate leads to `rip`."""
     try:
         gates = kernel.gates
     except ReadError:
         return
     for vector, gate in gates.items():
-        if vector < 32 and vector not in ORDINARY_VECTORS and gate.offset == cpu.rip:
-            yield vector, gate
+        if vector < 32 and vector not in ORDINARY_VECTORS and gate.offset == rip:
+            yield vector
 
 
 def _left_by(kernel: Kernel, cpu: Cpu, vector: int) -> bool:
@@ -177,6 +168,21 @@ def _left_by(kernel: Kernel, cpu: Cpu, vector: int) -> bool:
     except ReadError:
         return False
     return plausible(event, kernel.levels) and event.frame_end in stack_tops(kernel, cpu, event)
+
+
+def outer_event(
+    kernel: Kernel, cpu: Cpu, rip: int, rsp: int, registers: Mapping[str, int]
+) -> Event | None:
+    """The exception whose handler at `rip` was about to run with `rsp` when another came before
+    its first instruction; None when `rip` is no handler or [RSP] holds no frame of its delivery.
+
+    `registers` are those of that moment, the program's own but for those in the frame.
+    """
+    entered = Cpu(cpu.index, {**registers, "rip": rip, "rsp": rsp, "cr3": cpu.registers["cr3"]})
+    vectors = [v for v in _entered(kernel, rip) if _left_by(kernel, entered, v)]
+    if len(vectors) != 1 or cpu.root is None:
+        return None
+    return event_at_handler(entered, vectors[0], kernel.memory_of(cpu.root).read)
 
 
 def stack_tops(kernel: Kernel, cpu: Cpu, event: Event) -> frozenset[int]:

@@ -16,6 +16,7 @@ from breenix_gdbagent.kernel.layout import (
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, slot_stack
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.paging import P, U
 
 NULL_PAGE = "null-page"
 NON_CANONICAL = "non-canonical"
@@ -59,9 +60,9 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
     """What `va` is, under `root` (CR3 of the stop's CPU when None). Never raises: what cannot be
     read makes the answer coarser."""
     if not canonical(va, kernel.levels):
-        return AddressKind(NON_CANONICAL, "no address at all: it is not canonical")
+        return AddressKind(NON_CANONICAL, "no canonical address")
     if va < NEAR_NULL:
-        return AddressKind(NULL_PAGE, "the first 64 KiB, where a null pointer with an offset leads")
+        return AddressKind(NULL_PAGE, "the first 64 KiB, where a null pointer plus an offset leads")
     found = _of_tables(kernel, va) or _of_stacks(kernel, va)
     if found is not None:
         return found
@@ -75,10 +76,12 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
     base = direct_map_base(kernel)
     if base is not None and base <= va < base + (1 << 40):
         return AddressKind(DIRECT_MAP, f"the direct map (physical {hex64(va - base)})")
-    if va < USER_LIMIT:
+    if va < USER_LIMIT and not _kernel_slot(kernel, va):
         space = kernel.space_of(root if root is not None else kernel.stop.cpu.root)
         return _user(space, va)
-    return AddressKind(KERNEL, "the kernel's half, where nothing known lies")
+    if va >> 39 == HEAP_START >> 39:
+        return AddressKind(KERNEL, "the kernel's addresses beside the heap")
+    return AddressKind(KERNEL, "the kernel's addresses, where nothing known lies")
 
 
 def _of_tables(kernel: Kernel, va: int) -> AddressKind | None:
@@ -168,6 +171,19 @@ def direct_map_base(kernel: Kernel) -> int | None:
         if found.pa == 0 and found.size != PAGE:
             return slot << 39
     return None
+
+
+def _kernel_slot(kernel: Kernel, va: int) -> bool:
+    """Whether the reference root has a table without U in that slot of the lower half: there the
+    kernel lies, in every space (slot 0 is each process's own)."""
+    root, slot = kernel.reference_root, va >> 39
+    if root is None or slot == 0:
+        return False
+    try:
+        raw = kernel.tables.table(root)[slot & 0x1FF]
+    except ReadError:
+        return False
+    return bool(raw & P) and not raw & U
 
 
 def is_user_stack(va: int) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from breenix_gdbagent.checks.faults import double_fault, exceptions, page_fault, shutdown
 from breenix_gdbagent.checks.faults.context import DF, PF, Raised, context_of_event
-from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect
+from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, handler_of_rip
 from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
 from breenix_gdbagent.checks.finding import Finding, NotChecked
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting
+from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting, outer_event
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -31,33 +31,36 @@ def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
     """The findings about one CPU at the first instruction of the handler of `vector`."""
     try:
         explanation, raised = explain_cpu(kernel, cpu, vector)
-        if vector == PF:
-            yield from page_fault.check(explanation, raised)
-        elif vector == DF:
-            yield from double_fault.check(explanation)
-        else:
-            yield from exceptions.check(explanation, raised)
+        yield from _of_vector(explanation, raised)
         yield from _handler(explanation)
+        yield from _outer(explanation)
     except ReadError as lacking:
         raise NotChecked(f"the fault of CPU {cpu.index}: {lacking.what}") from lacking
 
 
 def explain_cpu(kernel: Kernel, cpu: Cpu, vector: int) -> tuple[Explanation, Raised]:
     """What came before a CPU's stop at a handler, and what was pushed. Raises `ReadError`."""
-    root = cpu.root
-    if root is None:
+    if cpu.root is None:
         raise ReadError(f"CR3 of CPU {cpu.index} is not known")
-    event = event_at_handler(cpu, vector, kernel.memory_of(root).read)
+    event = event_at_handler(cpu, vector, kernel.memory_of(cpu.root).read)
+    return _explain(kernel, cpu, event, cpu.get("cr2"))
+
+
+def _explain(kernel: Kernel, cpu: Cpu, event: Event, cr2: int | None) -> tuple[Explanation, Raised]:
     context = context_of_event(kernel, event, cpu)
     if context is None:
         raise ReadError("paging is off")
-    entry = cpu.rsp if not event.inside else None
-    observed = Observed(vector, event.error_code, cpu.get("cr2"), entry)
-    return explain(context, observed), _pushed(event)
+    observed = Observed(event.vector, event.error_code, cr2, event.entry_rsp)
+    return explain(context, observed), Raised(event.vector, event.error_code, event.cr2)
 
 
-def _pushed(event: Event) -> Raised:
-    return Raised(event.vector, event.error_code, event.cr2)
+def _of_vector(explanation: Explanation, raised: Raised) -> Iterator[Finding]:
+    if raised.vector == PF:
+        yield from page_fault.check(explanation, raised)
+    elif raised.vector == DF:
+        yield from double_fault.check(explanation)
+    else:
+        yield from exceptions.check(explanation, raised)
 
 
 def _handler(explanation: Explanation) -> Iterator[Finding]:
@@ -68,3 +71,22 @@ def _handler(explanation: Explanation) -> Iterator[Finding]:
     defect = handler_defect(explanation.context, course.last)
     if defect is not None:
         yield finding_of(explanation.context, defect)
+
+
+def _outer(explanation: Explanation) -> Iterator[Finding]:
+    """What faulted was the fetch of another exception's handler: that exception too, from the
+    frame that its delivery left on the interrupted stack. CR2 has been overwritten since."""
+    context = explanation.context
+    defect = handler_of_rip(context)
+    if defect is None:
+        return
+    if explanation.observed.vector not in (PF, DF):
+        yield finding_of(context, defect)
+    event = outer_event(context.kernel, context.cpu, context.rip, context.rsp, context.registers)
+    if event is None:
+        return
+    outer, raised = _explain(context.kernel, context.cpu, event, None)
+    if event.vector == PF and outer.first is not None:
+        raised = outer.first
+    if event.vector != PF or raised.address is not None:
+        yield from _of_vector(outer, raised)

@@ -120,7 +120,7 @@ def _finding(
         evidence,
         Where(root=context.root, va=course.cr2 if course is not None else cr2),
         cause=cause_of(context, defects, first),
-        chain=course.chain if course is not None else (code.title,),
+        chain=explanation.chain or (code.title,),
         confidence=explanation.confidence,
         fix=defects[0].code.mend if defects else code.mend,
     )
@@ -162,7 +162,7 @@ def _story(explanation: Explanation, code: Code, defects: Sequence[Defect]) -> s
     for attempt in course.attempts:
         if attempt.raised is not None:
             said.append(
-                f"delivering {attempt.event.text} failed: {attempt.raised.why}, which raises "
+                f"Delivering {attempt.event.text} failed: {attempt.raised.why}, which raises "
                 f"{attempt.raised.text}."
             )
     said.append(
@@ -172,7 +172,7 @@ def _story(explanation: Explanation, code: Code, defects: Sequence[Defect]) -> s
         else "the double fault itself was delivered; its frame has RIP and RSP of the first fault."
     )
     if len(defects) > 1:
-        said.append(f"the chain rests on {', '.join(d.said for d in defects)}.")
+        said.append(f"The chain rests on this: {'; '.join(d.said for d in defects)}.")
     said.append(f"CR2 is {_cr2_is(course)}.")
     if explanation.doubt:
         said.append(f"Not proved: {explanation.doubt}.")

@@ -102,7 +102,7 @@ def finding(
     pushed: Raised | None = None,
 ) -> Finding:
     """The finding about one exception; `pushed` is what reached a handler in the end."""
-    context, course = explanation.context, explanation.course
+    context = explanation.context
     instruction = explanation.prediction.instruction
     code = code_of(explanation, raised)
     why = raised.why or _nothing_known(explanation)
@@ -129,7 +129,7 @@ def finding(
         evidence,
         Where(root=context.root, va=raised.address),
         cause=defect.code.name if defect is not None else None,
-        chain=course.chain if course is not None else (told.text,),
+        chain=explanation.chain or (told.text,),
         confidence=explanation.confidence,
         fix=code.mend,
     )
@@ -153,6 +153,8 @@ def _story(
                 f"{_nothing_known(explanation)}.")  # fmt: skip
     if defect is not None and pushed is not None:
         said.append(f"It could not be delivered: {defect.said}; so {pushed.text} came instead.")
+    elif defect is not None:
+        said.append(f"It could not be delivered: {defect.said}.")
     elif pushed is not None and pushed.error_code is not None:
         said.append(f"The CPU pushed {selector_error(pushed.error_code)}.")
     if pushed is not None and pushed.vector in (GP, SS):

@@ -8,7 +8,7 @@ pushed goes into a prediction, so that agreement proves.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from breenix_gdbagent.checks.faults.context import DF, PF, Context, Raised
 from breenix_gdbagent.checks.faults.delivery import Course, run
@@ -51,6 +51,17 @@ class Explanation:
     def first(self) -> Raised | None:
         """The event that it began with."""
         return self.course.first if self.course is not None else None
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The events in order, the last with the error code that was really pushed; empty where
+        no course is known."""
+        if self.course is None:
+            return ()
+        words, last, pushed = self.course.chain, self.course.last.event, self.observed.error_code
+        if self.deviation and pushed is not None:
+            words = (*words[:-1], replace(last, error_code=pushed).text)
+        return words
 
 
 @dataclass(frozen=True, slots=True)

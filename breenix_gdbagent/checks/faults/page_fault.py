@@ -17,11 +17,12 @@ from breenix_gdbagent.checks.faults.cause import (
     access_of,
     cause_of,
 )
-from breenix_gdbagent.checks.faults.context import Context, Raised
+from breenix_gdbagent.checks.faults.context import PF, Context, Raised
 from breenix_gdbagent.checks.faults.defects import (
     Defect,
     defect_of,
     finding_of,
+    handler_of_rip,
     implicit_defect,
     mapped_elsewhere,
     where_of,
@@ -93,18 +94,19 @@ def page_fault(explanation: Explanation, raised: Raised) -> PageFault:
 
 
 def defect_behind(fault: PageFault) -> Defect | None:
-    """What the CPU's own access failed on; None for an access of the program."""
+    """What the CPU's own access failed on, or the handler that could not be fetched; None for an
+    access of the program."""
     if fault.attempt is not None:
         return defect_of(fault.context, fault.attempt)
     if fault.implicit or fault.kind.name == kinds.TABLE:
         return implicit_defect(fault.context, fault.raised, fault.kind)
-    return None
+    return handler_of_rip(fault.context) if fault.cr2 == fault.context.rip else None
 
 
 def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
     """The finding about the page fault itself."""
     context, explanation, cause = fault.context, fault.explanation, fault.cause
-    course, instruction = explanation.course, explanation.prediction.instruction
+    instruction = explanation.prediction.instruction
     walk = context.kernel.walk(context.root, fault.cr2)
     others = mapped_elsewhere(context, fault.cr2)
     evidence: dict[str, Json] = {
@@ -119,7 +121,6 @@ def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
         "error_bits": error_bits(fault.error_code),
         "predicted": hex64(cause.predicted) if cause.predicted is not None else "allowed",
         "mapped_in": list[Json](s.label for s in others[:8]),
-        "mapped_in_spaces": len(others),
         **hints(context, walk),
     }
     if cause.deviation:
@@ -131,7 +132,7 @@ def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
         evidence,
         where_of(context, fault.cr2),
         cause=defect.code.name if defect is not None else None,
-        chain=course.chain if course is not None else (fault.raised.text,),
+        chain=explanation.chain or (fault.raised.text,),
         confidence=_confidence(fault),
         fix=defect.code.mend if defect is not None else cause.code.mend,
     )
@@ -165,9 +166,7 @@ def _story(fault: PageFault, others: int) -> str:
     context, cause = fault.context, fault.cause
     space = context.kernel.space_of(context.root)
     under = space.label if space is not None else "an unknown space"
-    said = [_what_ran(fault), f"That address is in {fault.kind.text}."]
-    if fault.kind.name in (kinds.NON_CANONICAL, kinds.NULL_PAGE):
-        said[1] = f"That address is {fault.kind.text}."
+    said = [_what_ran(fault), f"{hex64(fault.cr2)} is in {fault.kind.text}."]
     said.append(f"Under CR3 {hex64(context.root)} ({under}) {cause.why}.")
     if fault.cause.code not in (HANDLED, STALE_TLB):
         said.append(
@@ -222,7 +221,10 @@ def _depth(fault: PageFault) -> str:
 
 
 def _agreement(fault: PageFault) -> str:
-    pushed, cause = f"The CPU pushed error code {hex64(fault.error_code)}", fault.cause
+    cause, observed = fault.cause, fault.explanation.observed
+    if observed.vector != PF:
+        return f"its error code, {hex64(fault.error_code)}, is what the tables predict."
+    pushed = f"The CPU pushed error code {hex64(fault.error_code)}"
     if not cause.agrees:
         return f"{pushed}, which the tables do not give."
     if cause.deviation:

@@ -7,6 +7,7 @@ needs a register that is not known yields nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults.context import (
@@ -267,7 +268,7 @@ def data_segment(context: Context, register: str, selector: int, ring: int) -> I
         return
     found = lookup(context, selector)
     if isinstance(found, Raised):
-        yield found
+        yield replace(found, why=f"{register.upper()}: {found.why}")
         return
     misfit = _data_misfit(found, ring, stack)
     if misfit:
@@ -311,7 +312,7 @@ def bad_frame(context: Context, rip: int, cs: int, rsp: int, ss: int) -> Iterato
         return
     found = lookup(context, cs)
     if isinstance(found, Raised):
-        yield found
+        yield replace(found, why=f"CS of the frame that iretq pops: {found.why}")
         return
     misfit = ""
     if not found.code:
