@@ -24,7 +24,9 @@ from breenix_gdbagent.symbols.elf import (
 from breenix_gdbagent.symbols.symtab import Symbol, SymbolHit, SymbolTable
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.symbols.cfi import FrameTable
     from breenix_gdbagent.symbols.debug import DebugInfo
+    from breenix_gdbagent.symbols.simulate import Simulator
 
 _MASK = (1 << 64) - 1
 
@@ -129,6 +131,21 @@ class Image:
         from breenix_gdbagent.symbols.debug import DebugInfo
 
         return DebugInfo(self.elf)
+
+    @cached_property
+    def frames(self) -> FrameTable:
+        """Call-frame information of .debug_frame and .eh_frame, empty when there is none."""
+        from breenix_gdbagent.symbols.cfi import FrameTable
+
+        return FrameTable(self.elf)
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        """Stack depths from the instructions themselves; loads the disassembler."""
+        from breenix_gdbagent.symbols.code import CodeReader
+        from breenix_gdbagent.symbols.simulate import Simulator
+
+        return Simulator(CodeReader(self))
 
     def symbol_at(self, address: int) -> SymbolHit | None:
         """What lies at a link address, None when no symbol covers it."""

@@ -125,6 +125,11 @@ class SymbolTable:
         at = bisect_right(self._starts, address)
         return self._starts[at] if at < len(self._starts) else None
 
+    def section_end(self, address: int) -> int:
+        """Where the section of the nearest symbol at or below `address` ends."""
+        at = bisect_right(self._starts, address) - 1
+        return self._ends[at] if at >= 0 else address
+
     def matching(self, name: str) -> list[Symbol]:
         """Symbols whose path ends in exactly the components of `name`, whole paths first.
 

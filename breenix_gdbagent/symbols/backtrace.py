@@ -1,0 +1,86 @@
+"""What unwinding gives: frames, each with how it was found, and why they end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.symbols.symtab import SymbolHit
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame: `pc` and `sp` are its RIP and RSP.
+
+    how: ``registers`` (the top one), ``cfi`` (call-frame information of the function below),
+    ``simulated`` (that function's instructions followed), ``interrupt-frame`` (what the CPU pushed,
+    validated). `vector` is the gate that interrupted this frame, when the frame was found so.
+    `exact`: RIP is the instruction to run next, and not one behind a call. `registers` are those
+    whose value in this frame is known. `symbol` is None where no symbol covers the code, ring 3
+    included.
+    """
+
+    pc: VirtAddr
+    sp: VirtAddr
+    how: str
+    symbol: SymbolHit | None
+    exact: bool
+    registers: Mapping[str, int]
+    ring: int = 0
+    vector: int | None = None
+
+    @property
+    def lookup(self) -> VirtAddr:
+        """The address to look up names and lines by: inside the call for a return address."""
+        return VirtAddr(self.pc if self.exact else self.pc - 1)
+
+    @property
+    def name(self) -> str:
+        """The function's name, "??" when not known."""
+        return "??" if self.symbol is None else self.symbol.name
+
+
+@dataclass(frozen=True, slots=True)
+class Backtrace:
+    """Frames from the innermost out, and in `end` one sentence on why there are no more."""
+
+    frames: tuple[Frame, ...]
+    end: str
+
+    def size(self, index: int) -> int | None:
+        """Bytes of stack that a frame takes, its return address included.
+
+        None for the last frame, and where the next one is on another stack.
+        """
+        if index + 1 >= len(self.frames):
+            return None
+        below, above = self.frames[index], self.frames[index + 1]
+        grown = above.sp - below.sp
+        return grown if 0 < grown < 1 << 20 and above.ring == below.ring else None
+
+    def largest(self, count: int = 5) -> list[tuple[int, Frame]]:
+        """The frames that take most, as (bytes, frame)."""
+        sized = [(s, f) for i, f in enumerate(self.frames) if (s := self.size(i)) is not None]
+        return sorted(sized, key=lambda pair: -pair[0])[:count]
+
+    def cycle(self) -> tuple[tuple[str, ...], int] | None:
+        """The functions that call each other in a circle, and how many times they went round.
+
+        The shortest circle that repeats at least three times from some frame on; None when there
+        is none.
+        """
+        names = [frame.name for frame in self.frames]
+        best: tuple[tuple[str, ...], int] | None = None
+        for begin in range(min(len(names), 64)):
+            for length in range(1, 17):
+                rounds = 1
+                circle = names[begin : begin + length]
+                while names[begin + rounds * length : begin + (rounds + 1) * length] == circle:
+                    rounds += 1
+                if rounds >= 3 and len(circle) == length:
+                    taken = 0 if best is None else len(best[0]) * best[1]
+                    if rounds * length > taken:
+                        best = tuple(circle), rounds
+                    break
+        return best
