@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from breenix_gdbagent.checks import faults, frames, kernel_slots, kernel_stacks, tables
+from breenix_gdbagent.checks import (
+    faults,
+    frame_states,
+    frames,
+    heap,
+    kernel_slots,
+    kernel_stacks,
+    tables,
+)
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
@@ -22,6 +30,9 @@ CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("frames-in-ram", frames.check_ram),
     ("frames-of-tables", frames.check_tables),
     ("frames-mapped-twice", frames.check_twice),
+    ("frames-allocator", frame_states.check_states),
+    ("frames-left", frame_states.check_exhausted),
+    ("heap", heap.check),
 )
 
 

@@ -15,7 +15,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.graph import Node, RootPlan, TableGraph
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.sharing import KernelSlots, learn_slots
-from breenix_gdbagent.x86.paging import ADDRESS, NX, P, U, W, leaf_base
+from breenix_gdbagent.x86.paging import ADDRESS, NX, U, W, leaf_base
 from breenix_gdbagent.x86.reverse import FrameIndex, Who
 
 if TYPE_CHECKING:
@@ -127,10 +127,22 @@ class FrameLedger:
                 if raw & U:
                     yield self.page(node, index, raw)
 
-    @cached_property
+    @property
     def kernel_frames(self) -> dict[PhysAddr, tuple[Node, int, int]]:
         """Frame -> the 4 KiB leaf that maps it for the kernel alone, direct maps left out."""
+        return self._kernel_pages[0]
+
+    @property
+    def kernel_twice(self) -> list[tuple[Node, int, int]]:
+        """Further leaves of those frames."""
+        return self._kernel_pages[1]
+
+    @cached_property
+    def _kernel_pages(
+        self,
+    ) -> tuple[dict[PhysAddr, tuple[Node, int, int]], list[tuple[Node, int, int]]]:
         found: dict[PhysAddr, tuple[Node, int, int]] = {}
+        again: list[tuple[Node, int, int]] = []
         for node in self.graph.nodes.values():
             if not node.kernel or node.level != 1 or node.owner != self._master_root:
                 continue
@@ -140,8 +152,11 @@ class FrameLedger:
                 va = base + (index << 12)
                 if va - frame in self.direct_offsets or va % _SLOT_BYTES == frame:
                     continue
-                found[PhysAddr(frame)] = (node, index, raw)
-        return found
+                if frame in found:
+                    again.append((node, index, raw))
+                else:
+                    found[PhysAddr(frame)] = (node, index, raw)
+        return found, again
 
     @property
     def _master_root(self) -> PhysAddr | None:
@@ -179,8 +194,3 @@ def slots_in_use(kernel: Kernel) -> dict[int, str]:
         pass
     found.pop(0, None)  # the bootloader's identity mapping: a process has its own PML4[0]
     return found
-
-
-def present(raw: int) -> bool:
-    """Whether an entry is in use."""
-    return bool(raw & P)

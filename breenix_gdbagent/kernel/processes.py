@@ -13,6 +13,8 @@ from breenix_gdbagent.x86.paging import ADDRESS
 
 MOST_PROCESSES = 1 << 14
 MOST_THREADS = 1 << 12
+MOST_AREAS = 1 << 12
+MAP_SHARED = 1  # kernel/src/memory/vma.rs (2026), MmapFlags
 
 MANAGER = "kernel::process::PROCESS_MANAGER"
 RECLAIMS = (
@@ -26,6 +28,7 @@ RECLAIMS = (
 class Process:
     """One row of the process table. `root` is its own page table, `inherited_root` that of the
     parent whose address space it uses (2026, CLONE_VM); `old_roots` wait to be freed (after exec).
+    `shared` are [start, end) that it shares on purpose (2026, MAP_SHARED).
     """
 
     pid: int
@@ -42,6 +45,7 @@ class Process:
     children: tuple[int, ...]
     memory: int | None
     user_stack: tuple[VirtAddr, VirtAddr] | None
+    shared: tuple[tuple[VirtAddr, VirtAddr], ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -112,6 +116,7 @@ def read_process(pid: int, row: Value) -> Process:
         children=numbers(row.field("children"), MOST_PROCESSES),
         memory=None if usage is None else sum(usage[part].integer() for part in sizes),
         user_stack=_user_stack(row),
+        shared=_shared(row.field("vmas")),
     )
 
 
@@ -133,6 +138,16 @@ def _user_stack(row: Value) -> tuple[VirtAddr, VirtAddr] | None:
     if not bottom or not top:
         return None
     return VirtAddr(bottom), VirtAddr(top)
+
+
+def _shared(areas: Value | None) -> tuple[tuple[VirtAddr, VirtAddr], ...]:
+    if areas is None:
+        return ()
+    return tuple(
+        (VirtAddr(area["start"].integer()), VirtAddr(area["end"].integer()))
+        for area in areas.items(MOST_AREAS)
+        if area["flags"].integer() & MAP_SHARED
+    )
 
 
 def _root(page_table: Value | None) -> PhysAddr | None:

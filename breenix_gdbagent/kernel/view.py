@@ -326,6 +326,13 @@ class Kernel:
         image = self.stop.image
         return image.name_of(va) if image is not None else None
 
+    @property
+    def call_names(self) -> tuple[str, ...]:
+        """Functions that the stop's CPU is in, the innermost first, as far as they are known."""
+        rip = self.stop.cpu.get("rip")
+        name = None if rip is None else self.symbol(rip)
+        return () if name is None else (name.partition("+")[0],)
+
     def describe(self, va: int) -> str:
         """Address with its symbol, as reports print it."""
         name = self.symbol(va)

@@ -1,0 +1,301 @@
+"""Physical frames: what maps them, against RAM, the page tables and each other.
+
+What the allocator says of them is `frame_states.py`'s.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+from breenix_gdbagent.addresses import PhysAddr, hex64
+from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.graph import Node
+from breenix_gdbagent.kernel.layout import COW_FLAG
+from breenix_gdbagent.kernel.ledger import FrameLedger, Page
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.memory import RamMap
+from breenix_gdbagent.x86.paging import ADDRESS, PCD, PWT, leaf_base
+
+_FRAMES = "kernel/src/memory/frame_allocator.rs"
+_PROCESS = "kernel/src/memory/process_memory.rs"
+_KERNEL = "kernel/src/memory/kernel_page_table.rs"
+MOST_SHOWN = 16
+
+BEYOND_RAM = declare(
+    "frame.beyond-ram",
+    "error",
+    "a page is mapped to where there is no RAM",
+    arises="An address was taken for a frame: mapping a kernel region with physical == virtual "
+    "(Breenix 1dc817d7, 12d1b7de), or an entry that was overwritten. What is written there is lost "
+    "and what is read is not what was written. Memory-mapped devices (below 4 GiB, or mapped "
+    "uncached) and direct maps that are larger than RAM are not meant.",
+    confirm="pt walk VA shows the physical address; compare it with the RAM map.",
+    mend="Take frames from allocate_frame only; map devices with NO_CACHE (map_mmio).",
+    see=(_KERNEL, _FRAMES),
+)
+MAPS_TABLE = declare(
+    "frame.maps-page-table",
+    "error",
+    "a page table can be reached as memory where it should not",
+    arises="A table's frame is also mapped as a page that ring 3 may use, or that the kernel has "
+    "outside its direct map: whoever writes there edits page tables. A frame freed and given out "
+    "again while it was still a table, or a table frame mapped by mistake.",
+    confirm="pt who FRAME lists its use as a table and the mapping.",
+    mend="Free a table only after its entry is cleared (ProcessPageTable::drop), and never map a "
+    "frame that the allocator did not just give.",
+    see=(_PROCESS, _FRAMES),
+)
+MAPPED_TWICE = declare(
+    "frame.mapped-twice",
+    "error",
+    "one frame is writable in two places that should not share it",
+    arises="A frame is writable for ring 3 in two processes without being copy-on-write or shared "
+    "on purpose, or for ring 3 and for the kernel outside its direct map, or twice in the kernel: "
+    "one overwrites the other.",
+    confirm="pt who FRAME lists all its mappings.",
+    mend="Look for a frame given out twice, a leaf copied between page tables, or a fork that left "
+    "WRITABLE set (COW_FLAG is bit 9).",
+    see=(_PROCESS, _FRAMES),
+)
+
+_PCI_HOLE_END = 1 << 32
+_DEVICES_END = 1 << 46
+"""No device of a machine that we know lies above; an address taken for a frame often does."""
+
+
+def check_ram(kernel: Kernel) -> Iterator[Finding]:
+    """Leaves that name no RAM, devices and direct maps left out. Any kernel."""
+    ram = kernel.stop.memory.ram
+    if ram is None:
+        raise NotChecked("where RAM ends is not known (give --ram-size)")
+    ledger = kernel.ledger
+    for node in ledger.graph.nodes.values():
+        if node.leaves and not _all_ram(ram, node):
+            found = [p for p in _pages(ledger, node) if _astray(ledger, ram, p)]
+            if found:
+                yield _beyond(kernel, ledger, found)
+
+
+def _all_ram(ram: RamMap, node: Node) -> bool:
+    """Whether the lowest and the highest page lie in one range of RAM."""
+    bases = [raw & ADDRESS for _, raw in node.leaves]
+    low, high = min(bases), max(bases)
+    found = ram.find(low)
+    return found is not None and high + (1 << node.shift) <= found.end
+
+
+def _pages(ledger: FrameLedger, node: Node) -> Iterator[Page]:
+    for index, raw in node.leaves:
+        yield ledger.page(node, index, raw)
+
+
+def _astray(ledger: FrameLedger, ram: RamMap, page: Page) -> bool:
+    if ram.holds(page.pa, page.size):
+        return False
+    if page.pa < _PCI_HOLE_END or (page.raw & (PCD | PWT) and page.pa < _DEVICES_END):
+        return False
+    return not ledger.direct(page)
+
+
+def _beyond(kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page]) -> Finding:
+    page = pages[0]
+    space = ledger.space_of(page.node)
+    more = f" (and {len(pages) - 1} more pages of that table)" if len(pages) > 1 else ""
+    return Finding(
+        BEYOND_RAM,
+        f"{BEYOND_RAM.title}: {kernel.describe(page.va)} of {_label(space)} is {hex64(page.pa)}"
+        f"{more}, RAM ends at {hex64(kernel.stop.memory.ram.top if kernel.stop.memory.ram else 0)}",
+        "kernel" if page.node.kernel else _subject(space),
+        {
+            "va": hex64(page.va),
+            "pa": hex64(page.pa),
+            "pages": len(pages),
+            "shared_by_all": page.node.kernel,
+        },
+        _where(page),
+        fix=BEYOND_RAM.mend,
+    )
+
+
+def check_tables(kernel: Kernel) -> Iterator[Finding]:
+    """Leaves that map a frame which is in use as a page table: for ring 3 on any kernel, outside
+    the direct map on Breenix (others keep tables in their image)."""
+    ledger = kernel.ledger
+    frames = ledger.table_frames.keys()
+    ordered = sorted(frames)
+    for node in ledger.graph.nodes.values():
+        if not node.leaves:
+            continue
+        if node.level == 1:
+            if not frames & {raw & ADDRESS for _, raw in node.leaves}:
+                continue
+            hits = [(i, raw) for i, raw in node.leaves if raw & ADDRESS in frames]
+        else:
+            hits = [(i, raw) for i, raw in node.leaves if _covers(ordered, node, raw)]
+        found = [
+            page
+            for page in (ledger.page(node, index, raw) for index, raw in hits)
+            if page.u or (kernel.is_breenix and not ledger.direct(page))
+        ]
+        if found:
+            yield _maps_table(kernel, ledger, found, ordered)
+
+
+def _covers(ordered: Sequence[int], node: Node, raw: int) -> bool:
+    base = leaf_base(node.level, raw)
+    at = bisect_left(ordered, base)
+    return at < len(ordered) and ordered[at] < base + (1 << node.shift)
+
+
+def _maps_table(
+    kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page], ordered: Sequence[int]
+) -> Finding:
+    page = pages[0]
+    space = ledger.space_of(page.node)
+    frame = PhysAddr(ordered[bisect_left(ordered, page.pa)])
+    levels = sorted(ledger.table_frames[frame])
+    node = ledger.graph.nodes[frame | levels[-1]]
+    owner = "the kernel" if node.kernel else _label(ledger.space_of(node))
+    who = "ring 3" if page.u else "the kernel, outside its direct map,"
+    can = "can write" if page.w else "can read"
+    more = f" (and {len(pages) - 1} more)" if len(pages) > 1 else ""
+    return Finding(
+        MAPS_TABLE,
+        f"{who} {can} the page table at {hex64(frame)} (of {owner}) through {hex64(page.va)} of "
+        f"{_label(space)}{more}",
+        _subject(space),
+        {
+            "table": hex64(frame),
+            "levels": list[Json](levels),
+            "va": hex64(page.va),
+            "writable": page.w,
+            "user": page.u,
+        },
+        _where(page),
+        fix=MAPS_TABLE.mend,
+    )
+
+
+def check_twice(kernel: Kernel) -> Iterator[Finding]:
+    """Frames that ring 3 may write in two processes, or that the kernel keeps for itself as well,
+    and frames that the kernel has twice."""
+    ledger = kernel.ledger
+    if ledger.master is None:
+        raise NotChecked("no Breenix per-CPU block: what is shared by design is not known")
+    unknown = yield from _of_processes(kernel, ledger)
+    yield from _twice_in_kernel(kernel, ledger)
+    if unknown:
+        raise NotChecked(unknown)
+
+
+def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, None, str]:
+    """Yields findings; returns why something was left out, or an empty text."""
+    on_purpose, unknown = _purpose(kernel)
+    if on_purpose is None:
+        return unknown
+    counted = {s.root for s in ledger.processes if s.live is True or not kernel.frames_come_back}
+    mine = ledger.kernel_frames
+    first: dict[int, Page] = {}
+    pairs: dict[tuple[int, int], list[tuple[Page, Page]]] = defaultdict(list)
+    inside: dict[int, list[Page]] = defaultdict(list)
+    for page in ledger.user_pages():
+        if page.node.owner not in counted or not page.w or page.raw & COW_FLAG:
+            continue
+        known = first.setdefault(page.pa, page)
+        if known is not page and known.node.owner != page.node.owner and not on_purpose(page):
+            pairs[known.node.owner, page.node.owner].append((known, page))
+        if page.pa in mine and not on_purpose(page):
+            inside[page.node.owner].append(page)
+    for found in pairs.values():
+        yield _twice(kernel, ledger, found)
+    for pages in inside.values():
+        yield _twice(kernel, ledger, [(ledger.page(*mine[p.pa]), p) for p in pages])
+    return unknown
+
+
+def _purpose(kernel: Kernel) -> tuple[Callable[[Page], bool] | None, str]:
+    """Whether ring 3 has a page that is shared on purpose, and what of that is not known.
+
+    2025 shares nothing on purpose. 2026 shares MAP_SHARED areas, and frames that the frame ledger
+    has as mapped for an owner elsewhere.
+    """
+    try:
+        frames, processes = kernel.books.frames, kernel.books.processes.processes
+    except ReadError as lacking:
+        if kernel.era is not None and kernel.era.name == "2025":
+            return lambda page: False, ""
+        return None, f"what processes share on purpose is not known: {lacking.what}"
+    areas = {p.root: p.shared for p in processes if p.root is not None}
+
+    def on_purpose(page: Page) -> bool:
+        shared = areas.get(page.node.owner, ())
+        return frames.external(page.pa) or any(low <= page.va < high for low, high in shared)
+
+    return on_purpose, ""
+
+
+def _twice_in_kernel(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
+    """Writable kernel pages of one frame; two stacks on one are kernel-stack.aliased."""
+    stacks = {va for stack in (*kernel.stacks, *kernel.ist) for va in stack.pages}
+    found: list[tuple[Page, Page]] = []
+    for node, index, raw in ledger.kernel_twice:
+        second = ledger.page(node, index, raw)
+        first = ledger.page(*ledger.kernel_frames[second.pa])
+        if first.w and second.w and not (first.va in stacks and second.va in stacks):
+            found.append((first, second))
+    if found:
+        yield _twice(kernel, ledger, found)
+
+
+def _twice(kernel: Kernel, ledger: FrameLedger, found: Sequence[tuple[Page, Page]]) -> Finding:
+    first, second = found[0]
+    more = f" (and {len(found) - 1} more frames)" if len(found) > 1 else ""
+    owners = [_owner(ledger, page) for page in (first, second)]
+    subjects = sorted({_stable(ledger, page) for page in (first, second)})
+    return Finding(
+        MAPPED_TWICE,
+        f"frame {hex64(first.pa)} is writable at {kernel.describe(first.va)} of {owners[0]} and at "
+        f"{kernel.describe(second.va)} of {owners[1]}{more}",
+        "+".join(subjects),
+        {
+            "frame": hex64(first.pa),
+            "frames": len(found),
+            "mappings": [
+                {
+                    "space": owner,
+                    "va": hex64(page.va),
+                    "entry_pa": hex64(page.entry_pa),
+                    "entry": hex64(page.raw),
+                    "user": page.u,
+                }
+                for owner, page in zip(owners, (first, second), strict=True)
+            ],
+        },
+        _where(second),
+        fix=MAPPED_TWICE.mend,
+    )
+
+
+def _owner(ledger: FrameLedger, page: Page) -> str:
+    return "the kernel" if page.node.kernel else _label(ledger.space_of(page.node))
+
+
+def _stable(ledger: FrameLedger, page: Page) -> str:
+    return "kernel" if page.node.kernel else _subject(ledger.space_of(page.node))
+
+
+def _label(space: Space | None) -> str:
+    return space.label if space is not None else "an unknown space"
+
+
+def _subject(space: Space | None) -> str:
+    return space.subject if space is not None else "unknown"
+
+
+def _where(page: Page) -> Where:
+    return Where(page.node.owner, page.va, page.pa, page.raw, page.entry_pa, page.node.level)
