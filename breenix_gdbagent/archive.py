@@ -81,13 +81,23 @@ def save(
 
 
 def document_of(
-    stop: Stop, extra: Mapping[str, Any] | None, target: Mapping[str, Json]
+    stop: Stop,
+    extra: Mapping[str, Any] | None,
+    target: Mapping[str, Json],
+    provenance: Mapping[str, Json] | None = None,
 ) -> Document:
     """The report of an opened snapshot; `extra` is what `save` put beside it, None in a bare
     core. Raises `InputError` when it is not what `save` writes."""
     kernel = Kernel(stop)
     if extra is None:
-        return finish(kernel, target, RunRecord(), run_checks.RunFacts(), History())
+        return finish(
+            kernel,
+            target,
+            RunRecord(),
+            run_checks.RunFacts(),
+            History(),
+            provenance=provenance,
+        )
     try:
         run = dict(extra["run"])
         run["markers"] = tuple(Marker(**m) for m in run["markers"])
@@ -98,6 +108,7 @@ def document_of(
             RunRecord(**run),
             run_checks.RunFacts(**extra["facts"]),
             History(tuple(past["stops"]), tuple(past["findings"]), tuple(past["checks"])),
+            provenance=provenance,
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"the snapshot's note lacks or garbles {error}") from error

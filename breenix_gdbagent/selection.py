@@ -8,6 +8,7 @@ from breenix_gdbagent.addresses import PAGE, page_base
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import HEAP_SLOT
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.paging import ADDRESS, PS, P, translate
 
@@ -17,10 +18,13 @@ LARGEST_REGION = 64 << 20
 
 
 def pages_to_keep(kernel: Kernel, memory: str) -> list[int] | None:
-    """Frame addresses, sorted; None for all of RAM. `memory` is tables, kernel or all."""
+    """Frame addresses, sorted; None for all of RAM. `memory` is tables, kernel or all. What an
+    examination of a recorded stop has read is always kept, so that it can be made again."""
     if memory == "all":
         return None
     keep = set(_tables(kernel))
+    if isinstance(kernel.stop.memory, RecordingMemory):
+        keep.update(kernel.stop.memory.touched)
     keep.update(_descriptors(kernel))
     keep.update(_stacks(kernel, TOP_PAGES if memory == "tables" else None))
     if memory == "kernel":

@@ -19,6 +19,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import Fault, LiveVm
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.report.document import (
     Document,
     History,
@@ -221,7 +222,7 @@ class Run:
         if ended == "exit" and self._wanted_exit(stop):
             self._survived()
             ended = "marker"
-        kernel = Kernel(stop)
+        kernel = Kernel(replace(stop, memory=RecordingMemory(stop.memory)))
         config = self.vm.config
         status = stop.reason.exit_status
         facts = RunFacts(
@@ -240,7 +241,7 @@ class Run:
             benign_faults=self.benign,
             armed=self.vm.armed_at or "fault catching was never armed",
         )
-        return Ended(examine(stop, kernel), facts, self._history(), record)
+        return Ended(examine(kernel.stop, kernel), facts, self._history(), record)
 
     def _wanted_exit(self, stop: Stop) -> bool:
         config, status = self.vm.config, stop.reason.exit_status

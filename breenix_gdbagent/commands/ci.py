@@ -85,19 +85,16 @@ def conclude(
     record = replace(ended.record, outcome=outcome, exit=code)
     document = archive.with_outcome(judged.document, outcome, code)
     if options.output is not None:
-        if ended.kernel.stop.cpus:
-            archive.save(
-                options.output,
-                ended.kernel,
-                options.memory,
-                named,
-                record,
-                ended.facts,
-                ended.history,
-                machine_facts(machine),
-            )
-        else:
-            print("no snapshot: QEMU had ended, no register is left to keep", file=sys.stderr)
+        archive.save(
+            options.output,
+            ended.kernel,
+            options.memory,
+            named,
+            record,
+            ended.facts,
+            ended.history,
+            machine_facts(machine),
+        )
     write_faces(document, options, code)
     for text in judged.missing:
         print(f"expected and not seen: {text}", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from breenix_gdbagent.commands.target import Target, stop_of_snapshot
+from breenix_gdbagent.commands.target import Target, opened_snapshot
 from breenix_gdbagent.kernel.view import Kernel
 
 
@@ -21,7 +21,7 @@ def kernel_of(target: Target) -> Iterator[Kernel]:
     """The stop to examine. A machine that we boot runs to its own marker or first fault; one that
     we attach to is stopped as it stands, and goes on afterwards as it was."""
     if not target.runs:
-        yield Kernel(stop_of_snapshot(target))
+        yield Kernel(opened_snapshot(target)[0])
         return
     from breenix_gdbagent.commands.machines import open_machine
     from breenix_gdbagent.watch import Orders, stop_to_examine

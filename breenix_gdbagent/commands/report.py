@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from breenix_gdbagent.archive import document_of
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.faces import add_face_options, write_faces
-from breenix_gdbagent.commands.target import add_target_options, target_of
+from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
+from breenix_gdbagent.commands.provenance import provenance
+from breenix_gdbagent.commands.target import (
+    add_target_options,
+    description,
+    opened_snapshot,
+    target_of,
+)
 from breenix_gdbagent.errors import InputError
 
 
@@ -21,7 +28,7 @@ def run(name: str, argv: list[str]) -> int:
         raise InputError("report examines one snapshot", fix="breenix-gdbagent report FILE")
     options.snapshot = options.snapshot or options.file
     target = target_of(options, default_lab=False)
-    from breenix_gdbagent.archive import document_of
-
-    document = document_of(target.options.snapshot, target)
+    check_faces(options)
+    stop, extra = opened_snapshot(target)
+    document = document_of(stop, extra, description(target), provenance(None, 0.0))
     return write_faces(document, options)

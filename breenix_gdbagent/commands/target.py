@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from breenix_gdbagent import guest
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.image import with_image
+from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.symbols import Image
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -128,9 +133,10 @@ def description(target: Target) -> dict[str, Json]:
     return {"kind": "snapshot", "kernel": options.kernel.name if options.kernel else None}
 
 
-def stop_of_snapshot(target: Target) -> Stop:
-    """The Stop a snapshot holds, with the kernel's ELF where one is given or known."""
-    from breenix_gdbagent.snapshot import open_snapshot
+def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
+    """The Stop a snapshot holds, with the kernel's ELF where one is given or is our own, and what
+    the run left beside it (None in a bare core). Raises `InputError`."""
+    from breenix_gdbagent.snapshot import read_snapshot
 
     options = target.options
     ram = None
@@ -138,9 +144,24 @@ def stop_of_snapshot(target: Target) -> Stop:
         from breenix_gdbagent.memory.ramfile import parse_ram_size
 
         ram = parse_ram_size(options.ram_size)
-    stop = open_snapshot(options.snapshot, ram)
-    if options.kernel is not None:
-        from breenix_gdbagent.kernel.image import attach_image
-
-        stop = replace(stop, image=attach_image(stop, options.kernel))
-    return stop
+    opened = read_snapshot(options.snapshot, ram)
+    stop = with_reason(opened.stop)
+    path = options.kernel
+    if path is None and opened.image is not None:
+        path = guest.elf_of(opened.image.sha256)
+    if path is None:
+        return stop, opened.extra
+    image = Image.open(path)
+    record = opened.image
+    if record is not None and record.bias is not None and record.sha256 == image.sha256:
+        return replace(stop, image=image.loaded(record.bias)), opened.extra
+    if record is not None and record.sha256 is not None and stop.reason.kind != "core":
+        placed, bias = with_image(stop, image)
+        if bias is None or not bias.proved:
+            raise InputError(
+                f"{path.name} is not the ELF that ran: its SHA-256 differs, and its code cannot be "
+                "compared",
+                fix=f"give the ELF with SHA-256 {record.sha256[:16]}...",
+            )
+        return placed, opened.extra
+    return with_image(stop, image)[0], opened.extra

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,14 @@ class Scenario:
 def elf(stripped: bool) -> Path:
     """The kernel's ELF, with DWARF or with .symtab only."""
     return HERE / ("labguest-stripped.elf" if stripped else "labguest.elf")
+
+
+def elf_of(sha256: str | None) -> Path | None:
+    """Our own ELF of that hash: a snapshot of the lab guest needs no --kernel."""
+    for path in (elf(False), elf(True)):
+        if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+            return path
+    return None
 
 
 @cache
