@@ -4,45 +4,138 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.examined import kernel_of
+from breenix_gdbagent.commands.examined import add_run_options, kernel_of
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import add_target_options, target_of
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_address, parse_number
-from breenix_gdbagent.report.document import spaces_json
-from breenix_gdbagent.report.tables import spaces_text, walk_json, walk_text
+from breenix_gdbagent.report.mappings import (
+    changes,
+    changes_json,
+    changes_text,
+    map_json,
+    map_text,
+    merged_changes,
+    who_json,
+    who_text,
+)
+from breenix_gdbagent.report.tables import spaces_json, spaces_text, walk_json, walk_text
+from breenix_gdbagent.x86.reverse import FrameIndex
+from breenix_gdbagent.x86.spaces import Range
 
 
 def run(name: str, argv: list[str]) -> int:
-    """``pt walk | roots``, see the parser."""
+    """``pt walk | map | who | roots | diff``, see the parser."""
     options = _parser().parse_args(argv)
     target = target_of(options, default_lab=True)
     with kernel_of(target) as kernel:
-        if options.verb == "roots":
-            return _roots(kernel, options)
-        return _walk(kernel, options)
+        return VERBS[options.verb](kernel, options)
 
 
 def _parser() -> Parser:
     parser = Parser("breenix-gdbagent pt", description="page tables of any target")
     verbs = parser.add_subparsers(dest="verb", required=True, parser_class=Parser)
     walk = verbs.add_parser("walk", help="where an address leads, level by level")
-    walk.add_argument(
-        "va", nargs="+", metavar="VA", help="addresses, or - to read `VA [ROOT]` lines"
-    )
+    walk.add_argument("va", nargs="+", metavar="VA", help="addresses; - reads `VA [ROOT]` lines")
+    mapping = verbs.add_parser("map", help="all that one space maps, merged by rights")
+    mapping.add_argument("--range", metavar="FROM-TO", help="only these addresses")
+    for flag, what in (("w", "writable"), ("x", "executable"), ("u", "user"), ("s", "supervisor")):
+        mapping.add_argument(f"-{flag}", action="store_true", help=f"only {what} memory")
+    who = verbs.add_parser("who", help="who maps a physical address")
+    who.add_argument("pa", metavar="PA")
     roots = verbs.add_parser("roots", help="every address space")
-    for verb in (walk, roots):
+    diff = verbs.add_parser("diff", help="two spaces of one stop: ROOT or pid:N each")
+    diff.add_argument("before", metavar="A")
+    diff.add_argument("after", metavar="B")
+    for verb in (walk, mapping, who, roots, diff):
         add_target_options(verb)
+        add_run_options(verb)
         verb.add_argument("--json", action="store_true")
-    walk.add_argument("--root", metavar="CR3")
-    walk.add_argument("--pid", metavar="N")
+    for verb in (walk, mapping):
+        verb.add_argument("--root", metavar="CR3")
+        verb.add_argument("--pid", metavar="N")
     return parser
+
+
+def _map(kernel: Kernel, options: argparse.Namespace) -> int:
+    root = _required(chosen_root(kernel, options.root, options.pid))
+    space = kernel.merged.space(root)
+    ranges = _filtered(space.ranges, options)
+    if options.json:
+        print_json(map_json(space, ranges))
+    else:
+        print(map_text(kernel, space, ranges))
+    return 0 if ranges else 1
+
+
+def _filtered(ranges: Sequence[Range], options: argparse.Namespace) -> list[Range]:
+    low, high = 0, 1 << 64
+    if options.range is not None:
+        first, _, last = options.range.partition("-")
+        bounds = parse_number(first), parse_number(last)
+        if bounds[0] is None or bounds[1] is None or bounds[0] >= bounds[1]:
+            raise InputError(f"--range {options.range!r} is not FROM-TO", fix="write 0x...-0x...")
+        low, high = bounds[0], bounds[1]
+    return [
+        Range(max(r.start, VirtAddr(low)), min(r.end, VirtAddr(high)), r.w, r.u, r.nx)
+        for r in ranges
+        if r.end > low
+        and r.start < high
+        and (r.w or not options.w)
+        and (not r.nx or not options.x)
+        and (r.u or not options.u)
+        and (not r.u or not options.s)
+    ]
+
+
+def _who(kernel: Kernel, options: argparse.Namespace) -> int:
+    pa = parse_number(options.pa)
+    if pa is None:
+        raise InputError(f"{options.pa!r} is no physical address", fix="write it as 0x...")
+    roots = [s.root for s in kernel.spaces]
+    who = FrameIndex(kernel.tables, roots, kernel.levels, kernel.nxe).who(pa)
+    if options.json:
+        print_json(who_json(kernel, who))
+    else:
+        print(who_text(kernel, who))
+    return 0 if who.mappings or who.tables else 1
+
+
+def _diff(kernel: Kernel, options: argparse.Namespace) -> int:
+    before, after = (_named_root(kernel, text) for text in (options.before, options.after))
+    found = merged_changes(
+        changes(kernel.merged.space(before).ranges, kernel.merged.space(after).ranges)
+    )
+    if options.json:
+        print_json(changes_json(found))
+    else:
+        print(changes_text(found))
+    return 1 if found else 0
+
+
+def _named_root(kernel: Kernel, text: str) -> int:
+    if text.startswith("pid:"):
+        return _root_of_pid(kernel, text[4:])
+    if text == "master" and kernel.master is not None:
+        return kernel.master.root
+    root = parse_number(text)
+    if root is None:
+        raise InputError(f"{text!r} names no address space", fix="write 0x..., pid:N or master")
+    return root
+
+
+def _required(root: int | None) -> int:
+    if root is None:
+        raise InputError(
+            "no CPU has paging on, so there is no root to walk from", fix="give --root CR3"
+        )
+    return root
 
 
 def _roots(kernel: Kernel, options: argparse.Namespace) -> int:
@@ -62,11 +155,7 @@ def _walk(kernel: Kernel, options: argparse.Namespace) -> int:
     answers: list[Json] = []
     found = True
     for va, asked in questions:
-        if asked is None:
-            raise InputError(
-                "no CPU has paging on, so there is no root to walk from", fix="give --root CR3"
-            )
-        walked = kernel.walk(asked, va)
+        walked = kernel.walk(_required(asked), va)
         found &= walked.mapped
         if options.json:
             answers.append(walk_json(walked))
@@ -123,5 +212,14 @@ def _root_of_pid(kernel: Kernel, text: str) -> int:
         f"known pids: {', '.join(map(str, known))}"
         if known
         else "neither the kernel's types nor its serial text name any pid here",
-        "list the roots with `pt roots` and give --root " + hex64(0x1000).replace("1000", "..."),
+        "list the roots with `pt roots` and give --root 0x...",
     )
+
+
+VERBS: dict[str, Callable[[Kernel, argparse.Namespace], int]] = {
+    "walk": _walk,
+    "map": _map,
+    "who": _who,
+    "roots": _roots,
+    "diff": _diff,
+}

@@ -13,7 +13,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import maps
-from breenix_gdbagent.report.tables import walk_json
+from breenix_gdbagent.report.tables import spaces_json, walk_json
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -148,21 +148,6 @@ def _cpu_json(kernel: Kernel, cpu: Cpu) -> Document:
         "process": space.label if space is not None else None,
         "thread": kernel.thread_name(cpu),
     }
-
-
-def spaces_json(kernel: Kernel) -> list[Json]:
-    """Every root (`pt roots --json` is this list)."""
-    return [
-        {
-            "root": hex64(s.root),
-            "role": s.role,
-            "live": s.live,
-            "pid": s.pid,
-            "name": s.name,
-            "source": s.source,
-        }
-        for s in kernel.spaces
-    ]
 
 
 def finding_json(finding: Finding, stop_id: int, kernel: Kernel | None = None) -> Document:

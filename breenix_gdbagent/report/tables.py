@@ -53,3 +53,18 @@ def spaces_text(kernel: Kernel) -> str:
             f"{hex64(s.root):<14} {s.role:<8} {live:<8} {pid:>4}  {s.name or '-':<24} {s.source}"
         )
     return "\n".join(lines)
+
+
+def spaces_json(kernel: Kernel) -> list[Json]:
+    """Every root (`pt roots --json` is this list)."""
+    return [
+        {
+            "root": hex64(s.root),
+            "role": s.role,
+            "live": s.live,
+            "pid": s.pid,
+            "name": s.name,
+            "source": s.source,
+        }
+        for s in kernel.spaces
+    ]

@@ -1,0 +1,219 @@
+"""Whole spaces in words and in JSON: `pt map`, `pt who`, `pt diff`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.reverse import Who
+from breenix_gdbagent.x86.spaces import Gap, Range, Space
+
+UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """[start, end) of an address space, and what each of two sides permits there (None: nothing
+    is mapped)."""
+
+    start: int
+    end: int
+    before: Range | None
+    after: Range | None
+
+
+def size_text(size: int) -> str:
+    """``64 KiB``, ``1.04 MiB``."""
+    for unit, name in UNITS:
+        if size >= unit:
+            return f"{size / unit:.4g} {name}"
+    return f"{size} bytes"
+
+
+def rights(one: Range | None) -> str:
+    """``rw-u``: read, write, execute, user or supervisor; ``----`` where nothing is mapped."""
+    if one is None:
+        return "----"
+    return f"r{'w' if one.w else '-'}{'-' if one.nx else 'x'}{'u' if one.u else 's'}"
+
+
+def range_json(one: Range) -> dict[str, Json]:
+    return {
+        "start": hex64(one.start),
+        "end": hex64(one.end),
+        "size": one.end - one.start,
+        "effective": {"w": one.w, "u": one.u, "nx": one.nx},
+    }
+
+
+def gap_json(gap: Gap) -> dict[str, Json]:
+    return {
+        "start": hex64(gap.start),
+        "end": hex64(gap.end),
+        "reason": gap.reason,
+        "level": gap.level,
+    }
+
+
+def map_json(space: Space, ranges: Sequence[Range]) -> dict[str, Json]:
+    """`pt map --json`: the ranges shown, and where nothing could be told."""
+    return {
+        "root": hex64(space.root),
+        "ranges": [range_json(r) for r in ranges],
+        "gaps": [gap_json(g) for g in space.gaps],
+    }
+
+
+def map_text(kernel: Kernel, space: Space, ranges: Sequence[Range]) -> str:
+    """One line a range: from, to, size, rights (user or supervisor last), what begins there."""
+    known = kernel.space_of(space.root)
+    lines = [f"root {hex64(space.root)}" + (f"  {known.label}" if known is not None else "")]
+    for one in ranges:
+        name = kernel.symbol(one.start)
+        lines.append(
+            f"{one.start:#018x}-{one.end:#018x} {size_text(one.end - one.start):>9} {rights(one)}"
+            + (f"  {name}" if name else "")
+        )
+    lines += [
+        f"{gap.start:#018x}-{gap.end:#018x}   not known: {gap.reason} at level {gap.level}"
+        for gap in space.gaps
+    ]
+    if not ranges:
+        lines.append("nothing is mapped that the filters let through")
+    return "\n".join(lines)
+
+
+def who_json(kernel: Kernel, who: Who) -> dict[str, Json]:
+    """`pt who --json`: every mapping and every use as a table."""
+    return {
+        "pa": hex64(who.pa),
+        "mappings": [
+            {
+                **_owner(kernel, m.root),
+                "va": hex64(m.va),
+                "size": m.size,
+                "effective": {"w": m.effective.w, "u": m.effective.u, "nx": m.effective.nx},
+                "entry_pa": hex64(m.entry_pa),
+                "level": m.level,
+                "aliases": m.aliases,
+            }
+            for m in who.mappings
+        ],
+        "tables": [
+            {
+                **_owner(kernel, t.root),
+                "level": t.level,
+                "va": hex64(t.va),
+                "entry_pa": None if t.entry_pa is None else hex64(t.entry_pa),
+                "aliases": t.aliases,
+            }
+            for t in who.tables
+        ],
+        "ram": None if kernel.stop.memory.ram is None else kernel.stop.memory.ram.holds(who.pa),
+    }
+
+
+def _owner(kernel: Kernel, root: int) -> dict[str, Json]:
+    space = kernel.space_of(root)
+    return {
+        "root": hex64(root),
+        "pid": space.pid if space is not None else None,
+        "name": space.name if space is not None else None,
+        "role": space.role if space is not None else "unknown",
+    }
+
+
+def who_text(kernel: Kernel, who: Who) -> str:
+    """Who maps a physical address, and who uses its frame as a page table."""
+    lines = [f"physical {hex64(who.pa)}"]
+    for m in who.mappings:
+        right = Range(m.va, m.va, m.effective.w, m.effective.u, m.effective.nx)
+        more = f", and at {m.aliases - 1} more addresses" if m.aliases > 1 else ""
+        lines.append(
+            f"  mapped at {hex64(m.va)} {rights(right)} in {_label(kernel, m.root)} "
+            f"(level {m.level} entry at {hex64(m.entry_pa)}{more})"
+        )
+    for t in who.tables:
+        by = f"named by the entry at {hex64(t.entry_pa)}" if t.entry_pa else "the root itself"
+        lines.append(
+            f"  a level {t.level} table of {_label(kernel, t.root)}, for {hex64(t.va)} on, {by}"
+        )
+    if len(lines) == 1:
+        lines.append("  no known space maps it or uses it as a table")
+    return "\n".join(lines)
+
+
+def _label(kernel: Kernel, root: int) -> str:
+    space = kernel.space_of(root)
+    return space.label if space is not None else hex64(root)
+
+
+def changes(before: Sequence[Range], after: Sequence[Range]) -> Iterator[Change]:
+    """Where two spaces permit different things, in order of address."""
+    edges = sorted({e for r in (*before, *after) for e in (r.start, r.end)})
+    left, right = _Cursor(before), _Cursor(after)
+    for start, end in pairwise(edges):
+        a, b = left.at(start), right.at(start)
+        if (a is None) != (b is None) or (a and b and a[2:] != b[2:]):
+            yield Change(start, end, a, b)
+
+
+class _Cursor:
+    """The range that holds an address, for addresses asked in order."""
+
+    def __init__(self, ranges: Sequence[Range]) -> None:
+        self._ranges = ranges
+        self._next = 0
+
+    def at(self, va: int) -> Range | None:
+        while self._next < len(self._ranges) and self._ranges[self._next].end <= va:
+            self._next += 1
+        if self._next < len(self._ranges) and self._ranges[self._next].start <= va:
+            return self._ranges[self._next]
+        return None
+
+
+def merged_changes(found: Iterable[Change]) -> list[Change]:
+    """Neighbours of the same kind as one."""
+    out: list[Change] = []
+    for one in found:
+        last = out[-1] if out else None
+        if (
+            last is not None
+            and last.end == one.start
+            and (rights(last.before), rights(last.after))
+            == (rights(one.before), rights(one.after))
+        ):
+            out[-1] = Change(last.start, one.end, last.before, last.after)
+        else:
+            out.append(one)
+    return out
+
+
+def changes_json(found: Sequence[Change]) -> list[Json]:
+    return [
+        {
+            "start": hex64(c.start),
+            "end": hex64(c.end),
+            "size": c.end - c.start,
+            "before": None if c.before is None else range_json(c.before)["effective"],
+            "after": None if c.after is None else range_json(c.after)["effective"],
+        }
+        for c in found
+    ]
+
+
+def changes_text(found: Sequence[Change]) -> str:
+    """One line a change: ``+`` added, ``-`` removed, ``~`` other rights."""
+    lines = []
+    for c in found:
+        sign = "+" if c.before is None else "-" if c.after is None else "~"
+        lines.append(
+            f"{sign} {c.start:#018x}-{c.end:#018x} {size_text(c.end - c.start):>9} "
+            f"{rights(c.before)} -> {rights(c.after)}"
+        )
+    return "\n".join(lines) or "the two spaces map the same addresses with the same rights"
