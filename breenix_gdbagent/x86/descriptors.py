@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from breenix_gdbagent.addresses import VirtAddr, page_base
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.cpu import DescriptorTable
-
-if TYPE_CHECKING:
-    from construct import Struct
 
 ReadVirtual = Callable[[int, int], bytes]
 
@@ -21,6 +17,10 @@ VECTORS = 256
 INTERRUPT_GATE = 0xE
 TRAP_GATE = 0xF
 TSS_SIZE = 104
+
+# By `struct` and not `construct`, which takes 50 ms to import: all this is read at each stop.
+_GATE = struct.Struct("<HHBBHI4x")
+_TSS = struct.Struct("<4x3Q8x7Q10xH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Tss:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A code or data descriptor, or the low half of a system one (`system`)."""
+    """A descriptor of the GDT: code, data, or (`system`) a TSS or an LDT. `limit` is in bytes."""
 
     selector: int
     base: int
@@ -67,83 +67,23 @@ class Segment:
         """Whether it is a code segment (type bit 3 of a non-system descriptor)."""
         return not self.system and bool(self.type & 8)
 
-
-@cache
-def _gate_layout() -> Struct:
-    from construct import (
-        BitsInteger,
-        BitStruct,
-        ByteSwapped,
-        Flag,
-        Int16ul,
-        Int32ul,
-        Padding,
-        Struct,
-    )
-
-    return Struct(
-        "offset_low" / Int16ul,
-        "selector" / Int16ul,
-        "attributes"
-        / ByteSwapped(
-            BitStruct(
-                "present" / Flag,
-                "dpl" / BitsInteger(2),
-                Padding(1),
-                "type" / BitsInteger(4),
-                Padding(5),
-                "ist" / BitsInteger(3),
-            )
-        ),
-        "offset_middle" / Int16ul,
-        "offset_high" / Int32ul,
-        Padding(4),
-    )
-
-
-@cache
-def _tss_layout() -> Struct:
-    from construct import Array, Int16ul, Int64ul, Padding, Struct
-
-    return Struct(
-        Padding(4),
-        "rsp" / Array(3, Int64ul),
-        Padding(8),
-        "ist" / Array(7, Int64ul),
-        Padding(10),
-        "iomap_base" / Int16ul,
-    )
-
-
-@cache
-def _segment_layout() -> Struct:
-    from construct import BitsInteger, BitStruct, ByteSwapped, Flag, Padding
-
-    return ByteSwapped(
-        BitStruct(
-            "base_high" / BitsInteger(8),
-            "granularity" / Flag,
-            "default_big" / Flag,
-            "long" / Flag,
-            Padding(1),
-            "limit_high" / BitsInteger(4),
-            "present" / Flag,
-            "dpl" / BitsInteger(2),
-            "code_or_data" / Flag,
-            "type" / BitsInteger(4),
-            "base_low" / BitsInteger(24),
-            "limit_low" / BitsInteger(16),
-        )
-    )
+    @property
+    def wide(self) -> bool:
+        """Whether it has 16 bytes: a TSS or an LDT in 64-bit mode (SDM vol. 3, 3.5.2)."""
+        return self.system and self.type in (0x2, 0x9, 0xB)
 
 
 def parse_gate(vector: int, raw: bytes) -> Gate:
-    """One gate from its 16 bytes."""
-    found = _gate_layout().parse(raw)
-    bits = found.attributes
-    offset = found.offset_low | found.offset_middle << 16 | found.offset_high << 32
+    """One gate from its 16 bytes (SDM vol. 3, figure 6-8)."""
+    low, selector, ist, attributes, middle, high = _GATE.unpack(raw)
     return Gate(
-        vector, VirtAddr(offset), found.selector, bits.ist, bits.type, bits.dpl, bits.present
+        vector,
+        VirtAddr(low | middle << 16 | high << 32),
+        selector,
+        ist & 7,
+        attributes & 0xF,
+        attributes >> 5 & 3,
+        bool(attributes & 0x80),
     )
 
 
@@ -153,7 +93,6 @@ def read_gates(read: ReadVirtual, idtr: DescriptorTable) -> Mapping[int, Gate]:
     limit = idtr.limit if idtr.limit is not None else VECTORS * GATE_SIZE - 1
     count = min((limit + 1) // GATE_SIZE, VECTORS)
     gates: dict[int, Gate] = {}
-    parsed: dict[bytes, Gate] = {}
     lacking: ReadError | None = None
     for first, raws in _pages(count, idtr.base):
         try:
@@ -164,10 +103,7 @@ def read_gates(read: ReadVirtual, idtr: DescriptorTable) -> Mapping[int, Gate]:
         for i in range(raws):
             raw = data[i * GATE_SIZE : (i + 1) * GATE_SIZE]
             if raw[5] & 0x80:
-                one = parsed.get(raw) or parsed.setdefault(raw, parse_gate(first + i, raw))
-                gates[first + i] = Gate(
-                    first + i, one.offset, one.selector, one.ist, one.type, one.dpl, one.present
-                )
+                gates[first + i] = parse_gate(first + i, raw)
     if lacking is not None and not gates:
         raise lacking
     return gates
@@ -187,25 +123,28 @@ def _pages(count: int, base: int) -> list[tuple[int, int]]:
 
 def read_tss(read: ReadVirtual, base: int) -> Tss:
     """The TSS at `base`. Raises `ReadError`."""
-    found = _tss_layout().parse(read(base, TSS_SIZE))
-    rsp = [VirtAddr(v) for v in found.rsp]
-    return Tss(rsp[0], rsp[1], rsp[2], tuple(VirtAddr(v) for v in found.ist), found.iomap_base)
+    *stacks, iomap_base = _TSS.unpack(read(base, TSS_SIZE))
+    tops = [VirtAddr(top) for top in stacks]
+    return Tss(tops[0], tops[1], tops[2], tuple(tops[3:]), iomap_base)
 
 
 def parse_segment(selector: int, raw: bytes) -> Segment:
-    """A descriptor from its 8 bytes (of a 16-byte system descriptor the low half)."""
-    found = _segment_layout().parse(raw)
-    limit = found.limit_low | found.limit_high << 16
+    """A descriptor from its 8 bytes (SDM vol. 3, figure 3-8).
+
+    Of a descriptor of 16 bytes the upper half of the base is not among them.
+    """
+    value = int.from_bytes(raw, "little")
+    limit = value & 0xFFFF | value >> 32 & 0xF_0000
     return Segment(
         selector,
-        found.base_low | found.base_high << 24,
-        limit << 12 | 0xFFF if found.granularity else limit,
-        found.type,
-        not found.code_or_data,
-        found.dpl,
-        found.present,
-        found.long,
-        found.default_big,
+        base=value >> 16 & 0xFF_FFFF | value >> 32 & 0xFF00_0000,
+        limit=limit << 12 | 0xFFF if value >> 55 & 1 else limit,
+        type=value >> 40 & 0xF,
+        system=not value >> 44 & 1,
+        dpl=value >> 45 & 3,
+        present=bool(value >> 47 & 1),
+        long=bool(value >> 53 & 1),
+        default_big=bool(value >> 54 & 1),
     )
 
 
@@ -215,4 +154,21 @@ def read_segment(read: ReadVirtual, gdtr: DescriptorTable, selector: int) -> Seg
     index = selector & ~7
     if not index or (gdtr.limit is not None and index + 7 > gdtr.limit):
         return None
-    return parse_segment(selector, read(gdtr.base + index, 8))
+    found = parse_segment(selector, read(gdtr.base + index, 8))
+    if found.wide and (gdtr.limit is None or index + 15 <= gdtr.limit):
+        high = int.from_bytes(read(gdtr.base + index + 8, 4), "little")
+        return replace(found, base=found.base | high << 32)
+    return found
+
+
+def read_segments(read: ReadVirtual, gdtr: DescriptorTable) -> tuple[Segment, ...]:
+    """All descriptors of the GDT that are not null, in order. Raises `ReadError`."""
+    found = []
+    index, end = 8, (gdtr.limit if gdtr.limit is not None else 7) + 1
+    while index + 8 <= end:
+        segment = read_segment(read, gdtr, index)
+        index += 8
+        if segment is not None and (segment.present or segment.type or segment.limit):
+            found.append(segment)
+            index += 8 if segment.wide else 0
+    return tuple(found)

@@ -1,0 +1,193 @@
+"""Exceptions as the CPU delivers them: vectors, the frame it pushes, what error codes say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+from breenix_gdbagent.addresses import VirtAddr
+
+ReadVirtual = Callable[[int, int], bytes]
+"""(virtual address, length) -> bytes; raises `ReadError`."""
+
+
+class Vector(NamedTuple):
+    """An exception that the manual names, and whether an error code is pushed for it."""
+
+    number: int
+    mnemonic: str
+    name: str
+    error_code: bool
+
+
+_VECTORS = (
+    (0, "#DE", "divide error", False),
+    (1, "#DB", "debug", False),
+    (2, "NMI", "non-maskable interrupt", False),
+    (3, "#BP", "breakpoint", False),
+    (4, "#OF", "overflow", False),
+    (5, "#BR", "bound range exceeded", False),
+    (6, "#UD", "invalid opcode", False),
+    (7, "#NM", "device not available", False),
+    (8, "#DF", "double fault", True),
+    (10, "#TS", "invalid TSS", True),
+    (11, "#NP", "segment not present", True),
+    (12, "#SS", "stack-segment fault", True),
+    (13, "#GP", "general protection", True),
+    (14, "#PF", "page fault", True),
+    (16, "#MF", "x87 floating-point error", False),
+    (17, "#AC", "alignment check", True),
+    (18, "#MC", "machine check", False),
+    (19, "#XM", "SIMD floating-point exception", False),
+    (20, "#VE", "virtualization exception", False),
+    (21, "#CP", "control protection", True),
+)
+VECTORS = {row[0]: Vector(*row) for row in _VECTORS}
+"""SDM vol. 3, table 6-1. What is not here has no error code: interrupts and ``int n``."""
+
+_FRAME = Struct("<5Q")
+_ERROR_CODE = Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionFrame:
+    """What the CPU pushed on entry to a handler in 64-bit mode (SDM vol. 3, figure 6-9).
+
+    `error_code` is None where the vector has none; `size` is the bytes pushed, the error code
+    included (not the bytes skipped to align the stack).
+    """
+
+    error_code: int | None
+    rip: VirtAddr
+    cs: int
+    rflags: int
+    rsp: VirtAddr
+    ss: int
+
+    @property
+    def cpl(self) -> int:
+        """The ring that was interrupted."""
+        return self.cs & 3
+
+    @property
+    def size(self) -> int:
+        return _FRAME.size if self.error_code is None else _FRAME.size + _ERROR_CODE.size
+
+
+def read_frame(read: ReadVirtual, rsp: int, vector: int) -> ExceptionFrame:
+    """The frame at `rsp`, which is RSP at the handler's first instruction. Raises `ReadError`."""
+    known = VECTORS.get(vector)
+    if known is not None and known.error_code:
+        data = read(rsp, _ERROR_CODE.size + _FRAME.size)
+        (error_code,) = _ERROR_CODE.unpack_from(data)
+        fields = _FRAME.unpack_from(data, _ERROR_CODE.size)
+        return _frame(error_code & 0xFFFF_FFFF, fields)
+    return _frame(None, _FRAME.unpack(read(rsp, _FRAME.size)))
+
+
+def _frame(error_code: int | None, fields: tuple[int, ...]) -> ExceptionFrame:
+    rip, cs, rflags, rsp, ss = fields
+    # The CPU pushes selectors as 8 bytes with the upper ones undefined.
+    return ExceptionFrame(
+        error_code, VirtAddr(rip), cs & 0xFFFF, rflags, VirtAddr(rsp), ss & 0xFFFF
+    )
+
+
+PF_PRESENT = 1 << 0
+PF_WRITE = 1 << 1
+PF_USER = 1 << 2
+PF_RESERVED = 1 << 3
+PF_FETCH = 1 << 4
+PF_KEY = 1 << 5
+PF_SHADOW_STACK = 1 << 6
+PF_HLAT = 1 << 7
+PF_SGX = 1 << 15
+
+_PF_NAMES = (
+    (PF_PRESENT, "P"),
+    (PF_WRITE, "W"),
+    (PF_USER, "U"),
+    (PF_RESERVED, "RSVD"),
+    (PF_FETCH, "I"),
+    (PF_KEY, "PK"),
+    (PF_SHADOW_STACK, "SS"),
+    (PF_HLAT, "HLAT"),
+    (PF_SGX, "SGX"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PageFaultCode:
+    """The error code of a page fault (SDM vol. 3, figure 4-12), bit by bit.
+
+    `present` False: no translation, an entry was not present. True: there is one, and it does not
+    allow the access. (Breenix's memory-debugging notes have that wrong for 0x1 and 0x3.)
+    """
+
+    value: int
+
+    @property
+    def present(self) -> bool:
+        return bool(self.value & PF_PRESENT)
+
+    @property
+    def access(self) -> str:
+        """``write``, ``fetch`` or ``read`` (a fetch shows only where NXE or SMEP is on)."""
+        if self.value & PF_FETCH:
+            return "fetch"
+        return "write" if self.value & PF_WRITE else "read"
+
+    @property
+    def user(self) -> bool:
+        """Whether ring 3 asked, and not the kernel or the CPU itself."""
+        return bool(self.value & PF_USER)
+
+    @property
+    def reserved(self) -> bool:
+        return bool(self.value & PF_RESERVED)
+
+    @property
+    def protection_key(self) -> bool:
+        return bool(self.value & PF_KEY)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the bits set, in their order."""
+        return tuple(name for bit, name in _PF_NAMES if self.value & bit)
+
+    @property
+    def undefined(self) -> int:
+        """Bits that are set and have no meaning: this was no error code of a page fault."""
+        return self.value & ~sum(bit for bit, _ in _PF_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorCode:
+    """The error code of #TS, #NP, #SS and #GP (SDM vol. 3, figure 6-7); 0 names no selector.
+
+    `external`: raised while an event from outside was delivered. `table` is ``idt`` (then `index`
+    is a vector), ``ldt`` or ``gdt``.
+    """
+
+    value: int
+
+    @property
+    def external(self) -> bool:
+        return bool(self.value & 1)
+
+    @property
+    def table(self) -> str:
+        if self.value & 2:
+            return "idt"
+        return "ldt" if self.value & 4 else "gdt"
+
+    @property
+    def index(self) -> int:
+        return self.value >> 3 & 0x1FFF
+
+    @property
+    def selector(self) -> int:
+        """The selector it stands for, RPL 0 (with ``idt`` there is none: see `index`)."""
+        return self.value & 0xFFF8 | (self.value & 4 if not self.value & 2 else 0)

@@ -1,0 +1,87 @@
+"""Frames and error codes, by the figures of the manual and the frames of the captures."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.x86.exceptions import (
+    VECTORS,
+    PageFaultCode,
+    SelectorCode,
+    read_frame,
+)
+from breenix_gdbagent.x86.paging import Tables, VirtualMemory
+from tests.unit.captures import BREENIX, capture, truth_of
+
+
+@pytest.mark.parametrize("name", BREENIX)
+def test_the_frame_of_a_capture(name: str) -> None:
+    truth: Any = truth_of(name)
+    cpu = (stop := open_snapshot(capture(name) / "core.elf")).cpu
+    assert cpu.root is not None
+    memory = VirtualMemory(Tables(stop.memory), cpu.root)
+    frame = read_frame(memory.read, cpu.rsp, truth["stop"]["vector"])
+    told = {name: int(value, 16) for name, value in truth["stop"]["frame"].items()}
+    assert frame.error_code == told.pop("error_code", None)
+    assert {name: getattr(frame, name) for name in told} == told
+    assert frame.cpl == 3
+
+
+def test_with_and_without_an_error_code() -> None:
+    pushed = [0xFFFF_0000_0002, 0x1111, 0xABCD_0033, 0x246, 0x2222, 0x1_002B]
+    data = struct.pack("<6Q", *pushed)
+    frame = read_frame(lambda va, length: data[va : va + length], 0, 14)
+    assert (frame.error_code, frame.rip, frame.cs, frame.ss) == (2, 0x1111, 0x33, 0x2B)
+    assert frame.size == 48
+    frame = read_frame(lambda va, length: data[va : va + length], 8, 6)
+    assert (frame.error_code, frame.rip, frame.rsp, frame.size) == (None, 0x1111, 0x2222, 40)
+
+
+def test_which_vectors_push_a_code() -> None:
+    assert {v for v in VECTORS if VECTORS[v].error_code} == {8, 10, 11, 12, 13, 14, 17, 21}
+
+
+@pytest.mark.parametrize(
+    ("value", "access", "user", "present", "names"),
+    [
+        (0x0, "read", False, False, ()),
+        (0x2, "write", False, False, ("W",)),
+        (0x7, "write", True, True, ("P", "W", "U")),
+        (0x1, "read", False, True, ("P",)),
+        (0x11, "fetch", False, True, ("P", "I")),
+        (0x15, "fetch", True, True, ("P", "U", "I")),
+        (0xD, "read", True, True, ("P", "U", "RSVD")),
+        (0x27, "write", True, True, ("P", "W", "U", "PK")),
+    ],
+)
+def test_page_fault_codes(
+    value: int, access: str, user: bool, present: bool, names: tuple[str, ...]
+) -> None:
+    code = PageFaultCode(value)
+    assert (code.access, code.user, code.present, code.names) == (access, user, present, names)
+    assert code.reserved == ("RSVD" in names) and code.protection_key == ("PK" in names)
+    assert PageFaultCode(value | 1 << 20).undefined == 1 << 20 and not code.undefined
+
+
+@pytest.mark.parametrize(
+    ("value", "table", "index", "selector", "external"),
+    [
+        (0, "gdt", 0, 0, False),
+        (0x18, "gdt", 3, 0x18, False),
+        (0x1C, "ldt", 3, 0x1C, False),
+        (0x72, "idt", 14, 0x70, False),
+        (0x103, "idt", 32, 0x100, True),
+    ],
+)
+def test_selector_codes(value: int, table: str, index: int, selector: int, external: bool) -> None:
+    code = SelectorCode(value)
+    assert (code.table, code.index, code.selector, code.external) == (
+        table,
+        index,
+        selector,
+        external,
+    )
