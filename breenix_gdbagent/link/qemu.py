@@ -1,7 +1,9 @@
 """QEMU's process: started paused, held by socket pairs, never alive without us.
 
-The stub, the monitor and the serial lines are socket pairs that QEMU is born with (``fd=``):
-nothing listens anywhere, nothing has to be waited for, and the end of QEMU is an end of file.
+The stub and the monitor are socket pairs that QEMU is born with (``fd=``): nothing listens
+anywhere, nothing has to be waited for, and the end of QEMU is an end of file. Serial lines are
+FIFOs in the run directory: a UART writes byte by byte, and of such writes a unix socket holds
+some 300 (each has a buffer of its own) before the guest has to wait for us, a FIFO 65536.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ from typing import IO
 from breenix_gdbagent.configs import Config, Files, Firmware
 from breenix_gdbagent.errors import OutputError, QemuDied, QemuError, QemuMissing
 from breenix_gdbagent.link.rundir import RunDir
+from breenix_gdbagent.link.serial import SerialPort
 
 STDERR_TAIL = 8192
 _PR_SET_PDEATHSIG = 1
 
 
 class QemuProcess:
-    """One QEMU. `gdb`, `qmp` and `serials` are our ends of its sockets."""
+    """One QEMU. `gdb` and `qmp` are our ends of its sockets, `serials` of its serial lines; these
+    are read once QEMU has opened them, which it has when it answers."""
 
     def __init__(self, config: Config, files: Files, *, places: Sequence[Path] | None = None):
         """Start it. Raises `InputError`, `QemuMissing`, `OutputError`, `QemuError`.
@@ -42,6 +46,7 @@ class QemuProcess:
         self.config = config
         self.exited = threading.Event()
         self.status: int | None = None
+        self.serials: list[SerialPort] = []
         self._pairs: list[socket.socket] = []
         self._on_exit: list[Callable[[], None]] = []
         self.run = RunDir(size, places)
@@ -56,6 +61,10 @@ class QemuProcess:
         try:
             self.ram.touch(mode=0o600)
             os.truncate(self.ram, size)
+            self.serials = [
+                SerialPort.fifo(self.run.path / f"serial{n}")
+                for n in range(self.config.serial_ports)
+            ]
             values = {"ram": str(self.ram), "run": str(self.run.path)}
             if firmware is not None:
                 copy = self.run.path / "firmware_vars.fd"
@@ -66,14 +75,13 @@ class QemuProcess:
                 f"cannot write to {self.run.path}", error.strerror or str(error)
             ) from error
         ours, theirs = [], []
-        ports = [f"serial{n}" for n in range(self.config.serial_ports)]
-        for name in ("gdb", "qmp", *ports):
+        for name in ("gdb", "qmp"):
             mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self._pairs += [mine, its]
             ours.append(mine)
             theirs.append(its)
             values[f"{name}_fd"] = str(its.fileno())
-        self.gdb, self.qmp, self.serials = ours[0], ours[1], ours[2:]
+        self.gdb, self.qmp = ours
         self.arguments = [program, *self.config.command_line(files, values)]
         # Lives as long as QEMU does, and has no name that could be left over.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
@@ -146,6 +154,8 @@ class QemuProcess:
         self.run.watch(None)
         for sock in self._pairs:
             sock.close()
+        for port in self.serials:
+            port.close()
         self.run.close()
 
 

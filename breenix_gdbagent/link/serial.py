@@ -2,26 +2,66 @@
 
 One thread reads all ports while the guest runs, so that a guest never waits for us to take its
 text. `sync` takes what has arrived up to now in the caller's thread: after a stop nothing that
-the guest wrote before it is missing, because QEMU writes to the socket before the guest goes on.
+the guest wrote before it is missing, because QEMU writes it out before the guest goes on.
 """
 
 from __future__ import annotations
 
 import codecs
+import fcntl
+import os
 import re
 import select
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, LinkTimeout
 from breenix_gdbagent.stop import SerialChunk, SerialText
 
 TOGETHER = 0.005
+GATHER = 0.002
+SEND_SECONDS = 5.0
 _RECEIVE = 1 << 16
+
+
+class SerialPort:
+    """Our end of one line: the descriptors to read and to write, which may be the same."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader = reader
+        self.writer = writer
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+
+    @classmethod
+    def of_socket(cls, sock: socket.socket) -> SerialPort:
+        """Takes the socket over."""
+        fd = sock.detach()
+        return cls(fd, fd)
+
+    @classmethod
+    def fifo(cls, path: Path) -> SerialPort:
+        """The FIFOs PATH.in and PATH.out of QEMU's ``pipe`` chardev, made here."""
+        into, out = (path.with_name(path.name + end) for end in (".in", ".out"))
+        os.mkfifo(into, 0o600)
+        os.mkfifo(out, 0o600)
+        reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if sys.platform == "linux":
+            # Less than that is refused to nobody, more may be: then it stays as it is.
+            with suppress(OSError):
+                fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 1 << 20)
+        return cls(reader, os.open(into, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def close(self) -> None:
+        """Twice does no harm."""
+        for fd in {self.reader, self.writer} - {-1}:
+            os.close(fd)
+        self.reader = self.writer = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +171,9 @@ def _match(pattern: str, port: int, found: re.Match[str], base: int, seconds: fl
 class SerialLines:
     """All ports of one guest. `clock()` gives the seconds that a chunk is stamped with."""
 
-    def __init__(self, ports: Sequence[socket.socket], clock: Callable[[], float]) -> None:
+    def __init__(self, ports: Sequence[SerialPort], clock: Callable[[], float]) -> None:
         self._ports = dict(enumerate(ports))
-        self._numbers = {sock.fileno(): n for n, sock in self._ports.items()}
+        self._numbers = {port.reader: n for n, port in self._ports.items()}
         self._clock = clock
         self._lock = threading.Lock()
         self._chunks: list[SerialChunk] = []
@@ -146,8 +186,6 @@ class SerialLines:
         self.wake.setblocking(False)
         self._waker.setblocking(False)
         self._quit, self._quitter = socket.socketpair()
-        for sock in self._ports.values():
-            sock.setblocking(False)
         self._thread = threading.Thread(target=self._read_all, name="serial", daemon=True)
         self._thread.start()
 
@@ -186,17 +224,18 @@ class SerialLines:
             return found
 
     def send(self, data: bytes, port: int = 0) -> None:
-        """Type into the guest's port. Raises `OSError` when QEMU does not take it."""
-        sock = self._ports[port]
+        """Type into the guest's port. Raises `LinkTimeout` when the guest does not take it."""
+        fd = self._ports[port].writer
         view = memoryview(data)
         while view:
-            select.select([], [sock], [], 5)
-            view = view[sock.send(view) :]
+            if not select.select([], [fd], [], SEND_SECONDS)[1]:
+                raise LinkTimeout(f"text for serial port {port}", SEND_SECONDS)
+            view = view[os.write(fd, view) :]
 
     def sync(self) -> None:
         """Take everything that has arrived up to now."""
         with self._lock:
-            while ready := self._ready(0):
+            while ready := _ready([*self._numbers], 0):
                 self._take(ready)
 
     def drain(self, seconds: float) -> bool:
@@ -208,21 +247,19 @@ class SerialLines:
         """Stop reading. The text stays."""
         self._quitter.close()
         self._thread.join()
-        for sock in (self.wake, self._waker, self._quit, *self._ports.values()):
+        for sock in (self.wake, self._waker, self._quit):
             sock.close()
-
-    def _ready(self, timeout: float | None, *extra: socket.socket) -> list[int]:
-        poll = select.poll()
-        for fd in [*self._numbers, *(sock.fileno() for sock in extra)]:
-            poll.register(fd, select.POLLIN)
-        return [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
+        for port in self._ports.values():
+            port.close()
 
     def _read_all(self) -> None:
+        quit_fd = self._quit.fileno()
         while self._numbers:
-            ready = self._ready(None, self._quit)
+            ready = _ready([*self._numbers, quit_fd], None)
             with self._lock:
                 self._take(ready)
-            if self._quit.fileno() in ready:
+            # A guest that prints wakes us for each byte else, and pays for it.
+            if _ready([quit_fd], GATHER):
                 return
 
     def _take(self, ready: list[int]) -> None:
@@ -233,7 +270,7 @@ class SerialLines:
             if port is None:
                 continue
             try:
-                data = self._ports[port].recv(_RECEIVE)
+                data = os.read(fd, _RECEIVE)
             except BlockingIOError:
                 continue
             except OSError:
@@ -281,8 +318,15 @@ class SerialLines:
             self._waker.send(b"!")
 
 
-def follow(path: Path) -> socket.socket:
-    """A socket that carries what is in a file and what is appended to it (``-serial file:``).
+def _ready(fds: Sequence[int], seconds: float | None) -> list[int]:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)]
+
+
+def follow(path: Path) -> SerialPort:
+    """A line that carries what is in a file and what is appended to it (``-serial file:``).
 
     The file is looked at 20 times a second: no portable call waits for it to grow. Raises
     `InputError` when it cannot be read.
@@ -304,4 +348,4 @@ def follow(path: Path) -> socket.socket:
                     return
 
     threading.Thread(target=copy, name="serial-file", daemon=True).start()
-    return ours
+    return SerialPort.of_socket(ours)

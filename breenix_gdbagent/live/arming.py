@@ -141,6 +141,11 @@ class Arming:
     def _at_lidt(self, thread: str, cpu: int, rip: int) -> None:
         base, site = self._sites[rip]
         if self.bias is None and not self._proved(base, site):
+            assert self._code is not None
+            self.notes.append(
+                f"at {hex64(rip)} the guest has other code than {self._code.name}: "
+                "it is not the kernel that runs, or not at this address"
+            )
             self._drop({rip})
             return
         if self.bias is None:

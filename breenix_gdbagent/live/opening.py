@@ -16,7 +16,7 @@ from breenix_gdbagent.link.address import Address, connect
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState
 from breenix_gdbagent.link.rsplink import RspLink
-from breenix_gdbagent.link.serial import SerialLines, follow
+from breenix_gdbagent.link.serial import SerialLines, SerialPort, follow
 from breenix_gdbagent.link.stopreply import SIGINT
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import Holds
@@ -52,8 +52,6 @@ def launch(
         process = QemuProcess(machine, files, places=places)
         undo.callback(process.close)
         clock = RunClock()
-        serial = SerialLines(process.serials, clock.seconds)
-        undo.callback(serial.close)
         # Imported while QEMU starts: the import takes about as long.
         from breenix_gdbagent.link.qmp import Qmp
 
@@ -65,6 +63,8 @@ def launch(
             died = process.died()
             raise error if died is None else died from error
         undo.callback(qmp.close)
+        serial = SerialLines(process.serials, clock.seconds)
+        undo.callback(serial.close)
         holds = Holds(
             stub=stub,
             qmp=qmp,
@@ -143,7 +143,7 @@ def _serial(text: str, clock: RunClock) -> SerialLines:
         if not text.startswith(("unix:", "tcp:")) and path.is_file():
             return SerialLines([follow(path)], clock.seconds)
     sock = connect(Address.parse(text), "serial line", Deadline(CONNECT_SECONDS))
-    return SerialLines([sock], clock.seconds)
+    return SerialLines([SerialPort.of_socket(sock)], clock.seconds)
 
 
 def _peer(sock: socket.socket) -> int:

@@ -29,12 +29,19 @@ def lab(
     *,
     arguments: tuple[str, ...] = (),
     places: list[Path] | None = None,
+    serial_log: Path | None = None,
     era: int = 2025,
     **settings: str | int | bool | None,
 ) -> LiveVm:
-    """The lab guest, not started yet; `arguments` are added to QEMU's."""
+    """The lab guest, not started yet; `arguments` are added to QEMU's, `serial_log` is a file in
+    which QEMU itself keeps what the guest wrote."""
     config = configs.load("lab")
-    config = replace(config, arguments=(*config.arguments, *arguments))
+    line = config.arguments
+    if serial_log is not None:
+        line = tuple(
+            f"{a},logfile={serial_log}" if a.startswith("pipe,id=serial0") else a for a in line
+        )
+    config = replace(config, arguments=(*line, *arguments))
     return launch(
         config, kernel=ELF, append=f"scenario={scenario} era={era}", places=places, **settings
     )

@@ -11,8 +11,8 @@ from breenix_gdbagent.configs import Files
 from breenix_gdbagent.errors import InputError, QemuMissing
 
 VALUES = {
-    "ram": "/run/ram", "run": "/run", "gdb_fd": "3", "qmp_fd": "4", "serial0_fd": "5",
-    "serial1_fd": "6", "firmware_code": "/fw/code.fd", "firmware_vars": "/run/vars.fd",
+    "ram": "/run/ram", "run": "/run", "gdb_fd": "3", "qmp_fd": "4",
+    "firmware_code": "/fw/code.fd", "firmware_vars": "/run/vars.fd",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.link.serial import PortText, SerialLines, Watch, follow
+from breenix_gdbagent.link.serial import PortText, SerialLines, SerialPort, Watch, follow
 
 
 class Lines:
@@ -22,7 +22,9 @@ class Lines:
         pairs = [socket.socketpair() for _ in range(ports)]
         self.guest = [theirs for _, theirs in pairs]
         self.now = 0.0
-        self.lines = SerialLines([ours for ours, _ in pairs], lambda: self.now)
+        self.lines = SerialLines(
+            [SerialPort.of_socket(ours) for ours, _ in pairs], lambda: self.now
+        )
 
     def say(self, text: str, port: int = 0) -> None:
         self.guest[port].sendall(text.encode())
