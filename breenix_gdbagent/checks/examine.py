@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from breenix_gdbagent.checks import (
+    descriptors,
     faults,
     frame_states,
     frames,
@@ -33,6 +34,9 @@ CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("frames-allocator", frame_states.check_states),
     ("frames-left", frame_states.check_exhausted),
     ("heap", heap.check),
+    ("idt-gates", descriptors.check_gates),
+    ("descriptor-tables", descriptors.check_reachable),
+    ("tss", descriptors.check_tss),
 )
 
 

@@ -19,6 +19,7 @@ from breenix_gdbagent.kernel.layout import (
 )
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
+from breenix_gdbagent.kernel.running import backtrace, running
 from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
 from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
 from breenix_gdbagent.kernel.stacks import (
@@ -326,12 +327,12 @@ class Kernel:
         image = self.stop.image
         return image.name_of(va) if image is not None else None
 
-    @property
+    @cached_property
     def call_names(self) -> tuple[str, ...]:
         """Functions that the stop's CPU is in, the innermost first, as far as they are known."""
-        rip = self.stop.cpu.get("rip")
-        name = None if rip is None else self.symbol(rip)
-        return () if name is None else (name.partition("+")[0],)
+        here = running(self, self.stop.cpu)
+        trace = None if here is None else backtrace(self, here)
+        return () if trace is None else tuple(f.name for f in trace.frames if not f.ring)
 
     def describe(self, va: int) -> str:
         """Address with its symbol, as reports print it."""

@@ -1,0 +1,322 @@
+"""IDT, GDT and TSS: what every delivery of an exception needs, in every space it can come from.
+
+The codes that a fault rests on as well are declared in `faults/descriptors.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
+
+from breenix_gdbagent.addresses import PAGE, canonical, hex64, page_base
+from breenix_gdbagent.checks.faults.descriptors import (
+    GATE_MISSING,
+    GDT_UNMAPPED,
+    HANDLER_UNMAPPED,
+    RSP0_INVALID,
+)
+from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.layout import KERNEL_STACKS
+from breenix_gdbagent.kernel.percpu import PerCpu
+from breenix_gdbagent.kernel.running import settled
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.descriptors import TSS_SIZE
+from breenix_gdbagent.x86.paging import UNREADABLE, Walk
+
+RSP0_MISMATCH = declare(
+    "tss.rsp0-mismatch",
+    "error",
+    "TSS.RSP0 is the stack of another thread than the one that runs",
+    arises="A switch set the per-CPU block and not the TSS, or a cached copy was written back "
+    "(Breenix 3e763f99, 002a8259): the next interrupt from ring 3 lands on a stack that belongs to "
+    "somebody else, and two threads overwrite each other's frames.",
+    confirm="The 8 bytes at TR.base + 4 against gs:[16] and the thread's kernel_stack_top.",
+    mend="Set both in one place at every switch (per_cpu::update_tss_rsp0).",
+    see=("kernel/src/per_cpu.rs", "kernel/src/interrupts/context_switch.rs"),
+)
+IST_SHARED = declare(
+    "ist.shared",
+    "warning",
+    "two exceptions use one IST stack",
+    arises="Two entries of the TSS name the same memory, or a gate uses the #DF stack: when one "
+    "exception comes while the other is handled, its frame overwrites the first.",
+    confirm="The tops at TR.base + 36 + 8 * (IST - 1), and the IST field of the gates.",
+    mend="Give #DF a stack that nothing else uses (per_cpu_stack.rs), and each IST entry its own.",
+    see=("kernel/src/gdt.rs", "kernel/src/memory/per_cpu_stack.rs"),
+)
+
+# kernel/src/interrupts.rs, init_idt: what Breenix installs in both eras, whatever else it has.
+ALWAYS = (0, 1, 3, 6, 8, 12, 13, 14)
+WITH_PROCESSES = (32, 0x80)
+DOUBLE_FAULT = 8
+TABLES = ("IDT", "GDT", "TSS")
+_NAMES = {32: "timer", 0x80: "system call"}
+
+
+def check_gates(kernel: Kernel) -> Iterator[Finding]:
+    """The gates that Breenix counts on are there. That others are missing by design (#NM, #NP, ...)
+    is no finding before an event needs one: then the fault analyzers say so."""
+    if not kernel.is_breenix:
+        raise NotChecked("no Breenix per-CPU block: which gates there should be is not known")
+    gates = kernel.gates
+    wanted = ALWAYS + (WITH_PROCESSES if any(s.role == "process" for s in kernel.spaces) else ())
+    for vector in wanted:
+        if vector not in gates:
+            name = _vector(vector)
+            idtr = kernel.stop.cpu.idtr
+            at = None if idtr is None else idtr.base + 16 * vector
+            yield Finding(
+                GATE_MISSING,
+                f"the IDT has no gate for {name} (vector {vector})",
+                name,
+                {"vector": vector, "gate": None if at is None else hex64(at)},
+                Where(va=at),
+                fix=GATE_MISSING.mend,
+            )
+
+
+def _vector(vector: int) -> str:
+    return VECTOR_NAMES.get(vector) or _NAMES.get(vector) or f"vector {vector}"
+
+
+def check_reachable(kernel: Kernel) -> Iterator[Finding]:
+    """IDT, GDT and TSS can be read, and handlers executed, under every CR3 that an exception may
+    come from: each audited space. Of other kernels the tables alone, under what each CPU runs on:
+    Linux leaves gates for vectors that never come pointing to memory it has given back."""
+    lacking: list[str] = []
+    for cpu, spaces in _places(kernel):
+        found: dict[tuple[str, str], list[Space]] = defaultdict(list)
+        walks: dict[tuple[str, str], Walk] = {}
+        for group in _alike(kernel, cpu, spaces):
+            for code, what, walk in _unreachable(kernel, cpu, group[0]):
+                if walk.reason == UNREADABLE:
+                    lacking.append(f"{what} of CPU {cpu.index} at {hex64(walk.va)}")
+                    continue
+                found[code.name, what] += group
+                walks.setdefault((code.name, what), walk)
+        codes = {c.name: c for c in (GDT_UNMAPPED, HANDLER_UNMAPPED)}
+        together: dict[tuple[str, bool, tuple[int, ...]], list[str]] = defaultdict(list)
+        for (name, what), where in found.items():
+            roots = tuple(s.root for s in where)
+            together[name, what in TABLES, roots].append(what)
+        for (name, _, _), whats in together.items():
+            key = name, whats[0]
+            yield _unreached(kernel, codes[name], whats, found[key], walks[key])
+    if lacking:
+        raise NotChecked(f"the tables on the way to {lacking[0]} are not in the memory we have")
+
+
+def _places(kernel: Kernel) -> Iterator[tuple[Cpu, Sequence[Space]]]:
+    for cpu in kernel.stop.cpus:
+        if kernel.is_breenix:
+            yield cpu, kernel.audited
+        elif (space := kernel.space_of(cpu.root)) is not None and cpu.paging is not None:
+            yield cpu, (space,)
+
+
+def _alike(kernel: Kernel, cpu: Cpu, spaces: Iterable[Space]) -> list[list[Space]]:
+    """Spaces whose top-level entries for all that matters here are the same: one stands for all."""
+    shift = 39 if kernel.levels == 4 else 48
+    places = [t.base for t in (cpu.idtr, cpu.gdtr, cpu.tr) if t is not None]
+    with suppress(ReadError):
+        places += [gate.offset for gate in kernel.gates.values()]
+    slots = sorted({place >> shift & 0x1FF for place in places})
+    groups: dict[tuple[int, ...], list[Space]] = defaultdict(list)
+    for space in spaces:
+        table = kernel.tables.table(space.root)
+        groups[tuple(table[slot] & ~0x60 for slot in slots)].append(space)
+    return list(groups.values())
+
+
+def _unreachable(kernel: Kernel, cpu: Cpu, space: Space) -> Iterator[tuple[Code, str, Walk]]:
+    """What cannot be reached under one space: the code, what it is, and the walk that shows it."""
+    for code, what, base, size in _tables(cpu):
+        for page in range(page_base(base), base + size, PAGE):
+            walk = kernel.walk(space.root, page)
+            if not walk.mapped:
+                yield code, what, walk
+                break
+    try:
+        gates = kernel.gates if kernel.is_breenix else {}
+    except ReadError:
+        return
+    walks: dict[int, Walk] = {}
+    for vector, gate in gates.items():
+        page = page_base(gate.offset)
+        if page not in walks:
+            walks[page] = kernel.walk(space.root, page)
+        walk = walks[page]
+        if walk.effective is None or (walk.effective.nx and kernel.nxe is not False):
+            yield HANDLER_UNMAPPED, _vector(vector), kernel.walk(space.root, gate.offset)
+
+
+def _tables(cpu: Cpu) -> Iterator[tuple[Code, str, int, int]]:
+    """(code, name, base, bytes) of the tables that a CPU's registers name."""
+    for code, what, place, size in (
+        (HANDLER_UNMAPPED, "IDT", cpu.idtr, 0x1000),
+        (GDT_UNMAPPED, "GDT", cpu.gdtr, 0x40),
+        (GDT_UNMAPPED, "TSS", cpu.tr, TSS_SIZE),
+    ):
+        if place is None or not place.base:
+            continue
+        limit = place.limit
+        yield code, what, place.base, min(limit + 1 if limit else size, 0x1_0000)
+
+
+def _unreached(
+    kernel: Kernel, code: Code, whats: Sequence[str], spaces: Sequence[Space], walk: Walk
+) -> Finding:
+    everywhere = len(spaces) == len(kernel.audited)
+    names = "every address space" if everywhere else ", ".join(s.label for s in spaces[:8])
+    last = walk.entries[-1] if walk.entries else None
+    why = "cannot be executed" if walk.mapped else "is not mapped"
+    what = " and ".join(whats) if whats[0] in TABLES else whats[0]
+    said = f"the {what}" if whats[0] in TABLES else f"the handler of {what}"
+    more = f" (and of {len(whats) - 1} more vectors)" if len(whats) > 1 else ""
+    if whats[0] in TABLES:
+        more = ""
+    return Finding(
+        code,
+        f"{said}{more}, {kernel.describe(walk.va)}, {why} in {names}",
+        whats[0],
+        {
+            "what": list[Json](whats),
+            "va": hex64(walk.va),
+            "spaces": [{"root": hex64(s.root), "role": s.role, "pid": s.pid} for s in spaces[:16]],
+            "reason": walk.reason or "no-execute",
+        },
+        Where(
+            walk.root,
+            walk.va,
+            walk.pa,
+            None if last is None else last.raw,
+            None if last is None else last.entry_pa,
+            walk.stopped_at or (None if last is None else last.level),
+        ),
+        fix=code.mend,
+    )
+
+
+def check_tss(kernel: Kernel) -> Iterator[Finding]:
+    """RSP0 of every CPU is the top of a usable stack, and of the running thread's; no two
+    exceptions share an IST stack."""
+    if not kernel.is_breenix or kernel.master is None:
+        raise NotChecked("no Breenix per-CPU block")
+    if not kernel.tss:
+        raise NotChecked("no TSS could be read")
+    # Before there is a process nothing comes from ring 3, and RSP0 is not used.
+    if any(s.role == "process" for s in kernel.spaces):
+        for cpu in kernel.stop.cpus:
+            tss, block = kernel.tss.get(cpu.index), kernel.percpu_of(cpu)
+            if tss is not None and block is not None:
+                yield from _rsp0(kernel, cpu, block, tss.rsp0)
+    yield from _ist_shared(kernel)
+
+
+def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Finding]:
+    wrong = _rsp0_wrong(kernel, rsp0)
+    thread = kernel.thread_of(cpu)
+    evidence: dict[str, Json] = {
+        "cpu": cpu.index,
+        "rsp0": hex64(rsp0),
+        "kernel_stack_top": hex64(block.kernel_stack_top),
+        "thread": thread.name if thread is not None else None,
+        "thread_stack_top": hex64(thread.kernel_stack_top)
+        if thread is not None and thread.kernel_stack_top is not None
+        else None,
+    }
+    where = Where(kernel.master.root if kernel.master else None, rsp0 - 8 if rsp0 else None)
+    if wrong:
+        said = f"TSS.RSP0 of CPU {cpu.index} is {hex64(rsp0)}: {wrong}"
+        yield Finding(RSP0_INVALID, said, "TSS", evidence, where, fix=RSP0_INVALID.mend)
+        return
+    if not block.kernel_stack_top or not block.current_thread or not settled(kernel, cpu):
+        return
+    right = block.kernel_stack_top
+    if thread is not None and thread.user and thread.kernel_stack_top is not None:
+        right = thread.kernel_stack_top
+    if rsp0 != right:
+        whose = kernel.stack_at(rsp0)
+        runs = f"{thread.name} runs" if thread is not None else "the thread that runs"
+        said = (
+            f"TSS.RSP0 of CPU {cpu.index} is {hex64(rsp0)}"
+            f"{f' ({whose.name})' if whose is not None else ''}, but {runs} on the stack that "
+            f"ends at {hex64(right)}"
+        )
+        yield Finding(RSP0_MISMATCH, said, "TSS", evidence, where, fix=RSP0_MISMATCH.mend)
+
+
+def _rsp0_wrong(kernel: Kernel, rsp0: int) -> str:
+    """Why `rsp0` is no usable stack top; empty when it is one, or that is not known."""
+    if not rsp0:
+        return "it was never set"
+    if not canonical(rsp0 - 8, kernel.levels):
+        return "it is not canonical"
+    assert kernel.master is not None
+    if any(stack.top == rsp0 for stack in kernel.stacks):
+        return ""  # its pages in each space are kernel-stack.*
+    region = KERNEL_STACKS
+    if kernel.era is not None and region <= rsp0 - 8 < kernel.era.stacks_end:
+        inside = next((s for s in kernel.stacks if s.holds(rsp0)), None)
+        if inside is not None:
+            return f"it lies in the middle of {inside.name}, and is the top of no stack"
+        return "it is the top of no stack that is mapped"
+    walk = kernel.walk(kernel.master.root, rsp0 - 8)
+    if walk.reason == UNREADABLE:
+        return ""
+    if walk.effective is None:
+        return "nothing is mapped below it"
+    if not walk.effective.w:
+        return "what lies below it cannot be written"
+    return ""
+
+
+def _ist_shared(kernel: Kernel) -> Iterator[Finding]:
+    try:
+        used = defaultdict(list)
+        for vector, gate in kernel.gates.items():
+            if gate.ist:
+                used[gate.ist].append(vector)
+    except ReadError as lacking:
+        raise NotChecked(f"the IDT: {lacking.what}") from lacking
+    for cpu_index, tss in kernel.tss.items():
+        by_top: dict[int, list[int]] = defaultdict(list)
+        for ist, vectors in sorted(used.items()):
+            if tss.ist[ist - 1]:
+                by_top[tss.ist[ist - 1]] += vectors
+        for top, vectors in by_top.items():
+            entries = [i for i in used if tss.ist[i - 1] == top]
+            if len(vectors) > 1 and (len(entries) > 1 or DOUBLE_FAULT in vectors):
+                yield _shared(cpu_index, top, sorted(vectors), entries)
+        for lower, upper in _overlaps(kernel):
+            yield _shared(cpu_index, upper, sorted([*by_top[lower], *by_top[upper]]), [])
+
+
+def _overlaps(kernel: Kernel) -> Iterator[tuple[int, int]]:
+    stacks = sorted(kernel.ist, key=lambda s: s.top)
+    for below, above in pairwise(stacks):
+        if above.bottom < below.top:
+            yield below.top, above.top
+
+
+def _shared(cpu: int, top: int, vectors: Sequence[int], entries: Sequence[int]) -> Finding:
+    names = " and ".join(_vector(v) for v in vectors)
+    return Finding(
+        IST_SHARED,
+        f"{names} use one IST stack, the one that ends at {hex64(top)} (CPU {cpu})",
+        "+".join(_vector(v) for v in vectors),
+        {
+            "top": hex64(top),
+            "vectors": list[Json](vectors),
+            "ist": list[Json](sorted(entries)),
+            "cpu": cpu,
+        },
+        Where(va=top - 8),
+        fix=IST_SHARED.mend,
+    )

@@ -1,0 +1,133 @@
+"""What each CPU was running when the guest stopped, and whether it can be held against the books.
+
+While Breenix switches threads, the per-CPU block, the TSS and CR3 already belong to the next thread
+and the stack still to the last (kernel/src/interrupts/context_switch.rs): in that window nothing of
+it disagrees by mistake. It is known to be closed in ring 3, with interrupts on, or when the stack
+shows that the switching function is not on it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.errors import ReadError
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.stacks import KernelStack
+    from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.symbols.backtrace import Backtrace
+    from breenix_gdbagent.x86.cpu import Cpu
+
+RFLAGS_IF = 1 << 9
+SWITCH = "check_need_resched_and_switch"
+"""An exported symbol of Breenix in every version: the only way into a switch of threads."""
+_WORD = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The program that a CPU was in: what an exception interrupted where the stop is at its
+    handler, else the CPU itself."""
+
+    cpu: Cpu
+    rip: VirtAddr
+    rsp: VirtAddr
+    cs: int
+    rflags: int
+    interrupted: bool
+
+    @property
+    def cpl(self) -> int:
+        return self.cs & 3
+
+    @property
+    def interrupts_on(self) -> bool:
+        return bool(self.rflags & RFLAGS_IF)
+
+
+def running(kernel: Kernel, cpu: Cpu) -> Running | None:
+    """None where the registers are not known, or the exception's frame cannot be read."""
+    if cpu is kernel.stop.cpu:
+        try:
+            event = kernel.event
+        except ReadError:
+            return None
+        if event is not None:
+            return Running(cpu, event.rip, event.rsp, event.cs, event.rflags, True)
+    values = [cpu.get(name) for name in ("rip", "rsp", "cs", "eflags")]
+    rip, rsp, cs, flags = values
+    if rip is None or rsp is None or cs is None or flags is None:
+        return None
+    return Running(cpu, VirtAddr(rip), VirtAddr(rsp), cs & 0xFFFF, flags, False)
+
+
+def settled(kernel: Kernel, cpu: Cpu) -> bool:
+    """Whether the CPU is surely not in the middle of a switch of threads."""
+    here = running(kernel, cpu)
+    if here is None:
+        return False
+    if here.cpl == 3 or here.interrupts_on:
+        return True
+    stack = kernel.stack_at(here.rsp)
+    return stack is not None and _not_switching(kernel, here, stack)
+
+
+def backtrace(kernel: Kernel, here: Running) -> Backtrace | None:
+    """The calls that led there, None without an ELF or paging."""
+    image, root = kernel.stop.image, here.cpu.root
+    if image is None or root is None or here.cpl == 3:
+        return None
+    from breenix_gdbagent.symbols.unwind import Unwinder
+
+    try:
+        gates = {vector: int(gate.offset) for vector, gate in kernel.gates.items()}
+    except ReadError:
+        gates = {}
+    registers = dict(here.cpu.registers)
+    if here.interrupted:
+        event = kernel.event
+        registers = dict(event.registers) if event is not None else {}
+    registers |= {"rip": here.rip, "rsp": here.rsp, "cs": here.cs}
+    return Unwinder(image, kernel.memory_of(root).read, gates or None).backtrace(registers)
+
+
+def _not_switching(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
+    """Whether no frame of the switching function can be on the stack: none in a backtrace that
+    comes to ring 3, or no word at all between RSP and the top that points into it."""
+    image = kernel.stop.image
+    hit = None if image is None else image.symbol_at(here.rip)
+    if image is None or hit is None or _last(hit.name) == SWITCH:
+        return False
+    extents = [
+        (symbol.address, symbol.address + symbol.size)
+        for symbol in image.image.find(SWITCH)
+        if _last(symbol.name) == SWITCH and symbol.size
+    ]
+    if not extents or _is_assembly(kernel, hit.address):
+        return False
+    trace = backtrace(kernel, here)
+    if trace is not None and trace.frames and trace.frames[-1].ring == 3:
+        return all(_last(frame.name) != SWITCH for frame in trace.frames)
+    try:
+        raw = kernel.memory_of(here.cpu.root or 0).read(here.rsp, stack.top - here.rsp & ~7)
+    except ReadError:
+        return False
+    words = (image.link(word) for (word,) in _WORD.iter_unpack(raw))
+    return not any(low <= word < high for word in words for low, high in extents)
+
+
+def _is_assembly(kernel: Kernel, address: int) -> bool:
+    """Whether hand-written assembly starts at a link address: an entry or exit path, where the
+    stack may be another thread's for a moment."""
+    image = kernel.stop.image
+    assert image is not None
+    return any(
+        symbol.address == address and symbol.kind == "label" for symbol in image.image.find("")
+    )
+
+
+def _last(name: str) -> str:
+    return name.partition("+")[0].rsplit("::", 1)[-1]
