@@ -39,34 +39,24 @@ def open_machine(target: Target) -> Machine:
 
         image, kernel = find_build(options.breenix, options.kernel)
     elf = Image.open(kernel)
-    vm = launch(
-        configs.load(options.config or "breenix"),
-        image=image,
-        disks=options.disk,
-        **_settings(options),
-    )
+    config = _overridden(configs.load(options.config or "breenix"), options)
+    vm = launch(config, image=image, disks=options.disk)
     return Machine(vm, elf, DEFAULT_LINGER)
 
 
 def _lab(options: argparse.Namespace) -> Machine:
     scenario = guest.scenario(options.lab)
     elf = guest.elf(options.stripped)
-    settings = _settings(options)
-    vm = launch(
-        configs.load(options.config or "lab"),
-        kernel=elf,
-        append=scenario.append,
-        cpu=scenario.cpu,
-        **settings,
-    )
+    config = _overridden(configs.load(options.config or "lab"), options)
+    vm = launch(config, kernel=elf, append=scenario.append, cpu=scenario.cpu)
     return Machine(vm, Image.open(elf), LINGER["lab"])
 
 
-def _settings(options: argparse.Namespace) -> dict[str, str | int | bool | None]:
-    return {
-        "accel": options.accel,
-        "deterministic": True if options.deterministic else None,
-    }
+def _overridden(config: configs.Config, options: argparse.Namespace) -> configs.Config:
+    """The machine with the settings that the command line overrides."""
+    return config.with_settings(
+        accel=options.accel, deterministic=True if options.deterministic else None
+    )
 
 
 def _attach(options: argparse.Namespace) -> Machine:

@@ -99,7 +99,12 @@ def _once(findings: Sequence[Document]) -> list[Json]:
         key = (str(finding["fingerprint"]), f"{where['root']} {where['va']} {where['entry_pa']}")
         first = kept.pop(key, finding)
         kept[key] = {**finding, "stop": first["stop"]}
-    return list(sorted(kept.values(), key=lambda f: SEVERITY_ORDER[str(f["severity"])]))
+    ordered = sorted(kept.values(), key=_weight)
+    return list[Json](ordered)
+
+
+def _weight(finding: Document) -> int:
+    return SEVERITY_ORDER[str(finding["severity"])]
 
 
 def stop_json(kernel: Kernel, stop_id: int) -> Document:

@@ -1,0 +1,141 @@
+"""``doctor``: what this machine has and lacks, with the install line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from breenix_gdbagent import configs
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.errors import QemuMissing
+
+PROGRAMS = (
+    ("qemu-system-x86_64", "boots kernels", True, "qemu-system-x86"),
+    ("gdb", "judges our answers, `shell` bridges to it", False, "gdb"),
+    ("addr2line", "judges lines and inlines in the tests", False, "binutils"),
+    ("chromium", "tests the HTML report", False, "chromium"),
+)
+LIBRARIES = ("pyelftools", "construct", "prompt_toolkit", "qemu.qmp", "rich", "capstone", "jinja2")
+OPTIONAL = (("pygdbmi", "asks a gdb of ours: `pip install breenix_gdbagent[gdb]`"),)
+SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing: whether it is here, what of it, and how to get it."""
+
+    name: str
+    ok: bool
+    needed: bool
+    found: str
+    install: str = ""
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``doctor [--json]``; exit 1 when something that is needed is missing."""
+    parser = Parser("breenix-gdbagent doctor", description="what this machine has and lacks")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    items = [*_programs(), _firmware(), *_libraries(), _rundir(), _process_memory(), _kvm()]
+    missing = any(i.needed and not i.ok for i in items)
+    if options.json:
+        print_json(
+            [
+                {
+                    "name": i.name,
+                    "ok": i.ok,
+                    "needed": i.needed,
+                    "found": i.found,
+                    "install": i.install or None,
+                }
+                for i in items
+            ]
+        )
+        return int(missing)
+    width = max(len(i.name) for i in items)
+    for i in items:
+        state = "ok     " if i.ok else "MISSING" if i.needed else "absent "
+        print(f"{state}  {i.name:<{width}}  {i.found}")
+        if not i.ok and i.install:
+            print(f"{'':7}  {'':<{width}}  install it: {i.install}")
+    return int(missing)
+
+
+def _programs() -> list[Item]:
+    items = []
+    for program, use, needed, package in PROGRAMS:
+        path = shutil.which(program)
+        found = _version(path) if path else f"{use}; not installed"
+        items.append(Item(program, bool(path), needed, found, f"apt-get install {package}"))
+    return items
+
+
+def _version(path: str) -> str:
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"does not start: {error}"
+    lines = done.stdout.strip().splitlines()
+    return lines[0] if lines else "says no version"
+
+
+def _firmware() -> Item:
+    try:
+        pair = configs.load("breenix").find_firmware()
+    except QemuMissing as error:
+        return Item("UEFI firmware", False, True, error.what, "apt-get install ovmf")
+    return Item("UEFI firmware", True, True, str(pair.code) if pair else "not needed")
+
+
+def _libraries() -> list[Item]:
+    items = []
+    for library in LIBRARIES:
+        version = _installed(library)
+        items.append(
+            Item(library, version is not None, True, version or "", f"pip install {library}")
+        )
+    for library, use in OPTIONAL:
+        version = _installed(library)
+        items.append(Item(library, version is not None, False, version or use, ""))
+    return items
+
+
+def _installed(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _rundir() -> Item:
+    place = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+    free = shutil.disk_usage(place).free
+    room = free >= 512 << 20
+    found = f"{free >> 20} MiB free in {place} for the guest's RAM file"
+    return Item("run directory", room and os.access(place, os.W_OK), True, found, "free some space")
+
+
+def _process_memory() -> Item:
+    if sys.platform != "linux":
+        return Item("process memory", False, False, "Linux only; RAM file or gdbstub serve instead")
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    level = scope.read_text(encoding="ascii").strip() if scope.is_file() else "0"
+    ok = level in ("0", "1") or os.geteuid() == 0
+    return Item(
+        "process memory", ok, False, f"ptrace_scope {level}: fast reads when attached without --ram"
+    )
+
+
+def _kvm() -> Item:
+    usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    found = "/dev/kvm can be opened" if usable else "no usable /dev/kvm; TCG is the default anyway"
+    return Item("KVM", usable, False, found)
