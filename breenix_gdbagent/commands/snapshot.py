@@ -30,9 +30,9 @@ def run(name: str, argv: list[str]) -> int:
             "--now on a guest that we boot would show its first instruction",
             fix="use --until REGEX or --at LOCATION",
         )
-    check_options(options)
     options.output = options.output or Path(DEFAULT_NAME)
     options.write_baseline = None
+    check_options(options)
     started = time.monotonic()
     machine = open_machine(target)
     orders = Orders(
