@@ -1,0 +1,258 @@
+"""The report as one HTML file: no network, every text readable without scripts.
+
+What the guest wrote is escaped by the template engine, and the page's own policy names the one
+script that may run by its hash: a process called ``<script>`` stays a name.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any, cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.finding import CODES
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report import atlas as atlases
+from breenix_gdbagent.report import tree
+from breenix_gdbagent.report.htmllog import log_rows
+from breenix_gdbagent.report.maps import CELLS
+from breenix_gdbagent.report.story import (
+    Object,
+    called,
+    counts,
+    drawn_by_check,
+    end_of_walk,
+    entry_name,
+    facts,
+    heading,
+    labels,
+    matrix_rows,
+    objects,
+    ordered,
+    paragraph,
+    printable,
+    record,
+    run_words,
+    size_words,
+    stack_names,
+    stop_words,
+    target_words,
+    texts,
+    value_words,
+    walks,
+)
+
+CELL_CLASS = {
+    ".": "ok", "-": "gone", "p": "part", "g": "guard", "u": "user", "r": "ro", "d": "other",
+    "x": "exec", "?": "unknown",
+}  # fmt: skip
+MOST_ROWS = 24
+
+
+def render(document: Object, kernel: Kernel | None = None) -> str:
+    """The page. With `kernel` the maps show every range, the tables open, the log is whole."""
+    environment = Environment(
+        loader=PackageLoader("breenix_gdbagent.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["words"] = lambda value: printable(value_words(value, MOST_ROWS))
+    environment.filters["size"] = size_words
+    environment.filters["plain"] = lambda text: printable(str(text))
+    script = _asset("script.js")
+    policy = b64encode(sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html.j2").render(
+        **_context(document, kernel), style=Markup(_asset("style.css")), script=Markup(script),
+        script_hash=policy,
+    )  # fmt: skip
+
+
+def _asset(name: str) -> str:
+    return (files("breenix_gdbagent.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
+    findings = [_finding(document, n, f) for n, f in enumerate(ordered(document))]
+    by_code = {str(f["code"]): f["id"] for f in reversed(findings)}
+    for finding in findings:
+        finding["cause_id"] = by_code.get(str(finding["cause"]))
+    atlas = atlases.build(document, kernel)
+    named = labels(document)
+    roots = texts(record(document["maps"])["spaces"])
+    return {
+        "document": document,
+        "outcome": str(record(document["run"])["outcome"]),
+        "counts": counts(document),
+        "target": target_words(document),
+        "run": run_words(document),
+        "findings": findings,
+        "stops": [{"words": stop_words(s), **s} for s in objects(document["stops"])],
+        "matrix": _matrix(document),
+        "cells": CELLS,
+        "cell_class": CELL_CLASS,
+        "names": [named.get(r, r) for r in roots],
+        "roots": roots,
+        "map": None if atlas is None else _map(atlas, named),
+        "listing": _listing(document, atlas),
+        "tables": _script_json(tree.build(kernel, roots)) if kernel is not None and roots else "",
+        "log": log_rows(document, kernel),
+        "checks": _checks(document),
+        "labels": named,
+        "provenance": json.dumps(document["provenance"], indent=1, ensure_ascii=False),
+    }
+
+
+def _finding(document: Object, number: int, finding: Object) -> dict[str, Any]:
+    named = labels(document)
+    known = CODES.get(str(finding["code"]))
+    return {
+        **finding,
+        "id": f"finding-{number}",
+        "heading": heading(finding),
+        "paragraph": paragraph(finding),
+        "walks": [_walk(name, walked, named) for name, walked in walks(finding)],
+        "drawn": drawn_by_check(finding),
+        "facts": list(_facts(finding)),
+        "confirm": known.confirm if known is not None else "",
+        "arises": known.arises if known is not None else "",
+    }
+
+
+def _walk(name: str, walked: Object, named: Mapping[str, str]) -> dict[str, Any]:
+    levels = []
+    for level in objects(walked["levels"]):
+        table, index = entry_name(walked, level)
+        levels.append(
+            {
+                "name": f"{table}[{index}]",
+                "at": level["entry_pa"],
+                "entry": f"{int(str(level['entry']), 16):#018x}",
+                "flags": " ".join(texts(level["flags"])),
+                "stopped": level["level"] == walked["stopped_at"],
+            }
+        )
+    return {
+        "name": "" if name == "walk" else name.replace("_", " "),
+        "va": walked["va"],
+        "root": called(walked["root"], named),
+        "levels": levels,
+        "end": end_of_walk(walked),
+        "mapped": walked["pa"] is not None,
+    }
+
+
+def _facts(finding: Object) -> Iterator[tuple[str, str, Any]]:
+    """Evidence for the page: (name, kind, value), lists of like objects as tables."""
+    for name, value in facts(finding):
+        rows = _rows(value)
+        if rows:
+            heads = list(rows[0])
+            body = [[value_words(row[h]) for h in heads] for row in rows[:MOST_ROWS]]
+            yield name, "table", (heads, body, len(rows) - len(body))
+        else:
+            yield name, "text", value_words(value, MOST_ROWS)
+
+
+def _rows(value: Json) -> list[Object]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        return []
+    if not all(isinstance(v, Mapping) for v in value):
+        return []
+    rows = objects(value)
+    return rows if all(r.keys() == rows[0].keys() for r in rows) else []
+
+
+def _matrix(document: Object) -> list[dict[str, Any]]:
+    return [
+        {"name": stack_names(names), "cells": cells, "users": ", ".join(users)}
+        for names, cells, users in matrix_rows(record(document["maps"]))
+    ]
+
+
+def _map(atlas: atlases.Atlas, named: Mapping[str, str]) -> dict[str, Any]:
+    rows = []
+    for row in atlas.rows:
+        pieces = [
+            {
+                "x": f"{atlas.place(p.start):.2f}",
+                "w": f"{max(atlas.place(p.end) - atlas.place(p.start), 0.3):.2f}",
+                "rights": p.rights,
+                "shared": p.shared,
+                "title": f"{_span(p.start, p.end)}  {size_words(p.end - p.start)}  {p.rights}  "
+                f"{_shared(p, len(atlas.rows))}",
+            }
+            for p in row.pieces
+        ]
+        marks = [
+            {"x": f"{atlas.place(m.va):.2f}", "kind": m.kind, "title": m.text}
+            for m in atlas.marks
+            if m.root in (None, row.root)
+        ]
+        name = named.get(row.root, row.root)
+        rows.append({"root": row.root, "name": name, "pieces": pieces, "marks": marks,
+                     "left_out": row.left_out})  # fmt: skip
+    bands = [
+        {"x": f"{b.left / 10:.3f}", "w": f"{(b.right - b.left) / 10:.3f}", "name": b.name,
+         "slot": b.first}
+        for b in atlas.bands
+    ]  # fmt: skip
+    rights = sorted({p.rights for row in atlas.rows for p in row.pieces})
+    return {"rows": rows, "bands": bands, "rights": rights, "spaces": len(atlas.rows)}
+
+
+def _span(start: int, end: int) -> str:
+    return f"{hex64(start)} - {hex64(end - 1)}"
+
+
+def _shared(piece: atlases.Piece, spaces: int) -> str:
+    if piece.shared == "own":
+        return "in this space only"
+    return (
+        "the same in every space"
+        if piece.shared == "all"
+        else (f"the same in {piece.with_spaces} of {spaces} spaces")
+    )
+
+
+def _listing(document: Object, atlas: atlases.Atlas | None) -> list[tuple[str, list[str]]]:
+    """The map in words: what all spaces have once, then what is not in every space."""
+    if atlas is None or not atlas.rows:
+        return []
+    named = labels(document)
+
+    def line(p: atlases.Piece) -> str:
+        return f"{p.start:#018x}-{p.end - 1:#018x}  {size_words(p.end - p.start):>9}  {p.rights}"
+
+    common = [line(p) for p in atlas.rows[0].pieces if p.shared == "all"]
+    parts = [("in every space", common)] if common and len(atlas.rows) > 1 else []
+    for row in atlas.rows:
+        mine = [line(p) for p in row.pieces if p.shared != "all" or len(atlas.rows) == 1]
+        if row.left_out:
+            mine.append(f"... {row.left_out} more ranges")
+        parts.append((called(row.root, named), mine))
+    return parts
+
+
+def _checks(document: Object) -> list[dict[str, Any]]:
+    """Checks by stop, the last stop first."""
+    checks = objects(document["checks"])
+    stops = sorted({cast(int, c["stop"]) for c in checks}, reverse=True)
+    return [{"stop": s, "checks": [c for c in checks if c["stop"] == s]} for s in stops]
+
+
+def _script_json(value: Json) -> Markup:
+    """JSON that no HTML parser can end early."""
+    text = json.dumps(value, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)

@@ -1,0 +1,73 @@
+"""The serial log of a page: lines in order of arrival, with stops and markers between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.seriallog import LogLine, lines_of, lines_of_document
+from breenix_gdbagent.report.story import Object, objects, printable, record, stop_words
+
+MOST_LINES = 3000
+MOST_CHARACTERS = 400_000
+LONGEST = 2000
+
+
+def log_rows(document: Object, kernel: Kernel | None) -> dict[str, Any]:
+    """``rows``: lines and stops in order; ``left_out``: how many lines came before the first."""
+    lines = lines_of(kernel.stop.serial) if kernel is not None else []
+    if not lines:
+        lines = lines_of_document(cast(Any, document))
+    kept = _last(lines)
+    markers = {
+        (line["port"], line["line"]) for line in objects(record(document["serial"])["markers"])
+    }
+    rows: list[Mapping[str, Any]] = []
+    stops = _stops_after(document, kept)
+    ports = {line.port for line in kept}
+    for index, line in enumerate(kept):
+        rows.append(
+            {
+                "kind": "marker" if (line.port, line.number) in markers else "line",
+                "id": f"log-{line.port}-{line.number}",
+                "port": f"COM{line.port + 1}",
+                "number": line.number,
+                "seconds": "" if line.seconds is None else f"{line.seconds:.3f}",
+                "level": line.level or "",
+                "text": printable(line.text[:LONGEST]),
+            }
+        )
+        rows.extend(stops.get(index, ()))
+    return {
+        "rows": rows,
+        "left_out": len(lines) - len(kept),
+        "ports": len(ports),
+        "timed": any(line.seconds is not None for line in kept),
+        "stops": [row for group in stops.values() for row in group],
+    }
+
+
+def _last(lines: Sequence[LogLine]) -> Sequence[LogLine]:
+    room, first = MOST_CHARACTERS, len(lines)
+    while first and room > 0 and len(lines) - first < MOST_LINES:
+        first -= 1
+        room -= min(len(lines[first].text), LONGEST)
+    return lines[first:]
+
+
+def _stops_after(document: Object, lines: Sequence[LogLine]) -> dict[int, list[Mapping[str, Any]]]:
+    """Index of a line -> the stops that came right after it."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for stop in objects(document["stops"]):
+        ends = {e["port"]: cast(int, e["line"]) for e in objects(stop.get("serial"))}
+        before = list(_reached(lines, ends))
+        if before:
+            row = {"kind": "stop", "id": f"log-stop-{stop['id']}", "text": stop_words(stop),
+                   "number": stop["id"]}  # fmt: skip
+            found.setdefault(max(before), []).append(row)
+    return found
+
+
+def _reached(lines: Sequence[LogLine], ends: Mapping[Any, int]) -> Iterator[int]:
+    return (n for n, line in enumerate(lines) if line.number <= ends.get(line.port, 0))

@@ -1,0 +1,87 @@
+"""Serial text as lines in order of arrival, over all ports, with times and levels."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.report.story import objects, record
+from breenix_gdbagent.stop import SerialText
+
+LEVELS = ("error", "warn", "info", "debug", "trace")
+"""Most to least important, as the kernel's logger names them."""
+
+# `[ INFO] kernel::x: text` (kernel/src/log.rs), `INFO : text` (the bootloader's).
+_LEVEL = re.compile(r"(?:\[ *|^)(ERROR|WARN|INFO|DEBUG|TRACE)(?: *\]| *: )")
+_LOUD = re.compile(r"KERNEL PANIC|EXCEPTION: |\[DIAG:|DOUBLE FAULT|PAGE FAULT")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line: `number` counts the lines of its port from 1; `seconds` since the start of the
+    run is when its first byte came, None where nobody recorded it; `level` of `LEVELS` or None."""
+
+    port: int
+    number: int
+    seconds: float | None
+    level: str | None
+    text: str
+
+
+def level_of(text: str) -> str | None:
+    """The level that a line names; what a panic or a fault prints is an error without a name."""
+    match = _LEVEL.search(text)
+    if match is not None:
+        return match[1].lower()
+    return "error" if _LOUD.search(text) else None
+
+
+def lines_of(serial: SerialText) -> list[LogLine]:
+    """Every line of every port, in the order in which their first bytes came.
+
+    Line numbers are those of the report document (`SerialText.port(n).splitlines()`).
+    """
+    placed = [item for port in serial.ports for item in _lines_of_port(serial, port)]
+    placed.sort(key=lambda item: item[0])
+    return [line for _, line in placed]
+
+
+def _lines_of_port(serial: SerialText, port: int) -> Iterator[tuple[tuple[int, int], LogLine]]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    starts: list[int] = []  # the first character of each chunk of this port
+    chunks: list[int] = []  # its place among the chunks of all ports
+    parts: list[str] = []
+    length = 0
+    for index, chunk in enumerate(serial.chunks):
+        if chunk.port == port:
+            starts.append(length)
+            chunks.append(index)
+            parts.append(decoder.decode(chunk.data))
+            length += len(parts[-1])
+    parts.append(decoder.decode(b"", final=True))
+    at = 0
+    for number, text in enumerate("".join(parts).splitlines(keepends=True), 1):
+        chunk_index = chunks[bisect_right(starts, at) - 1]
+        at += len(text)
+        clean = text.rstrip("\r\n")
+        seconds = serial.chunks[chunk_index].seconds
+        line = LogLine(port, number, seconds, level_of(clean), clean)
+        yield (chunk_index, number), line
+
+
+def lines_of_document(document: Document) -> list[LogLine]:
+    """The tail that a report document keeps, port after port; it records no times."""
+    return [
+        LogLine(
+            int(str(line["port"])),
+            int(str(line["line"])),
+            None,
+            level_of(str(line["text"])),
+            str(line["text"]),
+        )
+        for line in objects(record(document["serial"])["tail"])
+    ]
