@@ -1,0 +1,135 @@
+"""Attaching to a QEMU that runs already, and leaving it as it was."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from breenix_gdbagent.errors import ConnectError
+from breenix_gdbagent.link.qmp import Qmp
+from breenix_gdbagent.live import attach
+from breenix_gdbagent.memory.ramfile import RamFile
+from tests.guest.live_support import DONE, Beside, beside, needs_qemu
+
+pytestmark = needs_qemu
+
+
+def status(qemu: Beside) -> str:
+    """QEMU's own word, by a connection that the agent has left."""
+    qmp = Qmp(str(qemu.room / "qmp"))
+    try:
+        return qmp.status()
+    finally:
+        qmp.close()
+
+
+def test_a_running_guest_runs_on_afterwards(tmp_path: Path) -> None:
+    with beside(tmp_path, "hang") as qemu:
+        with attach(qemu.gdb, qmp=qemu.qmp) as vm:
+            assert not vm.running
+            vm.arm()
+            vm.insert(vm.stop().cpu.rip)
+            assert vm.stub.breaks
+            stop = vm.stop()
+            assert stop.cpus[0].idtr is not None
+        assert vm.left == ""
+        assert status(qemu) == "running"
+        with attach(qemu.gdb, qmp=qemu.qmp) as again:
+            assert again.stub.ask(b"qqemu.PhyMemMode") == [b"0"]
+            # No breakpoint was left: it runs until it is stopped.
+            assert again.run_until([], 0.3).reason.kind == "deadline"
+
+
+def test_a_paused_guest_stays_paused(tmp_path: Path) -> None:
+    with beside(tmp_path, paused=True) as qemu:
+        with attach(qemu.gdb, qmp=qemu.qmp) as vm:
+            assert vm.stop().reason.kind == "attached"
+        assert status(qemu) in ("paused", "prelaunch")
+        with attach(qemu.gdb, qmp=qemu.qmp) as vm:
+            vm.run_until([], 0.1)
+        assert status(qemu) == "paused"
+
+
+def test_without_qmp_what_is_not_known_is_said(tmp_path: Path) -> None:
+    """QEMU before 8 tells of the stop that connecting made; newer ones do not."""
+    with beside(tmp_path, "hang") as qemu:
+        with attach(qemu.gdb) as vm:
+            told = vm.stub.last_stop is not None
+            stop = vm.stop()
+            assert stop.cpu.idtr is not None and stop.memory.ram is not None
+            assert len(stop.memory.read(stop.memory.ram.ranges[0].start, 64)) == 64
+        assert ("left stopped" in vm.left) is not told
+        assert status(qemu) == ("running" if told else "paused")
+
+
+def test_the_ram_file_and_the_process_hold_the_same(tmp_path: Path) -> None:
+    with beside(tmp_path) as qemu:
+        with attach(qemu.gdb, qmp=qemu.qmp, ram=qemu.ram) as vm:
+            by_file = vm.memory()
+            assert isinstance(by_file, RamFile)
+            root = vm.stop().cpu.root
+            assert root is not None
+            wanted = bytes(by_file.table(root))
+        with attach(qemu.gdb, qmp=qemu.qmp) as vm:
+            stop = vm.stop()
+            if stop.cpu.root == root:
+                assert bytes(stop.memory.table(root)) == wanted
+
+
+def test_an_attached_guest_with_its_idt_loaded_is_armed_at_once(tmp_path: Path) -> None:
+    with (
+        beside(tmp_path, "page-fault-user", paused=True) as qemu,
+        attach(qemu.gdb, qmp=qemu.qmp, serial=qemu.serial) as vm,
+    ):
+        vm.run_until(["Memory management initialized"], 20)
+        vm.arm()
+        assert vm.armed_at is not None and vm.armed_at.startswith("the guest stood still with")
+        stop = vm.run_until([DONE], 20)
+        assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
+
+
+def test_a_second_client_is_told_that_there_is_a_first(tmp_path: Path) -> None:
+    with beside(tmp_path) as qemu, attach(qemu.gdb) as vm:
+        start = time.monotonic()
+        with pytest.raises(ConnectError, match="one client at a time"):
+            attach(qemu.gdb)
+        assert time.monotonic() - start < 3
+        vm.stop()
+
+
+def test_a_second_client_on_the_monitor(tmp_path: Path) -> None:
+    with beside(tmp_path) as qemu, attach(qemu.gdb, qmp=qemu.qmp):
+        with pytest.raises(ConnectError, match="QMP socket is silent"):
+            Qmp(str(qemu.room / "qmp"), seconds=0.3)
+
+
+def test_a_guest_that_shut_down_is_read_and_not_continued(tmp_path: Path) -> None:
+    with beside(tmp_path, "ist-unmapped") as qemu:
+        qmp = Qmp(str(qemu.room / "qmp"))
+        limit = time.monotonic() + 20
+        while qmp.status() != "shutdown" and time.monotonic() < limit:
+            pass
+        qmp.close()
+        with attach(qemu.gdb, qmp=qemu.qmp, ram=qemu.ram) as vm:
+            stop = vm.stop()
+            assert stop.cpu.root is not None and len(stop.memory.table(stop.cpu.root)) == 512
+        assert status(qemu) == "shutdown"
+
+
+def test_qemu_that_goes_away_while_we_wait(tmp_path: Path) -> None:
+    with beside(tmp_path, "unexpected-exit", paused=True) as qemu, attach(qemu.gdb) as vm:
+        stop = vm.run_until([], 20)
+        assert stop.reason.kind == "exit" and stop.cpus == ()
+        qemu.process.wait(10)
+
+
+def test_what_is_no_gdbstub(tmp_path: Path) -> None:
+    with beside(tmp_path) as qemu, pytest.raises(ConnectError, match="is no gdbstub"):
+        attach(qemu.qmp)
+
+
+def test_what_is_no_monitor(tmp_path: Path) -> None:
+    with beside(tmp_path) as qemu, pytest.raises(ConnectError):
+        attach(qemu.gdb, qmp=qemu.gdb)
