@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from breenix_gdbagent.errors import ReadError
@@ -47,7 +48,6 @@ def attach_image(stop: Stop, path: Path) -> Stop:
 
 def _low_pages(kernel: Kernel, root: int) -> Iterator[int]:
     """First addresses of mapped 4 KiB pages in the lower half, where Breenix's kernel lies."""
-    seen = 0
 
     def below(frame: int, level: int, va: int) -> Iterator[int]:
         try:
@@ -64,8 +64,4 @@ def _low_pages(kernel: Kernel, root: int) -> Iterator[int]:
             elif not raw & PS:
                 yield from below(raw & ADDRESS, level - 1, at)
 
-    for va in below(root, kernel.levels, 0):
-        seen += 1
-        if seen > MAX_PAGES:
-            return
-        yield va
+    yield from islice(below(root, kernel.levels, 0), MAX_PAGES)

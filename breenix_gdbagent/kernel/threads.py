@@ -16,11 +16,11 @@ from breenix_gdbagent.symbols.values import Value
 
 Copy = Literal["scheduler", "process"]
 
-_CONTEXT = (
+CONTEXT = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
     "r14", "r15", "rip", "rflags", "cs", "ss",
 )  # fmt: skip
-_CONTEXT_SIZE = 8 * len(_CONTEXT)
+_CONTEXT_SIZE = 8 * len(CONTEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class SavedContext:
 
     def get(self, name: str) -> int:
         """A register by its name."""
-        return self.registers[_CONTEXT.index(name)]
+        return self.registers[CONTEXT.index(name)]
 
     @property
     def rip(self) -> VirtAddr:
@@ -115,5 +115,5 @@ def read_thread(value: Value, copy: Copy) -> Thread:
 def read_context(value: Value) -> SavedContext:
     """A `CpuContext`: in one read where it lies as its ``repr(C)`` says. Raises `ReadError`."""
     if value.type.size == _CONTEXT_SIZE and value.type.member("rip") is not None:
-        return SavedContext(struct.unpack(f"<{len(_CONTEXT)}Q", value.read(0, _CONTEXT_SIZE)))
-    return SavedContext(tuple(value[name].integer() for name in _CONTEXT))
+        return SavedContext(struct.unpack(f"<{len(CONTEXT)}Q", value.read(0, _CONTEXT_SIZE)))
+    return SavedContext(tuple(value[name].integer() for name in CONTEXT))

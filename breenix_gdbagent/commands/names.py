@@ -1,0 +1,336 @@
+"""``bt ps threads heap frames symbol print type list disassemble``: names on any target."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.addresses import PhysAddr, hex64
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.examined import add_run_options, kernel_of
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.target import add_target_options, target_of
+from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.report import names as shown
+from breenix_gdbagent.symbols import LoadedImage
+from breenix_gdbagent.symbols.backtrace import Backtrace
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.symbols.values import Value
+
+Verb = Callable[[Kernel, argparse.Namespace], int]
+AROUND = 5  # source lines above and below
+INSTRUCTIONS = 12
+
+
+def run(name: str, argv: list[str]) -> int:
+    """One of the commands that name things; see each parser."""
+    options = _parser(name).parse_args(argv)
+    target = target_of(options, default_lab=False)
+    with kernel_of(target) as kernel:
+        return answer(name, kernel, options)
+
+
+def answer(name: str, kernel: Kernel, options: argparse.Namespace) -> int:
+    """Answer at one stop. What the stop lacks is said in one sentence, exit 1."""
+    try:
+        return VERBS[name](kernel, options)
+    except SymbolNotFound as error:
+        print(error)
+        return 1
+    except ReadError as error:
+        if options.json:
+            print_json({"not_checked": error.what})
+        else:
+            print(f"not checked: {error}")
+        return 1
+
+
+def _parser(name: str) -> Parser:
+    parser = Parser(f"breenix-gdbagent {name}")
+    add_arguments(name, parser)
+    add_target_options(parser)
+    add_run_options(parser)
+    return parser
+
+
+def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
+    """The arguments of one command, without the target's; the shell's are the same."""
+    parser.add_argument("--json", action="store_true")
+    if name == "bt":
+        parser.add_argument("--pid", metavar="N")
+        parser.add_argument("--thread", metavar="N")
+        parser.add_argument("--all", action="store_true", help="every CPU and thread")
+        parser.add_argument("--cpu", metavar="N")
+    elif name in ("symbol", "print", "type"):
+        parser.add_argument("what", metavar={"symbol": "NAME|ADDRESS"}.get(name, "PATH"))
+    elif name in ("list", "disassemble"):
+        parser.add_argument("what", nargs="?", metavar="LOCATION", help="default: RIP")
+    if name == "list":
+        parser.add_argument("--source", type=Path, metavar="DIR", help="where the source lies")
+    if name == "disassemble":
+        parser.add_argument("--count", type=int, default=INSTRUCTIONS, metavar="N")
+
+
+def _image(kernel: Kernel) -> LoadedImage:
+    image = kernel.stop.image
+    if image is None:
+        raise ReadError("no kernel ELF is known for this stop", fix="give --kernel ELF")
+    return image
+
+
+def _location(kernel: Kernel, text: str | None) -> int:
+    return kernel.stop.cpu.rip if text is None else parse_address(text, kernel.stop.image)
+
+
+# Frames ---------------------------------------------------------------------------------------
+
+
+def _bt(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.kernel import trace
+
+    found: list[tuple[str, Callable[[], Backtrace]]] = []
+    for cpu in kernel.stop.cpus:
+        if options.thread is None and options.pid is None and _wanted(options, cpu.index):
+            found.append((f"CPU {cpu.index}", partial(trace.of_cpu, kernel, cpu)))
+    if options.thread is not None or options.pid is not None or options.all:
+        found += _thread_traces(kernel, options)
+    answers: list[Json] = []
+    code = 0
+    for title, unwind in found:
+        try:
+            traced = unwind()
+        except ReadError as error:
+            code = 1
+            answers.append({"of": title, "frames": [], "end": error.what})
+            if not options.json:
+                print(f"{title}\n     not checked: {error.what}")
+            continue
+        answers.append({"of": title, **shown.trace_json(kernel, traced)})
+        if not options.json:
+            print(f"{title}\n{shown.trace_text(kernel, traced)}")
+    if options.json:
+        print_json(answers)
+    return code
+
+
+def _wanted(options: argparse.Namespace, cpu: int) -> bool:
+    if options.cpu is not None:
+        return parse_number(options.cpu) == cpu
+    return True
+
+
+def _thread_traces(
+    kernel: Kernel, options: argparse.Namespace
+) -> Iterator[tuple[str, Callable[[], Backtrace]]]:
+    from breenix_gdbagent.kernel import trace
+
+    scheduler, processes = kernel.books.scheduler, kernel.books.processes
+    running = {t for t in scheduler.current if t is not None}
+    wanted = None
+    if options.thread is not None:
+        wanted = {parse_number(options.thread)}
+    elif options.pid is not None:
+        pid = parse_number(options.pid)
+        process = processes.by_pid(pid) if pid is not None else None
+        if process is None:
+            raise InputError(f"there is no process {options.pid}", fix="see: ps")
+        wanted = {*process.thread_ids, *([process.thread.id] if process.thread else [])}
+    if wanted is not None and not any(t.id in wanted for t in scheduler.threads):
+        raise InputError(f"there is no thread {options.thread or options.pid}", fix="see: threads")
+    for thread in scheduler.threads:
+        if wanted is not None and thread.id not in wanted:
+            continue
+        title = f"thread {thread.id} {thread.name} ({thread.state})"
+        if thread.id in running:
+            cpu = scheduler.current.index(thread.id)
+            at = kernel.stop.cpus[min(cpu, len(kernel.stop.cpus) - 1)]
+            yield f"{title}, on CPU {cpu}", partial(trace.of_cpu, kernel, at)
+            continue
+        owner = processes.by_thread(thread.id)
+        root = owner.effective_root if owner is not None else None
+        used = root if root is not None else kernel.reference_root or 0
+        yield title, partial(trace.of_thread, kernel, thread, PhysAddr(used))
+
+
+# Processes, threads, allocators ---------------------------------------------------------------
+
+
+def _ps(kernel: Kernel, options: argparse.Namespace) -> int:
+    table = kernel.books.processes
+    if options.json:
+        print_json([shown.process_json(p) for p in table.processes])
+    else:
+        print(shown.processes_text(table.processes, table.locked))
+    return 0
+
+
+def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
+    scheduler = kernel.books.scheduler
+    current = [t if t is not None else -1 for t in scheduler.current]
+    rows = list(scheduler.threads)
+    try:
+        rows += [p.thread for p in kernel.books.processes.processes if p.thread is not None]
+    except ReadError as error:
+        if not options.json:
+            print(f"process copies are not checked: {error.what}")
+    rows.sort(key=lambda t: (t.id, t.copy))
+    if options.json:
+        print_json([shown.thread_json(t, current) for t in rows])
+    else:
+        print(shown.threads_text(kernel, rows, current))
+    return 0
+
+
+def _heap(kernel: Kernel, options: argparse.Namespace) -> int:
+    heap = kernel.books.heap
+    if options.json:
+        print_json(shown.heap_json(heap))
+    else:
+        print(shown.heap_text(heap))
+    return 0
+
+
+def _frames(kernel: Kernel, options: argparse.Namespace) -> int:
+    frames = kernel.books.frames
+    if options.json:
+        print_json(shown.frames_json(frames))
+    else:
+        print(shown.frames_text(frames))
+    return 0
+
+
+# Symbols, values, code ------------------------------------------------------------------------
+
+
+def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
+    image = _image(kernel)
+    va = parse_number(options.what)
+    if va is None:
+        va = image.va_of(options.what)
+    hit = image.symbol_at(va)
+    lines = shown.spots(image, va)
+    if options.json:
+        print_json(
+            {
+                "address": hex64(va),
+                "name": hit.name if hit is not None else None,
+                "offset": hex64(hit.offset) if hit is not None else None,
+                "also": list[Json](hit.also) if hit is not None else [],
+                "lines": [
+                    {"function": s.function, "file": s.file, "line": s.line, "inlined": s.inlined}
+                    for s in lines
+                ],
+            }
+        )
+    elif hit is None:
+        print(f"no symbol covers {hex64(va)}")
+    else:
+        also = f" (or one of {len(hit.also)} others folded on it)" if hit.also else ""
+        print(f"{hex64(va)} {hit}{also}")
+        for spot in lines:
+            print(f"  {'inlined ' if spot.inlined else ''}{spot}")
+    return 0 if hit is not None else 1
+
+
+def _print(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.symbols.tree import render
+
+    value = resolved(kernel, options.what)
+    lines = render(value)
+    if options.json:
+        print_json({"path": options.what, "type": value.type.name, "value": lines})
+    else:
+        print("\n".join(lines))
+    return 0
+
+
+def resolved(kernel: Kernel, path: str) -> Value:
+    """The value that ``PATH[.field[index]...]`` names. Raises `SymbolNotFound`, `ReadError`."""
+    from breenix_gdbagent.symbols.tree import resolve
+
+    values = kernel.books.values
+    cut = min((i for i in (path.find("."), path.find("[")) if i >= 0), default=len(path))
+    return resolve(values.static(path[:cut]), path[cut:])
+
+
+def _type(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.symbols.types import describe
+
+    types = kernel.books.values.types
+    try:
+        lines = describe(types, types.named(options.what))
+    except SymbolNotFound:
+        near = list(types.find(options.what))[:8]
+        if len(near) != 1:
+            raise SymbolNotFound(options.what, tuple(near)) from None
+        lines = describe(types, types.named(near[0]))
+    if options.json:
+        print_json({"type": options.what, "layout": lines})
+    else:
+        print("\n".join(lines))
+    return 0
+
+
+def _list(kernel: Kernel, options: argparse.Namespace) -> int:
+    va = _location(kernel, options.what)
+    chain = shown.spots(_image(kernel), va)
+    if not chain or chain[0].file is None or chain[0].line is None:
+        raise ReadError(f"no source line is known for {kernel.describe(va)}")
+    spot = chain[0]
+    if options.json:
+        print_json({"address": hex64(va), "file": spot.file, "line": spot.line})
+        return 0
+    print(f"{kernel.describe(va)} is at {spot.file}:{spot.line}")
+    for number, text in source_lines(spot.file or "", spot.line or 0, options.source):
+        print(f"{'>' if number == spot.line else ' '}{number:5} {text}")
+    return 0
+
+
+def source_lines(file: str, line: int, directory: Path | None) -> list[tuple[int, str]]:
+    """Lines around one of a source file, looked for below `directory` or where it says; [] when
+    the source is not at hand."""
+    places = [Path(file)] if directory is None else [directory / file, directory / Path(file).name]
+    for place in places:
+        try:
+            text = place.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        first = max(line - AROUND, 1)
+        return [(n, text[n - 1]) for n in range(first, min(line + AROUND, len(text)) + 1)]
+    return []
+
+
+def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.report.code import code_json, code_text, instructions
+
+    va = _location(kernel, options.what)
+    root = kernel.stop.cpu.root
+    if root is None:
+        raise ReadError("no CPU's CR3 is known")
+    found = instructions(kernel.memory_of(root).read, va, options.count)
+    if options.json:
+        print_json(code_json(kernel, found))
+    else:
+        print(code_text(kernel, found))
+    return 0
+
+
+VERBS: dict[str, Verb] = {
+    "bt": _bt,
+    "ps": _ps,
+    "threads": _threads,
+    "heap": _heap,
+    "frames": _frames,
+    "symbol": _symbol,
+    "print": _print,
+    "type": _type,
+    "list": _list,
+    "disassemble": _disassemble,
+}

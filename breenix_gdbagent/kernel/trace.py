@@ -1,0 +1,41 @@
+"""Stack frames of CPUs and threads of one stop."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.threads import CONTEXT, Thread
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.symbols.backtrace import Backtrace
+from breenix_gdbagent.symbols.unwind import Unwinder
+from breenix_gdbagent.x86.cpu import Cpu
+
+GDB_NAMES = {"rflags": "eflags"}
+
+
+def unwinder(kernel: Kernel, root: int) -> Unwinder:
+    """An unwinder that reads under `root`. Raises `ReadError` without the kernel's ELF."""
+    image = kernel.stop.image
+    if image is None:
+        raise ReadError(
+            "no kernel ELF is known for this stop, so frames cannot be followed",
+            fix="give --kernel ELF",
+        )
+    try:
+        gates = {vector: int(gate.offset) for vector, gate in kernel.gates.items()}
+    except ReadError:
+        gates = {}
+    return Unwinder(image, kernel.memory_of(root).read, gates)
+
+
+def of_cpu(kernel: Kernel, cpu: Cpu) -> Backtrace:
+    """Where `cpu` is, and how it came there. Raises `ReadError`."""
+    if cpu.paging is None or cpu.root is None or "rip" not in cpu.registers:
+        raise ReadError(f"CPU {cpu.index} runs without paging yet: there are no kernel frames")
+    return unwinder(kernel, cpu.root).backtrace(cpu.registers)
+
+
+def of_thread(kernel: Kernel, thread: Thread, root: int) -> Backtrace:
+    """A thread that does not run, from its saved context, read under `root`."""
+    saved = thread.context
+    registers = {GDB_NAMES.get(name, name): saved.get(name) for name in CONTEXT}
+    return unwinder(kernel, root).backtrace(registers)

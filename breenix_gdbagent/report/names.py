@@ -1,0 +1,213 @@
+"""Frames, processes, threads and allocators in words and in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
+from breenix_gdbagent.kernel.processes import Process
+from breenix_gdbagent.kernel.threads import Thread
+from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.report.mappings import size_text
+from breenix_gdbagent.symbols import LoadedImage
+from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
+from breenix_gdbagent.symbols.lines import Spot
+
+FEW = 3  # frames of a stack overflow that are named as its largest
+
+
+def spots(image: LoadedImage | None, va: int) -> tuple[Spot, ...]:
+    """File, line and inline chain of a kernel address, innermost first; () where not known."""
+    if image is None or not image.image.has_dwarf or not image.holds(va):
+        return ()
+    try:
+        return image.image.debug.lines.at(image.link(va))
+    except InputError:
+        return ()
+
+
+def trace_json(kernel: Kernel, trace: Backtrace) -> dict[str, Json]:
+    """`bt --json`: frames from the innermost out, and why they end."""
+    frames: list[Json] = [
+        {
+            "pc": hex64(frame.pc),
+            "sp": hex64(frame.sp),
+            "name": frame.symbol.name if frame.symbol is not None else None,
+            "offset": None if frame.symbol is None else hex64(frame.symbol.offset),
+            "how": frame.how,
+            "ring": frame.ring,
+            "vector": frame.vector,
+            "size": trace.size(number),
+            "lines": [
+                {"function": s.function, "file": s.file, "line": s.line, "inlined": s.inlined}
+                for s in spots(kernel.stop.image, frame.lookup)
+            ],
+        }
+        for number, frame in enumerate(trace.frames)
+    ]
+    return {"frames": frames, "end": trace.end}
+
+
+def trace_text(kernel: Kernel, trace: Backtrace) -> str:
+    """One line a frame, its inlined callees above it; how each was found, why there are no more."""
+    lines = []
+    for number, frame in enumerate(trace.frames):
+        if frame.vector is not None:
+            name = VECTOR_NAMES.get(frame.vector, f"vector {frame.vector}")
+            lines.append(f"      ---- {name} interrupted: ----")
+        chain = spots(kernel.stop.image, frame.lookup)
+        for spot in chain[:-1]:
+            lines.append(f"#{number:<3} {'(inlined)':>18}  {spot.function}{_place(spot)}")
+        place = _place(chain[-1]) if chain else ""
+        lines.append(f"#{number:<3} {hex64(frame.pc):>18}  {_called(frame)}{place}   [{frame.how}]")
+    lines.append(f"     no more: {trace.end}")
+    circle = trace.cycle()
+    if circle is not None:
+        names, rounds = circle
+        lines.append(f"     recursion: {' -> '.join(names)}, {rounds} rounds")
+        largest = ", ".join(f"{f.name} {size} bytes" for size, f in trace.largest(FEW))
+        lines.append(f"     largest frames: {largest}")
+    return "\n".join(lines)
+
+
+def _called(frame: Frame) -> str:
+    if frame.ring:
+        return f"ring {frame.ring}"
+    return frame.name if frame.symbol is None else str(frame.symbol)
+
+
+def _place(spot: Spot) -> str:
+    return f" at {spot.file}:{spot.line}" if spot.file and spot.line else ""
+
+
+def process_json(process: Process) -> dict[str, Json]:
+    """One row of `ps --json`."""
+    return {
+        "pid": process.pid,
+        "name": process.name,
+        "state": process.state,
+        "exit_code": process.exit_code,
+        "root": _hex(process.root),
+        "inherited_root": _hex(process.inherited_root),
+        "threads": list[Json](process.thread_ids),
+        "main_thread": process.thread.id if process.thread is not None else None,
+        "parent": process.parent,
+        "children": list[Json](process.children),
+        "entry_point": _hex(process.entry_point),
+        "memory": process.memory,
+    }
+
+
+def processes_text(processes: Sequence[Process], locked: bool | None) -> str:
+    """`ps` as a table."""
+    lines = [f"{'pid':>5} {'name':<26} {'state':<16} {'root':<12} {'parent':>6} threads"]
+    for p in processes:
+        state = p.state + (f"({p.exit_code})" if p.exit_code is not None else "")
+        root = p.effective_root
+        parent = "-" if p.parent is None else str(p.parent)
+        ids = [str(t) for t in p.thread_ids] or ([str(p.thread.id)] if p.thread else [])
+        lines.append(
+            f"{p.pid:>5} {p.name:<26} {state:<16} {hex64(root) if root else '-':<12} {parent:>6} "
+            f"{', '.join(ids) or '-'}"
+        )
+    if locked:
+        lines.append("PROCESS_MANAGER is locked at this stop: a row may be half changed")
+    return "\n".join(lines)
+
+
+def thread_json(thread: Thread, current: Sequence[int]) -> dict[str, Json]:
+    """One row of `threads --json`; `cpu` is the CPU that runs it."""
+    return {
+        "id": thread.id,
+        "name": thread.name,
+        "copy": thread.copy,
+        "state": thread.state,
+        "privilege": thread.privilege,
+        "cpu": current.index(thread.id) if thread.id in current else None,
+        "rip": hex64(thread.context.rip),
+        "rsp": hex64(thread.context.rsp),
+        "kernel_stack_top": _hex(thread.kernel_stack_top),
+        "kernel_stack_slot": thread.kernel_stack_slot,
+        "owner_pid": thread.owner_pid,
+    }
+
+
+def threads_text(kernel: Kernel, threads: Sequence[Thread], current: Sequence[int]) -> str:
+    """`threads` as a table: both copies of a thread where two exist."""
+    lines = [
+        f"{'id':>4} {'name':<24} {'copy':<10} {'state':<20} {'cpu':<4} {'slot':>4}  saved RIP, RSP"
+    ]
+    for t in threads:
+        cpu = str(current.index(t.id)) if t.id in current and t.copy == "scheduler" else ""
+        slot = "-" if t.kernel_stack_slot is None else str(t.kernel_stack_slot)
+        lines.append(
+            f"{t.id:>4} {t.name:<24} {t.copy:<10} {t.state:<20} {cpu:<4} {slot:>4}  "
+            f"{kernel.describe(t.context.rip)}, {hex64(t.context.rsp)}"
+        )
+    return "\n".join(lines)
+
+
+def heap_json(heap: Heap) -> dict[str, Json]:
+    """`heap --json`."""
+    return {
+        "kind": heap.kind,
+        "start": hex64(heap.start),
+        "end": hex64(heap.end),
+        "size": heap.size,
+        "used": heap.used,
+        "free": heap.free,
+        "next": _hex(heap.next),
+        "allocations": heap.allocations,
+        "first_hole": _hex(heap.first),
+        "locked": heap.locked,
+    }
+
+
+def heap_text(heap: Heap) -> str:
+    """`heap` in a few lines."""
+    lines = [
+        f"kernel heap ({heap.kind} allocator) {hex64(heap.start)}-{hex64(heap.end)}, "
+        f"{size_text(heap.size)}",
+        f"  used {size_text(heap.used)}, free {size_text(heap.free)}",
+    ]
+    if heap.next is not None:
+        lines.append(f"  next block at {hex64(heap.next)}, {heap.allocations} live blocks")
+    if heap.first is not None:
+        lines.append(f"  first hole at {hex64(heap.first)}")
+    if heap.locked:
+        lines.append("  the heap is locked at this stop: its account may be half changed")
+    return "\n".join(lines)
+
+
+def frames_json(frames: FrameAllocator) -> dict[str, Json]:
+    """`frames --json`."""
+    return {
+        "total": frames.total,
+        "used": frames.used,
+        "free": frames.free,
+        "frontier": frames.frontier,
+        "free_list": len(frames.free_list) if frames.has_free_list else None,
+        "ledger": frames.ledger is not None,
+        "regions": [{"start": hex64(a), "end": hex64(b)} for a, b in frames.regions],
+        "locked": frames.locked,
+    }
+
+
+def frames_text(frames: FrameAllocator) -> str:
+    """`frames` in a few lines."""
+    lines = [
+        f"{frames.used} of {frames.total} frames in use ({size_text(frames.used * 4096)}), "
+        f"{frames.free} free",
+        f"  frontier: {frames.frontier} were given out once",
+    ]
+    if frames.has_free_list:
+        lines.append(f"  {len(frames.free_list)} came back and wait in the free list")
+    lines += [f"  usable RAM {hex64(a)}-{hex64(b)}" for a, b in frames.regions]
+    return "\n".join(lines)
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex64(value)
