@@ -12,11 +12,12 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.exceptions import VECTORS
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
 
-WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})  # SDM vol. 3, table 6-1
+WITH_ERROR_CODE = frozenset(v for v, known in VECTORS.items() if known.error_code)
 PAGE_FAULT = 14
 FRAME = struct.Struct("<5Q")
 """RIP, CS, RFLAGS, RSP, SS as 64-bit mode pushes them (SDM vol. 3, 6.14.2)."""

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from breenix_gdbagent.addresses import PAGE, hex64
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
-from breenix_gdbagent.checks.faults.context import RFLAGS_AC, AccessKind, Context
-from breenix_gdbagent.checks.faults.explanation import same_error
+from breenix_gdbagent.checks.faults.context import PF, RFLAGS_AC, AccessKind, Context, Raised
+from breenix_gdbagent.checks.faults.explanation import deviation_of
 from breenix_gdbagent.checks.finding import Code, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import COW_FLAG, USER_LIMIT, USER_STACK_GROWTH
-from breenix_gdbagent.x86.paging import LEVEL, Walk, entry_flags
+from breenix_gdbagent.x86 import verdict as verdicts
+from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_USER, PF_WRITE
+from breenix_gdbagent.x86.paging import LEVEL, Entry
+from breenix_gdbagent.x86.verdict import Verdict
 
 _HANDLER = "kernel/src/interrupts.rs"
 _TABLES = "kernel/src/memory/process_memory.rs"
 _STACKS = "kernel/src/memory/kernel_stack.rs"
-
-P, W, U, RSVD, I = 1, 2, 4, 8, 16  # noqa: E741 - the manual's name of the fetch bit
 
 UNMAPPED = declare(
     "page-fault.unmapped",
@@ -147,7 +148,8 @@ HANDLED = declare(
 @dataclass(frozen=True, slots=True)
 class Cause:
     """The code, and the clause that says why: "the PT entry is 0". `predicted` is the error code
-    that the tables give now, None where they allow the access; `deviation` as `same_error`."""
+    that the tables give now, None where they allow the access; `agrees` whether that is what was
+    pushed, `deviation` by which known difference it is so after all."""
 
     code: Code
     why: str
@@ -159,15 +161,15 @@ class Cause:
 def access_of(error_code: int, cr2: int, rip: int) -> AccessKind:
     """What the error code says the access was. Without NXE and SMEP a fetch has no bit of its
     own, and shows as a read of RIP."""
-    if error_code & I or (not error_code & W and cr2 == rip):
+    if error_code & PF_FETCH or (not error_code & PF_WRITE and cr2 == rip):
         return "fetch"
-    return "write" if error_code & W else "read"
+    return "write" if error_code & PF_WRITE else "read"
 
 
 def user_of(context: Context, error_code: int) -> bool | None:
     """With whose privilege the access was made: None as the program's own, False as the CPU's
     (U clear although ring 3 was interrupted: an implicit supervisor access)."""
-    return None if context.cpl == 0 else bool(error_code & U)
+    return None if context.cpl == 0 else bool(error_code & PF_USER)
 
 
 def cause_of(context: Context, error_code: int, cr2: int, kind: AddressKind) -> Cause:
@@ -176,57 +178,58 @@ def cause_of(context: Context, error_code: int, cr2: int, kind: AddressKind) -> 
     Raises `ReadError` where the tables in the way are not to be had.
     """
     access = access_of(error_code, cr2, context.rip)
-    predicted = context.error_code(cr2, access, user=user_of(context, error_code))
-    walk = context.kernel.walk(context.root, cr2)
-    deviation = ""
-    if predicted != error_code:
-        same = None if predicted is None else same_error(context, 14, predicted, error_code)
-        if same is None:
-            return Cause(STALE_TLB, _difference(context, walk, predicted, cr2, error_code),
-                         predicted, False)  # fmt: skip
-        deviation = same
-    if walk.reason == "reserved-bits":
-        code, why = RESERVED, f"{_entry(walk)}, which has reserved bits set"
-    elif not walk.mapped:
-        code, why = _not_present(context, error_code, cr2, kind, walk)
-    else:
-        code, why = _refused(context, error_code, access, cr2, walk)
-    return Cause(code, why, predicted, True, deviation)
+    found = context.verdict(cr2, access, user=user_of(context, error_code))
+    deviation: str | None = ""
+    if found.error_code != error_code:
+        expected = Raised(PF, found.error_code, cr2, also=found.also)
+        deviation = None if found.allowed else deviation_of(context, expected, error_code)
+    if deviation is None:
+        why = _difference(context, found, cr2, error_code)
+        return Cause(STALE_TLB, why, found.error_code, False)
+    code, why = _reason(context, error_code, cr2, kind, found)
+    return Cause(code, why, found.error_code, True, deviation)
 
 
-def _not_present(
-    context: Context, error_code: int, cr2: int, kind: AddressKind, walk: Walk
+def _reason(
+    context: Context, error_code: int, cr2: int, kind: AddressKind, found: Verdict
 ) -> tuple[Code, str]:
-    why = f"{_entry(walk)}: nothing is mapped"
-    if kind.name == kinds.NULL_PAGE:
-        return NULL, why
-    if kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and not error_code & U:
-        return GUARD_PAGE, f"{why}, as is meant for a guard" if kind.stack else why
-    if growth := _growth(context, error_code, cr2):
-        return HANDLED, growth
-    return UNMAPPED, why
-
-
-def _refused(
-    context: Context, error_code: int, access: AccessKind, cr2: int, walk: Walk
-) -> tuple[Code, str]:
-    may = walk.effective
-    assert may is not None and walk.leaf is not None
-    if error_code & U and not may.u:
-        return SUPERVISOR_ONLY, f"{_lacking(walk, U)} lacks U"
-    if access == "fetch":
-        if may.nx:
-            return NO_EXECUTE, f"{_level_with_nx(walk)} has NX"
+    entry = found.entry
+    there = _entry(entry) if entry is not None else "no table says so"
+    if found.cause == verdicts.UNMAPPED:
+        return _not_present(context, error_code, cr2, kind, f"{there}: nothing is mapped")
+    if found.cause == verdicts.RESERVED_BIT:
+        return RESERVED, f"{there}, which has reserved bits set"
+    if found.cause == verdicts.SUPERVISOR_ONLY:
+        return SUPERVISOR_ONLY, f"{there} and lacks U"
+    if found.cause == verdicts.NO_EXECUTE:
+        return NO_EXECUTE, f"{there} and has NX"
+    if found.cause == verdicts.SMEP:
         return SMEP, "the page is user-accessible and CR4.SMEP forbids ring 0 to run it"
-    if access == "write" and not may.w:
-        if walk.leaf.raw & COW_FLAG and cr2 < USER_LIMIT:
+    if found.cause == verdicts.SMAP:
+        ac = "is set and does not count here" if context.rflags & RFLAGS_AC else "is clear"
+        return SMAP, f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {ac}"
+    if found.cause == verdicts.WRITE_PROTECTED:
+        leaf = context.kernel.walk(context.root, cr2).leaf
+        if leaf is not None and leaf.raw & COW_FLAG and cr2 < USER_LIMIT:
             return HANDLED, (
                 "the page is shared copy-on-write (bit 9 of its entry, W clear): the handler "
                 "gives the process a copy of its own"
             )
-        return WRITE_PROTECTED, f"{_lacking(walk, W)} lacks W"
-    ac = "is set and does not count here" if context.rflags & RFLAGS_AC else "is clear"
-    return SMAP, f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {ac}"
+        return WRITE_PROTECTED, f"{there} and lacks W"
+    code = WRITE_PROTECTED if error_code & PF_WRITE else SUPERVISOR_ONLY
+    return code, f"{there}, whose protection key forbids it"
+
+
+def _not_present(
+    context: Context, error_code: int, cr2: int, kind: AddressKind, why: str
+) -> tuple[Code, str]:
+    if kind.name == kinds.NULL_PAGE:
+        return NULL, why
+    if kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and not error_code & PF_USER:
+        return GUARD_PAGE, f"{why}, as is meant for a guard" if kind.stack else why
+    if growth := _growth(context, error_code, cr2):
+        return HANDLED, growth
+    return UNMAPPED, why
 
 
 def _growth(context: Context, error_code: int, cr2: int) -> str:
@@ -237,7 +240,7 @@ def _growth(context: Context, error_code: int, cr2: int) -> str:
         era = kernel.era
     except ReadError:
         return ""
-    if era is None or era.name != "2026" or not error_code & U or error_code & I:
+    if era is None or era.name != "2026" or not error_code & PF_USER or error_code & PF_FETCH:
         return ""
     if not kinds.is_user_stack(cr2):
         return ""
@@ -251,46 +254,32 @@ def _growth(context: Context, error_code: int, cr2: int) -> str:
     return ""
 
 
-def _difference(
-    context: Context, walk: Walk, predicted: int | None, cr2: int, error_code: int
-) -> str:
+def _difference(context: Context, found: Verdict, cr2: int, error_code: int) -> str:
     say = (
         "the tables allow this access now"
-        if predicted is None
-        else f"the tables as they are give error code {hex64(predicted)}"
+        if found.error_code is None
+        else f"the tables as they are give error code {hex64(found.error_code)}"
     )
     roots = [
         s.label
         for s in context.kernel.audited
-        if s.root != context.root and _gives(context, s.root, cr2, error_code)
+        if s.root != context.root and _gives(context.under(s.root), cr2, error_code)
     ]
     if roots and len(roots) <= 4:
         say += f"; under {', '.join(roots)} they would give {hex64(error_code)}, so CR3 may be "
         say += "another one now than at the access"
-    return f"{say} ({_entry(walk)})" if walk.entries else say
+    walk = context.kernel.walk(context.root, cr2)
+    return f"{say} ({_entry(walk.entries[-1])})" if walk.entries else say
 
 
-def _gives(context: Context, root: int, cr2: int, error_code: int) -> bool:
-    other = context.under(root)
+def _gives(other: Context, cr2: int, error_code: int) -> bool:
     try:
-        access = access_of(error_code, cr2, context.rip)
-        return other.error_code(cr2, access, user=user_of(context, error_code)) == error_code
+        access = access_of(error_code, cr2, other.rip)
+        found = other.verdict(cr2, access, user=user_of(other, error_code))
     except ReadError:
         return False
+    return found.explains(error_code)
 
 
-def _entry(walk: Walk) -> str:
-    if not walk.entries:
-        return f"the level-{walk.stopped_at} table cannot be read"
-    last = walk.entries[-1]
-    return f"the {LEVEL[last.level].name} entry at {hex64(last.entry_pa)} is {hex64(last.raw)}"
-
-
-def _lacking(walk: Walk, bit: int) -> str:
-    found = [e for e in walk.entries if not e.raw & bit]
-    return f"the {LEVEL[found[0].level].name} entry {hex64(found[0].raw)}" if found else "no entry"
-
-
-def _level_with_nx(walk: Walk) -> str:
-    found = [e for e in walk.entries if "NX" in entry_flags(e.level, e.raw)]
-    return f"the {LEVEL[found[0].level].name} entry {hex64(found[0].raw)}" if found else "no entry"
+def _entry(entry: Entry) -> str:
+    return f"the {LEVEL[entry.level].name} entry at {hex64(entry.entry_pa)} is {hex64(entry.raw)}"

@@ -9,8 +9,11 @@ from typing import Literal
 from breenix_gdbagent.addresses import PAGE, PhysAddr, canonical, hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import Event
-from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu, PagingMode
+from breenix_gdbagent.x86.exceptions import VECTORS
+from breenix_gdbagent.x86.paging import walk
+from breenix_gdbagent.x86.verdict import Access, Verdict, verdict
 
 Origin = Literal["exception", "interrupt", "software"]
 AccessKind = Literal["read", "write", "fetch"]
@@ -24,7 +27,8 @@ class Raised:
     """One event that the CPU has to deliver. `vector` -1 is an interrupt whose vector is not known.
 
     `address` is what CR2 becomes for #PF, for others the address that is to blame, if any.
-    `error_code` None: the event pushes none. `why` is a clause that says what raised it.
+    `error_code` None: the event pushes none; `also` are codes that emulators push instead. `why` is
+    a clause that says what raised it.
     """
 
     vector: int
@@ -32,6 +36,7 @@ class Raised:
     address: int | None = None
     why: str = ""
     origin: Origin = "exception"
+    also: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
@@ -39,7 +44,8 @@ class Raised:
         if self.origin == "software":
             return f"int {self.vector:#x}"
         if self.origin == "interrupt":
-            name = VECTOR_NAMES.get(self.vector, f"interrupt {self.vector:#x}")
+            named = self.vector in VECTORS
+            name = vector_name(self.vector) if named else f"interrupt {self.vector:#x}"
             return "interrupt" if self.vector < 0 else name
         parts = [vector_name(self.vector)]
         if self.error_code is not None:
@@ -51,7 +57,7 @@ class Raised:
 
 def vector_name(vector: int) -> str:
     """``#PF`` where the manual has a name, else ``vector 33``."""
-    return VECTOR_NAMES.get(vector, f"vector {vector}")
+    return VECTORS[vector].mnemonic if vector in VECTORS else f"vector {vector}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,8 @@ class Context:
     """The interrupted program: registers as they were, the tables it ran on, and its privilege.
 
     `registers` has what of the general registers is still known, and fs_base, gs_base, cr0, cr4,
-    efer where they are.
+    efer where they are. `ac_counts` is a deviation of QEMU's TCG: in rings 0 to 2 it lets RFLAGS.AC
+    count for the CPU's own accesses too (target/i386/cpu.h, cpu_mmu_index_kernel).
     """
 
     kernel: Kernel
@@ -72,6 +79,7 @@ class Context:
     rsp: int
     ss: int
     registers: Mapping[str, int]
+    ac_counts: bool = False
 
     @property
     def cpl(self) -> int:
@@ -86,37 +94,30 @@ class Context:
     ) -> Raised | None:
         """The #PF that an access of `size` bytes at canonical `va` raises by the tables, or None.
 
+        `user` as for `verdict`. Raises `ReadError` where the tables in the way are not to be had.
+        """
+        for at in _pages(va, size):
+            found = self.verdict(at, access, user=user)
+            if not found.allowed:
+                return Raised(PF, found.error_code, at, also=found.also)
+        return None
+
+    def verdict(self, va: int, access: AccessKind, *, user: bool | None = None) -> Verdict:
+        """What one access at canonical `va` comes to by the tables as they are.
+
         `user` None: with the privilege of this context; False: the CPU's own access to a
         descriptor table or a stack, an implicit supervisor access (SDM vol. 3, 4.6.1), for which
         AC does not matter. Raises `ReadError` where the tables in the way are not to be had.
         """
-        for at in _pages(va, size):
-            code = self.error_code(at, access, user=user)
-            if code is not None:
-                return Raised(PF, code, at)
-        return None
-
-    def error_code(self, va: int, access: AccessKind, *, user: bool | None = None) -> int | None:
-        """The error code that one access pushes, None where it is allowed. Raises `ReadError`."""
-        walk = self.kernel.walk(self.root, va)
-        if walk.reason == "unreadable":
-            raise ReadError(f"the tables of {hex64(va)} cannot be read")
-        user = self.cpl == 3 if user is None else user
-        base = (2 if access == "write" else 0) | (4 if user else 0)
-        base |= 16 if access == "fetch" and (self.mode.nxe is not False or self.mode.smep) else 0
-        if walk.reason == "reserved-bits":
-            return base | 9
-        e = walk.effective
-        if e is None:
-            return base
-        bad = user and not e.u
-        if access == "write":
-            bad |= not e.w and (user or self.mode.wp)
-        if access == "fetch":
-            bad |= e.nx or (not user and e.u and self.mode.smep)
-        elif not user and e.u and self.mode.smap:
-            bad |= True
-        return base | 1 if bad else None
+        implicit = user is False and not (self.ac_counts and self.cpl < 3)
+        cpl = self.cpl if user is None else 3 if user else 0
+        asked = Access(access, cpl, implicit, bool(self.rflags & RFLAGS_AC))
+        # Without NXE: reserved bits are the verdict's business.
+        way = walk(self.kernel.tables, self.root, va, self.mode.levels)
+        found = verdict(way, asked, self.mode)
+        if found.allowed is None:
+            raise ReadError(f"the tables that lead to {hex64(va)} cannot be read")
+        return found
 
     def under(self, root: int) -> Context:
         """The same program on other tables."""

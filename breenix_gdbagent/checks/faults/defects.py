@@ -9,7 +9,7 @@ from breenix_gdbagent.addresses import PAGE, VirtAddr, hex64
 from breenix_gdbagent.checks import kernel_stacks
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
-from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, UNMAPPED
+from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, NON_CANONICAL, UNMAPPED
 from breenix_gdbagent.checks.faults.context import PF, Context, Raised, vector_name
 from breenix_gdbagent.checks.faults.delivery import Attempt, Course, handler_fault
 from breenix_gdbagent.checks.faults.descriptors import (
@@ -100,6 +100,8 @@ def _of_rsp(context: Context, kind: AddressKind, known: bool, va: int, name: str
     if kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST):
         said = f"RSP {rsp} has run into {kind.text}"
         return Defect(GUARD_PAGE, said, name, va, kind)
+    if kind.name == kinds.NON_CANONICAL:
+        return Defect(NON_CANONICAL, f"RSP {rsp} is not canonical", name, va, kind)
     if known or mapped_elsewhere(context, va):
         said = f"RSP {rsp} lies in {kind.text}, which is not mapped under {under}"
         return Defect(kernel_stacks.UNMAPPED, said, name, va, kind)

@@ -86,10 +86,11 @@ def check(explanation: Explanation, raised: Raised) -> Iterator[Finding]:
 
 def code_of(explanation: Explanation, raised: Raised) -> Code:
     """The code of an exception: of its vector, or of the address that it was about."""
-    context = explanation.context
+    context, course = explanation.context, explanation.course
     if raised.origin != "exception":
         return UNHANDLED
-    bad = raised.address is not None and not context.canonical(raised.address)
+    own = course is None or raised == course.first  # of the program, not met during a delivery
+    bad = own and raised.address is not None and not context.canonical(raised.address)
     if bad and raised.vector in (GP, SS) and not raised.error_code:
         return NON_CANONICAL
     return _CODES.get(raised.vector, UNHANDLED)
@@ -118,6 +119,8 @@ def finding(
     if told.error_code is not None:
         evidence["error_code"] = hex64(told.error_code)
         evidence["error_says"] = selector_error(told.error_code)
+    if explanation.deviation:
+        evidence["deviation"] = explanation.deviation
     if raised.address is not None:
         evidence["address"] = hex64(raised.address)
         evidence["address_is"] = kind_of(context.kernel, raised.address, context.root).text
@@ -157,6 +160,8 @@ def _story(
         said.append(f"It could not be delivered: {defect.said}.")
     elif pushed is not None and pushed.error_code is not None:
         said.append(f"The CPU pushed {selector_error(pushed.error_code)}.")
+    if explanation.deviation:
+        said.append(f"The pushed error code differs as is known: {explanation.deviation}.")
     if pushed is not None and pushed.vector in (GP, SS):
         said.append("CR2 is not set by it and says nothing here.")
     if explanation.doubt:

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from breenix_gdbagent.checks.faults.context import DF, PF, Context, Raised
-from breenix_gdbagent.checks.faults.delivery import Course, run
+from breenix_gdbagent.checks.faults.context import DF, GP, PF, RFLAGS_AC, Context, Raised
+from breenix_gdbagent.checks.faults.delivery import IDT_ERROR, Course, run
 from breenix_gdbagent.checks.faults.prediction import Prediction, interrupts, possible, predict
 from breenix_gdbagent.checks.finding import Confidence
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.x86.exceptions import PF_FETCH
 
-RESERVED, FETCH, PRESENT = 1 << 3, 1 << 4, 1 << 0
 _EXT = 1
+_AC_COUNTS = (
+    "TCG lets RFLAGS.AC count for the CPU's own accesses from ring 0, which the SDM forbids"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +77,9 @@ class _Match:
 def explain(context: Context, observed: Observed) -> Explanation:
     """Play every candidate forward and choose. Never raises: what cannot be read is a doubt."""
     prediction = predict(context)
-    matches: list[_Match] = []
-    gaps = [prediction.gap] if prediction.gap else []
-    for first, sure in _candidates(context, prediction):
-        try:
-            course = run(context, first)
-        except ReadError as lacking:
-            gaps.append(lacking.what)
-            continue
-        deviation = _ends_as(context, course, observed)
-        if deviation is not None:
-            matches.append(_Match(course, deviation, sure))
+    matches, gaps = _matches(context, prediction, observed)
+    if not matches and context.rflags & RFLAGS_AC and context.mode.smap:
+        matches, _ = _matches(replace(context, ac_counts=True), prediction, observed, _AC_COUNTS)
     if not matches:
         return Explanation(context, observed, prediction, None, "possible", doubt="; ".join(gaps))
     best = matches[0]
@@ -95,13 +90,36 @@ def explain(context: Context, observed: Observed) -> Explanation:
     )
 
 
+def _matches(
+    context: Context, prediction: Prediction, observed: Observed, allowing: str = ""
+) -> tuple[list[_Match], list[str]]:
+    """The candidates that end as observed, and what could not be judged."""
+    matches: list[_Match] = []
+    gaps = [prediction.gap] if prediction.gap else []
+    for first, sure in _candidates(context, prediction):
+        try:
+            course = run(context, first)
+        except ReadError as lacking:
+            gaps.append(lacking.what)
+            continue
+        deviation = _ends_as(context, course, observed)
+        if deviation is not None:
+            matches.append(_Match(course, deviation or allowing, sure))
+    return matches, gaps
+
+
 def _candidates(context: Context, prediction: Prediction) -> Iterator[tuple[Raised, bool]]:
     """What the instruction raises, then what may have come from outside, then what it may raise
     depending on state that we do not have."""
     first = prediction.raised[0] if prediction.raised else None
     for raised in prediction.raised:
         # A read-modify-write may fault as a read or as a write of the same place.
-        together = first is not None and raised.vector == PF and raised.address == first.address
+        # And TCG raises #GP where the manual has #SS (see `prediction`).
+        together = (
+            first is not None
+            and raised.address is not None
+            and (raised.address == first.address and raised.vector in (first.vector, GP))
+        )
         yield raised, raised is first or together
     for raised in interrupts(context):
         yield raised, first is None
@@ -138,20 +156,23 @@ def _ends_as(context: Context, course: Course, observed: Observed) -> str | None
     entry = course.last.entry_rsp
     if entry is not None and observed.entry_rsp is not None and entry != observed.entry_rsp:
         return None
-    want, have = course.last.event.error_code, observed.error_code
-    if want is None or have is None or want == have:
-        return "" if want == have else None
-    return same_error(context, observed.vector, want, have)
+    have = observed.error_code
+    if have is None or course.last.event.error_code in (None, have):
+        return "" if (have is None) == (course.last.event.error_code is None) else None
+    return deviation_of(context, course.last.event, have)
 
 
-def same_error(context: Context, vector: int, predicted: int, pushed: int) -> str | None:
-    """Whether two different error codes are one after all, and why: the named deviation. None:
-    they are not."""
-    if vector != PF:
-        ext = predicted ^ pushed == _EXT and predicted > 1
+def deviation_of(context: Context, predicted: Raised, pushed: int) -> str | None:
+    """Whether `pushed` is the predicted error code after all, and by which known deviation of
+    hardware or emulator. None: it is another one."""
+    want = predicted.error_code or 0
+    if predicted.vector != PF:
+        if want & IDT_ERROR and pushed == (want >> 3) * 16 + IDT_ERROR:
+            return "TCG of QEMU 7 pushes 16 * vector + 2, where the SDM says 8 * vector + 2"
+        ext = want ^ pushed == _EXT and want > 1
         return "EXT set, as hardware does during a delivery" if ext else None
-    if predicted ^ pushed == PRESENT and predicted & RESERVED:
+    if pushed in predicted.also:
         return "TCG reports a reserved bit with P=0, where the SDM says P=1"
-    if predicted ^ pushed == FETCH and context.mode.nxe is None and not context.mode.smep:
+    if want ^ pushed == PF_FETCH and context.mode.nxe is None and not context.mode.smep:
         return "EFER is not known here: the fetch bit is pushed only with NXE or SMEP"
     return None

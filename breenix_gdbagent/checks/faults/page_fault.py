@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import address_kind as kinds
+from breenix_gdbagent.checks.faults import exceptions
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.cause import (
     GUARD_PAGE,
     HANDLED,
     STALE_TLB,
     Cause,
-    U,
     access_of,
     cause_of,
 )
@@ -41,6 +41,7 @@ from breenix_gdbagent.checks.faults.wording import (
 )
 from breenix_gdbagent.checks.finding import Confidence, Finding
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.x86.exceptions import PF_USER
 
 _VERB = {"read": "read", "write": "wrote", "fetch": "fetched an instruction from"}
 
@@ -73,6 +74,10 @@ def check(explanation: Explanation, raised: Raised) -> Iterator[Finding]:
     fault = page_fault(explanation, raised)
     defect = defect_behind(fault)
     yield finding(fault, defect)
+    first = explanation.first
+    if fault.attempt is not None and first is not None and first.origin == "exception":
+        # What had to be delivered when this came, and was overtaken by it.
+        yield exceptions.finding(explanation, first, defect)
     if defect is not None:
         yield finding_of(explanation.context, defect)
 
@@ -89,7 +94,7 @@ def page_fault(explanation: Explanation, raised: Raised) -> PageFault:
         attempt = next((a for a in tried if a.raised and a.raised.address == cr2), None)
         if course.first.vector == raised.vector and course.first.address == cr2:
             attempt = None
-    implicit = attempt is not None or (context.cpl == 3 and not error_code & U)
+    implicit = attempt is not None or (context.cpl == 3 and not error_code & PF_USER)
     return PageFault(explanation, raised, error_code, cr2, kind, cause, implicit, attempt)
 
 

@@ -163,7 +163,11 @@ def _access(
     does = {"read": "reads", "write": "writes", "update": "updates", "fetch": "fetches"}
     story = f"{instruction.text!r} {does[access.kind]} {access.what} at {hex64(at)}"
     if last > _MASK or not context.canonical(at) or not context.canonical(last):
-        yield Raised(SS if access.stack else GP, 0, at, f"{story}, which is not canonical")
+        why = f"{story}, which is not canonical"
+        if access.stack:
+            yield Raised(SS, 0, at, why)
+        # For the stack too TCG raises #GP (target/i386/tcg/sysemu/excp_helper.c).
+        yield Raised(GP, 0, at, why)
         return
     if instruction.aligned > 1 and at % instruction.aligned and access.size > 1:
         yield Raised(GP, 0, at, f"{story}, which is not aligned to {instruction.aligned} bytes")

@@ -67,7 +67,7 @@ def after(context: Context, instruction: Instruction) -> Iterator[Raised]:
 
     Raises `ReadError` where a descriptor or a popped frame cannot be had.
     """
-    for rule in (_divide, _control, _segment, _iret):
+    for rule in (_divide, _control, _segment, _branch, _iret):
         yield from rule(context, instruction)
 
 
@@ -292,6 +292,18 @@ def _data_misfit(found: Segment, ring: int, stack: bool) -> str:
     if not conforming(found) and max(rpl, ring) > found.dpl:
         return f"is of ring {found.dpl} and ring {max(rpl, ring)} asks for it"
     return ""
+
+
+def _branch(context: Context, instruction: Instruction) -> Iterator[Raised]:
+    """A near jump, call or return to an address that is not canonical (SDM vol. 2, JMP)."""
+    target = None
+    if instruction.name in ("jmp", "call") and instruction.operands:
+        target = _value(context, instruction.operands[0])
+    elif instruction.name == "ret":
+        target = _popped(context)
+    if target is not None and not context.canonical(target):
+        why = f"{instruction.text!r} leads to {hex64(target)}, which is not canonical"
+        yield Raised(GP, 0, target, why)
 
 
 def _iret(context: Context, instruction: Instruction) -> Iterator[Raised]:

@@ -10,6 +10,7 @@ from breenix_gdbagent.checks.faults.context import Context
 from breenix_gdbagent.checks.faults.instruction import Instruction
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.x86.exceptions import SelectorCode
 from breenix_gdbagent.x86.paging import LEVEL, Walk
 
 _OFFSET = re.compile(r"\+0x[0-9a-f]+$")
@@ -41,14 +42,13 @@ def selector_error(error_code: int) -> str:
     """A selector error code in words (SDM vol. 3, 6.13): table, index, external."""
     if error_code == 0:
         return "error code 0: no selector is to blame"
-    external = ", met while delivering another event (EXT)" if error_code & 1 else ""
-    index = error_code >> 3
-    if error_code & 2:
-        return f"error code {hex64(error_code)}: IDT entry {index:#x}{external}"
-    table = "LDT" if error_code & 4 else "GDT"
-    return f"error code {hex64(error_code)}: {table} entry {index} (selector " + (
-        f"{hex64(error_code & 0xFFFC)}){external}"
-    )
+    code = SelectorCode(error_code)
+    external = ", met while delivering another event (EXT)" if code.external else ""
+    if code.table == "idt":
+        return f"error code {hex64(error_code)}: IDT entry {code.index}{external}"
+    table, selector = code.table.upper(), hex64(code.selector)
+    place = f"{table} entry {code.index} (selector {selector})"
+    return f"error code {hex64(error_code)}: {place}{external}"
 
 
 def walk_text(walk: Walk) -> str:
