@@ -239,8 +239,9 @@ def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Findin
     if not block.kernel_stack_top or not block.current_thread or not settled(kernel, cpu):
         return
     right = block.kernel_stack_top
-    if thread is not None and thread.user and thread.kernel_stack_top is not None:
-        right = thread.kernel_stack_top
+    # Where gs:[8] is wrong itself (thread.desync) its thread says nothing of RSP0.
+    if thread is not None and thread.user and kernel.scheduled(cpu) == thread.id:
+        right = thread.kernel_stack_top or right
     if rsp0 != right:
         whose = kernel.stack_at(rsp0)
         runs = f"{thread.name} runs" if thread is not None else "the thread that runs"

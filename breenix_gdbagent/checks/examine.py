@@ -13,7 +13,11 @@ from breenix_gdbagent.checks import (
     heap,
     kernel_slots,
     kernel_stacks,
+    mapping,
+    spaces,
+    stack_use,
     tables,
+    threads,
 )
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
 from breenix_gdbagent.errors import ReadError
@@ -37,6 +41,13 @@ CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("idt-gates", descriptors.check_gates),
     ("descriptor-tables", descriptors.check_reachable),
     ("tss", descriptors.check_tss),
+    ("stack-place", stack_use.check_place),
+    ("stack-depth", stack_use.check_depth),
+    ("cr3", spaces.check_cr3),
+    ("processes", spaces.check_processes),
+    ("current-thread", threads.check_current),
+    ("saved-contexts", threads.check_contexts),
+    ("mapping", mapping.check),
 )
 
 

@@ -287,6 +287,13 @@ class Kernel:
         except ReadError:
             return None
 
+    def scheduled(self, cpu: Cpu) -> int | None:
+        """The id of the thread that the scheduler has on `cpu`, None when that is not known."""
+        try:
+            return self.books.scheduler.current_of(cpu.index)
+        except ReadError:
+            return None
+
     def thread_name(self, cpu: Cpu) -> str | None:
         """The name of `thread_of`."""
         thread = self.thread_of(cpu)

@@ -1,0 +1,216 @@
+"""`Page already mapped`: what stands in the way of mapping an address, and who shares it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.paging import LEVEL, Entry, Walk
+
+_PROCESS = "kernel/src/memory/process_memory.rs"
+
+ALREADY_MAPPED = declare(
+    "map.already-mapped",
+    "error",
+    "a page was to be mapped where one is mapped already",
+    arises="The address is taken in this space (a second map of the same page, mmap_hint reset in "
+    "a fork child: Breenix a963a046), or a table on the way is shared with another space that "
+    "mapped there first (0f2f0b72: all 512 PML4 entries copied; a43d6d48: user stacks through the "
+    "master).",
+    confirm="pt walk VA under each root: the topmost table that two walks have in common.",
+    mend="If a table is shared that should not be, give the process its own "
+    "(ProcessPageTable::new); else choose another address, or unmap first.",
+    see=(_PROCESS, "kernel/src/memory/kernel_page_table.rs"),
+)
+
+# kernel/src/memory/process_memory.rs, both eras: map_page and map_user_stack_to_process. The last
+# is the x86_64 crate's MapToError in a panic of unwrap().
+_NUMBER = r"(0x[0-9a-f]+)"
+_SAID = (
+    re.compile(
+        rf"[Pp]age {_NUMBER} already mapped to different frame {_NUMBER} \(wanted {_NUMBER}\)"
+    ),
+    re.compile(
+        rf"[Pp]age {_NUMBER} already mapped to different frame: expected {_NUMBER}, found {_NUMBER}"
+    ),
+)
+_FRAME_ONLY = (
+    re.compile(rf"map_to failed: Page already mapped to frame {_NUMBER}"),
+    re.compile(rf"PageAlreadyMapped\(PhysFrame\[4KiB\]\({_NUMBER}\)\)"),
+)
+MOST_SHOWN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The kernel's own message: where it wanted to map, what is there, what it wanted."""
+
+    text: str
+    va: VirtAddr | None
+    has: PhysAddr
+    wanted: PhysAddr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One entry on the way to an address, and the audited spaces whose walk has it in common."""
+
+    entry: Entry
+    shared_by: tuple[Space, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What stands in the way of mapping `va` under `space`: the walk, level by level.
+
+    `taken` says whether a page is mapped there; where not, a map would put tables below the last
+    entry, for all spaces that share it.
+    """
+
+    va: VirtAddr
+    space: Space
+    walk: Walk
+    levels: tuple[Level, ...]
+
+    @property
+    def taken(self) -> bool:
+        return self.walk.mapped
+
+    @property
+    def shared_from(self) -> Level | None:
+        """The topmost table that other spaces share: what is mapped below it is mapped for all."""
+        return next((level for level in self.levels if level.shared_by), None)
+
+
+def obstacle(kernel: Kernel, va: int, space: Space) -> Obstacle:
+    """What is in the way of mapping `va` in one space, and who else shares each table."""
+    walk = kernel.walk(space.root, va)
+    others = [s for s in kernel.audited if s is not space]
+    walks = {s.root: {e.entry_pa for e in kernel.walk(s.root, va).entries} for s in others}
+    levels = tuple(
+        Level(entry, tuple(s for s in others if entry.entry_pa in walks[s.root]))
+        for entry in walk.entries
+    )
+    return Obstacle(VirtAddr(va), space, walk, levels)
+
+
+def check(kernel: Kernel) -> Iterator[Finding]:
+    """The kernel's own messages that a page is mapped already, explained from the tables."""
+    texts = [*kernel.stop.serial.lines(), kernel.stop.reason.text]
+    found = said_so(texts)
+    if not kernel.stop.serial.chunks and not kernel.stop.reason.text:
+        raise NotChecked("there is no serial text")
+    for said in found[:MOST_SHOWN]:
+        yield _finding(kernel, said)
+
+
+def said_so(texts: Sequence[str]) -> list[Said]:
+    """The messages in some lines of text, each address once."""
+    found: dict[tuple[int | None, int], Said] = {}
+    for text in texts:
+        said = _parse(text)
+        if said is not None:
+            found.setdefault((said.va, said.has), said)
+    # map_page logs both forms for one failure: the one without an address tells nothing new.
+    exact = {said.has for said in found.values() if said.va is not None}
+    return [s for s in found.values() if s.va is not None or s.has not in exact]
+
+
+def _parse(text: str) -> Said | None:
+    if "lready" not in text:
+        return None
+    if match := _SAID[0].search(text):
+        va, has, wanted = (int(number, 16) for number in match.groups())
+        return Said(text.strip(), VirtAddr(va), PhysAddr(has), PhysAddr(wanted))
+    if match := _SAID[1].search(text):
+        va, wanted, has = (int(number, 16) for number in match.groups())
+        return Said(text.strip(), VirtAddr(va), PhysAddr(has), PhysAddr(wanted))
+    for pattern in _FRAME_ONLY:
+        if match := pattern.search(text):
+            return Said(text.strip(), None, PhysAddr(int(match[1], 16)), None)
+    return None
+
+
+def _finding(kernel: Kernel, said: Said) -> Finding:
+    evidence: dict[str, Json] = {
+        "message": said.text,
+        "va": None if said.va is None else hex64(said.va),
+        "has": hex64(said.has),
+        "wanted": None if said.wanted is None else hex64(said.wanted),
+    }
+    where = Where(pa=said.has)
+    subject, told = "kernel", "where is not said"
+    if said.va is not None:
+        holders = [s for s in kernel.audited if _maps(kernel, s, said.va, said.has)]
+        space = _meant(kernel, holders)
+        if space is not None:
+            found = obstacle(kernel, said.va, space)
+            told = _told(found, holders)
+            evidence |= _facts(found, holders)
+            last = found.walk.entries[-1] if found.walk.entries else None
+            subject = "kernel" if len(holders) == len(kernel.audited) else space.subject
+            where = Where(
+                space.root,
+                said.va,
+                found.walk.pa,
+                None if last is None else last.raw,
+                None if last is None else last.entry_pa,
+                None if last is None else last.level,
+            )
+    at = "" if said.va is None else f"{kernel.describe(said.va)} "
+    return Finding(
+        ALREADY_MAPPED,
+        f"the kernel could not map {at}because frame {hex64(said.has)} is there: {told}",
+        subject,
+        evidence,
+        where,
+        fix=ALREADY_MAPPED.mend,
+    )
+
+
+def _maps(kernel: Kernel, space: Space, va: int, frame: int) -> bool:
+    pa = kernel.walk(space.root, va).pa
+    return pa is not None and pa & ~0xFFF == frame & ~0xFFF
+
+
+def _meant(kernel: Kernel, holders: Sequence[Space]) -> Space | None:
+    """The space the message is about: one that maps the address so, CR3's if that is one."""
+    current = kernel.space_of(kernel.stop.cpu.root)
+    if current is not None and (current in holders or not holders):
+        return current
+    return holders[0] if holders else kernel.master
+
+
+def _told(found: Obstacle, holders: Sequence[Space]) -> str:
+    if not holders:
+        return "it is not there any more at this stop"
+    names = ", ".join(s.label for s in holders[:4])
+    if len(holders) > 4:
+        names += f" and {len(holders) - 4} more"
+    shared = found.shared_from
+    if shared is None or len(holders) < 2:
+        return f"mapped in {names}"
+    table = hex64(shared.entry.entry_pa & ~0xFFF)
+    name = LEVEL[shared.entry.level].name
+    return f"mapped in {names}, through the {name} at {table} that they share"
+
+
+def _facts(found: Obstacle, holders: Sequence[Space]) -> dict[str, Json]:
+    return {
+        "holders": [{"root": hex64(s.root), "pid": s.pid, "name": s.name} for s in holders],
+        "levels": [
+            {
+                "level": level.entry.level,
+                "entry_pa": hex64(level.entry.entry_pa),
+                "entry": hex64(level.entry.raw),
+                "shared_by": list[Json](s.label for s in level.shared_by[:MOST_SHOWN]),
+            }
+            for level in found.levels
+        ],
+    }

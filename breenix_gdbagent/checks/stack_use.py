@@ -1,0 +1,277 @@
+"""How kernel stacks are used: who stands on which, how deep, and over the edge."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.running import Running, backtrace, running, settled
+from breenix_gdbagent.kernel.stacks import KernelStack
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.cpu import Cpu
+
+_STACK = "kernel/src/memory/kernel_stack.rs"
+_SWITCH = "kernel/src/interrupts/context_switch.rs"
+
+OVERFLOW = declare(
+    "kernel-stack.overflow",
+    "error",
+    "a kernel stack has run over its end",
+    arises="RSP lies below the bottom of its stack, where the guard page should have stopped it: "
+    "deep recursion, a large local array, or formatting in a fault path (Breenix 3e763f99: debug "
+    "logging in copy_to_user) on a stack whose guard is mapped or was jumped over.",
+    confirm="RSP against the stack's bottom; pt walk GUARD.",
+    mend="Find the largest frames with bt; move big buffers to the heap.",
+    see=(_STACK,),
+)
+FOREIGN = declare(
+    "kernel-stack.foreign",
+    "error",
+    "the kernel runs on a stack that is not its thread's",
+    arises="A switch left RSP on the old thread's stack (Breenix 8a7ecb7e: idle returned to "
+    "current_rsp + 256, 55ab7425: idle on a dying thread's or an IST stack): when that thread runs "
+    "again, both write over each other.",
+    confirm="RSP against gs:[16] and the thread's kernel_stack_top.",
+    mend="Return to a thread with its own kernel_stack_top in the iret frame (setup_idle_return, "
+    "setup_kernel_thread_return).",
+    see=(_SWITCH,),
+)
+NEARLY_FULL = declare(
+    "kernel-stack.nearly-full",
+    "warning",
+    "a kernel stack has little room left",
+    arises="Less than a sixteenth of the stack is free below RSP, or was at its deepest so far: "
+    "frames of the stack itself stand there.",
+    confirm="Words below RSP that point into the stack or into the kernel's code.",
+    mend="Find the largest frames with bt; an interrupt on top of this needs room too.",
+    see=(_STACK,),
+)
+
+ROOM = 16
+"""A stack is nearly full when less than one part in so many is free."""
+_WORD = struct.Struct("<Q")
+
+
+def check_place(kernel: Kernel) -> Iterator[Finding]:
+    """Where each CPU in ring 0 stands: below its stack, on another's, on an IST stack without an
+    exception, or two on one."""
+    if not kernel.is_breenix:
+        raise NotChecked("no Breenix per-CPU block")
+    taken: dict[int, int] = {}
+    for cpu in kernel.stop.cpus:
+        here = running(kernel, cpu)
+        if here is None or here.cpl == 3:
+            continue
+        over, stack = _below(kernel, here.rsp), kernel.stack_at(here.rsp)
+        if over is not None and not _stopped_by_guard(kernel, cpu, over):
+            yield _overflow(kernel, here, over)
+        if stack is not None:
+            yield from _foreign(kernel, here, stack, taken)
+
+
+def _below(kernel: Kernel, rsp: int) -> KernelStack | None:
+    """The stack whose guard page `rsp` lies in. Its bottom itself is still its own, and the guard's
+    first address is the top of the slot below: an empty stack."""
+    if kernel.stack_at(rsp) is not None:
+        return None
+    return next(
+        (s for s in kernel.stacks if s.guard is not None and s.guard <= rsp < s.bottom), None
+    )
+
+
+def _stopped_by_guard(kernel: Kernel, cpu: Cpu, stack: KernelStack) -> bool:
+    """Whether the guard page did its work, and the fault says so (page-fault.guard-page)."""
+    root, cr2 = cpu.root, cpu.get("cr2")
+    if root is None or stack.guard is None or cpu is not kernel.stop.cpu:
+        return False
+    fault = kernel.stop.reason.kind in ("fault", "shutdown", "triple-fault")
+    at_guard = cr2 is not None and stack.guard <= cr2 < stack.bottom
+    return fault and at_guard and not kernel.walk(root, stack.guard).mapped
+
+
+def _facts(kernel: Kernel, here: Running, stack: KernelStack) -> dict[str, Json]:
+    block = kernel.percpu_of(here.cpu)
+    thread = kernel.thread_name(here.cpu)
+    return {
+        "cpu": here.cpu.index,
+        "rsp": hex64(here.rsp),
+        "rip": hex64(here.rip),
+        "symbol": kernel.symbol(here.rip),
+        "stack": stack.name,
+        "bottom": hex64(stack.bottom),
+        "top": hex64(stack.top),
+        "owners": list[Json](kernel.owners_of(stack)),
+        "thread": thread,
+        "kernel_stack_top": None if block is None else hex64(block.kernel_stack_top),
+    }
+
+
+def _at(kernel: Kernel, here: Running) -> Where:
+    return Where(here.cpu.root, here.rsp)
+
+
+def _overflow(kernel: Kernel, here: Running, stack: KernelStack) -> Finding:
+    facts = _facts(kernel, here, stack)
+    trace = backtrace(kernel, here)
+    if trace is not None:
+        cycle = trace.cycle()
+        facts["largest_frames"] = [
+            {"bytes": size, "function": frame.name} for size, frame in trace.largest()
+        ]
+        facts["cycle"] = None if cycle is None else list[Json](cycle[0])
+    return Finding(
+        OVERFLOW,
+        f"CPU {here.cpu.index} runs {stack.bottom - here.rsp} bytes below the bottom of "
+        f"{stack.name} ({hex64(stack.bottom)}), in {kernel.describe(here.rip)}",
+        stack.name,
+        facts,
+        _at(kernel, here),
+        fix=OVERFLOW.mend,
+    )
+
+
+def _foreign(
+    kernel: Kernel, here: Running, stack: KernelStack, taken: dict[int, int]
+) -> Iterator[Finding]:
+    cpu = here.cpu
+    if stack.top in taken:
+        said = f"CPU {taken[stack.top]} and CPU {cpu.index} run on one stack, {stack.name}"
+        yield _alien(kernel, here, stack, said)
+        return
+    taken[stack.top] = cpu.index
+    if stack.ist is not None:
+        # Breenix's handlers come through interrupt gates and never set IF.
+        if here.interrupts_on:
+            said = f"CPU {cpu.index} runs on {stack.name} with interrupts on, outside an exception"
+            yield _alien(kernel, here, stack, said)
+        return
+    block = kernel.percpu_of(cpu)
+    if block is None or not block.current_thread or not settled(kernel, cpu):
+        return
+    thread = kernel.thread_of(cpu)
+    own = block.kernel_stack_top
+    # Where gs:[8] is wrong itself (thread.desync) its thread says nothing of the stack.
+    if thread is not None and kernel.scheduled(cpu) == thread.id:
+        own = thread.kernel_stack_top or own
+    if not own or own == stack.top:
+        return
+    name = thread.name if thread is not None else "the running thread"
+    owners = kernel.owners_of(stack)
+    whose = f"{stack.name}, the stack of {', '.join(owners)}" if owners else stack.name
+    said = f"CPU {cpu.index} runs {name} on {whose}; its own ends at {hex64(own)}"
+    yield _alien(kernel, here, stack, said)
+
+
+def _alien(kernel: Kernel, here: Running, stack: KernelStack, said: str) -> Finding:
+    return Finding(
+        FOREIGN,
+        f"{said} (RSP {hex64(here.rsp)}, in {kernel.describe(here.rip)})",
+        kernel.thread_name(here.cpu) or stack.name,
+        _facts(kernel, here, stack),
+        _at(kernel, here),
+        fix=FOREIGN.mend,
+    )
+
+
+def check_depth(kernel: Kernel) -> Iterator[Finding]:
+    """How much of each stack is free: below RSP now, and at the deepest use that left traces."""
+    if kernel.master is None:
+        raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
+    over = {s.top for s in _run_over(kernel)}
+    lacking = 0
+    for stack in (*kernel.stacks, *kernel.ist):
+        if stack.top in over:
+            continue
+        low = _lowest_rsp(kernel, stack)
+        if low is None:
+            try:
+                low = deepest_use(kernel, stack)
+            except ReadError:
+                lacking += 1
+        if low is not None and low - stack.bottom < stack.size // ROOM:
+            yield _full(kernel, stack, low)
+    if lacking:
+        raise NotChecked(f"the bottom of {lacking} stacks is not in the memory we have")
+
+
+def _run_over(kernel: Kernel) -> Iterator[KernelStack]:
+    """Stacks that ran over: this or the fault itself says more than that they are full."""
+    for cpu in kernel.stop.cpus:
+        here = running(kernel, cpu)
+        cr2 = cpu.get("cr2")
+        for stack in kernel.stacks:
+            if stack.guard is None:
+                continue
+            below = here is not None and _below(kernel, here.rsp) is stack
+            if below or (cr2 is not None and stack.guard <= cr2 < stack.bottom):
+                yield stack
+
+
+def _lowest_rsp(kernel: Kernel, stack: KernelStack) -> int | None:
+    """An RSP on this stack that leaves little room, of a CPU or of a saved context."""
+    found = [h.rsp for cpu in kernel.stop.cpus if (h := running(kernel, cpu)) and h.cpl == 0]
+    try:
+        threads = kernel.books.scheduler.threads
+    except ReadError:
+        threads = ()
+    found += [t.context.rsp for t in threads if t.alive and t.context.cpl == 0]
+    near = [rsp for rsp in found if stack.holds(rsp) and rsp - stack.bottom < stack.size // ROOM]
+    return min(near, default=None)
+
+
+def deepest_use(kernel: Kernel, stack: KernelStack) -> int | None:
+    """The lowest address in the last sixteenth of a stack that holds what only the stack's own use
+    leaves there: an address of the stack itself, or (where frames never come back, so that they
+    hold no other stack's remains) of the kernel's code. None when there is no such word.
+
+    Raises `ReadError` where those pages are not in the memory we have.
+    """
+    assert kernel.master is not None
+    memory = kernel.memory_of(kernel.master.root)
+    length = -(-stack.size // ROOM // PAGE) * PAGE
+    codes = not kernel.frames_come_back
+    for page in range(stack.bottom, stack.bottom + length, PAGE):
+        if not kernel.walk(kernel.master.root, page).mapped:
+            continue
+        raw = memory.read(page, PAGE)
+        if not raw.strip(b"\0"):
+            continue
+        for offset, (word,) in zip(range(0, PAGE, 8), _WORD.iter_unpack(raw), strict=True):
+            if stack.bottom <= word <= stack.top or (codes and _is_code(kernel, word)):
+                return page + offset
+    return None
+
+
+def _is_code(kernel: Kernel, word: int) -> bool:
+    """Whether a word is a return address into the kernel: a symbol, and a call before it."""
+    image = kernel.stop.image
+    if image is None or not image.holds(word):
+        return False
+    text = image.image.text
+    link = image.link(word)
+    return text is not None and text.address < link < text.address + text.size
+
+
+def _full(kernel: Kernel, stack: KernelStack, low: int) -> Finding:
+    owners = kernel.owners_of(stack)
+    whose = f" of {', '.join(owners)}" if owners else ""
+    free = low - stack.bottom
+    return Finding(
+        NEARLY_FULL,
+        f"{stack.name}{whose} was used down to {hex64(low)}: {free} of {stack.size} bytes are left",
+        owners[0] if owners else stack.name,
+        {
+            "stack": stack.name,
+            "owners": list[Json](owners),
+            "bottom": hex64(stack.bottom),
+            "top": hex64(stack.top),
+            "free": free,
+            "lowest": hex64(low),
+        },
+        Where(kernel.master.root if kernel.master else None, low),
+        fix=NEARLY_FULL.mend,
+    )
