@@ -114,14 +114,14 @@ class Run:
             if self.orders.until is None and self.orders.linger > 0:
                 later = self._run([], self.orders.linger)
                 if later.reason.kind == "deadline":
-                    stop = self._seen(replace(later, reason=stop.reason))
+                    stop = self.placed(replace(later, reason=stop.reason))
                 else:
                     stop, ended = later, later.reason.kind
         return self._end(stop, ended, awaited)
 
     def now(self) -> Ended:
         """The guest as it stands, without letting it run."""
-        return self._end(self._seen(self.vm.stop(StopReason("attached"))), "", None)
+        return self._end(self.placed(self.vm.stop(StopReason("attached"))), "", None)
 
     def stop_at(self, location: str) -> None:
         """A breakpoint at an address or ``symbol+offset``; the place ends the run. Before the
@@ -138,6 +138,12 @@ class Run:
         link = parse_address(location, self.image.loaded(0))
         for base in self._possible_bases(self.image):
             self.vm.insert((base + link) & (2**64 - 1))
+
+    def describe(self, va: int) -> str | None:
+        """The symbol at `va`, None while the load bias is not known."""
+        if self.image is None or self.vm.bias is None:
+            return None
+        return self.image.loaded(self.vm.bias).name_of(va)
 
     def _possible_bases(self, image: Image) -> list[int]:
         if self.vm.bias is not None:
@@ -162,13 +168,13 @@ class Run:
                 look = True
                 continue
             if stop.reason.kind != "deadline" or limit == left:
-                return self._seen(stop)
+                return self.placed(stop)
             if _dead(stop):
-                return self._seen(replace(stop, reason=StopReason("interrupt", text=GAVE_UP)))
+                return self.placed(replace(stop, reason=StopReason("interrupt", text=GAVE_UP)))
             self._survived()
             look = False
 
-    def _seen(self, stop: Stop) -> Stop:
+    def placed(self, stop: Stop) -> Stop:
         """The stop with the kernel's ELF at its place."""
         if self.image is None or stop.image is not None:
             return stop
@@ -186,7 +192,7 @@ class Run:
             if not self.orders.first_fault and len(self.recorded) >= RECORDED_FAULTS:
                 self.benign += 1
                 return True
-        kernel = Kernel(self._seen(fault.vm.stop(fault.reason)))
+        kernel = Kernel(self.placed(fault.vm.stop(fault.reason)))
         seen = examine(kernel.stop, kernel)
         if any(f.code.name == "page-fault.handled" for f in seen.findings):
             self.benign += 1
@@ -259,7 +265,7 @@ class Run:
             if not stop.cpus or not all(_interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus):
                 return stop, False
             said = len(stop.serial.chunks)
-            stop = self._seen(self.vm.run_until([], STUCK_SECONDS, self._on_fault))
+            stop = self.placed(self.vm.run_until([], STUCK_SECONDS, self._on_fault))
             if stop.reason.kind != "deadline" or len(stop.serial.chunks) != said:
                 return stop, False
         return stop, True
@@ -299,6 +305,6 @@ def stop_to_examine(vm: LiveVm, image: Image | None, *, boots: bool, orders: Ord
     we attached to this moment."""
     run = Run(vm, orders, image)
     if not boots:
-        return run._seen(vm.stop(StopReason("attached")))
+        return run.placed(vm.stop(StopReason("attached")))
     run.start()
     return run.go().kernel.stop
