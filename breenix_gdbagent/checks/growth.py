@@ -1,0 +1,110 @@
+"""Leaks: what grew between two stops of one run and is explained by nothing that lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from breenix_gdbagent.checks.finding import Finding, NotChecked, declare
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.allocators import Heap
+from breenix_gdbagent.kernel.view import Kernel
+
+FRAMES_LEAK = declare(
+    "frames.leak",
+    "warning",
+    "frames were taken that nothing reaches",
+    arises="Between two stops frames were given out that are neither mapped nor a table of any "
+    "space that lives: page tables of dead processes (Breenix #470: d7d08595, 298fc78f), kernel "
+    "stacks of dead threads (#579), DMA buffers never returned. In 2025 every exit does this, "
+    "because deallocate_frame does nothing.",
+    confirm="frames at both stops; pt who FRAME of one that is allocated finds nobody.",
+    mend="Return every frame of a ProcessPageTable and KernelStack when it is dropped.",
+    see=("kernel/src/memory/frame_allocator.rs", "kernel/src/memory/process_memory.rs"),
+)
+HEAP_LEAK = declare(
+    "heap.leak",
+    "warning",
+    "the kernel heap grew and nothing new lives",
+    arises="Between two stops blocks were allocated and not given back, while no process and no "
+    "thread was added: a list that only grows, a Box::leak, a cache without a bound.",
+    confirm="heap at both stops.",
+    mend="Watch the allocator between the two markers (checkpoint at __rust_alloc).",
+    see=("kernel/src/memory/heap.rs",),
+)
+
+SMALLEST_HEAP_GROWTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the allocators say at one stop, and what lives."""
+
+    unreached: int
+    used: int
+    heap: Heap
+    processes: int
+    threads: int
+
+
+def account(kernel: Kernel) -> Account:
+    """The account of one stop. Raises `ReadError` without the kernel's types, and `NotChecked`
+    while one of the allocators is at work."""
+    frames, heap = kernel.books.frames, kernel.books.heap
+    if frames.locked or heap.locked:
+        raise NotChecked("an allocator's lock is taken")
+    ledger = kernel.ledger
+    reached = set(ledger.table_frames) | set(ledger.kernel_frames)
+    reached.update(page.pa for page in ledger.user_pages())
+    held = sum(1 for frame in reached if frames.state(frame) == "allocated")
+    processes, threads = kernel.books.processes.processes, kernel.books.scheduler.threads
+    return Account(
+        unreached=frames.used - held,
+        used=frames.used,
+        heap=heap,
+        processes=sum(1 for p in processes if p.alive),
+        threads=sum(1 for t in threads if t.alive),
+    )
+
+
+def grown(before: Kernel, after: Kernel) -> Iterator[Finding]:
+    """What leaked from one stop to a later one of the same run. Meant for two moments at which the
+    kernel should have as much: the same marker twice. Raises `NotChecked` with the reason."""
+    try:
+        then, now = account(before), account(after)
+    except ReadError as lacking:
+        raise NotChecked(lacking.what) from lacking
+    lost = now.unreached - then.unreached
+    if lost > 0:
+        yield Finding(
+            FRAMES_LEAK,
+            f"{lost} frames ({lost * 4} KiB) were taken since the stop before and are reached from "
+            f"nowhere; {now.used} are in use",
+            "frame allocator",
+            {"frames": lost, "used_before": then.used, "used": now.used},
+            fix=FRAMES_LEAK.mend,
+        )
+    if _more_lives(then, now):
+        return
+    bytes_ = now.heap.used - then.heap.used
+    blocks = (now.heap.allocations or 0) - (then.heap.allocations or 0)
+    # A bump heap gives nothing back before its last block goes: only live blocks tell.
+    if bytes_ >= SMALLEST_HEAP_GROWTH and (now.heap.kind != "bump" or blocks > 0):
+        yield Finding(
+            HEAP_LEAK,
+            f"the heap grew by {bytes_} bytes since the stop before, and no process or thread was "
+            f"added; {now.heap.used} of {now.heap.size} are in use",
+            "heap",
+            {
+                "bytes": bytes_,
+                "blocks": blocks if now.heap.kind == "bump" else None,
+                "used_before": then.heap.used,
+                "used": now.heap.used,
+            },
+            confidence="likely",
+            fix=HEAP_LEAK.mend,
+        )
+
+
+def _more_lives(then: Account, now: Account) -> bool:
+    return now.processes > then.processes or now.threads > then.threads
