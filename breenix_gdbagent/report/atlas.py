@@ -191,7 +191,7 @@ def _marks(document: Object) -> Iterable[Mark]:
             yield Mark(
                 str(where["root"]) if where["root"] is not None else None,
                 int(str(where["va"]), 16),
-                "finding",
+                "place",
                 f"{finding['code']}: {where['va']}",
             )
 

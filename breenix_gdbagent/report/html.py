@@ -7,6 +7,7 @@ script that may run by its hash: a process called ``<script>`` stays a name.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -55,6 +56,9 @@ CELL_CLASS = {
     "x": "exec", "?": "unknown",
 }  # fmt: skip
 MOST_ROWS = 24
+
+_NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
+"""Text that is easier read in a fixed pitch: addresses and paths."""
 
 
 def render(document: Object, kernel: Kernel | None = None) -> str:
@@ -160,7 +164,8 @@ def _facts(finding: Object) -> Iterator[tuple[str, str, Any]]:
             body = [[value_words(row[h]) for h in heads] for row in rows[:MOST_ROWS]]
             yield name, "table", (heads, body, len(rows) - len(body))
         else:
-            yield name, "text", value_words(value, MOST_ROWS)
+            words = value_words(value, MOST_ROWS)
+            yield name, "mono" if _NUMBERS.search(words) else "text", words
 
 
 def _rows(value: Json) -> list[Object]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.seriallog import LogLine, lines_of, lines_of_document
-from breenix_gdbagent.report.story import Object, objects, printable, record, stop_words
+from breenix_gdbagent.report.story import Object, log_text, objects, record, stop_words
 
 MOST_LINES = 3000
 MOST_CHARACTERS = 400_000
@@ -35,7 +35,7 @@ def log_rows(document: Object, kernel: Kernel | None) -> dict[str, Any]:
                 "number": line.number,
                 "seconds": "" if line.seconds is None else f"{line.seconds:.3f}",
                 "level": line.level or "",
-                "text": printable(line.text[:LONGEST]),
+                "text": log_text(line.text[:LONGEST]),
             }
         )
         rows.extend(stops.get(index, ()))

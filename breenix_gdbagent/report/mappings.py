@@ -185,8 +185,7 @@ def merged_changes(found: Iterable[Change]) -> list[Change]:
         if (
             last is not None
             and last.end == one.start
-            and (rights(last.before), rights(last.after))
-            == (rights(one.before), rights(one.after))
+            and (rights(last.before), rights(last.after)) == (rights(one.before), rights(one.after))
         ):
             out[-1] = Change(last.start, one.end, last.before, last.after)
         else:

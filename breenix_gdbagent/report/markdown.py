@@ -19,6 +19,7 @@ from breenix_gdbagent.report.story import (
     drawn_by_check,
     facts,
     labels,
+    log_text,
     objects,
     ordered,
     paragraph,
@@ -169,7 +170,7 @@ def _pictures(document: Object) -> Iterator[str]:
         yield _folded("Memory map", fenced(lines))
     tail = objects(record(document["serial"])["tail"])
     for port in sorted({cast(int, line["port"]) for line in tail}):
-        mine = [str(line["text"]) for line in tail if line["port"] == port][-TAIL:]
+        mine = [log_text(str(line["text"])) for line in tail if line["port"] == port][-TAIL:]
         yield _folded(f"Last lines of COM{port + 1}", fenced(mine))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
@@ -16,6 +17,9 @@ EVENTS = (
     "divide-error", "exception", "panic", "hang", "reboot", "unexpected-exit", "marker-missing",
 )  # fmt: skip
 """Families that say what happened; all others say what state was found."""
+
+_TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B])")
+"""Colours and cursor moves that firmware and kernels send to a serial terminal."""
 
 TOLD = ("explanation", "walk_text")
 """Evidence that is shown as text of its own, not as a fact."""
@@ -246,6 +250,11 @@ def stop_words(stop: Object) -> str:
 def printable(text: str) -> str:
     """Text of the guest's as a terminal may show it: control characters as ``\\x1b``."""
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def log_text(text: str) -> str:
+    """A line of the serial log as people read it: terminal codes gone, the rest printable."""
+    return printable(_TERMINAL.sub("", text))
 
 
 def matrix_classes(maps: Object) -> list[tuple[str, list[int]]]:

@@ -14,6 +14,7 @@ from breenix_gdbagent.report.story import (
     facts,
     heading,
     labels,
+    log_text,
     objects,
     ordered,
     paragraph,
@@ -196,4 +197,4 @@ def _tail(page: Page, document: Object) -> None:
         lines = [line for line in tail if line["port"] == port]
         page.line(("head", f"Last lines of COM{port + 1}"))
         for line in lines[-TAIL:]:
-            page.line(("dim", f"  {line['line']:5} | "), str(line["text"]))
+            page.line(("dim", f"  {line['line']:5} | "), log_text(str(line["text"])))

@@ -47,6 +47,12 @@
     });
   }
 
+  const log = $(".log");
+  if (log) {
+    const stops = log.querySelectorAll(".stop");
+    const last = stops.length ? stops[stops.length - 1] : log.lastElementChild;
+    log.scrollTop = last.offsetTop - log.offsetTop - log.clientHeight * 0.75;
+  }
   const filter = $("#filter");
   if (filter) {
     filter.parentElement.hidden = false;
