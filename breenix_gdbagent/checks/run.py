@@ -134,7 +134,7 @@ def _stuck(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
         HANG,
         f"no progress within {facts.timeout or 0:g} s: {_how_stuck(kernel.stop.cpu)} in {where}",
         re.sub(r"\+0x[0-9a-f]+$", "", where) if not where.startswith("0x") else "kernel",
-        {"cpus": cpus, "waited_for": facts.until},
+        {"cpus": cpus, **_waited(facts)},
         cause=cause,
         chain=(cause, "hang") if cause else (),
         fix=HANG.mend,
@@ -159,6 +159,10 @@ def _cpu_state(kernel: Kernel, cpu: Cpu) -> dict[str, Json]:
     }
 
 
+def _waited(facts: RunFacts) -> dict[str, Json]:
+    return {} if facts.until is None else {"waited_for": facts.until}
+
+
 def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
     wanted = f"{facts.until!r} was not printed" if facts.until else "the run came to no end"
     return Finding(
@@ -166,7 +170,7 @@ def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
         f"{wanted} within {facts.timeout or 0:g} s; the kernel still runs",
         facts.until or "end of run",
         {
-            "waited_for": facts.until,
+            **_waited(facts),
             "cpus": list[Json](_cpu_state(kernel, c) for c in kernel.stop.cpus),
         },
         fix=MARKER_MISSING.mend,

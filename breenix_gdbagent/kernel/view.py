@@ -137,6 +137,14 @@ class Kernel:
         )
 
     @cached_property
+    def witnessed(self) -> tuple[Space, ...]:
+        """Roots that somebody names (a CR3, a per-CPU block, the process table): without the scan
+        of RAM, which costs seconds where memory comes through the gdbstub."""
+        return find_spaces(
+            self.tables, self.stop.cpus, self.percpus, {}, self.log, self.listed_processes
+        )
+
+    @cached_property
     def master(self) -> Space | None:
         return next((s for s in self.spaces if s.role == "master"), None)
 

@@ -36,7 +36,7 @@ def walk_json(walk: Walk) -> dict[str, Json]:
 
 def walk_text(kernel: Kernel, walk: Walk) -> str:
     """The walk drawn level by level, the entry that stopped it marked."""
-    space = kernel.space_of(walk.root) if kernel.reference_root is not None else None
+    space = next((s for s in kernel.witnessed if s.root == walk.root), None)
     names = {hex64(walk.root): space.label} if space is not None else {}
     page = Page(100)
     drawn.walk(page, walk_json(walk), names, "", kernel.symbol(walk.va))
