@@ -36,6 +36,7 @@ MOST_BYTES = 256 << 20
 """More than any note of ours has when unpacked: a hostile one is not unpacked further."""
 MOST_SERIAL = 32 << 20
 """Bytes of serial text kept, the last ones: a kernel may loop and print for hours."""
+_SIZES_OF_PRSTATUS = (144, 296, 336)
 
 
 class GarbledNote(ValueError):
@@ -89,7 +90,10 @@ def note_of(stop: Stop, zeros: tuple[int, int], extra: Mapping[str, Json]) -> No
         "extra": extra,
     }
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
-    return Note(OWNER, VERSION, zlib.compress(text.encode("ascii")))
+    data = zlib.compress(text.encode("ascii"))
+    # gdb looks at the type alone, and takes type 1 for registers when it has their size (bfd/elf.c,
+    # elfcore_grok_note): a byte after the stream changes the size and nothing else.
+    return Note(OWNER, VERSION, data + b"\0" if len(data) in _SIZES_OF_PRSTATUS else data)
 
 
 def _cpu(cpu: Cpu) -> Json:
