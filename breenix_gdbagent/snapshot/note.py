@@ -32,10 +32,11 @@ from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
 
 VERSION = 1
-MOST_BYTES = 256 << 20
-"""More than any note of ours has when unpacked: a hostile one is not unpacked further."""
-MOST_SERIAL = 32 << 20
+MOST_SERIAL = 16 << 20
 """Bytes of serial text kept, the last ones: a kernel may loop and print for hours."""
+MOST_BYTES = 128 << 20
+"""More than any note of ours has when unpacked (JSON may take 6 bytes for one of serial text): a
+hostile one is not unpacked further."""
 _SIZES_OF_PRSTATUS = (144, 296, 336)
 
 
