@@ -56,7 +56,8 @@ def _stop(**changes: Any) -> Stop:
         index=0,
         registers={
             "rip": KERNEL + 5, "rsp": KERNEL + 0x1000, "eflags": 2, "cs": 8, "ss": 0,
-            "cr0": 1 << 31, "cr2": 0xDEAD, "cr3": root, "cr4": 1 << 5, "efer": 0xD00, "gs_base": KERNEL, "mxcsr": 1,
+            "cr0": 1 << 31, "cr2": 0xDEAD, "cr3": root, "cr4": 1 << 5, "efer": 0xD00,
+            "gs_base": KERNEL, "mxcsr": 1,
         },
         gdtr=DescriptorTable(VirtAddr(KERNEL), 0x37),
         idtr=DescriptorTable(VirtAddr(KERNEL + 0x100), None),
