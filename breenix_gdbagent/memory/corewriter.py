@@ -18,7 +18,7 @@ MOST_VIRTUAL = 50_000
 """Loads for virtual addresses; gdb makes a section of each."""
 _ZERO_AREA = 1 << 20
 _BLOCK = 64 * PAGE
-_ZEROS = bytes(_BLOCK)
+_ZEROS = bytes(PAGE)
 
 _HEADER = Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = Struct("<IIQQQQQQ")
@@ -43,27 +43,24 @@ class CoreWriter:
         """
         for at in range(0, len(data), _BLOCK):
             block = bytes(data[at : at + _BLOCK])
-            if block == _ZEROS[: len(block)]:
-                self.keep_zeros(pa + at, len(block))
-                continue
             start = 0
             for page in range(0, len(block), PAGE):
-                if block[page : page + PAGE] == _ZEROS[:PAGE]:
-                    self._store(pa + at + start, block[start:page])
+                if block.startswith(_ZEROS, page):
+                    self._store(pa + at + start, block, start, page)
                     self.keep_zeros(pa + at + page, PAGE)
                     start = page + PAGE
-            self._store(pa + at + start, block[start:])
+            self._store(pa + at + start, block, start, len(block))
 
     def keep_zeros(self, pa: int, length: int) -> None:
         """Keeps whole pages that are known to be zero (none when `length` is 0 or less)."""
         if length > 0:
             self._add(pa, length, None)
 
-    def _store(self, pa: int, data: bytes) -> None:
-        if data:
-            self._out.write(data)
-            self._add(pa, len(data), self._offset)
-            self._offset += len(data)
+    def _store(self, pa: int, block: bytes, start: int, end: int) -> None:
+        if start < end:
+            self._out.write(memoryview(block)[start:end])
+            self._add(pa, end - start, self._offset)
+            self._offset += end - start
 
     def _add(self, pa: int, length: int, offset: int | None) -> None:
         if self._runs:

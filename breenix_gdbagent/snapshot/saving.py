@@ -140,8 +140,9 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
             descriptor, nameless = _opened(hidden)
             with os.fdopen(descriptor, "wb") as out:
                 yield cast(BinaryIO, out)
+                # Without fsync(): it keeps a CI job waiting for a disk, and what it guards against
+                # is a power cut. A full disk shows in write(), flush() or close().
                 out.flush()
-                os.fsync(out.fileno())
                 if nameless:
                     _name(out.fileno(), hidden)
             hidden.replace(path)
