@@ -287,6 +287,8 @@ class Dwarf:
         for attribute, form, implicit in abbrev.specs:
             if form == f.F_INDIRECT:
                 form, at = uleb(self.info, at)
+                if form == f.F_INDIRECT:
+                    raise BadDwarf("has a form that is indirect twice")
             attributes[attribute] = self.value(unit, at, form, implicit)
             forms[attribute] = form
             at = f.skip_form(self.info, at, form, unit.offset_size)
@@ -297,6 +299,8 @@ class Dwarf:
     def value(self, unit: Unit, at: int, form: int, implicit: int = 0) -> Value:
         """One attribute value at `at`, decoded."""
         data = self.info
+        if form == f.F_INDIRECT:
+            form, at = uleb(data, at)
         if f.is_block(form):
             return f.read_block(data, at, form)
         if form == f.F_FLAG_PRESENT:

@@ -172,7 +172,7 @@ class _Pass(Stepper):
                 self.index.paths.setdefault(path, []).append(here)
             if f.A_LOW_PC in offsets or f.A_RANGES in offsets or row.size < 0:
                 self.note_code(row, here, body)
-        elif f.A_DECLARATION in offsets or not name:
+        elif not name or any(s[0] == f.A_DECLARATION for s in row.abbrev.specs):
             pass
         elif row.kind == TYPE:
             self.index.types.setdefault(path, here)

@@ -82,7 +82,14 @@ class Simulator:
                 saved = {r: h for r, h in state.home.items() if h is not None}
                 kept = frozenset(r for r, h in state.home.items() if h is None)
                 return Found(register, -state.place[register], saved, kept)
-        return NotFound("its stack was switched, or paths of different depths meet here")
+        if any(_switches(i) for i in self.code.function(start, end)):
+            return NotFound("it switches the stack: where the old one is, is not known")
+        return NotFound("paths of different stack depths meet here")
+
+
+def _switches(instruction: Instruction) -> bool:
+    """Whether an instruction loads the stack pointer with a new stack."""
+    return instruction.mnemonic in ("mov", "xchg", "pop") and instruction.operands.startswith("rsp")
 
 
 class _Function:

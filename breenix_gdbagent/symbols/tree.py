@@ -49,7 +49,7 @@ class Limits:
     """How much of a value is taken: levels, items of one collection, bytes of one string, and
     values in all."""
 
-    depth: int = 12
+    depth: int = 16
     items: int = 256
     text: int = 4096
     nodes: int = 20_000
@@ -121,7 +121,7 @@ class _Walk:
         if shapes.is_pointer(value):
             if name in ("NonNull", "Unique", "Weak"):
                 return (Pointer(value.pointer()),)
-            return (self.value(value.deref(), depth + 1),)
+            return (self.value(value.deref(), depth),)
         guarded = shapes.guarded_member(value.space.types, type_)
         if guarded is not None:
             return (self.locked(value, value.part(guarded), depth),)

@@ -170,7 +170,9 @@ class TypeTable:
         if kind == "array":
             return self._array(die)
         if kind == "pointer":
-            return Type(die.offset, kind, die.name, size or 8, target=die.number(f.A_TYPE))
+            return Type(
+                die.offset, kind, die.name, 8 if size is None else size, target=die.number(f.A_TYPE)
+            )
         encoding = die.number(f.A_ENCODING) or 0
         return Type(die.offset, kind, die.name, size or 0, encoding=encoding)
 
