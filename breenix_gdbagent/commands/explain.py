@@ -1,0 +1,76 @@
+"""``explain``: a finding code, an error code, or a fault line of Breenix."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.locations import parse_number
+
+MOST_TEXT = 1 << 20
+
+
+def register_codes() -> None:
+    """Import every check, so that each code stands in the register."""
+    from breenix_gdbagent import checks
+
+    for module in pkgutil.walk_packages(checks.__path__, "breenix_gdbagent.checks."):
+        importlib.import_module(module.name)
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``explain CODE|ERRORCODE|TEXT``, ``explain -`` reads the text, ``explain --list``."""
+    parser = Parser(
+        "breenix-gdbagent explain",
+        description="a finding code, a page-fault error code (0x6), or a fault line of Breenix",
+    )
+    parser.add_argument("what", nargs="*", metavar="CODE|ERRORCODE|TEXT", help="- reads stdin")
+    parser.add_argument("--list", action="store_true", help="every finding code")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    text = " ".join(options.what).strip()
+    if options.list == bool(text):
+        raise InputError(
+            "explain takes a code, an error code or a text" if not text else "--list and a text",
+            fix="breenix-gdbagent explain page-fault.unmapped, explain 0x6, or explain --list",
+        )
+    if text == "-":
+        text = sys.stdin.read(MOST_TEXT).strip()
+    from breenix_gdbagent.report import explain
+
+    if options.list:
+        register_codes()
+        answer = explain.answer_all()
+    else:
+        answer = _answer(text)
+    if options.json:
+        print_json(answer)
+    else:
+        sys.stdout.write(explain.text_of(answer))
+    return int(answer["kind"] == "unknown")
+
+
+def _answer(text: str) -> dict[str, Json]:
+    """The first reading of `text` that makes sense."""
+    from breenix_gdbagent.guest import scenarios
+    from breenix_gdbagent.report import explain
+
+    number = parse_number(text) if " " not in text else None
+    if number is not None:
+        if number >> 32:
+            raise InputError(f"{text} is no error code", "an error code has 32 bits")
+        return explain.answer_number(number)
+    register_codes()
+    shown = [s.name for s in scenarios().values() if text in s.codes]
+    if (code := explain.answer_code(text, shown)) is not None:
+        return code
+    if (fault := explain.answer_text(text)) is not None:
+        return fault
+    if (family := explain.answer_family(text)) is not None:
+        return family
+    return explain.answer_unknown(text)
