@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.symbols import LoadedImage
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.symbols import LoadedImage
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F](_?[0-9a-fA-F])*\Z")
 _DECIMAL = re.compile(r"[0-9](_?[0-9])*\Z")

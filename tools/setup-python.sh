@@ -13,3 +13,4 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+"$venv/bin/python" -m compileall -q breenix_gdbagent

@@ -33,4 +33,4 @@ def run(name: str, argv: list[str]) -> int:
             History(),
             provenance=provenance(None, time.monotonic() - started),
         )
-        return write_faces(document, options)
+        return write_faces(document, options, kernel=kernel)

@@ -95,7 +95,7 @@ def conclude(
             ended.history,
             machine_facts(machine),
         )
-    write_faces(document, options, code)
+    write_faces(document, options, code, ended.kernel)
     for text in judged.missing:
         print(f"expected and not seen: {text}", file=sys.stderr)
     for text in judged.gone:

@@ -15,18 +15,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_address, parse_number
-from breenix_gdbagent.report.mappings import (
-    changes,
-    changes_json,
-    changes_text,
-    map_json,
-    map_text,
-    merged_changes,
-    who_json,
-    who_text,
-)
 from breenix_gdbagent.report.tables import spaces_json, spaces_text, walk_json, walk_text
-from breenix_gdbagent.x86.reverse import FrameIndex
 from breenix_gdbagent.x86.spaces import Range
 
 
@@ -64,6 +53,8 @@ def _parser() -> Parser:
 
 
 def _map(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.report.mappings import map_json, map_text
+
     root = _required(chosen_root(kernel, options.root, options.pid))
     space = kernel.merged.space(root)
     ranges = _filtered(space.ranges, options)
@@ -95,6 +86,9 @@ def _filtered(ranges: Sequence[Range], options: argparse.Namespace) -> list[Rang
 
 
 def _who(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.report.mappings import who_json, who_text
+    from breenix_gdbagent.x86.reverse import FrameIndex
+
     pa = parse_number(options.pa)
     if pa is None:
         raise InputError(f"{options.pa!r} is no physical address", fix="write it as 0x...")
@@ -108,6 +102,13 @@ def _who(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _diff(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.report.mappings import (
+        changes,
+        changes_json,
+        changes_text,
+        merged_changes,
+    )
+
     before, after = (_named_root(kernel, text) for text in (options.before, options.after))
     found = merged_changes(
         changes(kernel.merged.space(before).ranges, kernel.merged.space(after).ranges)

@@ -15,6 +15,7 @@ from breenix_gdbagent.commands.target import (
     target_of,
 )
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.kernel.view import Kernel
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -31,4 +32,4 @@ def run(name: str, argv: list[str]) -> int:
     check_faces(options)
     stop, extra = opened_snapshot(target)
     document = document_of(stop, extra, description(target), provenance(None, 0.0))
-    return write_faces(document, options)
+    return write_faces(document, options, kernel=Kernel(stop) if options.html else None)

@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent import guest
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.image import with_image
-from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.stop import Stop
-from breenix_gdbagent.symbols import Image
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.snapshot.note import ImageRecord
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +136,8 @@ def description(target: Target) -> dict[str, Json]:
 def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     """The Stop a snapshot holds, with the kernel's ELF where one is given or is our own, and what
     the run left beside it (None in a bare core). Raises `InputError`."""
-    from breenix_gdbagent.snapshot import read_snapshot
+    from breenix_gdbagent.kernel.reason import with_reason
+    from breenix_gdbagent.snapshot.opening import read_snapshot
 
     options = target.options
     ram = None
@@ -148,20 +149,28 @@ def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     stop = with_reason(opened.stop)
     path = options.kernel
     if path is None and opened.image is not None:
+        from breenix_gdbagent import guest
+
         path = guest.elf_of(opened.image.sha256)
-    if path is None:
-        return stop, opened.extra
+    if path is not None:
+        stop = _with_elf(stop, path, opened.image)
+    return stop, opened.extra
+
+
+def _with_elf(stop: Stop, path: Path, record: ImageRecord | None) -> Stop:
+    """`stop` with the ELF where the snapshot says it ran; proved by its code when the file is
+    another one than `record` names. Raises `InputError`."""
+    from breenix_gdbagent.kernel.image import with_image
+    from breenix_gdbagent.symbols import Image
+
     image = Image.open(path)
-    record = opened.image
     if record is not None and record.bias is not None and record.sha256 == image.sha256:
-        return replace(stop, image=image.loaded(record.bias)), opened.extra
-    if record is not None and record.sha256 is not None and stop.reason.kind != "core":
-        placed, bias = with_image(stop, image)
-        if bias is None or not bias.proved:
-            raise InputError(
-                f"{path.name} is not the ELF that ran: its SHA-256 differs, and its code cannot be "
-                "compared",
-                fix=f"give the ELF with SHA-256 {record.sha256[:16]}...",
-            )
-        return placed, opened.extra
-    return with_image(stop, image)[0], opened.extra
+        return replace(stop, image=image.loaded(record.bias))
+    placed, bias = with_image(stop, image)
+    if record is not None and record.sha256 is not None and (bias is None or not bias.proved):
+        raise InputError(
+            f"{path.name} is not the ELF that ran: its SHA-256 differs, and its code cannot be "
+            "compared",
+            fix=f"give the ELF with SHA-256 {record.sha256[:16]}...",
+        )
+    return placed

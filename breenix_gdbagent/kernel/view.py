@@ -17,7 +17,6 @@ from breenix_gdbagent.kernel.layout import (
     PERCPU_SIZE,
     Era,
 )
-from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
 from breenix_gdbagent.kernel.running import backtrace, running
 from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
@@ -31,7 +30,6 @@ from breenix_gdbagent.kernel.stacks import (
     slot_stack,
     used_slots,
 )
-from breenix_gdbagent.kernel.untyped import frames_returned
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu, PagingMode
 from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
@@ -40,6 +38,7 @@ from breenix_gdbagent.x86.roots import scan_roots
 from breenix_gdbagent.x86.spaces import Range, Spaces
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.ledger import FrameLedger
     from breenix_gdbagent.kernel.threads import Thread
 
 VECTOR_NAMES = {
@@ -312,6 +311,8 @@ class Kernel:
         """Whether a frame may have been given out twice, so that a dead root's tables may serve
         others: not in 2025 (deallocate_frame does nothing), and never before the first return."""
         if self.stop.image is not None and self.master is not None:
+            from breenix_gdbagent.kernel.untyped import frames_returned
+
             returned = frames_returned(self.stop.image, self.memory_of(self.master.root).read)
             if returned is not None:
                 return returned
@@ -320,6 +321,8 @@ class Kernel:
     @cached_property
     def ledger(self) -> FrameLedger:
         """Every table and every mapping of the audited spaces. Raises `Unreadable`."""
+        from breenix_gdbagent.kernel.ledger import FrameLedger
+
         return FrameLedger(self)
 
     def ranges(self, root: PhysAddr, slot: int) -> tuple[Range, ...]:
@@ -341,6 +344,20 @@ class Kernel:
         """``name+0x12`` of a kernel address, None without an ELF or a symbol there."""
         image = self.stop.image
         return image.name_of(va) if image is not None else None
+
+    @cached_property
+    def panic_message(self) -> str | None:
+        """What a panic says: as the kernel printed it, else out of the argument of the handler
+        that is about to run. None when there is no panic, or its message cannot be told."""
+        if self.log.panics:
+            return self.log.panics[0]
+        cpu = self.stop.cpu
+        info = cpu.get("rdi")
+        if self.stop.reason.kind != "panic" or info is None or cpu.root is None:
+            return None
+        from breenix_gdbagent.kernel.panic_message import panic_message
+
+        return panic_message(info, self.memory_of(cpu.root).read, self.stop.image)
 
     @cached_property
     def call_names(self) -> tuple[str, ...]:

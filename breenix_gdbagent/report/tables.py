@@ -5,8 +5,6 @@ from __future__ import annotations
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report import drawn
-from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.x86.paging import Walk
 
 
@@ -37,6 +35,9 @@ def walk_json(walk: Walk) -> dict[str, Json]:
 def walk_text(kernel: Kernel, walk: Walk) -> str:
     """The walk drawn level by level, the entry that stopped it marked."""
     space = next((s for s in kernel.witnessed if s.root == walk.root), None)
+    from breenix_gdbagent.report import drawn
+    from breenix_gdbagent.report.page import Page
+
     names = {hex64(walk.root): space.label} if space is not None else {}
     page = Page(100)
     drawn.walk(page, walk_json(walk), names, "", kernel.symbol(walk.va))
