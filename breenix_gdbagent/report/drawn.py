@@ -165,12 +165,13 @@ def memory_map(page: Page, document: Object) -> None:
         if regions or not common:
             groups.setdefault(repr(regions), []).append(number)
     shown = _worth_showing(document, list(groups.values()))
+    usual = {tuple(cast(Sequence[int], r["slots"])) for r in common}
     for numbers in shown:
         names = [called(roots[n], named) for n in numbers]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         page.text("; ".join(names[:3]) + more, "  ", "    ")
         for region in own[numbers[0]]:
-            _region(page, region)
+            _region(page, region, tuple(cast(Sequence[int], region["slots"])) in usual)
     left_out = len(groups) - len(shown)
     if left_out:
         page.line(("dim", f"  {left_out} more spaces have user memory of their own"))
@@ -200,26 +201,25 @@ def _worth_showing(document: Object, groups: Sequence[list[int]]) -> list[list[i
     return [g for g in groups if g in chosen]
 
 
-def _region(page: Page, region: Object) -> None:
+def _region(page: Page, region: Object, changed: bool = False) -> None:
+    """One line; `changed` for a slot that this space has otherwise than the others."""
     first, last = cast(Sequence[int], region["slots"])
     slots = f"{first}" if first == last else f"{first}-{last}"
     mapped = cast(int, region["mapped"])
     holds = str(region["holds"] or "")
-    alias = last - first + 1
+    head = f"    {slots:<8}{region['start']!s:>18}  "
     if not mapped:
-        page.line(
-            f"    {slots:<8}{region['start']!s:>18}  ",
-            ("bad", f"{'NOT MAPPED':<10}  {'':<15} {holds}".rstrip()),
-        )
+        page.line(head, ("bad", f"{'NOT MAPPED':<10}  {'':<15} {holds}"))
         return
     rights = texts(region["rights"])
-    risky = any("wx" in r for r in rights)
     shown = " ".join(rights[:3]) + ("+" if len(rights) > 3 else "")
     # Slots of one table are counted once: what is mapped is less than what they span.
-    if alias > 1 and mapped < (alias - 1) << 39:
-        holds = f"{holds}, one table in {alias} slots".lstrip(", ")
+    notes = [holds] if holds else []
+    if last > first and mapped < (last - first) << 39:
+        notes.append(f"one table in {last - first + 1} slots")
     page.line(
-        f"    {slots:<8}{region['start']!s:>18}  {size_words(mapped):>10}  ",
-        ("note" if risky else "", f"{shown:<15}"),
-        f" {holds}",
+        f"{head}{size_words(mapped):>10}  ",
+        ("note" if any("wx" in r for r in rights) else "", f"{shown:<15}"),
+        f" {', '.join(notes)}",
+        ("bad", ", a table of its own" if changed else ""),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any, cast
@@ -45,6 +45,7 @@ from breenix_gdbagent.report.story import (
     size_words,
     stack_names,
     stop_words,
+    table_rows,
     target_words,
     texts,
     value_words,
@@ -158,7 +159,7 @@ def _walk(name: str, walked: Object, named: Mapping[str, str]) -> dict[str, Any]
 def _facts(finding: Object) -> Iterator[tuple[str, str, Any]]:
     """Evidence for the page: (name, kind, value), lists of like objects as tables."""
     for name, value in facts(finding):
-        rows = _rows(value)
+        rows = table_rows(value)
         if rows:
             heads = list(rows[0])
             body = [[value_words(row[h]) for h in heads] for row in rows[:MOST_ROWS]]
@@ -166,15 +167,6 @@ def _facts(finding: Object) -> Iterator[tuple[str, str, Any]]:
         else:
             words = value_words(value, MOST_ROWS)
             yield name, "mono" if _NUMBERS.search(words) else "text", words
-
-
-def _rows(value: Json) -> list[Object]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        return []
-    if not all(isinstance(v, Mapping) for v in value):
-        return []
-    rows = objects(value)
-    return rows if all(r.keys() == rows[0].keys() for r in rows) else []
 
 
 def _matrix(document: Object) -> list[dict[str, Any]]:

@@ -219,6 +219,18 @@ def value_words(value: Json, most: int = 6) -> str:
     return str(value)
 
 
+def table_rows(value: Json) -> list[Object]:
+    """A fact that is a list of objects with the same keys, so that it can be a table; else none.
+    Address spaces are better read as a list of their names."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        return []
+    if not all(isinstance(v, Mapping) for v in value):
+        return []
+    rows = objects(value)
+    same = all(r.keys() == rows[0].keys() for r in rows)
+    return rows if same and not {"root", "pid", "name"} <= rows[0].keys() else []
+
+
 def _space_words(space: Object) -> str:
     """An address space among the evidence: ``init (pid 1)``, else its role, with its root."""
     if space["name"] is not None and space["pid"] is not None:

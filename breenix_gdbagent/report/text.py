@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.page import Page
@@ -21,6 +22,7 @@ from breenix_gdbagent.report.story import (
     record,
     run_words,
     stop_words,
+    table_rows,
     target_words,
     texts,
     value_words,
@@ -29,6 +31,7 @@ from breenix_gdbagent.report.story import (
 
 TAIL = 8
 SHORT = 34
+MOST_ROWS = 8
 SIDE_BY_SIDE = 150
 MARK = {"error": "ERROR", "warning": "WARNING", "info": "INFO"}
 OUTCOME_INK = {"passed": "good", "examined": "head"}
@@ -116,13 +119,37 @@ def _chain(page: Page, finding: Object) -> None:
 
 
 def _facts(page: Page, finding: Object) -> None:
-    """Short facts side by side, each long one on lines of its own."""
-    known = [(name, value_words(value)) for name, value in facts(finding)]
+    """Short facts side by side, each long one on lines of its own, lists of objects as tables."""
+    known = [(name, value, value_words(value)) for name, value in facts(finding)]
     page.blank()
-    page.items([f"{n} {v}" for n, v in known if len(n) + len(v) <= SHORT], "  ")
-    for name, value in known:
-        if len(name) + len(value) > SHORT:
-            page.text(f"{name}: {value}", "  ", "    ")
+    page.items([f"{n} {w}" for n, v, w in known if _short(n, v, w)], "  ")
+    for name, value, words in known:
+        if _short(name, value, words):
+            continue
+        if not _table(page, name, table_rows(value)):
+            page.text(f"{name}: {words}", "  ", "    ")
+
+
+def _short(name: str, value: Json, words: str) -> bool:
+    return len(name) + len(words) <= SHORT and not table_rows(value)
+
+
+def _table(page: Page, name: str, rows: list[Object]) -> bool:
+    """Draws `rows` where they fit the width; says whether it did."""
+    if not rows:
+        return False
+    heads = [key.replace("_", " ") for key in rows[0]]
+    body = [[value_words(cell) for cell in row.values()] for row in rows[:MOST_ROWS]]
+    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
+    if sum(widths) + 2 * len(widths) + 4 > page.width:
+        return False
+    page.line(f"  {name}:")
+    for number, cells in enumerate((heads, *body)):
+        line = "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, widths, strict=True))
+        page.line(("dim" if not number else "", f"    {line}"))
+    if len(rows) > len(body):
+        page.line(("dim", f"    ... {len(rows)} in all"))
+    return True
 
 
 def _stops(page: Page, document: Object, registers: bool) -> None:
@@ -194,7 +221,12 @@ def _tail(page: Page, document: Object) -> None:
     ports = sorted({cast(int, line["port"]) for line in tail})
     for port in ports:
         page.blank()
-        lines = [line for line in tail if line["port"] == port]
+        lines = [line for line in tail if line["port"] == port and not _of_the_lab(line)]
         page.line(("head", f"Last lines of COM{port + 1}"))
         for line in lines[-TAIL:]:
             page.line(("dim", f"  {line['line']:5} | "), log_text(str(line["text"])))
+
+
+def _of_the_lab(line: Object) -> bool:
+    """Lines in which the lab guest tells its tests the truth: nothing that a person reads."""
+    return str(line["text"]).startswith("@{")
