@@ -78,9 +78,9 @@ def check(kernel: Kernel) -> Iterator[Finding]:
 
 def allocation_failed(kernel: Kernel) -> str:
     """The kernel's own word that an allocation failed, empty when it has not said so."""
-    for text in (*kernel.log.panics, kernel.stop.reason.text):
-        if _FAILED.search(text):
-            return text.strip()
+    text = kernel.panic_message or ""
+    if _FAILED.search(text):
+        return text.strip()
     for name in kernel.call_names:
         if name.rsplit("::", 1)[-1] in ALLOC_FAILURES:
             return f"{name} is running"

@@ -102,9 +102,8 @@ def obstacle(kernel: Kernel, va: int, space: Space) -> Obstacle:
 
 def check(kernel: Kernel) -> Iterator[Finding]:
     """The kernel's own messages that a page is mapped already, explained from the tables."""
-    texts = [*kernel.stop.serial.lines(), kernel.stop.reason.text]
-    found = said_so(texts)
-    if not kernel.stop.serial.chunks and not kernel.stop.reason.text:
+    found = said_so([*kernel.stop.serial.lines(), kernel.panic_message or ""])
+    if not kernel.stop.serial.chunks and not found:
         raise NotChecked("there is no serial text")
     for said in found[:MOST_SHOWN]:
         yield _finding(kernel, said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import PhysAddr, hex64
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.graph import Link, Node
@@ -90,6 +90,9 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
     left_out = False
     for key, links in sorted(ledger.graph.sharers.items()):
         node = ledger.graph.nodes[key]
+        if node.kernel:
+            yield from _kernels_in_user_half(kernel, node, links, vouched)
+            continue
         roots = dict.fromkeys((node.owner, *(link.root for link in links)))
         holders = [s for s in (ledger.master, *ledger.processes) if s.root in roots]
         sure = [s for s in holders if s.root in vouched]
@@ -102,6 +105,20 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
             "frames are used again here, and which of the roots found in RAM are alive is not "
             "known: only those that a CPU names were compared"
         )
+
+
+def _kernels_in_user_half(
+    kernel: Kernel, node: Node, links: Sequence[Link], vouched: set[PhysAddr]
+) -> Iterator[Finding]:
+    """A table of the kernel's that processes name in slots of their own."""
+    ways = [link for link in links if link.root in vouched]
+    if ways:
+        said = (
+            f"the {LEVEL[node.level].name} at {hex64(node.frame)} serves the kernel from "
+            f"{hex64(node.link.va if node.link else 0)} and {_label(kernel, ways[0].root)} from "
+            f"{hex64(ways[0].va)}"
+        )
+        yield _conflict(kernel, [node], said, ways)
 
 
 def _counts(kernel: Kernel, space: Space) -> bool:
@@ -165,10 +182,10 @@ def _conflict(
     node = nodes[-1]
     links = [link for link in (*(n.link for n in nodes), *again) if link is not None]
     last = links[-1] if links else None
-    space = kernel.space_of(node.owner)
+    space = kernel.space_of(last.root if last is not None else node.owner)
     return Finding(
         SHARED_CONFLICT,
-        f"{said} ({_label(kernel, node.owner)})",
+        f"{said} ({_label(kernel, last.root if last is not None else node.owner)})",
         space.subject if space is not None else "table",
         {
             "frame": hex64(node.frame),
@@ -176,7 +193,7 @@ def _conflict(
             "entries": [_entry(link) for link in links[:MOST_SHOWN]],
         },
         Where(
-            node.owner,
+            node.owner if last is None else last.root,
             None if last is None else last.va,
             node.frame,
             None if last is None else last.raw,

@@ -8,6 +8,7 @@ shows that the switching function is not on it.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 RFLAGS_IF = 1 << 9
 SWITCH = "check_need_resched_and_switch"
 """An exported symbol of Breenix in every version: the only way into a switch of threads."""
+_STUB = re.compile(r"(?i)entry|interrupt|iretq|sysret|return_to")
+"""Assembly on the way in and out (syscall_entry, timer_interrupt_entry, interrupt_iretq), where the
+stack may be another thread's for a moment."""
 _WORD = struct.Struct("<Q")
 
 
@@ -106,7 +110,7 @@ def _not_switching(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
         for symbol in image.image.find(SWITCH)
         if _last(symbol.name) == SWITCH and symbol.size
     ]
-    if not extents or _is_assembly(kernel, hit.address):
+    if not extents or _STUB.search(hit.name):
         return False
     trace = backtrace(kernel, here)
     if trace is not None and trace.frames and trace.frames[-1].ring == 3:
@@ -117,16 +121,6 @@ def _not_switching(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
         return False
     words = (image.link(word) for (word,) in _WORD.iter_unpack(raw))
     return not any(low <= word < high for word in words for low, high in extents)
-
-
-def _is_assembly(kernel: Kernel, address: int) -> bool:
-    """Whether hand-written assembly starts at a link address: an entry or exit path, where the
-    stack may be another thread's for a moment."""
-    image = kernel.stop.image
-    assert image is not None
-    return any(
-        symbol.address == address and symbol.kind == "label" for symbol in image.image.find("")
-    )
 
 
 def _last(name: str) -> str:
