@@ -97,12 +97,13 @@ def check(kernel: Kernel, facts: RunFacts, cause: str | None) -> Iterator[Findin
 
 
 def _panic(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
-    message = kernel.log.panics[0] if kernel.log.panics else None
+    message = kernel.panic_message
     place = _panic_place(kernel, facts, message)
-    said = f"the kernel panicked: {message}" if message else "the kernel panicked"
-    if message is None:
-        said += f" at {place}" if place else ""
-        said += " (stopped at the panic handler, before it prints its message)"
+    printed = bool(kernel.log.panics)
+    said = "the kernel panicked" + (f" at {place}" if place and not printed else "")
+    said += f": {message}" if message else ""
+    if not printed:
+        said += " (stopped at the panic handler, before it prints)"
     return Finding(
         PANIC,
         said,
