@@ -55,8 +55,8 @@ NAMES = dict(
             ),
             (
                 "<alloc::collections::btree::node::NodeRef<alloc::collections::btree::node::marker::M"
-                "ut, kernel::task::TaskId, kernel::task::Task, alloc::collections::btree::node::marke"
-                "r::LeafOrInternal>>::choose_parent_kv"
+                "ut, kernel::task::TaskId, kernel::task::Task, "
+                "alloc::collections::btree::node::marker::LeafOrInternal>>::choose_parent_kv"
             ),
         ),
         (

@@ -95,7 +95,7 @@ class Made:
         self.values = Values(self.image.loaded(0), self.read)
 
     def read(self, va: int, length: int) -> bytes:
-        assert 0x10000 <= va and va + length <= 0x11000
+        assert va >= 0x10000 and va + length <= 0x11000
         return self.memory.ljust(0x1000, b"\0")[va - 0x10000 :][:length]
 
 
