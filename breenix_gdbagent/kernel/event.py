@@ -68,6 +68,8 @@ class Event:
 def event_at_handler(cpu: Cpu, vector: int, read: Callable[[int, int], bytes]) -> Event:
     """The frame at the handler's first instruction: [RSP] is the error code where the vector has
     one, then RIP, CS, RFLAGS, RSP, SS (SDM vol. 3, 6.14.2). Raises `ReadError`."""
+    if cpu.get("rsp") is None:
+        raise ReadError(f"RSP of CPU {cpu.index} is not known")
     at = cpu.rsp
     error_code = None
     frame = at

@@ -18,7 +18,7 @@ from breenix_gdbagent.x86.verdict import Access, Verdict, verdict
 Origin = Literal["exception", "interrupt", "software"]
 AccessKind = Literal["read", "write", "fetch"]
 
-DE, NMI, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC, XM = 0, 2, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19
+DE, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC, XM = 0, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19
 RFLAGS_IF, RFLAGS_NT, RFLAGS_AC = 1 << 9, 1 << 14, 1 << 18
 
 

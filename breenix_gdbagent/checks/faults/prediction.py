@@ -15,7 +15,6 @@ from breenix_gdbagent.checks.faults.context import (
     AC,
     GP,
     MF,
-    NMI,
     PF,
     RFLAGS_AC,
     RFLAGS_IF,
@@ -89,6 +88,8 @@ def predict(context: Context) -> Prediction:
     if instruction is None:
         if fetched.fault is not None:
             return Prediction(None, (fetched.fault,))
+        if len(fetched.code) < LONGEST:
+            return Prediction(None, (), "the rest of the instruction cannot be read")
         what = fetched.code.hex(" ")
         return Prediction(None, (Raised(UD, why=f"the bytes {what} are no instruction"),))
     found: list[Raised] = []
@@ -107,8 +108,8 @@ def predict(context: Context) -> Prediction:
 
 def possible(context: Context, prediction: Prediction) -> Iterator[Raised]:
     """What the instruction may raise depending on state that a stop does not have (MSRs, pending
-    x87 and SSE exceptions), and what may come at any time. Where the instruction could not be read
-    or not judged, any of the common faults, their own address unknown."""
+    x87 and SSE exceptions, alignment checks). Where it could not be read or judged, any of the
+    common faults, their own address unknown. Not NMI: it could explain everything."""
     instruction = prediction.instruction
     if instruction is not None:
         yield from _by_hidden_state(context, instruction)
@@ -120,7 +121,6 @@ def possible(context: Context, prediction: Prediction) -> Iterator[Raised]:
             yield Raised(
                 vector, code, None, "the instruction there raised it, whose bytes are not here"
             )
-    yield Raised(NMI, None, None, "a non-maskable interrupt came", "interrupt")
 
 
 def _by_hidden_state(context: Context, instruction: Instruction) -> Iterator[Raised]:
@@ -164,6 +164,7 @@ def _access(
     story = f"{instruction.text!r} {does[access.kind]} {access.what} at {hex64(at)}"
     if last > _MASK or not context.canonical(at) or not context.canonical(last):
         why = f"{story}, which is not canonical"
+        at = last & -(1 << 12) if context.canonical(at) else at
         if access.stack:
             yield Raised(SS, 0, at, why)
         # For the stack too TCG raises #GP (target/i386/tcg/sysemu/excp_helper.c).

@@ -190,12 +190,8 @@ def _control(context: Context, instruction: Instruction) -> Iterator[Raised]:
             "rax", 0
         ) & 0xFFFF_FFFF
         if name == "wrmsr" and msr in _ADDRESS_MSRS and not context.canonical(value):
-            yield Raised(
-                GP,
-                0,
-                value,
-                f"wrmsr {_ADDRESS_MSRS[msr]} of {hex64(value)}, which is not canonical",
-            )
+            name = _ADDRESS_MSRS[msr]
+            yield Raised(GP, 0, why=f"wrmsr {name} of {hex64(value)}, which is not canonical")
     elif name in ("sysretq", "sysret") and not context.canonical(registers.get("rcx", 0)):
         at = registers["rcx"]
         yield Raised(GP, 0, at, f"sysret to {hex64(at)}, which is not canonical")

@@ -1,0 +1,65 @@
+"""Faults that the kernel went on after."""
+
+from __future__ import annotations
+
+import pytest
+
+from breenix_gdbagent.checks.faults import as_handled, is_user_fault
+from breenix_gdbagent.checks.finding import Finding
+from tests.unit.checks.faults.stops import found, only
+from tests.writers.machine import CODE, TEXT, Machine, stack_top
+
+WHY = "the kernel ended the process"
+
+
+def user_page_fault() -> Finding:
+    m = Machine()
+    m.code(CODE, "8a00")
+    return only(m.fault(14, CODE, error=4, cr2=0x5000_0000, rax=0x5000_0000))
+
+
+def test_a_page_fault_becomes_handled_and_keeps_what_it_was() -> None:
+    before = user_page_fault()
+    after = as_handled(before, WHY)
+    assert (after.code.name, after.weight) == ("page-fault.handled", "info")
+    assert (after.evidence["was"], after.evidence["handled"]) == ("page-fault.unmapped", WHY)
+    assert after.summary.endswith(WHY) and after.subject == before.subject == "init"
+    assert after.where == before.where and as_handled(after, "again") == after
+
+
+@pytest.mark.parametrize(
+    ("code", "vector", "name"),
+    [
+        ("f4", 13, "general-protection"),
+        ("0f0b", 6, "invalid-opcode"),
+        ("8a00", 13, "page-fault.non-canonical"),
+    ],
+)
+def test_other_exceptions_keep_their_code_as_info(code: str, vector: int, name: str) -> None:
+    m = Machine()
+    m.code(CODE, code)
+    after = as_handled(only(m.fault(vector, CODE, error=0, rax=1 << 63)), WHY)
+    assert (after.code.name, after.weight) == (name, "info")
+    assert WHY in after.summary
+
+
+def test_a_fault_of_the_kernel_stays_an_error() -> None:
+    m = Machine()
+    m.code(TEXT, "8a00")
+    finding = only(m.fault(14, TEXT, ring=0, error=0, cr2=0x5000_0000, rax=0x5000_0000))
+    assert not is_user_fault(finding) and as_handled(finding, WHY) is finding
+
+
+def test_a_lost_kernel_stack_stays_an_error_whatever_ring_it_met() -> None:
+    m = Machine()
+    m.set_entry(m.root + 402 * 8, 0)
+    m.code(CODE, "cd80")
+    event, defect = found(m.fault(14, CODE, error=2, cr2=stack_top(1) - 8))
+    assert event.evidence["ring"] == 3
+    assert as_handled(event, WHY) is event and as_handled(defect, WHY) is defect
+
+
+def test_ring_3_at_a_kernel_address_stays_an_error() -> None:
+    m = Machine()
+    finding = only(m.fault(14, TEXT + 0x20, error=0x15, cr2=TEXT + 0x20))
+    assert as_handled(finding, WHY) is finding

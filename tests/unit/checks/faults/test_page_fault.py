@@ -1,0 +1,296 @@
+"""Page faults in stops made by hand: the code, and how it changes with each piece of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from breenix_gdbagent.checks.finding import NotChecked
+from breenix_gdbagent.stop import Stop, StopReason
+from tests.unit.checks.faults.stops import found, only
+from tests.writers.machine import (
+    CODE,
+    DATA,
+    HEAP,
+    IST,
+    NX,
+    STACKS,
+    TEXT,
+    USER_STACK,
+    Machine,
+    stack_top,
+)
+from tests.writers.tables import P, U, W
+
+READ, WRITE, ADD = "8a00", "8800", "480118"  # mov al,[rax]; mov [rax],al; add [rax],rbx
+NOWHERE = 0x5000_0000
+COW = 1 << 9
+
+
+Change = Callable[[Machine], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`code` in ring `ring`, RAX = CR2 = `va`, pushes `error`."""
+
+    name: str
+    ring: int
+    code: str
+    va: int
+    error: int
+    expected: str
+    changes: tuple[Change, ...] = ()
+
+
+def leaf(va: int, clear: int = 0, add: int = 0) -> Change:
+    return lambda m: m.change(va, clear=clear, add=add)
+
+
+def reg(**values: int) -> Change:
+    return lambda m: m.registers.update(values)
+
+
+CASES = (
+    Case("user-unmapped", 3, READ, NOWHERE, 0x4, "page-fault.unmapped"),
+    Case("user-null", 3, WRITE, 0x8, 0x6, "page-fault.null"),
+    Case("kernel-null", 0, READ, 0x10, 0x0, "page-fault.null"),
+    Case("kernel-heap", 0, WRITE, HEAP + 0x5008, 0x2, "page-fault.unmapped"),
+    Case("user-writes-code", 3, WRITE, CODE + 8, 0x7, "page-fault.write-protected"),
+    Case("kernel-writes-text", 0, WRITE, TEXT + 8, 0x3, "page-fault.write-protected"),
+    Case("update-reads-first", 3, ADD, NOWHERE, 0x4, "page-fault.unmapped"),
+    Case("update-as-a-write", 3, ADD, NOWHERE, 0x6, "page-fault.unmapped"),
+    Case("user-reads-kernel", 3, READ, TEXT + 8, 0x5, "page-fault.supervisor-only"),
+    Case("guard", 0, WRITE, STACKS + 0x11000 + 0xFF8, 0x2, "page-fault.guard-page"),
+    Case("below-ist", 0, WRITE, IST - 16, 0x2, "page-fault.guard-page"),
+    Case("user-at-guard", 3, WRITE, STACKS + 0x800, 0x6, "page-fault.unmapped"),
+    Case("copy-on-write", 3, WRITE, DATA + 8, 0x7, "page-fault.handled",
+         (leaf(DATA, clear=W, add=COW),)),
+    Case("copy-on-write-by-kernel", 0, WRITE, DATA + 8, 0x3, "page-fault.handled",
+         (leaf(DATA, clear=W, add=COW),)),
+    Case("read-only-without-mark", 3, WRITE, DATA + 8, 0x7, "page-fault.write-protected",
+         (leaf(DATA, clear=W),)),
+    Case("reserved", 0, READ, HEAP + 8, 0x9, "page-fault.reserved-bit",
+         (lambda m: reserve(m),)),
+    Case("reserved-as-tcg", 0, READ, HEAP + 8, 0x8, "page-fault.reserved-bit",
+         (lambda m: reserve(m),)),
+    Case("smap", 0, READ, DATA, 0x1, "page-fault.smap", (reg(cr4=0x6E8 | 1 << 21),)),
+)  # fmt: skip
+
+
+def reserve(m: Machine) -> None:
+    """The PD entry of the heap becomes a large page that is not aligned."""
+    table = m.root
+    for shift in (39, 30):
+        table = m.entry(table + (HEAP >> shift & 511) * 8) & ~0xFFF & ~NX
+    at = table + (HEAP >> 21 & 511) * 8
+    m.set_entry(at, m.entry(at) | 0x80)
+
+
+def stop_of(case: Case, machine: Machine | None = None) -> Stop:
+    m = machine or Machine()
+    for change in case.changes:
+        change(m)
+    rip = CODE if case.ring == 3 else TEXT
+    m.code(rip, case.code)
+    rsp = case.va + 8 if case.expected == "page-fault.guard-page" else None
+    return m.fault(14, rip, ring=case.ring, error=case.error, cr2=case.va, rax=case.va, rsp=rsp)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_the_code_and_its_proof(case: Case) -> None:
+    finding = only(stop_of(case))
+    assert finding.code.name == case.expected
+    assert finding.confidence == "proved"
+    assert finding.where.va == case.va and finding.where.root is not None
+    assert finding.evidence["ring"] == case.ring
+    assert finding.evidence["instruction"] is not None
+    assert finding.chain == (f"#PF e={case.error:#x} CR2={case.va:#x}",)
+    assert finding.summary and "\n" not in finding.summary
+    assert str(finding.evidence["explanation"]).endswith(".")
+
+
+def test_fetches() -> None:
+    m = Machine()
+    stop = m.fault(14, DATA, error=0x15, cr2=DATA)
+    assert only(stop).code.name == "page-fault.no-execute"
+    m = Machine()
+    m.registers["cr4"] |= 1 << 20
+    smep = only(m.fault(14, CODE, ring=0, error=0x11, cr2=CODE))
+    assert smep.code.name == "page-fault.smep"
+    m = Machine()
+    ring3 = only(m.fault(14, TEXT + 0x20, error=0x15, cr2=TEXT + 0x20))
+    assert ring3.code.name == "page-fault.supervisor-only"
+    assert "ring_mismatch" in ring3.evidence
+
+
+def test_a_fetch_from_nowhere_names_the_caller() -> None:
+    m = Machine()
+    rsp = stack_top(1) - 0x100
+    m.write(rsp, (TEXT + 0x42).to_bytes(8, "little"))
+    finding = only(m.fault(14, HEAP + 0x9000, ring=0, error=0x10, cr2=HEAP + 0x9000, rsp=rsp))
+    assert finding.code.name == "page-fault.unmapped"
+    assert finding.evidence["return_address"] == hex(TEXT + 0x42)
+
+
+BASE = Case("base", 3, WRITE, NOWHERE, 0x6, "page-fault.unmapped")
+
+
+def test_mutations_the_tables_changed() -> None:
+    """The page is there now: the pushed code is that of other tables."""
+    m = Machine()
+    m.map(NOWHERE, P | W | U | NX)
+    finding = only(stop_of(BASE, m))
+    assert (finding.code.name, finding.confidence) == ("page-fault.stale-tlb", "likely")
+    assert finding.evidence["predicted"] == "allowed"
+    m = Machine()
+    m.map(NOWHERE, P | U | NX)
+    finding = only(stop_of(BASE, m))
+    assert finding.code.name == "page-fault.stale-tlb"
+    assert finding.evidence["predicted"] == "0x7"
+
+
+def test_mutations_another_cr3_is_named() -> None:
+    m = Machine()
+    m.map(NOWHERE, P | W | U | NX)  # in the first process only
+    finding = only(stop_of(BASE, m))
+    assert "under master, shell (pid 2) they would give 0x6" in str(finding.evidence["explanation"])
+
+
+@pytest.mark.parametrize("bit", [0x1, 0x2, 0x4, 0x8, 0x10])
+def test_mutations_each_bit_of_the_error_code(bit: int) -> None:
+    case = Case("bit", 3, WRITE, NOWHERE, 0x6 ^ bit, "")
+    findings = found(stop_of(case))
+    codes = {f.code.name for f in findings}
+    if bit == 0x4:  # not as ring 3: then it was the CPU itself, and at no place that it uses
+        assert findings[0].evidence["implicit"] is True
+    elif bit in (0x1, 0x8, 0x10):  # there is no writing fetch at all
+        assert codes == {"page-fault.stale-tlb"}
+    else:  # another access of this instruction to the same hole
+        assert codes == {"page-fault.unmapped"}
+        assert findings[0].confidence == "likely"
+
+
+def test_mutations_cr2_and_the_register() -> None:
+    m = Machine()
+    m.code(CODE, WRITE)
+    stop = m.fault(14, CODE, error=0x6, cr2=NOWHERE, rax=NOWHERE + 0x8000)
+    finding = only(stop)
+    assert (finding.code.name, finding.confidence) == ("page-fault.unmapped", "likely")
+    assert "no access of the decoded instruction leads there" in str(
+        finding.evidence["explanation"]
+    )
+
+
+def test_without_the_instruction_the_tables_still_prove_it() -> None:
+    m = Machine()
+    m.unmap(CODE)  # its bytes are not to be had; but then it could not have been fetched
+    finding = only(m.fault(14, CODE, error=0x6, cr2=NOWHERE))
+    assert finding.code.name == "page-fault.unmapped"
+    del m.tables.frames[m.entry(m.leaf(DATA)) & 0xF_FFFF_F000]
+    finding = only(m.fault(14, DATA, error=0x6, cr2=NOWHERE))
+    assert finding.evidence["instruction"] is None
+
+
+def test_without_efer_a_fetch_is_told_from_a_read() -> None:
+    m = Machine()
+    del m.registers["efer"]
+    finding = only(m.fault(14, DATA, error=0x15, cr2=DATA))
+    assert finding.code.name == "page-fault.no-execute"
+
+
+def test_without_the_tables_it_is_not_checked() -> None:
+    m = Machine()
+    m.code(CODE, WRITE)
+    stop = m.fault(14, CODE, error=0x7, cr2=DATA, rax=DATA)
+    pt = m.leaf(DATA) & ~0xFFF
+    memory = stop.memory
+    del memory.frames[pt]  # type: ignore[attr-defined]
+    with pytest.raises(NotChecked, match="the fault of CPU 0"):
+        found(stop)
+
+
+def test_the_push_of_an_interrupt_frame() -> None:
+    """int 0x80 in ring 3, RSP0's top page gone in this process only: Breenix d90ed3bd."""
+    m = Machine()
+    table = m.tables.new_table()
+    m.tables.frames[table] = bytearray(m.tables.frames[m.entry(m.root + 402 * 8) & ~0xFFF])
+    m.set_entry(m.root + 402 * 8, 0)
+    m.code(CODE, "cd80")
+    top = stack_top(1)
+    event, defect = found(m.fault(14, CODE, error=0x2, cr2=top - 8))
+    assert (event.code.name, event.cause) == ("page-fault.unmapped", "kernel-stack.unmapped")
+    assert event.chain == ("int 0x80", f"#PF e=0x2 CR2={top - 8:#x}")
+    assert (event.confidence, event.evidence["implicit"]) == ("proved", True)
+    assert defect.code.name == "kernel-stack.unmapped" and defect.subject == "slot 1"
+    assert defect.evidence["mapped_in"] == ["master", "shell (pid 2)"]
+
+
+def test_an_interrupt_pushes_onto_a_bad_rsp0() -> None:
+    """Breenix 9f67bb79: RSP0 is a stack's own top + 0x3000, inside the slot above."""
+    m = Machine()
+    m.code(CODE, "ebfe")
+    for page in range(16):
+        m.unmap(STACKS + 2 * 0x11000 + 0x1000 + page * 0x1000, m.master)
+    bad = stack_top(1) + 0x3000
+    m.tss(rsp0=bad)
+    event, defect = found(m.fault(14, CODE, error=0x2, cr2=bad - 8))
+    assert (event.code.name, event.cause) == ("page-fault.unmapped", "tss.rsp0-invalid")
+    assert event.chain[0] == "interrupt"
+    assert defect.code.name == "tss.rsp0-invalid" and defect.weight == "error"
+    m.registers["cr2"] = 0
+    quiet = found(m.fault(14, CODE, error=0x2, cr2=bad - 8, rflags=0x2))
+    assert quiet[0].confidence != "proved", "interrupts were off: what came is not known"
+
+
+def test_a_read_only_kernel_stack() -> None:
+    m = Machine()
+    top = stack_top(1)
+    m.change(top - 8, clear=W)
+    m.code(CODE, "cd80")
+    event, defect = found(m.fault(14, CODE, error=0x3, cr2=top - 8))
+    assert (event.code.name, event.cause) == (
+        "page-fault.write-protected",
+        "kernel-stack.read-only",
+    )
+    assert defect.code.name == "kernel-stack.read-only"
+
+
+def test_a_descriptor_table_that_is_gone() -> None:
+    """iretq loads CS from a GDT that is not mapped; the handler runs because gate 14 is intact."""
+    m = Machine()
+    rsp = stack_top(1) - 0x100
+    m.code(TEXT, "48cf")
+    m.write(rsp, b"".join(v.to_bytes(8, "little") for v in (CODE, 0x33, 0x202, USER_STACK, 0x2B)))
+    stop = m.fault(14, TEXT, ring=0, error=0x0, cr2=0x80_0001_0030, rsp=rsp)
+    frames = stop.memory.frames  # type: ignore[attr-defined]
+    pt = m.leaf(0x80_0001_0000)
+    frames[pt & ~0xFFF][pt & 0xFFF] = 0
+    event, defect = found(stop)
+    assert (event.code.name, event.cause) == ("page-fault.unmapped", "gdt.unmapped")
+    assert defect.code.name == "gdt.unmapped"
+
+
+def test_two_cpus_fault_at_once() -> None:
+    m = Machine()
+    m.code(CODE, READ)
+    m.gate(13, ist=1)
+    first = m.at_handler(14, CODE, error=0x4, cr2=NOWHERE, rax=NOWHERE)
+    m.code(CODE + 0x100, "f4")
+    second = m.at_handler(13, CODE + 0x100, error=0, stack=IST + 0x2000, index=1)
+    findings = found(m.stop(StopReason("fault", 0, 14), first, second))
+    assert [f.code.name for f in findings] == ["page-fault.unmapped", "general-protection"]
+
+
+def test_a_fault_inside_the_page_fault_handler() -> None:
+    m = Machine()
+    m.code(TEXT, READ)
+    finding = only(m.fault(14, TEXT, ring=0, error=0, cr2=0x8, rax=8, rsp=IST + 0x3F00))
+    assert "inside an exception handler" in str(finding.evidence["explanation"])
+
+
+def test_no_finding_where_nothing_faulted() -> None:
+    m = Machine()
+    assert found(m.stop(StopReason("marker"), m.cpu(rip=TEXT, rsp=stack_top(1), cs=8, ss=0))) == []
