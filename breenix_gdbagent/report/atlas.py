@@ -16,7 +16,7 @@ from typing import cast
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.maps import rights
+from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.report.story import Object, objects, record, texts
 from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, P
 from breenix_gdbagent.x86.spaces import Spaces

@@ -64,22 +64,31 @@ _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
 
 def render(document: Object, kernel: Kernel | None = None) -> str:
     """The page. With `kernel` the maps show every range, the tables open, the log is whole."""
-    environment = Environment(
+    script = _asset("script.js")
+    policy = b64encode(sha256(script.encode()).digest()).decode()
+    return environment().get_template("report.html.j2").render(
+        **_context(document, kernel), style=style(), script=Markup(script), script_hash=policy
+    )  # fmt: skip
+
+
+def environment() -> Environment:
+    """The template engine, everything escaped, guest text made printable by ``plain``."""
+    made = Environment(
         loader=PackageLoader("breenix_gdbagent.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["words"] = lambda value: printable(value_words(value, MOST_ROWS))
-    environment.filters["size"] = size_words
-    environment.filters["plain"] = lambda text: printable(str(text))
-    script = _asset("script.js")
-    policy = b64encode(sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        **_context(document, kernel), style=Markup(_asset("style.css")), script=Markup(script),
-        script_hash=policy,
-    )  # fmt: skip
+    made.filters["words"] = lambda value: printable(value_words(value, MOST_ROWS))
+    made.filters["size"] = size_words
+    made.filters["plain"] = lambda text: printable(str(text))
+    return made
+
+
+def style() -> Markup:
+    """The one style sheet, as it stands in the file."""
+    return Markup(_asset("style.css"))
 
 
 def _asset(name: str) -> str:

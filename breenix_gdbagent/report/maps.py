@@ -15,6 +15,7 @@ from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_ST
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, P, U, W
 from breenix_gdbagent.x86.spaces import Range, Spaces
 
@@ -277,11 +278,6 @@ class _Regions:
         if pa == 0 and first.end - first.start >= 1 << 24:
             return "direct map of RAM"
         return None
-
-
-def rights(range_: Range) -> str:
-    """``rw-s``: readable, writable, executable, user or supervisor, over all levels."""
-    return f"r{'w' if range_.w else '-'}{'-' if range_.nx else 'x'}{'u' if range_.u else 's'}"
 
 
 def _by_slot(ranges: Sequence[Range], shift: int) -> dict[int, list[Range]]:
