@@ -53,6 +53,7 @@ def _code(low: int, large: bool) -> int:
 _CODES = bytes(_code(low, True) for low in range(256))
 _CODES_OF_LAST = bytes(_code(low, False) for low in range(256))
 _PRESENTS = bytes(low & P for low in range(256))
+_NAMES_TABLE = bytes(low & P and not low & PS for low in range(256))
 _KEEP_X = bytes(0xFB if high & 0x80 else 0xFF for high in range(256))
 _RIGHTS = [(bool(code & 1), bool(code & 2), not code & 4) for code in range(16)]
 # Where the top table is cut: a program lives in slot 0 with its stack in the last slots of the
@@ -158,8 +159,10 @@ class Spaces:
         runs, holes = self._entries(memoryview(piece).cast("Q"), top, first)
         lift = 0 if first < 256 else (1 << 64) - (1 << top.shift + 9)
         ranges = tuple([_range(Range, (s + lift, e + lift, *_RIGHTS[c])) for s, e, c in runs])
-        gaps = tuple([Gap(VirtAddr(h[0] + lift), VirtAddr(h[1] + lift), *h[2:]) for h in holes])
-        return ranges, gaps
+        if not holes:
+            return ranges, ()
+        gaps = [Gap(VirtAddr(h[0] + lift), VirtAddr(h[1] + lift), *h[2:]) for h in holes]
+        return ranges, tuple(gaps)
 
     def _table(self, key: int) -> _Below:
         """What lies below a table (frame and level in `key`), relative to its first byte."""
@@ -179,13 +182,18 @@ class Spaces:
 
     def _pages(self, raw: bytes) -> tuple[_Run, ...]:
         """The runs of a table of the last level."""
-        rest = self._codes(raw, _CODES_OF_LAST)
-        runs = []
+        rest = raw[0::8].translate(_CODES_OF_LAST)
+        high = raw[7::8]
+        plain = not self._nx or high.isascii()
+        runs: list[_Run] = []
         while rest := rest.lstrip(b"\0"):
             start = 512 - len(rest)
             code = rest[0]
             rest = rest.lstrip(rest[:1])
-            runs.append((start << 12, 512 - len(rest) << 12, code))
+            if plain or high[start : 512 - len(rest)].isascii():
+                runs.append((start << 12, 512 - len(rest) << 12, code))
+            else:
+                _add_by_nx(runs, high[start : 512 - len(rest)], start, code)
         return tuple(runs)
 
     def _codes(self, raw: bytes, codes: bytes) -> bytes:
@@ -259,9 +267,11 @@ def _tables_named(tables: Tables, frame: int, level: int) -> Iterator[int]:
         table = tables.table(frame)
     except Unreadable:
         return
-    for raw in table.tolist():
-        if raw & P and not raw & PS:
-            yield raw & ADDRESS | level - 1
+    named = table.tobytes()[0::8].translate(_NAMES_TABLE)
+    at = named.find(1)
+    while at >= 0:
+        yield table[at] & ADDRESS | level - 1
+        at = named.find(1, at + 1)
 
 
 def _add(runs: list[_Run], start: int, end: int, code: int) -> None:
@@ -271,6 +281,17 @@ def _add(runs: list[_Run], start: int, end: int, code: int) -> None:
             runs[-1] = (last[0], end, code)
             return
     runs.append((start, end, code))
+
+
+def _add_by_nx(runs: list[_Run], high: bytes, start: int, code: int) -> None:
+    """Adds pages that are alike but for NX, which is bit 7 of their top bytes in `high`."""
+    end = start + len(high)
+    rest = high.translate(_KEEP_X)
+    while rest:
+        at = end - len(rest)
+        keep = rest[0]
+        rest = rest.lstrip(rest[:1])
+        runs.append((at << 12, end - len(rest) << 12, code & keep))
 
 
 def _add_hole(holes: list[_Hole], base: int, hole: _Hole) -> None:
