@@ -6,10 +6,12 @@ import mmap
 from pathlib import Path
 
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.symbols import Image
 
 IMAGES = "target/*/build/breenix-*/out/breenix-uefi.img"
 KERNELS = "target/x86_64-*/*/deps/artifact/kernel-*/bin/kernel-*"
 AARCH64 = "target/aarch64-*"
+SECTOR = 512
 BUILD_LINE = "build it for x86-64 first: cargo build --release (its own README has the features)"
 
 
@@ -66,3 +68,40 @@ def _packed(image: Path, elf: Path) -> bool:
     data = elf.read_bytes()
     with image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         return whole.find(data) >= 0
+
+
+def verify(image: Path, elf: Path) -> None:
+    """Refuse an image that is no disk, or that does not hold this ELF's code.
+
+    Sectors are looked for, so a file in fragments is found too, and so is the code of an ELF whose
+    debug information was stripped before it was packed. Raises `InputError`.
+    """
+    if not image.is_file():
+        raise InputError(f"there is no image {image}", fix="is it built?")
+    if image.stat().st_size < 2 * SECTOR:
+        raise InputError(f"{image} is no disk image: it has {image.stat().st_size} bytes")
+    pieces = _code_sectors(elf)
+    with image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        if whole[SECTOR - 2 : SECTOR] != b"\x55\xaa":
+            raise InputError(
+                f"{image} is no disk image",
+                "its first sector has no boot signature",
+                "give the UEFI image that the build wrote (breenix-uefi.img)",
+            )
+        if not all(whole.find(piece) >= 0 for piece in pieces):
+            raise InputError(
+                f"{elf.name} is not the kernel in {image.name}",
+                "its code is not found in the image",
+                "give the image and the ELF of one build (or --breenix DIR, which matches them)",
+            )
+
+
+def _code_sectors(elf: Path) -> list[bytes]:
+    """Whole sectors of the file that hold .text: the first, a middle one, the last."""
+    text = Image.open(elf).text
+    if text is None:
+        return []
+    first, end = -(-text.offset // SECTOR), (text.offset + text.size) // SECTOR
+    data = elf.read_bytes()
+    wanted = sorted({first, (first + end) // 2, end - 1}) if end > first else []
+    return [data[i * SECTOR : (i + 1) * SECTOR] for i in wanted]

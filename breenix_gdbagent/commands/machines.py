@@ -38,6 +38,10 @@ def open_machine(target: Target) -> Machine:
         from breenix_gdbagent.commands.checkout import find_build
 
         image, kernel = find_build(options.breenix, options.kernel)
+    else:
+        from breenix_gdbagent.commands.checkout import verify
+
+        verify(image, kernel)
     elf = Image.open(kernel)
     config = _overridden(configs.load(options.config or "breenix"), options)
     vm = launch(config, image=image, disks=options.disk)
