@@ -110,7 +110,7 @@ def _beyond(kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page]) -> Findi
         BEYOND_RAM,
         f"{BEYOND_RAM.title}: {kernel.describe(page.va)} of {_label(space)} is {hex64(page.pa)}"
         f"{more}, RAM ends at {hex64(kernel.stop.memory.ram.top if kernel.stop.memory.ram else 0)}",
-        "kernel" if page.node.kernel else _subject(space),
+        _region(ledger, page) if page.node.kernel else _subject(space),
         {
             "va": hex64(page.va),
             "pa": hex64(page.pa),
@@ -279,6 +279,13 @@ def _twice(kernel: Kernel, ledger: FrameLedger, found: Sequence[tuple[Page, Page
         _where(second),
         fix=MAPPED_TWICE.mend,
     )
+
+
+def _region(ledger: FrameLedger, page: Page) -> str:
+    """What the kernel keeps in the slot of an address, else the slot."""
+    slot = page.va >> 39 & 0x1FF
+    uses = ledger.slots.uses if ledger.slots is not None else {}
+    return uses.get(slot, f"PML4[{slot}]")
 
 
 def _owner(ledger: FrameLedger, page: Page) -> str:

@@ -164,13 +164,16 @@ def _groups(kernel: Kernel, slot: int) -> list[list[Space]]:
 
 
 def _aliased(kernel: Kernel, space: Space, slot: int) -> bool:
-    """Whether the space names, in the slot of these stacks, the table of another region: then that
-    is what is wrong (kernel-slot.aliased), and not each frame."""
-    table = kernel.tables.table(space.root)
-    other = IST_STACKS_SLOT if slot == KERNEL_STACKS_SLOT else KERNEL_STACKS_SLOT
+    """Whether the space names, in the slot of these stacks, a table that the master has elsewhere:
+    then that is what is wrong (kernel-slot.aliased, or the bootloader's root, whose whole upper
+    half is one table), and not each frame of it."""
+    raw = kernel.tables.table(space.root)[slot]
     assert kernel.master is not None
     model = kernel.tables.table(kernel.master.root)
-    return not (table[slot] ^ model[other]) & ADDRESS and bool(table[slot] & P)
+    return any(
+        other != slot and raw & P and entry & P and not (raw ^ entry) & ADDRESS
+        for other, entry in enumerate(model.tolist())
+    )
 
 
 def _in_transit(kernel: Kernel, stack: KernelStack, model: _Leaves) -> bool:
@@ -199,7 +202,7 @@ def _compare(
     defects: dict[tuple[str, str], _Defect],
 ) -> None:
     """Enter what is wrong with `stack` under `spaces`, which have the same tables, into `defects`.
-    `model` None: the frames are not compared."""
+    `model` None: the tables are another region's, and only what is missing counts."""
 
     def note(code: Code, va: int) -> None:
         key = (code.name, stack.name)
@@ -225,7 +228,7 @@ def _compare(
         right = None if model is None else model.get(va)
         if right is not None and right.frame != leaf.frame:
             note(DIFFERS, va)
-    if stack.guard is not None and stack.guard in mine:
+    if stack.guard is not None and stack.guard in mine and model is not None:
         note(GUARD_MAPPED, stack.guard)
 
 
@@ -270,7 +273,7 @@ def _finding(kernel: Kernel, defect: _Defect) -> Finding:
     return Finding(
         defect.code,
         f"{defect.code.title}: {what}, {count} in {names}",
-        defect.spaces[0].subject if len(defect.spaces) == 1 and not everywhere else stack.name,
+        defect.spaces[0].subject if len(defect.spaces) == 1 and not everywhere else stack.subject,
         evidence,
         where,
         fix=defect.code.mend,
@@ -297,7 +300,7 @@ def _aliases(kernel: Kernel, master: Space) -> Iterator[Finding]:
         yield Finding(
             ALIASED,
             f"{named} lie on one frame, {hex64(frames[0])}{more}",
-            "+".join(names),
+            "+".join(name.partition(" (")[0] for name in names),
             {
                 "frame": hex64(frames[0]),
                 "frames": len(frames),

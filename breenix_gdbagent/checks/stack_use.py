@@ -127,7 +127,7 @@ def _overflow(kernel: Kernel, here: Running, stack: KernelStack) -> Finding:
         OVERFLOW,
         f"CPU {here.cpu.index} runs {stack.bottom - here.rsp} bytes below the bottom of "
         f"{stack.name} ({hex64(stack.bottom)}), in {kernel.describe(here.rip)}",
-        stack.name,
+        stack.subject,
         facts,
         _at(kernel, here),
         fix=OVERFLOW.mend,
@@ -170,7 +170,7 @@ def _alien(kernel: Kernel, here: Running, stack: KernelStack, said: str) -> Find
     return Finding(
         FOREIGN,
         f"{said} (RSP {hex64(here.rsp)}, in {kernel.describe(here.rip)})",
-        kernel.thread_name(here.cpu) or stack.name,
+        kernel.thread_name(here.cpu) or stack.subject,
         _facts(kernel, here, stack),
         _at(kernel, here),
         fix=FOREIGN.mend,
@@ -263,7 +263,7 @@ def _full(kernel: Kernel, stack: KernelStack, low: int) -> Finding:
     return Finding(
         NEARLY_FULL,
         f"{stack.name}{whose} was used down to {hex64(low)}: {free} of {stack.size} bytes are left",
-        owners[0] if owners else stack.name,
+        owners[0] if owners else stack.subject,
         {
             "stack": stack.name,
             "owners": list[Json](owners),

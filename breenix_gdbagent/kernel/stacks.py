@@ -55,6 +55,11 @@ class KernelStack:
         return self.top - self.bottom
 
     @property
+    def subject(self) -> str:
+        """Its name without what the IDT says of it: ``IST1``."""
+        return self.name.partition(" (")[0]
+
+    @property
     def pages(self) -> range:
         return range(self.bottom, self.top, PAGE)
 
@@ -120,21 +125,28 @@ class StackRegion:
 
 
 def recognise_era(mapped: Iterable[int]) -> Era | None:
-    """The era whose slot grid the mapped stack pages follow: most guards free, most bottoms taken.
+    """The era whose slot grid the mapped stack pages follow: stacks without holes, guards free.
 
     None when nothing is mapped there.
     """
     pages = set(mapped)
     best: tuple[int, Era] | None = None
     for era in ERAS:
-        score = 0
-        for slot in used_slots(pages, era):
-            bottom = KERNEL_STACKS + slot * era.slot_size + PAGE
-            full = sum(1 for va in range(bottom, bottom + era.stack_size, PAGE) if va in pages)
-            score += full - (era.stack_size // PAGE - full) - 8 * (bottom - PAGE in pages)
+        score = sum(_fits(pages, era, slot) for slot in used_slots(pages, era))
         if best is None or score > best[0]:
             best = (score, era)
     return best[1] if best is not None and best[0] > 0 else None
+
+
+def _fits(pages: set[int], era: Era, slot: int) -> int:
+    """How well a slot of one grid explains the pages in it: by its pages if it is whole, by fewer
+    if it is cut off at one end (being mapped or unmapped), not at all if it has holes."""
+    guard = KERNEL_STACKS + slot * era.slot_size
+    there = [va in pages for va in range(guard + PAGE, guard + era.slot_size, PAGE)]
+    count = sum(there)
+    first = there.index(True)
+    holes = len(there) - count - first - there[::-1].index(True)
+    return count - len(there) * (count < len(there)) - 8 * holes - 8 * (guard in pages)
 
 
 def used_slots(pages: Iterable[int], era: Era) -> list[int]:
