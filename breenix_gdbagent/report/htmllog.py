@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.seriallog import LogLine, lines_of, lines_of_document
+from breenix_gdbagent.report.seriallog import (
+    LogLine,
+    lines_of,
+    lines_of_document,
+    place_of,
+)
 from breenix_gdbagent.report.story import Object, log_text, objects, record, stop_words
 
 MOST_LINES = 3000
@@ -60,14 +65,9 @@ def _stops_after(document: Object, lines: Sequence[LogLine]) -> dict[int, list[M
     """Index of a line -> the stops that came right after it."""
     found: dict[int, list[Mapping[str, Any]]] = {}
     for stop in objects(document["stops"]):
-        ends = {e["port"]: cast(int, e["line"]) for e in objects(stop.get("serial"))}
-        before = list(_reached(lines, ends))
-        if before:
+        place = place_of(lines, stop)
+        if place is not None:
             row = {"kind": "stop", "id": f"log-stop-{stop['id']}", "text": stop_words(stop),
                    "number": stop["id"]}  # fmt: skip
-            found.setdefault(max(before), []).append(row)
+            found.setdefault(place, []).append(row)
     return found
-
-
-def _reached(lines: Sequence[LogLine], ends: Mapping[Any, int]) -> Iterator[int]:
-    return (n for n, line in enumerate(lines) if line.number <= ends.get(line.port, 0))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from breenix_gdbagent.report.document import Document
-from breenix_gdbagent.report.story import objects, record
+from breenix_gdbagent.report.story import Object, objects, record
 from breenix_gdbagent.stop import SerialText
 
 LEVELS = ("error", "warn", "info", "debug", "trace")
@@ -64,13 +64,21 @@ def _lines_of_port(serial: SerialText, port: int) -> Iterator[tuple[tuple[int, i
             length += len(parts[-1])
     parts.append(decoder.decode(b"", final=True))
     at = 0
-    for number, text in enumerate("".join(parts).splitlines(keepends=True), 1):
+    whole = "".join(parts)
+    ended = whole.splitlines(keepends=True)
+    for number, (clean, text) in enumerate(zip(whole.splitlines(), ended, strict=True), 1):
         chunk_index = chunks[bisect_right(starts, at) - 1]
         at += len(text)
-        clean = text.rstrip("\r\n")
         seconds = serial.chunks[chunk_index].seconds
         line = LogLine(port, number, seconds, level_of(clean), clean)
         yield (chunk_index, number), line
+
+
+def place_of(lines: Sequence[LogLine], stop: Object) -> int | None:
+    """Index of the last line that had begun at a stop of the report document, None for none."""
+    ends = {end["port"]: int(str(end["line"])) for end in objects(stop.get("serial"))}
+    before = [n for n, line in enumerate(lines) if line.number <= ends.get(line.port, 0)]
+    return before[-1] if before else None
 
 
 def lines_of_document(document: Document) -> list[LogLine]:

@@ -1,0 +1,226 @@
+"""``log``: serial text of a run or snapshot, all ports in order of arrival."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.target import add_target_options, opened_snapshot, target_of
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report import logview
+from breenix_gdbagent.report.ink import PLAIN, Ink
+from breenix_gdbagent.report.seriallog import LEVELS, LogLine, lines_of, place_of
+from breenix_gdbagent.report.story import Object, objects, record, stop_words
+from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.live import LiveVm
+
+AROUND = 12
+REFRESH_SECONDS = 0.05
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``log FILE [QUERY]``; ``log --follow`` with a target that runs. 1 when no line is found."""
+    parser = Parser("breenix-gdbagent log", description="serial text of a run or snapshot")
+    parser.add_argument(
+        "words", nargs="*", metavar="FILE [QUERY]", help="QUERY: regular expression"
+    )
+    parser.add_argument("--level", choices=LEVELS, help="lines of this level and above")
+    parser.add_argument("--port", type=int, action="append", metavar="N", help="COM<N>, from 1")
+    parser.add_argument("-C", "--context", type=int, metavar="N", help="lines around each")
+    parser.add_argument("--around", metavar="CODE", help="lines around a finding")
+    parser.add_argument("--tail", type=int, metavar="N", help="only the last N")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--follow", action="store_true", help="a target that runs, as it speaks")
+    parser.add_argument("--until", metavar="REGEX", help="with --follow: stop there")
+    parser.add_argument("--timeout", type=float, metavar="S", help="with --follow: at most so long")
+    add_target_options(parser)
+    options = parser.parse_args(argv)
+    return _follow(options) if options.follow else _show(options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    named = options.snapshot is not None
+    if not named and not options.words:
+        raise InputError("log reads a file", fix="breenix-gdbagent log FILE [QUERY]")
+    path = options.snapshot if named else Path(options.words[0])
+    rest = options.words if named else options.words[1:]
+    if len(rest) > 1:
+        raise InputError(f"one query, not {len(rest)}", fix="quote a query that has spaces")
+    choice = _choice(options, rest[0] if rest else None)
+    lines, places, stops = _read(options, path)
+    if options.around is not None:
+        context = AROUND if options.context is None else options.context
+        choice = logview.Choice(ports=choice.ports, context=context, around=places)
+    shown = logview.chosen(lines, choice)
+    if options.tail is not None:
+        shown = shown[-options.tail :] if options.tail > 0 else []
+    if options.json:
+        print_json(logview.json_of(shown))
+    elif shown:
+        ports = len({line.port for line in lines})
+        sys.stdout.write(logview.text_of(shown, stops, ports, _ink()))
+    else:
+        print("no such line")
+    return int(not shown)
+
+
+def _ink() -> Ink:
+    return Ink(True) if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else PLAIN
+
+
+def _choice(options: argparse.Namespace, query: str | None) -> logview.Choice:
+    try:
+        pattern = re.compile(query) if query is not None else None
+    except re.error as error:
+        raise InputError(f"{query!r} is no regular expression: {error}") from error
+    if options.port and min(options.port) < 1:
+        raise InputError("ports are counted from 1: COM1 is --port 1")
+    ports = frozenset(p - 1 for p in options.port) if options.port else None
+    return logview.Choice(pattern, options.level, ports, options.context or 0)
+
+
+def _read(
+    options: argparse.Namespace, path: Path
+) -> tuple[list[LogLine], tuple[int, ...], Mapping[tuple[int, int], str]]:
+    """The lines, where the finding asked for is (their indices), and what stops came where."""
+    try:
+        with path.open("rb") as file:
+            snapshot = file.read(4) == b"\x7fELF"
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if not snapshot:
+        if options.around is not None:
+            raise InputError("--around needs a snapshot", f"{path.name} is plain text")
+        plain = SerialText((SerialChunk(0, 0.0, path.read_bytes()),))
+        return [replace(line, seconds=None) for line in lines_of(plain)], (), {}
+    options.snapshot = path
+    target = target_of(options, default_lab=False)
+    stop, extra = opened_snapshot(target)
+    if not stop.serial.chunks:
+        raise InputError(f"{path.name} has no serial text", "a bare core of QEMU's carries none")
+    if options.around is not None:
+        return _around(stop, extra, options.around)
+    lines = lines_of(stop.serial)
+    return lines, (), _stops_of_run(lines, stop, extra)
+
+
+def _stops_of_run(
+    lines: list[LogLine], stop: Stop, extra: Mapping[str, Json] | None
+) -> dict[tuple[int, int], str]:
+    """Earlier stops of the run out of the snapshot's note, and the last one."""
+    history = record((extra or {}).get("history") or {})
+    earlier = objects(history.get("stops") or [])
+    found = _places(lines, earlier)
+    if lines and stop.reason.kind != "core":
+        vector = f", vector {stop.reason.vector}" if stop.reason.vector is not None else ""
+        said = f"stop {len(earlier)}: {stop.reason.kind}{vector}"
+        found[lines[-1].port, lines[-1].number] = said
+    return found
+
+
+def _places(lines: list[LogLine], stops: Sequence[Object]) -> dict[tuple[int, int], str]:
+    """(port, line) of the last line before each stop -> the stop in words."""
+    found: dict[tuple[int, int], str] = {}
+    for stop in stops:
+        place = place_of(lines, stop)
+        if place is not None:
+            line = lines[place]
+            found[line.port, line.number] = f"stop {stop['id']}: {stop_words(stop)}"
+    return found
+
+
+def _around(
+    stop: Stop, extra: Mapping[str, Json] | None, code: str
+) -> tuple[list[LogLine], tuple[int, ...], dict[tuple[int, int], str]]:
+    from breenix_gdbagent.archive import document_of
+
+    document = document_of(stop, extra, {"kind": "snapshot"})
+    findings = [f for f in objects(document["findings"]) if f["code"] == code]
+    if not findings:
+        known = sorted({str(f["code"]) for f in objects(document["findings"])})
+        raise InputError(f"no finding {code} there", f"there are: {', '.join(known) or 'none'}")
+    wanted = {f["stop"] for f in findings}
+    stops = [s for s in objects(document["stops"]) if s["id"] in wanted]
+    lines = lines_of(stop.serial)
+    places = (place_of(lines, one) for one in stops)
+    return lines, tuple(p for p in places if p is not None), _places(lines, stops)
+
+
+def _follow(options: argparse.Namespace) -> int:
+    """Print lines as they arrive until the guest ends, --until, --timeout or Ctrl-C."""
+    from breenix_gdbagent.commands.machines import open_machine
+
+    choice = _choice(options, options.words[0] if options.words else None)
+    target = target_of(options, default_lab=False, must_run=True)
+    machine = open_machine(target)
+    with machine.vm as vm, _Follower(vm, choice, options.json):
+        vm.run_until([options.until] if options.until else [], options.timeout)
+    return 0
+
+
+class _Follower:
+    """Prints finished lines from a thread of its own while the context lasts, the rest at its
+    end."""
+
+    def __init__(self, vm: LiveVm, choice: logview.Choice, as_json: bool) -> None:
+        self._vm = vm
+        self._choice = choice
+        self._json = as_json
+        self._done = threading.Event()
+        self._seen: dict[int, int] = {}
+        self._chunks = 0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._print(self._vm.serial, unfinished=True)
+
+    def _watch(self) -> None:
+        while not self._done.wait(REFRESH_SECONDS):
+            serial = self._vm.serial
+            if len(serial.chunks) != self._chunks:
+                self._chunks = len(serial.chunks)
+                self._print(serial, unfinished=False)
+
+    def _print(self, serial: SerialText, unfinished: bool) -> None:
+        news = []
+        for line in lines_of(serial):
+            if line.number > self._seen.get(line.port, 0) and (
+                unfinished or self._finished(serial, line)
+            ):
+                self._seen[line.port] = line.number
+                news.append(line)
+        shown = logview.chosen(news, self._choice)
+        if self._json:
+            for row in logview.json_of(shown):
+                print_json(row)
+        else:
+            sys.stdout.write(logview.text_of(shown, {}, 2, _ink()))
+            sys.stdout.flush()
+
+    def _finished(self, serial: SerialText, line: LogLine) -> bool:
+        text = serial.port(line.port)
+        return text.endswith(("\n", "\r")) or line.number < len(text.splitlines())
