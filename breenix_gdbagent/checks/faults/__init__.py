@@ -1,12 +1,13 @@
 """The fault that a stop is about, explained: which exception, by what, and why.
 
 `check` is the analyzer. `as_handled` is for the run loop, which learns only later that the kernel
-went on after a fault.
+went on after a fault; `recognised` tells it what to pass without any analysis.
 """
 
 from __future__ import annotations
 
 from breenix_gdbagent.checks.faults.analyzer import check, explain_cpu
+from breenix_gdbagent.checks.faults.benign import recognised
 from breenix_gdbagent.checks.faults.handled import as_handled, is_user_fault
 
-__all__ = ["as_handled", "check", "explain_cpu", "is_user_fault"]
+__all__ = ["as_handled", "check", "explain_cpu", "is_user_fault", "recognised"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import address_kind as kinds
+from breenix_gdbagent.checks.faults import benign
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
 from breenix_gdbagent.checks.faults.context import PF, RFLAGS_AC, AccessKind, Context, Raised
 from breenix_gdbagent.checks.faults.explanation import deviation_of
 from breenix_gdbagent.checks.finding import Code, declare
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import COW_FLAG, USER_LIMIT, USER_STACK_GROWTH
 from breenix_gdbagent.x86 import verdict as verdicts
 from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_USER, PF_WRITE
 from breenix_gdbagent.x86.paging import LEVEL, Entry
@@ -209,12 +209,9 @@ def _reason(
         ac = "is set and does not count here" if context.rflags & RFLAGS_AC else "is clear"
         return SMAP, f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {ac}"
     if found.cause == verdicts.WRITE_PROTECTED:
-        leaf = context.kernel.walk(context.root, cr2).leaf
-        if leaf is not None and leaf.raw & COW_FLAG and cr2 < USER_LIMIT:
-            return HANDLED, (
-                "the page is shared copy-on-write (bit 9 of its entry, W clear): the handler "
-                "gives the process a copy of its own"
-            )
+        shared = benign.copy_on_write(context.kernel.walk(context.root, cr2), error_code)
+        if shared:
+            return HANDLED, shared
         return WRITE_PROTECTED, f"{there} and lacks W"
     code = WRITE_PROTECTED if error_code & PF_WRITE else SUPERVISOR_ONLY
     return code, f"{there}, whose protection key forbids it"
@@ -233,25 +230,15 @@ def _not_present(
 
 
 def _growth(context: Context, error_code: int, cr2: int) -> str:
-    """Why a fault below a user stack is growth, empty when it is not: the 2026 kernel maps the
-    page when ring 3 touches the 64 KiB below its stack (kernel/src/interrupts.rs)."""
+    """Why it is the growth of a user stack, empty when it is not or this kernel grows none."""
     kernel = context.kernel
     try:
         era = kernel.era
     except ReadError:
         return ""
-    if era is None or era.name != "2026" or not error_code & PF_USER or error_code & PF_FETCH:
+    if era is None or era.name != "2026":
         return ""
-    if not kinds.is_user_stack(cr2):
-        return ""
-    first = (cr2 & -PAGE) + PAGE
-    for va in range(first, min(first + USER_STACK_GROWTH, USER_LIMIT), PAGE):
-        if kernel.walk(context.root, va).mapped:
-            return (
-                f"it lies {hex64(va - cr2)} below the mapped part of a user stack, and the kernel "
-                "grows the stack when ring 3 touches the 64 KiB below it"
-            )
-    return ""
+    return benign.growth(kernel.tables, kernel.walk(context.root, cr2), error_code)
 
 
 def _difference(context: Context, found: Verdict, cr2: int, error_code: int) -> str:
