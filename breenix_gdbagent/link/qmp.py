@@ -56,6 +56,7 @@ class Qmp:
         self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
         self._thread.start()
         self._client = QMPClient("breenix-gdbagent")
+        self.passes_files = isinstance(where, str) or where.family == socket.AF_UNIX
         try:
             self._call(self._connect(where), "the QMP greeting", seconds)
         except LinkTimeout as error:
@@ -127,7 +128,8 @@ class Qmp:
         """All CPUs with their descriptor registers, of a guest that stands still.
 
         The registers come with an ELF core of one byte of memory, at the RAM address `begin`
-        (QEMU dump/dump.c, target/i386/arch_dump.c): a millisecond, and no gdb connection.
+        (QEMU dump/dump.c, target/i386/arch_dump.c): a millisecond, and no gdb connection. Only
+        where `passes_files`: QEMU writes to a descriptor that we send along.
         """
         with tempfile.TemporaryFile() as file:
             return self._call(

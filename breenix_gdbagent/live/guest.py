@@ -138,9 +138,9 @@ class Guest:
 
     def _cpus(self) -> tuple[Cpu, ...]:
         hidden: Mapping[int, Cpu | HiddenRegisters]
-        begin = self._ram.ranges[0].start if self._ram is not None else None
-        if self._holds.qmp is not None and begin is not None:
-            hidden = {cpu.index: cpu for cpu in self._holds.qmp.cpus(begin)}
+        qmp = self._holds.qmp
+        if qmp is not None and qmp.passes_files and self._ram is not None:
+            hidden = {cpu.index: cpu for cpu in qmp.cpus(self._ram.ranges[0].start)}
         else:
             hidden = self.hidden()
         return tuple(_cpu(thread, hidden.get(thread.index)) for thread in self.stub.threads())
