@@ -184,13 +184,15 @@ class _Function:
         """
         jump = self.list[n]
         for back in self.list[max(0, n - 4) : n][::-1]:
-            left, _, base = back.operands.partition(", ")
+            left, _, right = back.operands.partition(", ")
             if back.mnemonic == "add" and left == jump.operands:
-                leas = [i for i in self.list[:n][::-1] if i.operands.startswith(f"{base}, [rip")]
-                for lea in leas:
-                    targets = self.entries(lea.rip_target)
-                    if lea.mnemonic == "lea" and targets:
-                        return targets
+                for lea in self.list[:n][::-1]:
+                    if lea.mnemonic == "lea" and lea.operands.startswith(
+                        (f"{left}, [rip", f"{right}, [rip")
+                    ):
+                        targets = self.entries(lea.rip_target)
+                        if targets:
+                            return targets
         return []
 
     def entries(self, base: int | None) -> list[int]:

@@ -158,7 +158,11 @@ class _Walk:
         solid = only_member(value.space.types, value.type)
         if solid is not None and solid.name in ("v", "value", "pointer"):
             return self.value(value.part(solid), depth)
-        return {m.name: self.value(value.part(m), depth + 1) for m in members}
+        return {
+            m.name: self.value(value.part(m), depth + 1)
+            for m in members
+            if shapes.path_name(value.space.types.at(m.type)) != "PhantomData"
+        }
 
     def enum(self, value: Value, depth: int) -> Plain:
         name, payload = value.variant()
