@@ -143,9 +143,9 @@ def _tables(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iter
 def _pages(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iterator[Finding]:
     tables = ledger.table_frames
     by_owner: dict[str, list[tuple[Page, str]]] = {}
-    for frame in ledger.kernel_frames:
+    for frame, entry_pa in ledger.kernel_frames.items():
         if (state := _gone(frames, frame)) and frame not in tables:
-            page = ledger.page(*ledger.kernel_frames[frame])
+            page = ledger.page_at(entry_pa)
             by_owner.setdefault("kernel", []).append((page, state))
     for page in ledger.user_pages():
         state = _gone(frames, page.pa)

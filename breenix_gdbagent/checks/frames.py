@@ -19,7 +19,7 @@ from breenix_gdbagent.kernel.ledger import FrameLedger, Page
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory import RamMap
-from breenix_gdbagent.x86.paging import ADDRESS, PCD, PWT, leaf_base
+from breenix_gdbagent.x86.paging import ADDRESS, PCD, PWT, U, leaf_base
 
 _FRAMES = "kernel/src/memory/frame_allocator.rs"
 _PROCESS = "kernel/src/memory/process_memory.rs"
@@ -75,31 +75,31 @@ def check_ram(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked("where RAM ends is not known (give --ram-size)")
     ledger = kernel.ledger
     for node in ledger.graph.nodes.values():
-        if node.leaves and not _all_ram(ram, node):
-            found = [p for p in _pages(ledger, node) if _astray(ledger, ram, p)]
+        if node.raws and not _all_ram(ram, node):
+            found = [
+                ledger.page(node, index, raw)
+                for index, raw in node.leaves()
+                if _astray(ledger, ram, node, index, raw)
+            ]
             if found:
                 yield _beyond(kernel, ledger, found)
 
 
 def _all_ram(ram: RamMap, node: Node) -> bool:
     """Whether the lowest and the highest page lie in one range of RAM."""
-    bases = [raw & ADDRESS for _, raw in node.leaves]
+    bases = [raw & ADDRESS for raw in node.raws]
     low, high = min(bases), max(bases)
     found = ram.find(low)
     return found is not None and high + (1 << node.shift) <= found.end
 
 
-def _pages(ledger: FrameLedger, node: Node) -> Iterator[Page]:
-    for index, raw in node.leaves:
-        yield ledger.page(node, index, raw)
-
-
-def _astray(ledger: FrameLedger, ram: RamMap, page: Page) -> bool:
-    if ram.holds(page.pa, page.size):
+def _astray(ledger: FrameLedger, ram: RamMap, node: Node, index: int, raw: int) -> bool:
+    pa = leaf_base(node.level, raw)
+    if ram.holds(pa, 1 << node.shift):
         return False
-    if page.pa < _PCI_HOLE_END or (page.raw & (PCD | PWT) and page.pa < _DEVICES_END):
+    if pa < _PCI_HOLE_END or (raw & (PCD | PWT) and pa < _DEVICES_END):
         return False
-    return not ledger.direct(page)
+    return not ledger.direct(node, index, raw)
 
 
 def _beyond(kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page]) -> Finding:
@@ -129,18 +129,18 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
     frames = ledger.table_frames.keys()
     ordered = sorted(frames)
     for node in ledger.graph.nodes.values():
-        if not node.leaves:
+        if not node.raws:
             continue
         if node.level == 1:
-            if not frames & {raw & ADDRESS for _, raw in node.leaves}:
+            if not frames & {raw & ADDRESS for raw in node.raws}:
                 continue
-            hits = [(i, raw) for i, raw in node.leaves if raw & ADDRESS in frames]
+            hits = [(i, raw) for i, raw in node.leaves() if raw & ADDRESS in frames]
         else:
-            hits = [(i, raw) for i, raw in node.leaves if _covers(ordered, node, raw)]
+            hits = [(i, raw) for i, raw in node.leaves() if _covers(ordered, node, raw)]
         found = [
-            page
-            for page in (ledger.page(node, index, raw) for index, raw in hits)
-            if page.u or (kernel.is_breenix and not ledger.direct(page))
+            ledger.page(node, index, raw)
+            for index, raw in hits
+            if node.rights & raw & U or (kernel.is_breenix and not ledger.direct(node, index, raw))
         ]
         if found:
             yield _maps_table(kernel, ledger, found, ordered)
@@ -214,7 +214,7 @@ def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, Non
     for found in pairs.values():
         yield _twice(kernel, ledger, found)
     for pages in inside.values():
-        yield _twice(kernel, ledger, [(ledger.page(*mine[p.pa]), p) for p in pages])
+        yield _twice(kernel, ledger, [(ledger.page_at(mine[p.pa]), p) for p in pages])
     return unknown
 
 
@@ -243,9 +243,9 @@ def _twice_in_kernel(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
     """Writable kernel pages of one frame; two stacks on one are kernel-stack.aliased."""
     stacks = {va for stack in (*kernel.stacks, *kernel.ist) for va in stack.pages}
     found: list[tuple[Page, Page]] = []
-    for node, index, raw in ledger.kernel_twice:
-        second = ledger.page(node, index, raw)
-        first = ledger.page(*ledger.kernel_frames[second.pa])
+    for entry_pa in ledger.kernel_twice:
+        second = ledger.page_at(entry_pa)
+        first = ledger.page_at(ledger.kernel_frames[second.pa])
         if first.w and second.w and not (first.va in stacks and second.va in stacks):
             found.append((first, second))
     if found:

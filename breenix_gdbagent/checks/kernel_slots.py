@@ -206,7 +206,7 @@ def _user_below(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
 def _first_user(ledger: FrameLedger, top: Node) -> tuple[Node, int, int] | None:
     for node in ledger.graph.below(top):
         if node.rights & U:
-            for index, raw in node.leaves:
+            for index, raw in node.leaves():
                 if raw & U:
                     return node, index, raw
     return None

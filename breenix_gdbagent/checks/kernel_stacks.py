@@ -283,18 +283,18 @@ def _finding(kernel: Kernel, defect: _Defect) -> Finding:
 def _aliases(kernel: Kernel, master: Space) -> Iterator[Finding]:
     """Frames that the master maps into more than one stack."""
     stack_of = {va: s.name for s in (*kernel.stacks, *kernel.ist) for va in s.pages}
-    owners: dict[int, list[tuple[int, Leaf]]] = defaultdict(list)
-    for leaves in (kernel.kernel_leaves(master.root), kernel.ist_leaves(master.root)):
-        for va, leaf in leaves.items():
-            if va in stack_of:
-                owners[leaf.frame].append((va, leaf))
+    leaves = {**kernel.kernel_leaves(master.root), **kernel.ist_leaves(master.root)}
+    first: dict[int, int] = {}
+    shared: dict[int, list[int]] = {}
+    for va, leaf in leaves.items():
+        if va in stack_of and (known := first.setdefault(leaf.frame, va)) != va:
+            shared.setdefault(leaf.frame, [known]).append(va)
     pairs: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for frame, places in sorted(owners.items()):
-        if len(places) > 1:
-            pairs[tuple(sorted({stack_of[va] for va, _ in places}))].append(frame)
+    for frame, places in sorted(shared.items()):
+        pairs[tuple(sorted({stack_of[va] for va in places}))].append(frame)
     for names, frames in pairs.items():
-        places = owners[frames[0]]
-        va, leaf = places[-1]
+        places = shared[frames[0]]
+        va, leaf = places[-1], leaves[places[-1]]
         more = f" (and {len(frames) - 1} more)" if len(frames) > 1 else ""
         named = " and ".join(names) if len(names) > 1 else f"two pages of {names[0]}"
         yield Finding(
@@ -304,7 +304,7 @@ def _aliases(kernel: Kernel, master: Space) -> Iterator[Finding]:
             {
                 "frame": hex64(frames[0]),
                 "frames": len(frames),
-                "addresses": [hex64(at) for at, _ in places],
+                "addresses": [hex64(at) for at in places],
                 "stacks": list[Json](names),
             },
             Where(master.root, va, frames[0], leaf.raw, leaf.entry_pa, 1),

@@ -22,6 +22,24 @@ MOST_BAD_LINKS = 1 << 12
 _RIGHTS = W | U | NX
 
 
+_PRESENT = bytes(low & P for low in range(256))
+
+
+def _present(table: memoryview) -> Sequence[int]:
+    """Indexes of the entries with P set; found in one string of bytes, since most tables are all or
+    nothing."""
+    flags = table.tobytes()[0::8].translate(_PRESENT)
+    count = flags.count(1)
+    if count in (0, 512):
+        return range(count)
+    found = []
+    at = -1
+    for _ in range(count):
+        at = flags.find(1, at + 1)
+        found.append(at)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """An entry that names a table: `raw`, at `entry_pa`, of a table of `level`, first reached under
@@ -45,8 +63,8 @@ class Node:
 
     `link` is how it was first reached (None: a root). `rights` are W and U by AND and NX (inverted)
     by AND over the entries on that way. `kernel` says that it serves a slot of the kernel, `owner`
-    under which root it was first reached. `links` and `leaves` are (index, entry) of the present
-    entries; of a leaf the entry maps a page.
+    under which root it was first reached. `links` are (index, entry) of the entries that name
+    tables; of those that map pages `at` has the indexes and `raws` the entries.
     """
 
     frame: PhysAddr
@@ -57,7 +75,12 @@ class Node:
     va: int
     rights: int
     links: list[tuple[int, int]] = field(default_factory=list)
-    leaves: list[tuple[int, int]] = field(default_factory=list)
+    at: Sequence[int] = ()
+    raws: list[int] = field(default_factory=list)
+
+    def leaves(self) -> Iterator[tuple[int, int]]:
+        """(index, entry) of the entries that map pages."""
+        return zip(self.at, self.raws, strict=True)
 
     @property
     def shift(self) -> int:
@@ -187,13 +210,15 @@ class TableGraph:
             assert node.link is not None
             self._note(self.unreadable, node.link)
             return
-        present = [(i, raw) for i, raw in enumerate(table.tolist()) if raw & P]
+        present = _present(table)
         if node.level == 1:
-            node.leaves = present
+            node.at = present
+            node.raws = table.tolist() if len(present) == 512 else [table[i] for i in present]
             return
         large = PS if node.level <= 3 else 0
-        node.leaves = [pair for pair in present if pair[1] & large]
-        node.links = [pair for pair in present if not pair[1] & PS]
+        node.at = [i for i in present if table[i] & large]
+        node.raws = [table[i] for i in node.at]
+        node.links = [(i, table[i]) for i in present if not table[i] & PS]
         for index, raw in node.links:
             va = node.va + (index << node.shift)
             link = self._link(node.owner, va, raw, node.frame + index * 8, node.level)

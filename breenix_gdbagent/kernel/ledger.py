@@ -6,6 +6,7 @@ frame is also known to the allocator, `books.frames` says.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -86,8 +87,8 @@ class FrameLedger:
         """``va - pa`` of the kernel's direct maps, by their large pages."""
         offsets = set()
         for node in self.graph.nodes.values():
-            if node.level > 1 and node.leaves and not node.rights & U:
-                index, raw = node.leaves[0]
+            if node.level > 1 and node.raws and not node.rights & U:
+                index, raw = node.at[0], node.raws[0]
                 va = sign_extended(node.va + (index << node.shift), self.graph.levels)
                 offsets.add(va - leaf_base(node.level, raw))
         return frozenset(offsets)
@@ -107,55 +108,61 @@ class FrameLedger:
             not rights & NX,
         )
 
-    def direct(self, page: Page) -> bool:
-        """Whether a page belongs to a direct map of memory that only the kernel uses: at the same
+    def direct(self, node: Node, index: int, raw: int) -> bool:
+        """Whether a leaf belongs to a direct map of memory that only the kernel uses: at the same
         distance from its frame as the large pages, or identity within its top-level slot (the
         bootloader's, and Breenix's 1-3 MiB in each process)."""
-        if page.u:
+        if node.rights & raw & U:
             return False
-        if page.va - page.pa in self.direct_offsets:
-            return True
-        return page.va % _SLOT_BYTES == page.pa
+        va = sign_extended(node.va + (index << node.shift), self.graph.levels)
+        pa = leaf_base(node.level, raw)
+        return va - pa in self.direct_offsets or va % _SLOT_BYTES == pa
 
     def user_pages(self) -> Iterator[Page]:
         """Every page below slots that are not the kernel's, of processes, that ring 3 may use."""
         mine = {s.root for s in self.processes}
         for node in self.graph.nodes.values():
-            if node.kernel or not node.leaves or node.owner not in mine or not node.rights & U:
+            if node.kernel or not node.raws or node.owner not in mine or not node.rights & U:
                 continue
-            for index, raw in node.leaves:
+            for index, raw in node.leaves():
                 if raw & U:
                     yield self.page(node, index, raw)
 
     @property
-    def kernel_frames(self) -> dict[PhysAddr, tuple[Node, int, int]]:
-        """Frame -> the 4 KiB leaf that maps it for the kernel alone, direct maps left out."""
+    def kernel_frames(self) -> dict[int, int]:
+        """Frame -> where the entry lies that maps it for the kernel alone, direct maps left out."""
         return self._kernel_pages[0]
 
     @property
-    def kernel_twice(self) -> list[tuple[Node, int, int]]:
-        """Further leaves of those frames."""
+    def kernel_twice(self) -> list[int]:
+        """Further entries that map those frames."""
         return self._kernel_pages[1]
 
+    def page_at(self, entry_pa: int) -> Page:
+        """The page that a last-level entry of a table of these spaces maps."""
+        node = self.graph.nodes[entry_pa & ~0xFFF | 1]
+        index = (entry_pa & 0xFFF) >> 3
+        return self.page(node, index, node.raws[bisect_left(node.at, index)])
+
     @cached_property
-    def _kernel_pages(
-        self,
-    ) -> tuple[dict[PhysAddr, tuple[Node, int, int]], list[tuple[Node, int, int]]]:
-        found: dict[PhysAddr, tuple[Node, int, int]] = {}
-        again: list[tuple[Node, int, int]] = []
+    def _kernel_pages(self) -> tuple[dict[int, int], list[int]]:
+        found: dict[int, int] = {}
+        again: list[int] = []
+        offsets = self.direct_offsets
         for node in self.graph.nodes.values():
             if not node.kernel or node.level != 1 or node.owner != self._master_root:
                 continue
             base = sign_extended(node.va, self.graph.levels)
-            for index, raw in node.leaves:
+            within = base % _SLOT_BYTES
+            for index, raw in node.leaves():
                 frame = raw & ADDRESS
-                va = base + (index << 12)
-                if va - frame in self.direct_offsets or va % _SLOT_BYTES == frame:
+                distance = (index << 12) - frame
+                if within == -distance or base + distance in offsets:
                     continue
                 if frame in found:
-                    again.append((node, index, raw))
+                    again.append(node.frame + index * 8)
                 else:
-                    found[PhysAddr(frame)] = (node, index, raw)
+                    found[frame] = node.frame + index * 8
         return found, again
 
     @property

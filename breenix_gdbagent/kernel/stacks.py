@@ -151,12 +151,9 @@ def _fits(pages: set[int], era: Era, slot: int) -> int:
 
 def used_slots(pages: Iterable[int], era: Era) -> list[int]:
     """Slots of which at least one page is mapped, guard pages not counted."""
-    slots = set()
-    for va in pages:
-        offset = va - KERNEL_STACKS
-        if 0 <= offset < era.stack_slots * era.slot_size and offset % era.slot_size >= PAGE:
-            slots.add(offset // era.slot_size)
-    return sorted(slots)
+    size, end = era.slot_size, era.stack_slots * era.slot_size
+    offsets = (va - KERNEL_STACKS for va in pages)
+    return sorted({at // size for at in offsets if 0 <= at < end and at % size >= PAGE})
 
 
 def slot_stack(slot: int, era: Era) -> KernelStack:

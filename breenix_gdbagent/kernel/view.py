@@ -224,12 +224,17 @@ class Kernel:
         if self.era is None:
             return ()
         slots: set[int] = set()
+        looked_at: set[int] = set()
         for space in self.audited:
             if space.role in ("master", "process"):
                 try:
-                    slots.update(used_slots(self.kernel_leaves(space.root), self.era))
+                    leaves = self.kernel_leaves(space.root)
                 except ReadError:
                     continue
+                # One mapping for all spaces that share the master's entry.
+                if id(leaves) not in looked_at:
+                    looked_at.add(id(leaves))
+                    slots.update(used_slots(leaves, self.era))
         return tuple(slot_stack(slot, self.era) for slot in sorted(slots))
 
     @cached_property
