@@ -16,6 +16,7 @@ from breenix_gdbagent.report.text import objects, render
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.report.htmltrace import ReadSource
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def write_faces(
     if options.html is not None:
         from breenix_gdbagent.report.html import render as html
 
-        write_whole(options.html, html(document, kernel))
+        write_whole(options.html, html(document, kernel, _source_reader(options)))
     if options.markdown is not None:
         from breenix_gdbagent.report.markdown import render as markdown
 
@@ -71,6 +72,19 @@ def write_faces(
     elif str(options.markdown) != "-" and not options.github:
         sys.stdout.write(_for_terminal(document))
     return verdict(document, options.fail_on) if code is None else code
+
+
+def _source_reader(options: argparse.Namespace) -> ReadSource:
+    """Lines of source files: of the checkout named, of our own lab guest, else as DWARF has it."""
+    from breenix_gdbagent.commands.names import source_lines
+
+    ours = Path(__file__).parents[2] / "fixtures"
+    places = (getattr(options, "breenix", None), ours if ours.is_dir() else None, None)
+
+    def read(file: str, line: int) -> list[tuple[int, str]]:
+        return next((found for p in places if (found := source_lines(file, line, p))), [])
+
+    return read
 
 
 def _for_terminal(document: Document) -> str:

@@ -24,6 +24,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
 from breenix_gdbagent.report.htmllog import log_rows
+from breenix_gdbagent.report.htmltrace import ReadSource, traces
 from breenix_gdbagent.report.maps import CELLS
 from breenix_gdbagent.report.story import (
     Object,
@@ -62,13 +63,19 @@ _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
 """Text that is easier read in a fixed pitch: addresses and paths."""
 
 
-def render(document: Object, kernel: Kernel | None = None) -> str:
-    """The page. With `kernel` the maps show every range, the tables open, the log is whole."""
+def render(document: Object, kernel: Kernel | None = None, source: ReadSource | None = None) -> str:
+    """The page. With `kernel` the maps show every range, the tables open, the log is whole and
+    the CPUs have backtraces; `source` reads lines of source files for those."""
     script = _asset("script.js")
     policy = b64encode(sha256(script.encode()).digest()).decode()
-    return environment().get_template("report.html.j2").render(
-        **_context(document, kernel), style=style(), script=Markup(script), script_hash=policy
-    )  # fmt: skip
+    context = {
+        **_context(document, kernel),
+        "traces": traces(kernel, source) if kernel is not None else [],
+        "style": style(),
+        "script": Markup(script),
+        "script_hash": policy,
+    }
+    return environment().get_template("report.html.j2").render(context)
 
 
 def environment() -> Environment:
