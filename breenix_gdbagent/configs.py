@@ -120,7 +120,7 @@ class Config:
         Raises `InputError`: a file that the machine needs is not given, one that it has no place
         for is, or the file names a placeholder that nobody knows.
         """
-        self._check(files)
+        self.check(files)
         given = {
             **{f.name: str(getattr(self.settings, f.name)) for f in fields(Settings)},
             **values,
@@ -144,7 +144,8 @@ class Config:
             parts += [self._fill(part, more) for part in self.when.get("disk", ())]
         return parts
 
-    def _check(self, files: Files) -> None:
+    def check(self, files: Files) -> None:
+        """Raises `InputError` unless these files are what the machine takes, and are there."""
         for name in ("image", "kernel"):
             path: Path | None = getattr(files, name)
             if path is None and name in self.needs:
