@@ -110,7 +110,7 @@ def _counted(kernel: Kernel, ledger: FrameLedger, node: Node) -> bool:
     space = ledger.space_of(node)
     if space is None or space.role in ("boot", "unknown"):
         return False
-    return space.live is True or not kernel.frames_come_back
+    return kernel.believed(space)
 
 
 def _tables(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iterator[Finding]:

@@ -198,7 +198,7 @@ def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, Non
     on_purpose, unknown = _purpose(kernel)
     if on_purpose is None:
         return unknown
-    counted = {s.root for s in ledger.processes if s.live is True or not kernel.frames_come_back}
+    counted = {s.root for s in ledger.processes}
     mine = ledger.kernel_frames
     first: dict[int, Page] = {}
     pairs: dict[tuple[int, int], list[tuple[Page, Page]]] = defaultdict(list)

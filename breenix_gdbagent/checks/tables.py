@@ -124,7 +124,7 @@ def _kernels_in_user_half(
 def _counts(kernel: Kernel, space: Space) -> bool:
     """Where frames are given back, a root that nobody vouches for may be a dead one whose tables
     serve others by now."""
-    return space.live is True or not kernel.frames_come_back
+    return kernel.believed(space)
 
 
 def _label(kernel: Kernel, root: int) -> str:

@@ -46,7 +46,9 @@ class FrameLedger:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.master = kernel.master
-        self.processes = tuple(s for s in kernel.audited if s.role == "process")
+        self.processes = tuple(
+            s for s in kernel.audited if s.role == "process" and kernel.believed(s)
+        )
         self.others = tuple(s for s in kernel.audited if s.role in ("boot", "unknown"))
         self.slots = self._learn()
         self.graph = TableGraph(kernel.tables, self._plans(), kernel.levels, kernel.stop.memory.ram)

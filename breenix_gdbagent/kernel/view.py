@@ -311,6 +311,11 @@ class Kernel:
         thread = self.thread_of(cpu)
         return None if thread is None else thread.name
 
+    def believed(self, space: Space) -> bool:
+        """Whether the user half of a process root may be judged: where frames come back, a root
+        that nobody vouches for may be a dead one whose tables serve others by now."""
+        return space.live is True or not self.frames_come_back
+
     @cached_property
     def frames_come_back(self) -> bool:
         """Whether a frame may have been given out twice, so that a dead root's tables may serve

@@ -3,28 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from breenix_gdbagent.checks.faults import double_fault, exceptions, page_fault, shutdown
 from breenix_gdbagent.checks.faults.context import DF, PF, Raised, context_of_event
 from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, handler_of_rip
 from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
+from breenix_gdbagent.checks.faults.handled import as_handled
 from breenix_gdbagent.checks.finding import Finding, NotChecked
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting, outer_event
+from breenix_gdbagent.kernel.inside import exceptions_inside
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
+_PAST = ("marker", "exit")
+"""Stops at which all that went before has gone well, or nothing is left to read."""
+_DECIDED = ("panic", "deadline")
+"""Stops that an exception whose handler has not ended has probably led to."""
+
 
 def check(kernel: Kernel) -> Iterator[Finding]:
-    """The fault of every CPU that stands at a handler's first instruction, or the shutdown.
+    """The fault of every CPU that stands at a handler's first instruction, the shutdown, or at
+    another stop the exceptions that a CPU is still handling.
 
-    Nothing for a stop of another kind. Raises `NotChecked` where a fault is there and cannot be
-    looked at.
+    Raises `NotChecked` where a fault is there and cannot be looked at.
     """
-    if kernel.stop.reason.kind == "shutdown":
+    kind = kernel.stop.reason.kind
+    if kind == "shutdown":
         yield from shutdown.check(kernel)
+    elif kind not in ("fault", *_PAST):
+        for cpu in kernel.stop.cpus:
+            yield from _inside(kernel, cpu)
     for cpu, vector in faulting(kernel):
         yield from at_handler(kernel, cpu, vector)
+
+
+def _inside(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
+    """What a CPU is handling, the first exception of all: what followed came of it.
+
+    A page fault that the tables do not give any more is left out, its handler may have mended it.
+    """
+    for event in reversed(exceptions_inside(kernel, cpu)):
+        try:
+            explanation, raised = _explain(kernel, cpu, event, event.cr2)
+            if event.vector == PF and raised.address is None and explanation.first is not None:
+                raised = explanation.first
+            found = [] if _unknown(raised) else list(_of_vector(explanation, raised))
+        except ReadError:
+            continue
+        found = [f for f in found if f.code.name != "page-fault.stale-tlb"]
+        if found:
+            yield from (_told_later(kernel, f) for f in found)
+            return
+
+
+def _unknown(raised: Raised) -> bool:
+    return raised.vector == PF and (raised.address is None or raised.error_code is None)
+
+
+def _told_later(kernel: Kernel, finding: Finding) -> Finding:
+    """Found from what the handler left: said so, and where nothing shows that it ends badly, a
+    fault of ring 3 is no defect yet."""
+    told = replace(finding, evidence={**finding.evidence, "seen": "inside its handler"})
+    if kernel.stop.reason.kind in _DECIDED:
+        return told
+    return as_handled(told, "its handler runs at this stop")
 
 
 def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
