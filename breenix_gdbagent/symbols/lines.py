@@ -116,26 +116,41 @@ class LineTable:
 
     def unit_at(self, link: int) -> Unit | None:
         """The unit whose code holds a link address: by .debug_aranges, else by its root DIE."""
-        for starts, spans in (self._aranges, self._roots):
-            at = bisect_right(starts, link) - 1
-            if at >= 0 and link < spans[at][0]:
-                return self.dwarf.unit(spans[at][1])
-        return None
+        found = _in(self._aranges, link)
+        if found is None:
+            found = _in(self._roots, link)
+        return None if found is None else self.dwarf.unit(found)
+
+    @cached_property
+    def _listed(self) -> list[tuple[int, int, int]]:
+        """(low, high, unit offset) from .debug_aranges, dead code included (DWARF 5 6.1.2)."""
+        with guarded(self.dwarf.elf, ".debug_aranges"):
+            return _aranges(self.dwarf.elf.data(".debug_aranges"))
 
     @cached_property
     def _aranges(self) -> tuple[list[int], list[tuple[int, int]]]:
-        """(starts, (end, unit offset)) from .debug_aranges (DWARF 5 section 6.1.2)."""
-        with guarded(self.dwarf.elf, ".debug_aranges"):
-            return _sorted(_aranges(self.dwarf.elf.data(".debug_aranges")))
+        """(starts, (end, unit offset)) of live code."""
+        return _sorted(self._listed)
 
     @cached_property
     def _roots(self) -> tuple[list[int], list[tuple[int, int]]]:
-        """The same from the ranges of the units' root DIEs."""
+        """The same for units that .debug_aranges lacks, from the ranges of their root DIEs."""
         found = []
-        for unit in self.dwarf.units():
+        known = {unit for _, _, unit in self._listed}
+        for offset in self.dwarf.unit_offsets:
+            if offset in known:
+                continue
+            unit = self.dwarf.unit(offset)
             for low, high in spans_of(self.dwarf, self.dwarf.die(unit.first, unit)):
                 found.append((low, high, unit.offset))
         return _sorted(found)
+
+
+def _in(table: tuple[list[int], list[tuple[int, int]]], link: int) -> int | None:
+    """The unit offset of the span that holds `link`."""
+    starts, spans = table
+    at = bisect_right(starts, link) - 1
+    return spans[at][1] if at >= 0 and link < spans[at][0] else None
 
 
 def _sorted(spans: list[tuple[int, int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
