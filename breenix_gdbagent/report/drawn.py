@@ -165,13 +165,18 @@ def memory_map(page: Page, document: Object) -> None:
         if regions or not common:
             groups.setdefault(repr(regions), []).append(number)
     shown = _worth_showing(document, list(groups.values()))
+    starred = False
     usual = {tuple(cast(Sequence[int], r["slots"])) for r in common}
     for numbers in shown:
         names = [called(roots[n], named) for n in numbers]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         page.text("; ".join(names[:3]) + more, "  ", "    ")
         for region in own[numbers[0]]:
-            _region(page, region, tuple(cast(Sequence[int], region["slots"])) in usual)
+            changed = tuple(cast(Sequence[int], region["slots"])) in usual
+            starred = starred or changed
+            _region(page, region, changed)
+    if starred:
+        page.line("  ", ("bad", "*"), " a table of its own where the others share one")
     left_out = len(groups) - len(shown)
     if left_out:
         page.line(("dim", f"  {left_out} more spaces have user memory of their own"))
@@ -207,9 +212,10 @@ def _region(page: Page, region: Object, changed: bool = False) -> None:
     slots = f"{first}" if first == last else f"{first}-{last}"
     mapped = cast(int, region["mapped"])
     holds = str(region["holds"] or "")
-    head = f"    {slots:<8}{region['start']!s:>18}  "
+    sign = ("bad", "*") if changed else " "
+    head = f" {slots:<8}{region['start']!s:>18}  "
     if not mapped:
-        page.line(head, ("bad", f"{'NOT MAPPED':<10}  {'':<15} {holds}"))
+        page.line("  ", sign, head, ("bad", f"{'NOT MAPPED':<10}  {'':<15} {holds}"))
         return
     rights = texts(region["rights"])
     shown = " ".join(rights[:3]) + ("+" if len(rights) > 3 else "")
@@ -218,8 +224,9 @@ def _region(page: Page, region: Object, changed: bool = False) -> None:
     if last > first and mapped < (last - first) << 39:
         notes.append(f"one table in {last - first + 1} slots")
     page.line(
+        "  ",
+        sign,
         f"{head}{size_words(mapped):>10}  ",
         ("note" if any("wx" in r for r in rights) else "", f"{shown:<15}"),
         f" {', '.join(notes)}",
-        ("bad", ", a table of its own" if changed else ""),
     )

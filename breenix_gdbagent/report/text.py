@@ -98,14 +98,18 @@ def _finding(page: Page, document: Object, finding: Object, again: bool) -> None
 
 def _head(page: Page, document: Object, finding: Object) -> None:
     severity = str(finding["severity"])
-    head: list[str | tuple[str, str]] = [(severity, f"{MARK[severity]} {finding['code']}")]
+    head: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding['code']}")]
     if heading(finding):
-        head.append(f"  {finding['title']}")
-    if finding["cause"]:
-        head.append(("dim", f"  <- {finding['cause']}"))
+        head.append(("", f"  {finding['title']}"))
     if len(objects(document["stops"])) > 1:
         head.append(("dim", f"  (stop {finding['stop']})"))
+    cause = f"<- {finding['cause']}" if finding["cause"] else ""
+    fits = sum(len(text) for _, text in head) + len(cause) + 2 <= page.width
+    if cause and fits:
+        head.append(("dim", f"  {cause}"))
     page.line(*head)
+    if cause and not fits:
+        page.line(("dim", f"  {cause}"))
 
 
 def _chain(page: Page, finding: Object) -> None:
