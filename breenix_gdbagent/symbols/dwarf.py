@@ -185,7 +185,15 @@ class Dwarf:
             self._unit_cache[offset] = unit
         return unit
 
-    def _read_unit(self, offset: int) -> Unit:
+    def root(self, offset: int) -> Die:
+        """The root DIE of the unit whose header is at `offset`, and no more of its table."""
+        with guarded(self.elf, ".debug_info"):
+            unit = self._read_unit(offset, first_only=True)
+            if uleb(self.info, unit.first)[0] >= len(unit.abbrevs):
+                unit = self.unit(offset)
+        return self.die(unit.first, unit)
+
+    def _read_unit(self, offset: int, first_only: bool = False) -> Unit:
         data = self.info
         length, at, size = f.U32(data, offset)[0], offset + 4, 4
         if length == 0xFFFFFFFF:
@@ -210,7 +218,12 @@ class Dwarf:
             raise BadDwarf(f"has a unit of type {kind}, which is not read")
         if address_size != 8:
             raise BadDwarf(f"has addresses of {address_size} bytes at {offset:#x}")
-        unit = Unit(offset, end, at, version, size, self.abbrevs(abbrev_at, size))
+        if first_only:
+            with guarded(self.elf, ".debug_abbrev"):
+                table = read_abbrevs(self._abbrev_data, abbrev_at, size, first_only=True)
+        else:
+            table = self.abbrevs(abbrev_at, size)
+        unit = Unit(offset, end, at, version, size, table)
         self._read_bases(unit)
         return unit
 
@@ -241,7 +254,7 @@ class Dwarf:
     def _raw(self, unit: Unit, at: int) -> dict[int, tuple[int, Value]] | None:
         """Attributes with indices not yet looked up: what the bases themselves need."""
         code, at = uleb(self.info, at)
-        abbrev = unit.abbrevs[code]
+        abbrev = unit.abbrevs[code] if code < len(unit.abbrevs) else None
         if abbrev is None:
             return None
         found: dict[int, tuple[int, Value]] = {}

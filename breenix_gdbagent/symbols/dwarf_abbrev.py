@@ -26,8 +26,12 @@ class Abbrev:
     offsets: dict[int, tuple[int, int]]
 
 
-def read_abbrevs(data: bytes, at: int, offset_size: int) -> list[Abbrev | None]:
+def read_abbrevs(
+    data: bytes, at: int, offset_size: int, first_only: bool = False
+) -> list[Abbrev | None]:
     """The table at `at`, indexed by code; codes that it lacks are None.
+
+    `first_only` stops behind the first declaration, which is that of a unit's root.
 
     Raises IndexError and `BadDwarf` on damage. Nearly every number is one byte: a kernel has
     tens of thousands of them, so the long form is the exception here.
@@ -35,7 +39,7 @@ def read_abbrevs(data: bytes, at: int, offset_size: int) -> list[Abbrev | None]:
     table: list[Abbrev | None] = [None]
     while True:
         code, at = uleb(data, at)
-        if code == 0:
+        if code == 0 or (first_only and len(table) > 1):
             return table
         tag, at = uleb(data, at)
         children = data[at] != 0

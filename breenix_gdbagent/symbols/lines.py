@@ -140,9 +140,8 @@ class LineTable:
         for offset in self.dwarf.unit_offsets:
             if offset in known:
                 continue
-            unit = self.dwarf.unit(offset)
-            for low, high in spans_of(self.dwarf, self.dwarf.die(unit.first, unit)):
-                found.append((low, high, unit.offset))
+            for low, high in spans_of(self.dwarf, self.dwarf.root(offset)):
+                found.append((low, high, offset))
         return _sorted(found)
 
 

@@ -150,3 +150,12 @@ def test_a_table_of_endless_files(labguest_path: Path, count: bytes) -> None:
     dwarf.__dict__["line"] = (len(body) + 100).to_bytes(4, "little") + body + bytes(100)
     with pytest.raises(InputError, match=r"section \.debug_line of"):
         read_program(dwarf, next(dwarf.units()), 0, "")
+
+
+def test_without_aranges(labguest: Image, labguest_path: Path) -> None:
+    """Units are then found by the ranges of their root DIEs."""
+    image = Image.open(labguest_path)
+    image.debug.lines.__dict__["_listed"] = []
+    places = random_places(labguest, 60, 4)
+    answers = [image.debug.lines.at(p) for p in places]
+    assert answers == [labguest.debug.lines.at(p) for p in places] and any(answers)
