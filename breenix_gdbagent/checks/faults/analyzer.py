@@ -19,7 +19,7 @@ from breenix_gdbagent.x86.cpu import Cpu
 
 _PAST = ("marker", "exit")
 """Stops at which all that went before has gone well, or nothing is left to read."""
-_DECIDED = ("panic", "deadline")
+_DECIDED = ("panic", "deadline", "halted")
 """Stops that an exception whose handler has not ended has probably led to."""
 
 

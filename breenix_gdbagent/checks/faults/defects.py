@@ -172,6 +172,12 @@ def mapped_elsewhere(context: Context, va: int) -> tuple[Space, ...]:
     )
 
 
+def on_boot_tables(context: Context) -> bool:
+    """Whether CR3 is the bootloader's PML4, which lacks what the master got later."""
+    space = context.kernel.space_of(context.root)
+    return space is not None and space.role == "boot"
+
+
 def _space_name(context: Context) -> str:
     space = context.kernel.space_of(context.root)
     label = space.label if space is not None else "an unknown space"

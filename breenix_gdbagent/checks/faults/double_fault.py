@@ -15,11 +15,18 @@ from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions, page_fault
 from breenix_gdbagent.checks.faults.address_kind import kind_of
 from breenix_gdbagent.checks.faults.context import DF, PF, Context
-from breenix_gdbagent.checks.faults.defects import Defect, defects_of, findings_of, handler_of_rip
+from breenix_gdbagent.checks.faults.defects import (
+    Defect,
+    defects_of,
+    findings_of,
+    handler_of_rip,
+    on_boot_tables,
+)
 from breenix_gdbagent.checks.faults.delivery import Course
 from breenix_gdbagent.checks.faults.explanation import Explanation
 from breenix_gdbagent.checks.faults.wording import at, facts, hints, sentence, subject, who
-from breenix_gdbagent.checks.finding import CODES, Code, Finding, Where, declare
+from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
+from breenix_gdbagent.checks.spaces import BOOTLOADER
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 
@@ -90,9 +97,8 @@ def _first(explanation: Explanation, course: Course, defects: Sequence[Defect]) 
 def cause_of(context: Context, defects: Sequence[Defect], first: Finding | None) -> str | None:
     """The code of the root cause: the CR3 under which stacks are missing that the master has, else
     what the first delivery failed on, else the first fault itself."""
-    space = context.kernel.space_of(context.root)
-    if space is not None and space.role == "boot" and defects and "cr3.bootloader" in CODES:
-        return "cr3.bootloader"
+    if defects and on_boot_tables(context):
+        return BOOTLOADER.name
     if defects:
         return defects[0].code.name
     return first.code.name if first is not None else None

@@ -25,6 +25,7 @@ from breenix_gdbagent.checks.faults.defects import (
     handler_of_rip,
     implicit_defect,
     mapped_elsewhere,
+    on_boot_tables,
     where_of,
 )
 from breenix_gdbagent.checks.faults.delivery import Attempt
@@ -40,6 +41,7 @@ from breenix_gdbagent.checks.faults.wording import (
     who,
 )
 from breenix_gdbagent.checks.finding import Confidence, Finding
+from breenix_gdbagent.checks.spaces import BOOTLOADER
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.x86.exceptions import PF_USER
 
@@ -136,11 +138,17 @@ def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
         subject(context),
         evidence,
         where_of(context, fault.cr2),
-        cause=defect.code.name if defect is not None else None,
+        cause=_cause(fault, defect, bool(others)),
         chain=explanation.chain or (fault.raised.text,),
         confidence=_confidence(fault),
         fix=defect.code.mend if defect is not None else cause.code.mend,
     )
+
+
+def _cause(fault: PageFault, defect: Defect | None, mapped: bool) -> str | None:
+    if mapped and on_boot_tables(fault.context):
+        return BOOTLOADER.name
+    return defect.code.name if defect is not None else None
 
 
 def _confidence(fault: PageFault) -> Confidence:
