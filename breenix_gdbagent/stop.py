@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class StopReason:
     """Why the guest stands still.
 
-    kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``triple-fault``
-    or ``reboot`` are both ``shutdown`` until the checks tell them apart, ``panic`` (at the panic
-    handler), ``marker`` (serial text matched), ``deadline``, ``interrupt`` (asked for),
-    ``breakpoint``, ``step``, ``exit`` (QEMU has ended, nothing left to read), ``attached``,
-    ``core`` (a bare core: why is not known).
+    kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``shutdown`` (a
+    triple fault or a reboot, until the checks tell them apart), ``panic`` (at the panic handler),
+    ``halted`` (every CPU halts with interrupts off), ``marker`` (serial text matched),
+    ``deadline``, ``interrupt`` (asked for), ``breakpoint``, ``step``, ``exit`` (QEMU has ended,
+    nothing left to read), ``attached``, ``core`` (a bare core: why is not known).
     """
 
     kind: str

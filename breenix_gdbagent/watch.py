@@ -6,15 +6,20 @@ A fault of the kernel itself decides the run, and so do panic, shutdown, exit an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from breenix_gdbagent.checks.examine import Examination, examine
-from breenix_gdbagent.checks.faults import as_handled
+from breenix_gdbagent.checks.faults import as_handled, recognised
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.image import with_image
+from breenix_gdbagent.kernel.layout import KERNEL_STACKS, Era
+from breenix_gdbagent.kernel.percpu import read_percpu
+from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import Fault, LiveVm
 from breenix_gdbagent.live.elfcode import KernelCode
@@ -31,6 +36,8 @@ from breenix_gdbagent.report.document import (
 )
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.paging import Tables
 
 LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
 STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
@@ -60,7 +67,7 @@ class Recorded:
     """A fault of ring 3 that was passed: its findings wait for what the kernel does next."""
 
     stop: Document
-    findings: tuple[Finding, ...]
+    findings: tuple[tuple[Finding, Document], ...]
     checks: tuple[Document, ...]
     handled: bool = False
 
@@ -90,6 +97,7 @@ class Run:
     recorded: list[Recorded] = field(default_factory=list)
     benign: int = 0
     decides: bool = True
+    _era: Era | None = None
 
     def start(self, *, arm: bool = True) -> None:
         """Arm fault catching; before a launched guest's first instruction."""
@@ -158,21 +166,37 @@ class Run:
         """Run until something decides. After a recorded fault of ring 3 the guest is looked at
         soon: a kernel that halts for ever then has given up, and waiting would not tell more."""
         until = self.vm.clock.seconds() + seconds
+        every = self.orders.audit_every
         look = False
         while True:
             left = max(until - self.vm.clock.seconds(), 0.0)
             limit = min(left, LOOK_AFTER_FAULT) if look else left
             self.decides = True
-            stop = self.vm.run_until(patterns, limit, self._on_fault)
+            awaited = [*patterns, *([every] if every else [])]
+            stop = self.vm.run_until(awaited, limit, self._on_fault)
             if stop.reason.kind == "fault" and not self.decides:
                 look = True
-                continue
-            if stop.reason.kind != "deadline" or limit == left:
+            elif stop.reason.kind == "marker" and every and not _any(patterns, stop):
+                self._survived()
+                self._audit(stop)
+            elif stop.reason.kind != "deadline" or limit == left:
                 return self.placed(stop)
-            if _dead(stop):
-                return self.placed(replace(stop, reason=StopReason("interrupt", text=GAVE_UP)))
-            self._survived()
-            look = False
+            elif _dead(stop):
+                return self.placed(replace(stop, reason=StopReason("halted", text=GAVE_UP)))
+            else:
+                self._survived()
+                look = False
+
+    def _audit(self, stop: Stop) -> None:
+        """Examine the stop at a marker on the way, and keep what was found."""
+        kernel = Kernel(self.placed(stop))
+        self._record(kernel, examine(kernel.stop, kernel), handled=True)
+
+    def _record(self, kernel: Kernel, seen: Examination, *, handled: bool = False) -> None:
+        number = len(self.recorded)
+        checks = tuple(check_json(c, number) for c in seen.checks)
+        findings = tuple((f, finding_json(f, number, kernel)) for f in seen.findings)
+        self.recorded.append(Recorded(stop_json(kernel, number), findings, checks, handled))
 
     def placed(self, stop: Stop) -> Stop:
         """The stop with the kernel's ELF at its place."""
@@ -189,20 +213,39 @@ class Run:
         user = self._of_ring3(fault)
         if user:
             self._survived()
-            if not self.orders.first_fault and len(self.recorded) >= RECORDED_FAULTS:
-                self.benign += 1
-                return True
+        if self._benign(fault) or (user and self._many()):
+            self.benign += 1
+            return True
         kernel = Kernel(self.placed(fault.vm.stop(fault.reason)))
         seen = examine(kernel.stop, kernel)
         if any(f.code.name == "page-fault.handled" for f in seen.findings):
             self.benign += 1
             return True
         if user and not self.orders.first_fault:
-            number = len(self.recorded)
-            checks = tuple(check_json(c, number) for c in seen.checks)
-            self.recorded.append(Recorded(stop_json(kernel, number), seen.findings, checks))
+            self._record(kernel, seen)
             self.decides = False
         return False
+
+    def _many(self) -> bool:
+        return not self.orders.first_fault and len(self.recorded) >= RECORDED_FAULTS
+
+    def _benign(self, fault: Fault) -> bool:
+        """Recognised from its frame and one walk, without a stop being made of it."""
+        if fault.reason.vector is None:
+            return False
+        tables = Tables(fault.vm.recent_memory())
+        cpu = Cpu(fault.reason.cpu, fault.registers)
+        return bool(recognised(cpu, fault.reason.vector, tables, grows=self._grows(tables, cpu)))
+
+    def _grows(self, tables: Tables, cpu: Cpu) -> bool:
+        """Whether this kernel grows user stacks: asked of its stacks once they are mapped."""
+        if self._era is None:
+            percpu = read_percpu(tables, cpu)
+            if percpu is not None:
+                region = StackRegion(tables, KERNEL_STACKS, KERNEL_STACKS + (128 << 20), 4)
+                with suppress(ReadError):
+                    self._era = recognise_era(region.leaves(percpu.kernel_cr3))
+        return self._era is not None and self._era.name != "2025"
 
     def _of_ring3(self, fault: Fault) -> bool:
         """Whether the interrupted code ran in ring 3, from the CS that the CPU pushed."""
@@ -274,11 +317,12 @@ class Run:
         """Recorded faults in the document's form, those that were survived as handled."""
         findings: list[Document] = []
         for number, one in enumerate(self.recorded):
-            for finding in one.findings:
-                shown = finding
+            for finding, document in one.findings:
                 if one.handled and not self.orders.strict:
                     shown = as_handled(finding, "the kernel went on after it")
-                findings.append(finding_json(shown, number))
+                    if shown is not finding:
+                        document = {**document, **finding_json(shown, number)}
+                findings.append(document)
         return History(
             tuple(r.stop for r in self.recorded),
             tuple(findings),
@@ -286,11 +330,16 @@ class Run:
         )
 
 
-GAVE_UP = "after the last fault the kernel halts for ever, interrupts off"
+GAVE_UP = "after the last fault the kernel halts for ever"
 
 
 def _interrupts_off(flags: int | None, cpl: int | None) -> bool:
     return flags is not None and not flags & RFLAGS_IF and cpl == 0
+
+
+def _any(patterns: Sequence[str], stop: Stop) -> bool:
+    """Whether the line that the guest was stopped at matches one of `patterns`."""
+    return any(re.search(p, stop.reason.text) for p in patterns)
 
 
 def _dead(stop: Stop) -> bool:

@@ -109,6 +109,7 @@ IST_UNMAPPED = declare(
 _SHARED = ADDRESS | P | W | U | NX
 """Bits of a top-level entry that decide what lies below it."""
 
+MOST_SHOWN = 64
 _Leaves = Mapping[int, Leaf]
 
 
@@ -119,16 +120,20 @@ class _Defect:
     code: Code
     stack: KernelStack
     where: Where
-    spaces: list[Space] = field(default_factory=list)
+    roots: dict[int, Space] = field(default_factory=dict)
     pages: set[int] = field(default_factory=set)
+
+    @property
+    def spaces(self) -> list[Space]:
+        return list(self.roots.values())
 
 
 def check(kernel: Kernel) -> Iterator[Finding]:
     """Every kernel and IST stack in the master and every audited space."""
     if kernel.master is None:
         raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
-    if kernel.era is None and not kernel.ist:
-        raise NotChecked("no kernel stack is mapped and the TSS names none")
+    if kernel.era is None:
+        raise NotChecked("no kernel stack is mapped yet: early boot")
     defects: dict[tuple[str, str], _Defect] = {}
     for stacks, read, slot in (
         (kernel.stacks, kernel.kernel_leaves, KERNEL_STACKS_SLOT),
@@ -210,9 +215,8 @@ def _compare(
             defects[key] = _Defect(code, stack, _where(kernel, spaces[0], va))
         defect = defects[key]
         defect.pages.add(va)
-        for space in spaces:
-            if space not in defect.spaces:
-                defect.spaces.append(space)
+        if spaces[0].root not in defect.roots:
+            defect.roots.update((space.root, space) for space in spaces)
 
     for va in stack.pages:
         leaf = mine.get(va)
@@ -246,10 +250,12 @@ def _where(kernel: Kernel, space: Space, va: int) -> Where:
 
 
 def _finding(kernel: Kernel, defect: _Defect) -> Finding:
-    stack, where = defect.stack, defect.where
+    stack, where, spaces = defect.stack, defect.where, defect.spaces
     pages = sorted(defect.pages)
-    everywhere = len(defect.spaces) == len(kernel.audited)
-    names = "every address space" if everywhere else ", ".join(s.label for s in defect.spaces)
+    everywhere = len(spaces) == len(kernel.audited)
+    names = "every address space" if everywhere else ", ".join(s.label for s in spaces[:8])
+    if not everywhere and len(spaces) > 8:
+        names += f" and {len(spaces) - 8} more"
     owners = kernel.owners_of(stack)
     evidence: dict[str, Json] = {
         "stack": stack.name,
@@ -261,8 +267,9 @@ def _finding(kernel: Kernel, defect: _Defect) -> Finding:
         "last_page": hex64(pages[-1]),
         "spaces": [
             {"root": hex64(s.root), "role": s.role, "pid": s.pid, "name": s.name}
-            for s in defect.spaces
+            for s in spaces[:MOST_SHOWN]
         ],
+        "spaces_count": len(spaces),
     }
     if kernel.master is not None and where.va is not None:
         right = kernel.walk(kernel.master.root, where.va)
@@ -273,7 +280,7 @@ def _finding(kernel: Kernel, defect: _Defect) -> Finding:
     return Finding(
         defect.code,
         f"{defect.code.title}: {what}, {count} in {names}",
-        defect.spaces[0].subject if len(defect.spaces) == 1 and not everywhere else stack.subject,
+        spaces[0].subject if len(spaces) == 1 and not everywhere else stack.subject,
         evidence,
         where,
         fix=defect.code.mend,

@@ -188,6 +188,10 @@ class Guest:
             self._memory = ProcessMemory.open(holds.pid, ram, holds.qmp.hmp)
         return self._memory or StubMemory(self.stub, ram)
 
+    def recent_memory(self) -> PhysicalMemory:
+        """As `memory`, with RAM where it was at the last full stop: no question to QEMU."""
+        return self._memory or self.memory()
+
     def _memory_after_exit(self) -> PhysicalMemory:
         if isinstance(self._memory, RamFile):
             return self._memory
