@@ -79,6 +79,7 @@ def check_shape(kernel: Kernel) -> Iterator[Finding]:
         )
     if kernel.stop.memory.ram is None:
         raise NotChecked("where RAM ends is not known (give --ram-size)")
+    all_judged(ledger)
 
 
 def check_shared(kernel: Kernel) -> Iterator[Finding]:
@@ -86,8 +87,7 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
     ledger = kernel.ledger
     if ledger.master is None:
         raise NotChecked("no Breenix per-CPU block: whose tables are shared by design is not known")
-    vouched = {s.root for s in (ledger.master, *ledger.processes) if _counts(kernel, s)}
-    left_out = False
+    vouched = {s.root for s in (ledger.master, *ledger.processes) if kernel.believed(s)}
     for key, links in sorted(ledger.graph.sharers.items()):
         node = ledger.graph.nodes[key]
         if node.kernel:
@@ -96,14 +96,17 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
         roots = dict.fromkeys((node.owner, *(link.root for link in links)))
         holders = [s for s in (ledger.master, *ledger.processes) if s.root in roots]
         sure = [s for s in holders if s.root in vouched]
-        if len(sure) < 2:
-            left_out |= len(holders) > 1
-            continue
-        yield _shared(node, links, sure)
-    if left_out:
+        if len(sure) > 1:
+            yield _shared(node, links, sure)
+    all_judged(ledger)
+
+
+def all_judged(ledger: FrameLedger) -> None:
+    """Raises `NotChecked` when user halves were left out: for the end of a check."""
+    if ledger.unjudged:
         raise NotChecked(
-            "frames are used again here, and which of the roots found in RAM are alive is not "
-            "known: only those that a CPU names were compared"
+            f"frames are used again here, and whether {len(ledger.unjudged)} of the roots found in "
+            "RAM are alive is not known: their user halves were not looked at"
         )
 
 
@@ -119,12 +122,6 @@ def _kernels_in_user_half(
             f"{hex64(ways[0].va)}"
         )
         yield _conflict(kernel, [node], said, ways)
-
-
-def _counts(kernel: Kernel, space: Space) -> bool:
-    """Where frames are given back, a root that nobody vouches for may be a dead one whose tables
-    serve others by now."""
-    return kernel.believed(space)
 
 
 def _label(kernel: Kernel, root: int) -> str:

@@ -46,9 +46,7 @@ class FrameLedger:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.master = kernel.master
-        self.processes = tuple(
-            s for s in kernel.audited if s.role == "process" and kernel.believed(s)
-        )
+        self.processes = tuple(s for s in kernel.audited if s.role == "process")
         self.others = tuple(s for s in kernel.audited if s.role in ("boot", "unknown"))
         self.slots = self._learn()
         self.graph = TableGraph(kernel.tables, self._plans(), kernel.levels, kernel.stop.memory.ram)
@@ -73,11 +71,18 @@ class FrameLedger:
                 continue
             table = self._kernel.tables.table(space.root)
             kernel = self.slots.slots if space is self.master else self.slots.elsewhere(table)
-            yield RootPlan(space.root, kernel, self.slots.own(table))
+            # A root that may be a dead one: its user tables may be anything by now.
+            mine = space.role != "process" or self._kernel.believed(space)
+            yield RootPlan(space.root, kernel, self.slots.own(table) if mine else ())
+
+    @property
+    def unjudged(self) -> tuple[Space, ...]:
+        """Processes whose user half was not looked at: their roots may be dead ones."""
+        return tuple(s for s in self.processes if not self._kernel.believed(s))
 
     def space_of(self, node: Node) -> Space | None:
         """The space under which a table was first reached."""
-        return next((s for s in self.spaces if s.root == node.owner), None)
+        return self._kernel.space_of(node.owner)
 
     @cached_property
     def table_frames(self) -> dict[PhysAddr, list[int]]:

@@ -15,7 +15,7 @@ from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
 from breenix_gdbagent.x86.paging import ADDRESS, P, Tables
 
 Role = Literal["master", "process", "boot", "unknown"]
-KERNEL_HALF = range(256, 512)
+KERNEL_HALF = 256
 
 
 LISTED = "process table"
@@ -129,12 +129,13 @@ def _role(
         return "unknown"
     if is_boot_root(mine, master):
         return "boot"
-    same = sum(
-        1
-        for i in KERNEL_HALF
-        if master[i] & P and mine[i] & P and not (mine[i] ^ master[i]) & ADDRESS
-    )
-    there = sum(1 for i in KERNEL_HALF if master[i] & P)
+    half = mine[KERNEL_HALF:].tobytes(), master[KERNEL_HALF:].tobytes()
+    if half[0] == half[1]:
+        return "process"
+    same = there = 0
+    for own, model in zip(mine[KERNEL_HALF:].tolist(), master[KERNEL_HALF:].tolist(), strict=True):
+        there += model & P
+        same += model & own & P and not (own ^ model) & ADDRESS
     return "process" if there and same * 4 >= there * 3 else "unknown"
 
 

@@ -161,7 +161,11 @@ class Kernel:
         """The space that CR3 value or root names."""
         if root is None:
             return None
-        return next((s for s in self.spaces if s.root == root & CR3_ADDRESS), None)
+        return self._by_root.get(root & CR3_ADDRESS)
+
+    @cached_property
+    def _by_root(self) -> Mapping[int, Space]:
+        return {s.root: s for s in self.spaces}
 
     def memory_of(self, root: int) -> VirtualMemory:
         """A reader of one address space."""
