@@ -163,8 +163,10 @@ def _story(explanation: Explanation, code: Code, defects: Sequence[Defect]) -> s
             f"How it began could not be found: {gap}.",
             "The stacks that it may have needed are listed with what is mapped there.",
         )
-    said = [f"{who(context)} was at {at(context)} when {course.first.text} came"
-            f"{f': {course.first.why}' if course.first.why else ''}."]  # fmt: skip
+    instruction, first = explanation.prediction.instruction, course.first
+    ran = f"`{instruction.text}`, " if instruction is not None else ""
+    why = f": {first.why}" if first.why else ""
+    said = [f"{who(context)} was at {ran}{at(context)}, when {first.text} came{why}."]
     for attempt in course.attempts:
         if attempt.raised is not None:
             said.append(

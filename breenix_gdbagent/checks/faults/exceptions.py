@@ -10,7 +10,15 @@ from breenix_gdbagent.checks.faults.cause import NON_CANONICAL
 from breenix_gdbagent.checks.faults.context import AC, DE, GP, NP, SS, TS, UD, Raised, vector_name
 from breenix_gdbagent.checks.faults.defects import Defect, defects_of, findings_of
 from breenix_gdbagent.checks.faults.explanation import Explanation
-from breenix_gdbagent.checks.faults.wording import at, facts, hints, selector_error, sentence, who
+from breenix_gdbagent.checks.faults.wording import (
+    at,
+    facts,
+    hints,
+    selector_error,
+    sentence,
+    text_at,
+    who,
+)
 from breenix_gdbagent.checks.faults.wording import subject as subject_of
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
 from breenix_gdbagent.jsonvalue import Json
@@ -164,6 +172,8 @@ def _story(
         said.append(f"The pushed error code differs as is known: {explanation.deviation}.")
     if pushed is not None and pushed.vector in (GP, SS):
         said.append("CR2 is not set by it and says nothing here.")
+    if text := text_at(context):
+        said.append(f"RIP stands in text, {text!r}: the program ran on into its data.")
     if explanation.doubt:
         said.append(f"Not proved: {explanation.doubt}.")
     return sentence(*said)

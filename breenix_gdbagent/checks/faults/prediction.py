@@ -138,9 +138,9 @@ def _by_hidden_state(context: Context, instruction: Instruction) -> Iterator[Rai
         name == "xsetbv"
         or (instruction.operands and (instruction.operands[0].name.startswith(("cr", "dr"))))
     ):
-        yield Raised(GP, 0, why=f"{instruction.text!r} sets bits that this CPU does not have")
+        yield Raised(GP, 0, why="it sets bits that this CPU does not have")
     if context.cpl == 3 and name in ("in", "out"):
-        yield Raised(GP, 0, why=f"{instruction.text!r}: the TSS's I/O bitmap forbids the port")
+        yield Raised(GP, 0, why="the I/O bitmap of the TSS forbids the port")
 
 
 def interrupts(context: Context) -> Iterator[Raised]:
@@ -161,7 +161,7 @@ def _access(
     """What one access raises: non-canonical, misaligned, then page by page (SDM table 6-2)."""
     last = at + access.size - 1
     does = {"read": "reads", "write": "writes", "update": "updates", "fetch": "fetches"}
-    story = f"{instruction.text!r} {does[access.kind]} {access.what} at {hex64(at)}"
+    story = f"it {does[access.kind]} {access.what} at {hex64(at)}"
     if last > _MASK or not context.canonical(at) or not context.canonical(last):
         why = f"{story}, which is not canonical"
         at = last & -(1 << 12) if context.canonical(at) else at

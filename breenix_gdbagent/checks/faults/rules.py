@@ -108,15 +108,15 @@ def _privileged(context: Context, instruction: Instruction) -> Iterator[Raised]:
     control = any(o.name[:2] in ("cr", "dr") and o.name[2:].isdigit() for o in instruction.operands)
     ring, why = context.cpl, ""
     if name in _RING_0 or (name == "mov" and control):
-        why = f"{instruction.text!r} is for ring 0 and ran in ring {ring}"
+        why = f"it is for ring 0 and ran in ring {ring}"
     elif name in _BY_IOPL and (context.rflags & IOPL) >> 12 < ring:
-        why = f"{instruction.text!r} ran in ring {ring} and IOPL is lower"
+        why = f"it ran in ring {ring} and IOPL is lower"
     elif name in _UMIP and cr4 & CR4_UMIP:
-        why = f"{instruction.text!r} ran in ring {ring} and CR4.UMIP is 1"
+        why = f"it ran in ring {ring} and CR4.UMIP is 1"
     elif name in ("rdtsc", "rdtscp") and cr4 & CR4_TSD:
-        why = f"{instruction.text!r} ran in ring {ring} and CR4.TSD is 1"
+        why = f"it ran in ring {ring} and CR4.TSD is 1"
     elif name == "rdpmc" and not cr4 & CR4_PCE:
-        why = f"{instruction.text!r} ran in ring {ring} and CR4.PCE is 0"
+        why = f"it ran in ring {ring} and CR4.PCE is 0"
     if why:
         yield Raised(GP, 0, why=why)
 
@@ -127,7 +127,7 @@ def _software(context: Context, instruction: Instruction) -> Iterator[Raised]:
     vector = _SOFTWARE[instruction.name]
     if vector is None:
         vector = instruction.operands[0].value or 0
-    yield Raised(vector, None, None, f"{instruction.text!r} asks for it", "software")
+    yield Raised(vector, None, None, "the program asks for it", "software")
 
 
 def _value(context: Context, operand: Operand) -> int | None:
@@ -150,7 +150,7 @@ def _divide(context: Context, instruction: Instruction) -> Iterator[Raised]:
         yield Raised(
             DE,
             address=operand.value if operand.kind == "memory" else None,
-            why=f"{instruction.text!r} divides by {what}, which is 0",
+            why=f"it divides by {what}, which is 0",
         )
         return
     names = {1: ("ah", "al"), 2: ("dx", "ax"), 4: ("edx", "eax"), 8: ("rdx", "rax")}[size]
@@ -158,7 +158,7 @@ def _divide(context: Context, instruction: Instruction) -> Iterator[Raised]:
     if high is None or low is None:
         return
     if not _fits(high << 8 * size | low, divisor, 8 * size, instruction.name == "idiv"):
-        yield Raised(DE, why=f"the quotient of {instruction.text!r} does not fit its register")
+        yield Raised(DE, why="its quotient does not fit the register")
 
 
 def _fits(dividend: int, divisor: int, bits: int, signed: bool) -> bool:
@@ -183,7 +183,7 @@ def _control(context: Context, instruction: Instruction) -> Iterator[Raised]:
     if name == "mov" and instruction.operands[0].name in ("cr0", "cr3", "cr4"):
         value = instruction.operands[1].value
         if value is not None and (why := _bad_control(instruction.operands[0].name, value)):
-            yield Raised(GP, 0, why=f"{instruction.text!r} loads {hex64(value)}: {why}")
+            yield Raised(GP, 0, why=f"it loads {hex64(value)}: {why}")
     elif name in ("wrmsr", "rdmsr") and "rcx" in registers:
         msr = registers["rcx"] & 0xFFFF_FFFF
         value = (registers.get("rdx", 0) & 0xFFFF_FFFF) << 32 | registers.get(
@@ -298,7 +298,7 @@ def _branch(context: Context, instruction: Instruction) -> Iterator[Raised]:
     elif instruction.name == "ret":
         target = _popped(context)
     if target is not None and not context.canonical(target):
-        why = f"{instruction.text!r} leads to {hex64(target)}, which is not canonical"
+        why = f"it leads to {hex64(target)}, which is not canonical"
         yield Raised(GP, 0, target, why)
 
 

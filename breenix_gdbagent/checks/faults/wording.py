@@ -117,8 +117,10 @@ def sentence(*parts: str) -> str:
 
 def hints(context: Context, walk: Walk | None = None) -> dict[str, Json]:
     """What else is remarkable about the interrupted context: a ring that does not fit the place,
-    and who seems to have called when RIP itself leads nowhere."""
+    text where code should be, and who seems to have called when RIP itself leads nowhere."""
     kernel, found = context.kernel, dict[str, Json]()
+    if text := text_at(context):
+        found["text_at_rip"] = text
     if context.cpl == 3 and in_image(kernel, context.rip):
         found["ring_mismatch"] = f"ring 3 runs at {kernel.describe(context.rip)}, in the kernel"
     if context.cpl == 0 and walk is not None and walk.va == context.rip:
@@ -129,6 +131,18 @@ def hints(context: Context, walk: Walk | None = None) -> dict[str, Json]:
         if in_image(kernel, back):
             found["return_address"] = kernel.describe(back)
     return found
+
+
+def text_at(context: Context) -> str:
+    """The text that RIP stands in, empty when it is none: a program that ran on past its end into
+    its strings. Code can be printable too (``AWAVAUATUSH``), so small letters are asked for."""
+    try:
+        raw = context.read(context.rip, 24)
+    except ReadError:
+        return ""
+    end = next((i for i, byte in enumerate(raw) if not 0x20 <= byte < 0x7F), len(raw))
+    text = raw[:end].decode("ascii")
+    return text if sum(c.islower() for c in text) >= 6 else ""
 
 
 def facts(context: Context, instruction: Instruction | None) -> dict[str, Json]:

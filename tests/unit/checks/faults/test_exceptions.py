@@ -217,3 +217,15 @@ def test_ring_3_in_the_kernel_image_is_said_as_a_hint() -> None:
     stop = m.fault(13, TEXT, error=0)
     finding = found(stop)[0]
     assert "ring_mismatch" in finding.evidence
+
+
+def test_a_program_that_ran_into_its_text() -> None:
+    """Breenix's minimal test ELF, whose exit returned: `insb` is the l of its message."""
+    m = Machine()
+    m.write(CODE, b"lo from userspace!\n", m.root)
+    finding = only(m.fault(13, CODE, error=0))
+    assert finding.evidence["text_at_rip"] == "lo from userspace!"
+    assert "ran on into its data" in str(finding.evidence["explanation"])
+    m = Machine()
+    m.write(CODE, b"AWAVAUATUSH\x0f\x0b", m.root)
+    assert "text_at_rip" not in only(m.fault(13, CODE, error=0)).evidence
