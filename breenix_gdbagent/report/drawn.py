@@ -72,7 +72,8 @@ def matrix(page: Page, document: Object) -> None:
     roots = texts(maps["spaces"])
     if not rows or not roots:
         return
-    page.line(("head", "Kernel stacks x address spaces"), ("dim", f"  {_legend(maps)}"))
+    page.line(("head", "Kernel stacks x address spaces"))
+    page.items(_legend(maps), "  ")
     heads = [stack_names(names) for names, _, _ in rows]
     left = min(max(map(len, heads)), max(16, page.width - 2 * len(roots) - 26))
     classes = matrix_classes(maps)
@@ -110,9 +111,9 @@ def _cut(head: str, width: int) -> list[str]:
     return parts
 
 
-def _legend(maps: Object) -> str:
+def _legend(maps: Object) -> list[str]:
     used = {glyph for row in objects(maps["stacks"]) for glyph in str(row["cells"])}
-    return "   ".join(f"{glyph} {what}" for glyph, what in CELLS.items() if glyph in used)
+    return [f"{glyph} {what}" for glyph, what in CELLS.items() if glyph in used]
 
 
 def _columns(page: Page, document: Object, columns: Sequence[Sequence[int]]) -> None:
@@ -177,6 +178,8 @@ def memory_map(page: Page, document: Object) -> None:
             _region(page, region, changed)
     if starred:
         page.line("  ", ("bad", "*"), " a table of its own where the others share one")
+    if any(line.startswith("  = ") for line in page.lines):
+        page.line("  = one table in all of these slots")
     left_out = len(groups) - len(shown)
     if left_out:
         page.line(("dim", f"  {left_out} more spaces have user memory of their own"))
@@ -207,26 +210,25 @@ def _worth_showing(document: Object, groups: Sequence[list[int]]) -> list[list[i
 
 
 def _region(page: Page, region: Object, changed: bool = False) -> None:
-    """One line; `changed` for a slot that this space has otherwise than the others."""
+    """One line, marked where `changed` (this space has the slot otherwise than the others) and
+    where several slots name one table."""
     first, last = cast(Sequence[int], region["slots"])
     slots = f"{first}" if first == last else f"{first}-{last}"
     mapped = cast(int, region["mapped"])
     holds = str(region["holds"] or "")
-    sign = ("bad", "*") if changed else " "
+    # Slots of one table are counted once: what is mapped is less than what they span.
+    alias = last > first and mapped < (last - first) << 39
+    sign = ("bad", "*") if changed else "=" if alias else " "
     head = f" {slots:<8}{region['start']!s:>18}  "
     if not mapped:
         page.line("  ", sign, head, ("bad", f"{'NOT MAPPED':<10}  {'':<15} {holds}"))
         return
     rights = texts(region["rights"])
     shown = " ".join(rights[:3]) + ("+" if len(rights) > 3 else "")
-    # Slots of one table are counted once: what is mapped is less than what they span.
-    notes = [holds] if holds else []
-    if last > first and mapped < (last - first) << 39:
-        notes.append(f"one table in {last - first + 1} slots")
     page.line(
         "  ",
         sign,
         f"{head}{size_words(mapped):>10}  ",
         ("note" if any("wx" in r for r in rights) else "", f"{shown:<15}"),
-        f" {', '.join(notes)}",
+        f" {holds}",
     )

@@ -29,6 +29,7 @@ from breenix_gdbagent.report.maps import CELLS
 from breenix_gdbagent.report.story import (
     Object,
     called,
+    chain_of,
     counts,
     drawn_by_check,
     end_of_walk,
@@ -141,6 +142,7 @@ def _finding(document: Object, number: int, finding: Object) -> dict[str, Any]:
         "id": f"finding-{number}",
         "heading": heading(finding),
         "paragraph": paragraph(finding),
+        "chain": chain_of(finding),
         "walks": [_walk(name, walked, named) for name, walked in walks(finding)],
         "drawn": drawn_by_check(finding),
         "facts": list(_facts(finding)),

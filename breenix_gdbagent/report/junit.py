@@ -16,6 +16,7 @@ from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.finding import Code
 from breenix_gdbagent.report.story import (
     Object,
+    chain_of,
     counts,
     objects,
     ordered,
@@ -23,7 +24,6 @@ from breenix_gdbagent.report.story import (
     record,
     stop_words,
     target_words,
-    texts,
 )
 
 SUITE = "breenix-gdbagent"
@@ -111,7 +111,7 @@ def _finding(finding: Object) -> str:
     lines = [f"{str(finding['severity']).upper()} {finding['code']}: {finding['summary']}"]
     if paragraph(finding):
         lines.append(paragraph(finding))
-    lines += [f"  {n}. {step}" for n, step in enumerate(texts(finding["chain"]), 1)]
+    lines += [f"  {n}. {step}" for n, step in enumerate(chain_of(finding), 1)]
     if finding["cause"]:
         lines.append(f"Cause: {finding['cause']}")
     if finding["fix"]:

@@ -15,6 +15,7 @@ from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
+    chain_of,
     counts,
     drawn_by_check,
     facts,
@@ -129,7 +130,7 @@ def _root_cause(lead: Object, root: Object) -> Iterator[str]:
         yield f"{code(str(root['code']))}: {escaped(str(root['summary']))}"
     told = [paragraph(f) for f in ((lead, root) if root is not lead else (lead,))]
     yield from (escaped(text) for text in told if text)
-    chain = texts(lead["chain"])
+    chain = chain_of(lead)
     if chain:
         yield "\n".join(f"{n}. {escaped(step)}" for n, step in enumerate(chain, 1))
     known = CODES.get(str(root["code"]))

@@ -138,6 +138,12 @@ def is_walk(value: Json) -> bool:
     return isinstance(value, Mapping) and {"va", "root", "levels"} <= value.keys()
 
 
+def chain_of(finding: Object) -> list[str]:
+    """The steps that led there, where there is more than one to tell."""
+    steps = texts(finding["chain"])
+    return steps if len(steps) > 1 else []
+
+
 def walks(finding: Object) -> Iterator[tuple[str, Object]]:
     """The walks among a finding's evidence, with the names that they have there."""
     for key, value in record(finding["evidence"]).items():

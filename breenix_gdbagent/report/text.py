@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
@@ -10,6 +11,7 @@ from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
+    chain_of,
     counts,
     drawn_by_check,
     facts,
@@ -46,12 +48,12 @@ def render(document: Object, width: int = 100, colour: bool = False) -> str:
     told: set[str] = set()
     for finding in findings:
         page.blank()
-        _finding(page, document, finding, str(finding["code"]) in told)
-        told.add(str(finding["code"]))
+        _finding(page, document, finding, told)
+        told.update((str(finding["code"]), "\n".join(chain_of(finding))))
     page.blank()
-    clean = not findings and record(document["run"])["outcome"] == "passed"
-    _stops(page, document, not clean)
-    _maps(page, document, clean)
+    passed = record(document["run"])["outcome"] == "passed"
+    _stops(page, document, registers=bool(findings) or not passed)
+    _maps(page, document, passed and all(f["severity"] == "info" for f in findings))
     page.blank()
     _checks(page, document)
     if findings:
@@ -69,14 +71,16 @@ def _headline(page: Page, document: Object) -> None:
         page.text(f"watched from: {run['armed']}", kind="dim")
 
 
-def _finding(page: Page, document: Object, finding: Object, again: bool) -> None:
-    """One finding; `again` for a code whose explanation and mending were just told."""
+def _finding(page: Page, document: Object, finding: Object, told: Collection[str]) -> None:
+    """One finding; of a code or chain that was `told` already, not again how to mend it."""
+    again = str(finding["code"]) in told
     _head(page, document, finding)
     page.text(str(finding["summary"]), "  ")
     if paragraph(finding):
         page.blank()
         page.text(paragraph(finding), "  ")
-    _chain(page, finding)
+    if "\n".join(chain_of(finding)) not in told:
+        _chain(page, finding)
     if not again or finding["severity"] == "error":
         named = labels(document)
         for name, walked in walks(finding):
@@ -98,22 +102,22 @@ def _finding(page: Page, document: Object, finding: Object, again: bool) -> None
 
 def _head(page: Page, document: Object, finding: Object) -> None:
     severity = str(finding["severity"])
-    head: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding['code']}")]
-    if heading(finding):
-        head.append(("", f"  {finding['title']}"))
+    rest = [("", f"  {finding['title']}")] if heading(finding) else []
     if len(objects(document["stops"])) > 1:
-        head.append(("dim", f"  (stop {finding['stop']})"))
-    cause = f"<- {finding['cause']}" if finding["cause"] else ""
-    fits = sum(len(text) for _, text in head) + len(cause) + 2 <= page.width
-    if cause and fits:
-        head.append(("dim", f"  {cause}"))
-    page.line(*head)
-    if cause and not fits:
-        page.line(("dim", f"  {cause}"))
+        rest.append(("dim", f"  (stop {finding['stop']})"))
+    if finding["cause"]:
+        rest.append(("dim", f"  <- {finding['cause']}"))
+    line: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding['code']}")]
+    for part in rest:
+        if sum(len(text) for _, text in (*line, part)) > page.width:
+            page.line(*line)
+            line = []
+        line.append(part)
+    page.line(*line)
 
 
 def _chain(page: Page, finding: Object) -> None:
-    chain = texts(finding["chain"])
+    chain = chain_of(finding)
     if not chain:
         return
     page.blank()

@@ -16,8 +16,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from breenix_gdbagent.report import text
+from tests.guest.browser import Browser, needs_chromium
 from tests.guest.labrun import Result, agent
-from tests.unit.report.browser import Browser, needs_chromium
 from tests.unit.report.test_html import Page
 
 SCENARIOS = ("clean", "kernel-stack-unmapped", "guard-page", "panic", "shared-user-table", "hang")

@@ -11,8 +11,8 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import html
 from breenix_gdbagent.report.document import RunRecord, build
+from tests.guest.browser import Browser, needs_chromium
 from tests.unit.report import documents, stops
-from tests.unit.report.browser import Browser, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.xdist_group("chromium")]
 
