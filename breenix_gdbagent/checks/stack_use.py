@@ -157,10 +157,13 @@ def _foreign(
     # Where gs:[8] is wrong itself (thread.desync) its thread says nothing of the stack.
     if thread is not None and kernel.scheduled(cpu) == thread.id:
         own = thread.kernel_stack_top or own
-    if not own or own == stack.top:
+    owners = kernel.owners_of(stack)
+    # A wrong kernel_stack_top is tss.rsp0-invalid; then only an owner of the stack proves it.
+    known = any(other.top == own for other in kernel.stacks)
+    alien = any(name != (thread.name if thread is not None else None) for name in owners)
+    if not own or own == stack.top or not (known or alien):
         return
     name = thread.name if thread is not None else "the running thread"
-    owners = kernel.owners_of(stack)
     whose = f"{stack.name}, the stack of {', '.join(owners)}" if owners else stack.name
     said = f"CPU {cpu.index} runs {name} on {whose}; its own ends at {hex64(own)}"
     yield _alien(kernel, here, stack, said)
