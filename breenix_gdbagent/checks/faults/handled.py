@@ -11,13 +11,11 @@ from breenix_gdbagent.checks.finding import Finding
 def is_user_fault(finding: Finding) -> bool:
     """Whether a program in ring 3 did it by itself, so that ending the process is an answer.
 
-    The CPU's own failed access (a kernel stack that is not mapped) is not, whatever ring it met;
-    nor is ring 3 at an address of the kernel, where only the kernel itself can have put it.
+    The CPU's own failed access (a kernel stack that is not mapped) is not, whatever ring it met.
+    That ring 3 stood in the kernel is a finding of another check (context.privilege-mismatch).
     """
     evidence = finding.evidence
-    if evidence.get("ring") != 3 or evidence.get("implicit") or "ring_mismatch" in evidence:
-        return False
-    return finding.cause is None
+    return evidence.get("ring") == 3 and not evidence.get("implicit") and finding.cause is None
 
 
 def as_handled(finding: Finding, why: str) -> Finding:

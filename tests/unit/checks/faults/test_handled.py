@@ -59,7 +59,8 @@ def test_a_lost_kernel_stack_stays_an_error_whatever_ring_it_met() -> None:
     assert as_handled(event, WHY) is event and as_handled(defect, WHY) is defect
 
 
-def test_ring_3_at_a_kernel_address_stays_an_error() -> None:
+def test_ring_3_at_a_kernel_address_keeps_the_hint() -> None:
     m = Machine()
     finding = only(m.fault(14, TEXT + 0x20, error=0x15, cr2=TEXT + 0x20))
-    assert as_handled(finding, WHY) is finding
+    after = as_handled(finding, WHY)
+    assert after.weight == "info" and "ring_mismatch" in after.evidence
