@@ -6,6 +6,9 @@ import re
 
 import pytest
 
+from breenix_gdbagent.report.ink import Ink
+from breenix_gdbagent.report.page import Page
+from breenix_gdbagent.report.story import ordered
 from breenix_gdbagent.report.text import render
 from tests.unit.report import documents
 
@@ -39,6 +42,22 @@ def test_findings_are_told_by_weight_whatever_the_documents_order() -> None:
     text = render(document, 80)
     assert text.index("ERROR double-fault") < text.index("ERROR kernel-stack.unmapped")
     assert text.index("ERROR kernel-stack.unmapped") < text.index("WARNING kernel-stack.exec")
+
+
+def test_a_cause_is_told_right_after_what_it_caused() -> None:
+    document = documents.clean()
+    document["findings"] = [
+        documents.finding("cr3.unknown"),
+        documents.finding("panic", cause="heap.corrupt"),
+        documents.finding("heap.corrupt"),
+    ]
+    assert [f["code"] for f in ordered(document)] == ["panic", "heap.corrupt", "cr3.unknown"]
+
+
+def test_a_page_makes_everything_printable() -> None:
+    page = Page(80, Ink(True))
+    page.line("a\x1b[2J", ("error", "b\x00"), ("dim", "  "))
+    assert page.lines == ["a\\x1b[2J\x1b[1;31mb\\x00\x1b[0m"]
 
 
 def test_walk_marks_the_entry_that_stopped_it() -> None:
