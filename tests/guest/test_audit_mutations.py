@@ -1,0 +1,436 @@
+"""Invariants that stand on Rust values, broken one by one in a copy of a stop of the lab guest.
+
+The findings that are new against the unbroken stop are exactly those declared. What stands on
+tables alone is broken in the captures (tests/unit/checks/test_mutations.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from breenix_gdbagent.checks.examine import examine
+from breenix_gdbagent.checks.finding import NotChecked
+from breenix_gdbagent.checks.growth import grown
+from breenix_gdbagent.kernel.allocators import ALLOCATED, FREE
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.symbols.sequences import sequence
+from breenix_gdbagent.symbols.values import Value
+from tests.guest.live_support import needs_qemu
+from tests.guest.stopped_lab import StoppedLab, stopped
+from tests.unit.checks.mutation import seen
+from tests.writers.overlay import overlaid, with_registers
+
+pytestmark = needs_qemu
+
+P, W, U, NX = 1, 2, 4, 1 << 63
+BOTH = (2025, 2026)
+FRAMES = "kernel::memory::frame_allocator::"
+Breaks = Callable[["Hand"], None]
+
+
+class Hand:
+    """One stop being broken; `kernel` is the view of the unbroken one."""
+
+    def __init__(self, guest: StoppedLab) -> None:
+        self.kernel = guest.kernel()
+        self.stop, self.memory = overlaid(guest.stop)
+        self.era = guest.era
+
+    @property
+    def root(self) -> int:
+        assert self.kernel.master is not None
+        return self.kernel.master.root
+
+    def static(self, path: str) -> Value:
+        return self.kernel.books.values.static(path)
+
+    def write(self, va: int | None, data: bytes) -> None:
+        assert va is not None
+        pa = self.kernel.walk(self.root, va).pa
+        assert pa is not None
+        self.memory.write(pa, data)
+
+    def put(self, value: Value, number: int) -> None:
+        """Another number in the place of an integer."""
+        scalar = value.scalar()
+        self.write(scalar.address, number.to_bytes(scalar.type.size, "little"))
+
+    def fill(self, value: Value, byte: int = 0) -> None:
+        """All bytes of a value."""
+        self.write(value.address, bytes([byte]) * value.type.size)
+
+    def process(self, pid: int) -> Value:
+        rows = self.static("kernel::process::PROCESS_MANAGER")["processes"].entries()
+        return next(row for key, row in rows if key.integer() == pid)
+
+    def ledger_slot(self, frame: int) -> int:
+        """Address of the ledger's slot of a frame."""
+        ordinal = self.kernel.books.frames.ordinal(frame)
+        assert ordinal is not None
+        once = next(iter(self.static(FRAMES + "FRAME_LEDGER")["chunks"].items()))
+        start, _, element, _ = sequence(once.peel())
+        assert start.address is not None
+        return start.address + ordinal * element.size
+
+    def set_state(self, frame: int, state: int) -> None:
+        at = self.ledger_slot(frame)
+        raw = self.kernel.memory_of(self.root).read(at, 1)[0]
+        self.write(at, bytes([raw & ~3 | state]))
+
+    def user_page(self, pid: int) -> tuple[int, int]:
+        """(address, frame) of a writable page of a process."""
+        space = next(s for s in self.kernel.spaces if s.pid == pid)
+        return next(
+            (p.va, p.pa)
+            for p in self.kernel.ledger.user_pages()
+            if p.node.owner == space.root and p.w
+        )
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    breaks: Breaks
+    codes: frozenset[str]
+    eras: tuple[int, ...]
+
+
+@dataclass
+class Guests:
+    """One standing guest for each era, and what is found in it unbroken."""
+
+    open: dict[int, StoppedLab] = field(default_factory=dict)
+    before: dict[int, set[str]] = field(default_factory=dict)
+
+
+MUTATIONS: list[Mutation] = []
+
+
+def mutation(*codes: str, eras: tuple[int, ...] = BOTH) -> Callable[[Breaks], Breaks]:
+    def enter(breaks: Breaks) -> Breaks:
+        name = breaks.__name__.replace("_", "-")
+        MUTATIONS.append(Mutation(name, breaks, frozenset(codes), eras))
+        return breaks
+
+    return enter
+
+
+# -- heap ---------------------------------------------------------------------------------------
+
+
+@mutation("heap.exhausted", eras=(2025,))
+def bump_heap_at_its_end(hand: Hand) -> None:
+    heap = hand.static("kernel::memory::heap::ALLOCATOR")
+    hand.put(heap["next"], heap["heap_end"].integer())
+
+
+@mutation("heap.corrupt", eras=(2025,))
+def bump_heap_past_its_end(hand: Hand) -> None:
+    heap = hand.static("kernel::memory::heap::ALLOCATOR")
+    hand.put(heap["next"], heap["heap_end"].integer() + 0x1000)
+
+
+@mutation("heap.corrupt", eras=(2025,))
+def bump_heap_below_live_blocks(hand: Hand) -> None:
+    heap = hand.static("kernel::memory::heap::ALLOCATOR")
+    hand.put(heap["next"], heap["heap_start"].integer())
+
+
+@mutation("heap.uninitialised", eras=(2025,))
+def heap_without_bounds(hand: Hand) -> None:
+    heap = hand.static("kernel::memory::heap::ALLOCATOR")
+    for name in ("heap_start", "heap_end", "next"):
+        hand.put(heap[name], 0)
+
+
+def holes(hand: Hand) -> Value:
+    return hand.static("kernel::memory::heap_2026::ALLOCATOR")["holes"]
+
+
+@mutation("heap.corrupt", eras=(2026,))
+def hole_outside_the_heap(hand: Hand) -> None:
+    first = holes(hand)["first"]
+    offset = first.type.member("next")
+    assert offset is not None and first.address is not None
+    hand.write(first.address + offset.offset, (0x10).to_bytes(8, "little"))
+
+
+@mutation("heap.corrupt", eras=(2026,))
+def hole_larger_than_the_heap(hand: Hand) -> None:
+    heap = hand.kernel.books.heap
+    assert heap.first is not None
+    hand.write(heap.first + heap._hole[0], (1 << 40).to_bytes(8, "little"))
+
+
+@mutation("heap.corrupt", eras=(2026,))
+def hole_that_names_itself(hand: Hand) -> None:
+    heap = hand.kernel.books.heap
+    assert heap.first is not None
+    hand.write(heap.first + heap._hole[1], int(heap.first).to_bytes(8, "little"))
+
+
+@mutation("heap.corrupt", eras=(2026,))
+def heap_that_does_not_add_up(hand: Hand) -> None:
+    used = hand.static("kernel::memory::heap_2026::ALLOCATOR")["used"]
+    hand.put(used, used.integer() + 64)
+
+
+@mutation("heap.exhausted", eras=(2026,))
+def list_heap_without_holes(hand: Hand) -> None:
+    heap = hand.kernel.books.heap
+    first = holes(hand)["first"]
+    member = first.type.member("next")
+    assert member is not None and first.address is not None
+    hand.write(first.address + member.offset, bytes(8))
+    hand.put(hand.static("kernel::memory::heap_2026::ALLOCATOR")["used"], heap.size)
+
+
+@mutation()
+def heap_locked(hand: Hand) -> None:
+    """Nothing is said of a heap that is being changed."""
+    name = "heap_2026" if hand.era == 2026 else "heap"
+    static = hand.static(f"kernel::memory::{name}::ALLOCATOR")
+    if hand.era == 2025:
+        hand.put(static["next"], static["heap_end"].integer() + 0x1000)
+    else:
+        hand.put(static["used"], 1)
+    hand.write(lock_address(static), b"\1")
+
+
+def lock_address(static: Value) -> int:
+    """Where the lock byte of a lock, or of a newtype around one, is."""
+    here = static
+    while here.type.member("lock") is None:
+        (member,) = [m for m in here.type.members if here.space.types.at(m.type).size]
+        here = here.part(member)
+    address = here.part(here.type.member("lock")).scalar().address  # type: ignore[arg-type]
+    assert address is not None
+    return address
+
+
+# -- frames -------------------------------------------------------------------------------------
+
+
+@mutation("frames.exhausted", eras=(2025,))
+def no_frame_left(hand: Hand) -> None:
+    hand.put(hand.static(FRAMES + "NEXT_FREE_FRAME"), hand.kernel.books.frames.total)
+
+
+@mutation("table.freed", "frame.free-but-mapped", eras=(2025,))
+def everything_was_never_given_out(hand: Hand) -> None:
+    hand.put(hand.static(FRAMES + "NEXT_FREE_FRAME"), 0)
+
+
+@mutation("frame.free-but-mapped", eras=(2026,))
+def user_page_is_free(hand: Hand) -> None:
+    hand.set_state(hand.user_page(2)[1], FREE)
+
+
+@mutation("frame.free-but-mapped", eras=(2026,))
+def heap_page_is_free(hand: Hand) -> None:
+    pa = hand.kernel.walk(hand.root, 0x4444_4444_0000).pa
+    assert pa is not None
+    hand.set_state(pa, FREE)
+
+
+@mutation("table.freed", eras=(2026,))
+def root_in_use_is_free(hand: Hand) -> None:
+    space = next(s for s in hand.kernel.spaces if s.pid == 2)
+    hand.set_state(space.root, FREE)
+
+
+@mutation("table.freed", eras=(2026,))
+def table_of_the_kernel_is_free(hand: Hand) -> None:
+    raw = hand.kernel.tables.table(hand.root)[136]
+    hand.set_state(raw & 0x000F_FFFF_FFFF_F000, FREE)
+
+
+@mutation("frame.double-allocated", eras=(2026,))
+def free_list_has_a_frame_in_use(hand: Hand) -> None:
+    start, count, _, _ = sequence(hand.static(FRAMES + "FREE_FRAMES").peel())
+    assert count > 1
+    hand.write(start.address, hand.user_page(2)[1].to_bytes(8, "little"))
+
+
+@mutation("frame.double-allocated", eras=(2026,))
+def free_list_has_a_frame_twice(hand: Hand) -> None:
+    start, _, _, _ = sequence(hand.static(FRAMES + "FREE_FRAMES").peel())
+    assert start.address is not None
+    hand.write(start.address, start.read(8, 8))
+
+
+@mutation("frame.double-allocated", eras=(2026,))
+def listed_frame_is_allocated(hand: Hand) -> None:
+    hand.set_state(hand.kernel.books.frames.free_list[0], ALLOCATED)
+
+
+@mutation(eras=(2026,))
+def free_list_locked(hand: Hand) -> None:
+    """Nothing is said while a frame is on its way."""
+    hand.set_state(hand.user_page(2)[1], FREE)
+    hand.write(lock_address(hand.static(FRAMES + "FREE_FRAMES")), b"\1")
+
+
+# -- processes and threads ----------------------------------------------------------------------
+
+
+@mutation("process.no-page-table")
+def page_table_gone(hand: Hand) -> None:
+    hand.fill(hand.process(2)["page_table"])
+
+
+@mutation()
+def page_table_of_a_dead_process_gone(hand: Hand) -> None:
+    row = hand.process(1)
+    assert row["state"].variant()[0] == "Terminated"
+    hand.fill(row["page_table"])
+
+
+@mutation("thread.desync")
+def scheduler_has_another_thread(hand: Hand) -> None:
+    current = hand.static("kernel::task::scheduler::SCHEDULER")["current_thread"].some()
+    assert current is not None
+    hand.put(current, 3)
+
+
+@mutation("context.privilege-mismatch")
+def kernel_frame_in_a_user_thread(hand: Hand) -> None:
+    context = hand.process(2)["main_thread"]["context"]
+    hand.put(context["rip"], 0x80_0001_0000)
+
+
+@mutation("context.privilege-mismatch")
+def user_frame_with_the_kernels_cs(hand: Hand) -> None:
+    hand.put(hand.process(2)["main_thread"]["context"]["cs"], 8)
+
+
+@mutation()
+def user_thread_preempted_in_a_system_call(hand: Hand) -> None:
+    """Since 2026 a user thread may be saved in ring 0: cs and rip agree."""
+    context = hand.process(2)["main_thread"]["context"]
+    hand.put(context["cs"], 8)
+    hand.put(context["rip"], 0x80_0001_0000)
+
+
+@mutation("cr3.wrong-process")
+def ring_3_in_another_process(hand: Hand) -> None:
+    roots = {s.pid: s.root for s in hand.kernel.spaces}
+    as_process_2(hand, roots[3])
+
+
+@mutation()
+def ring_3_in_its_own_space(hand: Hand) -> None:
+    roots = {s.pid: s.root for s in hand.kernel.spaces}
+    as_process_2(hand, roots[2])
+
+
+def as_process_2(hand: Hand, root: int) -> None:
+    """Process 2 runs in ring 3: registers, per-CPU block, TSS and scheduler say so."""
+    thread = next(t for t in hand.kernel.books.scheduler.threads if t.owner_pid == 2)
+    (block,) = hand.kernel.percpus
+    tr = hand.stop.cpu.tr
+    assert thread.address is not None and thread.kernel_stack_top is not None and tr is not None
+    top = int(thread.kernel_stack_top).to_bytes(8, "little")
+    hand.write(block.base + 8, int(thread.address).to_bytes(8, "little"))
+    hand.write(block.base + 16, top)
+    hand.write(tr.base + 4, top)
+    current = hand.static("kernel::task::scheduler::SCHEDULER")["current_thread"].some()
+    assert current is not None
+    hand.put(current, thread.id)
+    hand.stop = with_registers(
+        hand.stop, cr3=root, cs=0x33, ss=0x2B, rip=0x4000_0000, rsp=0x7FFF_FFFE_0000, eflags=0x202
+    )
+
+
+@mutation("cr3.unknown")
+def cr3_of_a_root_that_nobody_lists(hand: Hand) -> None:
+    space = next(s for s in hand.kernel.spaces if s.pid == 2)
+    frame = 0x300_0000
+    assert hand.kernel.books.frames.state(frame) == "never"
+    hand.memory.copy_frame(space.root, frame)
+    for slot in (0, 255):
+        hand.memory.set_entry(frame + 8 * slot, 0)
+    hand.stop = with_registers(hand.stop, cr3=frame)
+
+
+CASES = [
+    pytest.param(mutated, era, id=f"{mutated.name}-{era}")
+    for mutated in MUTATIONS
+    for era in mutated.eras
+]
+
+
+@pytest.fixture(scope="module")
+def guests() -> Iterator[Guests]:
+    with stopped("clean", 2025) as one, stopped("clean", 2026) as two:
+        found = Guests({2025: one, 2026: two})
+        for era, guest in found.open.items():
+            found.before[era] = set(seen(examine(guest.stop).findings))
+        yield found
+
+
+@pytest.mark.parametrize("era", BOTH)
+def test_the_unbroken_guest_has_nothing_and_everything_was_looked_at(
+    guests: Guests, era: int
+) -> None:
+    found = examine(guests.open[era].stop)
+    assert not [f.summary for f in found.findings if f.weight != "info"]
+    assert not [(c.name, c.reason) for c in found.checks if c.status == "not_checked"]
+
+
+@pytest.mark.parametrize(("mutated", "era"), CASES)
+def test_exactly_the_declared_codes_are_new(guests: Guests, mutated: Mutation, era: int) -> None:
+    hand = Hand(guests.open[era])
+    mutated.breaks(hand)
+    found = seen(examine(hand.stop).findings)
+    new = {f.code.name for key, f in found.items() if key not in guests.before[era]}
+    assert new == mutated.codes, [f.summary for f in found.values()]
+
+
+# -- leaks: two stops ---------------------------------------------------------------------------
+
+
+def leaked(guests: Guests, era: int, breaks: Breaks) -> set[str]:
+    """Codes of what grew from the unbroken stop to a broken one."""
+    hand = Hand(guests.open[era])
+    breaks(hand)
+    return {f.code.name for f in grown(guests.open[era].kernel(), Kernel(hand.stop))}
+
+
+def frames_taken(hand: Hand) -> None:
+    frontier = hand.static(FRAMES + "NEXT_FREE_FRAME")
+    hand.put(frontier, frontier.integer() + 16)
+
+
+def heap_taken(hand: Hand) -> None:
+    if hand.era == 2025:
+        heap = hand.static("kernel::memory::heap::ALLOCATOR")
+        hand.put(heap["next"], heap["next"].integer() + 4096)
+        hand.put(heap["allocations"], heap["allocations"].integer() + 1)
+    else:
+        used = hand.static("kernel::memory::heap_2026::ALLOCATOR")["used"]
+        hand.put(used, used.integer() + 4096)
+
+
+def temporary_heap(hand: Hand) -> None:
+    """A bump heap that moved on without a block more: garbage, no leak."""
+    heap = hand.static("kernel::memory::heap::ALLOCATOR")
+    hand.put(heap["next"], heap["next"].integer() + 4096)
+
+
+@pytest.mark.parametrize("era", BOTH)
+def test_leaks_are_what_grew(guests: Guests, era: int) -> None:
+    assert leaked(guests, era, lambda hand: None) == set()
+    assert leaked(guests, era, heap_taken) == {"heap.leak"}
+    if era == 2025:
+        assert leaked(guests, era, frames_taken) == {"frames.leak"}
+        assert leaked(guests, era, temporary_heap) == set()
+
+
+def test_leaks_need_the_books(guests: Guests) -> None:
+    bare = Kernel(replace(guests.open[2025].stop, image=None))
+    with pytest.raises(NotChecked, match="no kernel ELF"):
+        list(grown(bare, bare))
