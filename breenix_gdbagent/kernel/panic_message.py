@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.symbols.image import LoadedImage
@@ -59,14 +60,13 @@ def _arguments(at: int, read: Read, image: LoadedImage | None, depth: int) -> st
     """A `fmt::Arguments`. Raises `_NoMessage`, `ReadError`, `UnicodeDecodeError`."""
     if depth > 3:
         return UNKNOWN
+    # The older form first: its count of pieces may be odd, as the newer's length is.
+    with suppress(_NoMessage, ReadError, UnicodeDecodeError):
+        return _pieces(at, read, image, depth)
     first, second = struct.unpack("<QQ", read(at, 16))
     if second & 1:
         return _text(first, second >> 1, read)
-    try:
-        parts = list(_template(first, read))
-    except (_NoMessage, ReadError, UnicodeDecodeError):
-        return _pieces(at, read, image, depth)
-    return _filled(parts, second, read, image, depth)
+    return _filled(list(_template(first, read)), second, read, image, depth)
 
 
 def _text(at: int, length: int, read: Read) -> str:
@@ -143,7 +143,7 @@ def _pieces(at: int, read: Read, image: LoadedImage | None, depth: int) -> str:
             arguments = start
         elif texts is None:
             texts = [_text(piece, length, read) if length else "" for piece, length in pairs]
-    if not texts:
+    if not texts or not "".join(texts).replace("\n", "").isprintable():
         raise _NoMessage
     out = []
     for number, text in enumerate(texts):
