@@ -16,6 +16,7 @@ from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
 from breenix_gdbagent.link.serial import Match, SerialLines, Watch
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
+from breenix_gdbagent.live.signals import Uncut
 from breenix_gdbagent.memory import PhysicalMemory, RamMap
 from breenix_gdbagent.memory.ramfile import RamFile
 from breenix_gdbagent.stop import SerialText, Stop, StopReason
@@ -205,7 +206,8 @@ class Guest:
     def read_or_none(self, va: int, length: int) -> bytes | None:
         """`read`; None where it is not mapped."""
         try:
-            return self.stub.read(va, length)
+            with Uncut():
+                return self.stub.read(va, length)
         except LinkClosed:
             raise
         except LinkError:
@@ -213,9 +215,11 @@ class Guest:
 
     @contextmanager
     def dying(self) -> Iterator[None]:
-        """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`)."""
+        """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`), and no
+        signal cuts the conversation in two."""
         try:
-            yield
+            with Uncut():
+                yield
         except LinkClosed as error:
             process = self._holds.process
             died = process.died(DYING_SECONDS) if process is not None else None

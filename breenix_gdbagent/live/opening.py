@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from breenix_gdbagent.link.serial import SerialLines, SerialPort, follow
 from breenix_gdbagent.link.stopreply import SIGINT
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import Holds
+from breenix_gdbagent.live.signals import Uncut
 from breenix_gdbagent.live.vm import LiveVm
 from breenix_gdbagent.memory import RamMap
 
@@ -43,11 +44,28 @@ def launch(
     deterministic); `places` are the directories that may hold the run directory. Raises
     `InputError`, `QemuMissing`, `QemuDied` (with QEMU's own words), `OutputError`.
     """
-    from breenix_gdbagent.link.qemu import QemuProcess
-
     machine = configs.load(config) if isinstance(config, str) else config
     machine = machine.with_settings(**settings)
     files = Files(image, kernel, tuple(disks), append)
+    return _uncut(lambda: _launch(machine, files, places))
+
+
+def _uncut(opening: Callable[[], LiveVm]) -> LiveVm:
+    """What `opening` gives; a signal meanwhile is raised behind it, with the guest let go."""
+    vm = None
+    try:
+        with Uncut():
+            vm = opening()
+    except BaseException:
+        if vm is not None:
+            vm.close()
+        raise
+    return vm
+
+
+def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> LiveVm:
+    from breenix_gdbagent.link.qemu import QemuProcess
+
     with ExitStack() as undo:
         process = QemuProcess(machine, files, places=places)
         undo.callback(process.close)
@@ -93,6 +111,12 @@ def attach(
     `gdb`, `qmp` and `serial` are ``unix:PATH`` or ``HOST:PORT`` (`serial` also a file that QEMU
     writes); `ram` is its RAM file. Raises `ConnectError`, `InputError`, `LinkError`.
     """
+    return _uncut(lambda: _attach(gdb, qmp, ram, serial, ram_map))
+
+
+def _attach(
+    gdb: str, qmp: str | None, ram: Path | None, serial: str | None, ram_map: RamMap | None
+) -> LiveVm:
     clock = RunClock()
     with ExitStack() as undo:
         monitor = None
@@ -108,16 +132,12 @@ def attach(
             status = monitor.status()
             was_running = status == "running"
         stub = GdbStub.connect(gdb)
-        undo.callback(stub.close)
+        undo.callback(lambda: stub.close(resume=bool(was_running)))
         if monitor is not None and status in _OVER:
             stub.state = RunState.SHUTDOWN
         if was_running is None and stub.last_stop is not None:
             # Older QEMUs tell of the stop that connecting made, if it made one.
             was_running = stub.last_stop.signal == SIGINT
-        undo.pop_all()
-        undo.callback(lambda: stub.close(resume=bool(was_running)))
-        if monitor is not None:
-            undo.callback(monitor.close)
         lines = _serial(serial, clock) if serial is not None else None
         holds = Holds(
             stub=stub,

@@ -20,7 +20,7 @@ from breenix_gdbagent.live.arming import Arming
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.live.guest import DYING_SECONDS, Guest, Holds
-from breenix_gdbagent.live.signals import Interrupts
+from breenix_gdbagent.live.signals import TERMINATED, Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
 
 STEP_SECONDS = 2.0
@@ -58,8 +58,10 @@ class LiveVm(Guest):
         self._at: tuple[str, Break] | None = None
         self._pending: StopReply | None = None
         self._consumed: dict[int, int] = {}
+        self._termination = Termination()
 
     def __enter__(self) -> Self:
+        self._termination.start()
         return self
 
     def __exit__(
@@ -69,6 +71,7 @@ class LiveVm(Guest):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        self._termination.stop()
 
     # Catching faults -----------------------------------------------------------------------
 
@@ -176,7 +179,8 @@ class LiveVm(Guest):
     def insert(self, address: int, kind: str = "hardware", length: int = 1) -> Break:
         """A break- or watchpoint of the user's (kinds: see `link.gdbstub.Break`)."""
         one = Break(kind, address, length)
-        self.pause_for(lambda: self.stub.insert(one))
+        with self.dying():
+            self.pause_for(lambda: self.stub.insert(one))
         self.users.add(one)
         return one
 
@@ -184,7 +188,8 @@ class LiveVm(Guest):
         """Remove a breakpoint of the user's; where faults are caught it stays for that."""
         self.users.discard(one)
         if one.kind != "hardware" or one.address not in self._arming.addresses:
-            self.pause_for(lambda: self.stub.remove(one))
+            with self.dying():
+                self.pause_for(lambda: self.stub.remove(one))
 
     def pause_for(self, action: Callable[[], None]) -> None:
         """Do `action` while the guest stands still, then have it as it was."""
@@ -230,7 +235,10 @@ class LiveVm(Guest):
                 self._go()
                 continue
             if interrupts.seen:
-                return self._halt(StopReason("interrupt"))
+                reason = self._halt(StopReason("interrupt"))
+                if interrupts.terminated:
+                    raise SystemExit(TERMINATED)
+                return reason
             found = serial.take(watch) if serial is not None else []
             if found:
                 self._consumed[found[0].port] = found[0].end
@@ -358,6 +366,10 @@ class LiveVm(Guest):
 
         `left` says in words how an attached guest was left where that is not how it was found.
         """
+        with Uncut():
+            self._close()
+
+    def _close(self) -> None:
         holds = self._holds
         if holds.process is not None:
             self.stub.link.close()

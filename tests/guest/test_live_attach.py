@@ -100,9 +100,12 @@ def test_a_second_client_is_told_that_there_is_a_first(tmp_path: Path) -> None:
 
 
 def test_a_second_client_on_the_monitor(tmp_path: Path) -> None:
-    with beside(tmp_path) as qemu, attach(qemu.gdb, qmp=qemu.qmp):
-        with pytest.raises(ConnectError, match="QMP socket is silent"):
-            Qmp(str(qemu.room / "qmp"), seconds=0.3)
+    with (
+        beside(tmp_path) as qemu,
+        attach(qemu.gdb, qmp=qemu.qmp),
+        pytest.raises(ConnectError, match="QMP socket is silent"),
+    ):
+        Qmp(str(qemu.room / "qmp"), seconds=0.3)
 
 
 def test_a_guest_that_shut_down_is_read_and_not_continued(tmp_path: Path) -> None:
