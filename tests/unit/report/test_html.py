@@ -10,7 +10,7 @@ import pytest
 
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report import html
+from breenix_gdbagent.report import html, htmllog
 from breenix_gdbagent.report.document import Document, RunRecord, build
 from tests.unit.report import documents, stops
 
@@ -119,3 +119,19 @@ def test_listing_has_every_range_of_the_space(real: tuple[Document, Kernel]) -> 
         walked = kernel.walk(kernel.reference_root or 0, stack.bottom)
         assert walked.mapped
         assert f"{stack.bottom:#018x}-" in text
+
+
+def test_log_lines_up_stops_and_markers() -> None:
+    document = documents.faulted()
+    document["stops"][0]["serial"] = [{"port": 0, "line": 1}]
+    log = htmllog.log_rows(document, None)
+    assert [(r["kind"], r["number"]) for r in log["rows"]] == [
+        ("line", 1), ("stop", 0), ("marker", 2),
+    ]  # fmt: skip
+    assert log["stops"][0]["text"].startswith("fault, vector 8 (#DF)")
+
+
+def test_log_of_a_real_stop_ends_with_the_stop(real: tuple[Document, Kernel]) -> None:
+    log = htmllog.log_rows(*real)
+    assert log["rows"][-1]["kind"] == "stop" and log["left_out"] == 0
+    assert len(log["rows"]) == len(real[1].stop.serial.lines()) + 1

@@ -190,6 +190,13 @@ def test_tree_has_every_entry_of_every_table() -> None:
     assert rolled > 10
 
 
+def test_runs_end_where_the_step_changes() -> None:
+    entries = [0x1003, 0x2003, 0x1003, 0x1003, 0, 0x5002] + [0] * 506
+    assert tree._runs(entries, 1) == [
+        (0, 2, 0x1003, 1), (2, 2, 0x1003, 0), (5, 1, 0x5002, 0),
+    ]  # fmt: skip
+
+
 def test_diff_says_a_change_of_the_master_once() -> None:
     """A page unmapped in tables that all spaces share is one change, and not one a space."""
 
