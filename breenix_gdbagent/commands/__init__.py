@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 from typing import NoReturn
 
 from breenix_gdbagent import __version__
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
+
+TERMINATED = 128 + signal.SIGTERM
 
 COMMANDS = {
     "ci": "boot, run to a marker or the end, assert no unexpected fault and sound tables",
@@ -46,6 +50,8 @@ class Parser(argparse.ArgumentParser):
 
 def run(argv: list[str]) -> int:
     """Dispatch `argv`; every error becomes at most three lines on stderr and an exit code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         return _dispatch(argv)
     except AgentError as error:
@@ -54,10 +60,20 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("breenix-gdbagent: interrupted; nothing is left running", file=sys.stderr)
         return 3
+    except SystemExit as done:
+        if done.code == TERMINATED:
+            print("breenix-gdbagent: terminated; nothing is left running", file=sys.stderr)
+            return 3
+        return int(done.code or 0)  # argparse's own --help
     except BrokenPipeError:
         # The reader of our output left; a second failure at interpreter exit is not wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 3
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends a run as Ctrl-C does: everything that was opened is closed on the way out."""
+    raise SystemExit(TERMINATED)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -77,10 +93,7 @@ def _dispatch(argv: list[str]) -> int:
             fix=f"did you mean {near[0]}?" if near else "see: breenix-gdbagent --help",
         )
     module = importlib.import_module(f"breenix_gdbagent.commands.{MODULES.get(name, name)}")
-    try:
-        code: int = module.run(name, argv[1:])
-    except SystemExit as done:  # argparse's own --help
-        return int(done.code or 0)
+    code: int = module.run(name, argv[1:])
     return code
 
 
