@@ -125,7 +125,7 @@ class Guest:
             cpus: tuple[Cpu, ...] = ()
             memory = self._memory_after_exit()
         else:
-            with self.dying():
+            with self.uncut():
                 memory = self.memory()
                 cpus = self._cpus()
         return Stop(
@@ -200,7 +200,7 @@ class Guest:
 
     def read(self, va: int, length: int) -> bytes:
         """Virtual memory as the CPU that stopped sees it. Raises `LinkError`."""
-        with self.dying():
+        with self.uncut():
             return self.stub.read(va, length)
 
     def read_or_none(self, va: int, length: int) -> bytes | None:
@@ -214,12 +214,16 @@ class Guest:
             return None
 
     @contextmanager
+    def uncut(self) -> Iterator[None]:
+        """`dying`, and no signal cuts the conversation in two."""
+        with Uncut(), self.dying():
+            yield
+
+    @contextmanager
     def dying(self) -> Iterator[None]:
-        """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`), and no
-        signal cuts the conversation in two."""
+        """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`)."""
         try:
-            with Uncut():
-                yield
+            yield
         except LinkClosed as error:
             process = self._holds.process
             died = process.died(DYING_SECONDS) if process is not None else None

@@ -16,24 +16,21 @@ TERMINATED = 128 + signal.SIGTERM
 _Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
-class Interrupts:
-    """While active in the main thread, SIGINT and SIGTERM are only noted, and wake `wake`: no
-    packet is cut in two by an exception. A second SIGINT is KeyboardInterrupt as ever.
+class Uncut:
+    """While active in the main thread, SIGINT and SIGTERM wait until it ends, and are raised
+    then: a conversation is not left in the middle of an answer. A second SIGINT does not wait.
 
     In another thread it does nothing.
     """
 
     def __init__(self) -> None:
-        self.seen = False
-        self.terminated = False
-        self.wake, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
+        self.noted = 0
         self._before: list[tuple[signal.Signals, _Handler]] = []
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before.append((number, signal.signal(number, self._note)))
+                self._before.append((number, signal.signal(number, self.note)))
         return self
 
     def __exit__(
@@ -42,36 +39,25 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        noted, self.noted = self.noted, 0
         _restore(self._before)
-        self.wake.close()
-        self._waker.close()
+        if noted:
+            raise_again(noted)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM:
-            self.terminated = True
-        elif self.seen:
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler meanwhile."""
+        if number == signal.SIGINT and self.noted == signal.SIGINT:
             raise KeyboardInterrupt
-        self.seen = True
-        with suppress(BlockingIOError):
-            self._waker.send(b"!")
+        self.noted = max(self.noted, number)
 
 
-class Uncut:
-    """While active in the main thread, SIGINT and SIGTERM wait until it ends, and are raised
-    then: a conversation is not left in the middle of an answer. A second SIGINT does not wait.
-    """
-
-    __slots__ = ("_before", "_noted")
+class Interrupts(Uncut):
+    """The same for a wait: a signal makes `wake` readable. Whoever acts on it clears `noted`."""
 
     def __init__(self) -> None:
-        self._before: list[tuple[signal.Signals, _Handler]] = []
-        self._noted = 0
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before.append((number, signal.signal(number, self._note)))
-        return self
+        super().__init__()
+        self.wake, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
 
     def __exit__(
         self,
@@ -79,19 +65,15 @@ class Uncut:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        noted = self._noted
-        _restore(self._before)
-        if noted == signal.SIGTERM and signal.getsignal(noted) is signal.SIG_DFL:
-            # Its default would end us on the spot, with the guest in our hands.
-            raise SystemExit(TERMINATED)
-        if noted:
-            # As if it came now: whoever handles it outside does so.
-            signal.raise_signal(noted)
+        self.wake.close()
+        self._waker.close()
+        super().__exit__(kind, error, trace)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._noted == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._noted = max(self._noted, number)
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler meanwhile."""
+        super().note(number, frame)
+        with suppress(OSError):
+            self._waker.send(b"!")
 
 
 class Termination:
@@ -111,6 +93,16 @@ class Termination:
     def stop(self) -> None:
         """As it was before. Twice does no harm."""
         _restore(self._before)
+
+
+def raise_again(number: int) -> None:
+    """As if the signal came now: whoever handles it does so.
+
+    The default of SIGTERM would end us on the spot, with the guest in our hands: SystemExit.
+    """
+    if number == signal.SIGTERM and signal.getsignal(number) is signal.SIG_DFL:
+        raise SystemExit(TERMINATED)
+    signal.raise_signal(number)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGINT
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +22,7 @@ from breenix_gdbagent.live.arming import Arming
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.live.guest import DYING_SECONDS, Guest, Holds
-from breenix_gdbagent.live.signals import TERMINATED, Interrupts, Termination, Uncut
+from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
 
 STEP_SECONDS = 2.0
@@ -59,6 +61,8 @@ class LiveVm(Guest):
         self._pending: StopReply | None = None
         self._consumed: dict[int, int] = {}
         self._termination = Termination()
+        # For whoever does not use it as a context manager.
+        atexit.register(self.close)
 
     def __enter__(self) -> Self:
         self._termination.start()
@@ -100,7 +104,7 @@ class LiveVm(Guest):
         `InputError` for an ELF that is none.
         """
         started = self.clock.seconds() > 0 or self._holds.process is None
-        with self.dying():
+        with self.uncut():
             if kernel is not None and bias is None and not started:
                 config = self.config
                 identity = config is not None and "kernel" in config.needs
@@ -131,7 +135,7 @@ class LiveVm(Guest):
         """
         limit = Deadline(deadline)
         watch = Watch(patterns, after=self._consumed)
-        with self.dying(), self._watching(watch), Interrupts() as interrupts:
+        with Interrupts() as interrupts, self.dying(), self._watching(watch):
             while True:
                 if not self.running and self._pending is None:
                     self._go()
@@ -150,18 +154,18 @@ class LiveVm(Guest):
         if not self.running and self._pending is None:
             raise LinkError("the guest stands still, there is nothing to wait for")
         watch = Watch(patterns, after=self._consumed)
-        with self.dying(), self._watching(watch), Interrupts() as interrupts:
+        with Interrupts() as interrupts, self.dying(), self._watching(watch):
             return self._await(Deadline(deadline), watch, interrupts)
 
     def cont(self) -> None:
         """Let it run; `wait` tells what comes of it. Raises `LinkError` after a shutdown."""
-        with self.dying():
+        with self.uncut():
             self._go()
 
     def step(self, cpu: int = 0) -> StopReason:
         """One instruction of one CPU. An exception that it takes is a ``fault`` as ever."""
         thread = f"{cpu + 1:02x}"
-        with self.dying():
+        with self.uncut():
             at, self._at = self._at, None
             reply = self._single_step(thread, at[1] if at is not None else None)
             if at is not None:
@@ -173,13 +177,13 @@ class LiveVm(Guest):
 
     def interrupt(self) -> StopReason:
         """Stop it now; the reason is another one when it stopped by itself meanwhile."""
-        with self.dying():
+        with self.uncut():
             return self._halt(StopReason("interrupt"))
 
     def insert(self, address: int, kind: str = "hardware", length: int = 1) -> Break:
         """A break- or watchpoint of the user's (kinds: see `link.gdbstub.Break`)."""
         one = Break(kind, address, length)
-        with self.dying():
+        with self.uncut():
             self.pause_for(lambda: self.stub.insert(one))
         self.users.add(one)
         return one
@@ -188,7 +192,7 @@ class LiveVm(Guest):
         """Remove a breakpoint of the user's; where faults are caught it stays for that."""
         self.users.discard(one)
         if one.kind != "hardware" or one.address not in self._arming.addresses:
-            with self.dying():
+            with self.uncut():
                 self.pause_for(lambda: self.stub.remove(one))
 
     def pause_for(self, action: Callable[[], None]) -> None:
@@ -224,7 +228,7 @@ class LiveVm(Guest):
         while True:
             try:
                 reply, self._pending = self._pending, None
-                if reply is None and not interrupts.seen:
+                if reply is None and not interrupts.noted:
                     reply = self.stub.wait(deadline, wakes)
             except LinkClosed as error:
                 return self._ended(error)
@@ -234,10 +238,10 @@ class LiveVm(Guest):
                     return reason
                 self._go()
                 continue
-            if interrupts.seen:
+            if interrupts.noted:
                 reason = self._halt(StopReason("interrupt"))
-                if interrupts.terminated:
-                    raise SystemExit(TERMINATED)
+                if interrupts.noted == SIGINT:
+                    interrupts.noted = 0
                 return reason
             found = serial.take(watch) if serial is not None else []
             if found:
@@ -366,6 +370,7 @@ class LiveVm(Guest):
 
         `left` says in words how an attached guest was left where that is not how it was found.
         """
+        atexit.unregister(self.close)
         with Uncut():
             self._close()
 

@@ -65,17 +65,19 @@ def test_without_qmp_what_is_not_known_is_said(tmp_path: Path) -> None:
 
 
 def test_the_ram_file_and_the_process_hold_the_same(tmp_path: Path) -> None:
-    with beside(tmp_path) as qemu:
-        with attach(qemu.gdb, qmp=qemu.qmp, ram=qemu.ram) as vm:
-            by_file = vm.memory()
-            assert isinstance(by_file, RamFile)
-            root = vm.stop().cpu.root
+    with beside(tmp_path, paused=True) as qemu:
+        with attach(qemu.gdb, qmp=qemu.qmp, ram=qemu.ram, serial=qemu.serial) as vm:
+            stop = vm.run_until(["Memory management initialized"], 20)
+            assert isinstance(vm.memory(), RamFile)
+            root = stop.cpu.root
             assert root is not None
-            wanted = bytes(by_file.table(root))
+            wanted = bytes(stop.memory.table(root))
+            assert any(wanted)
         with attach(qemu.gdb, qmp=qemu.qmp) as vm:
-            stop = vm.stop()
-            if stop.cpu.root == root:
-                assert bytes(stop.memory.table(root)) == wanted
+            assert not isinstance(vm.memory(), RamFile)
+            assert bytes(vm.stop().memory.table(root)) == wanted
+        with attach(qemu.gdb) as vm:
+            assert bytes(vm.stop().memory.table(root)) == wanted
 
 
 def test_an_attached_guest_with_its_idt_loaded_is_armed_at_once(tmp_path: Path) -> None:
