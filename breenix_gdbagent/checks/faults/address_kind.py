@@ -25,7 +25,8 @@ BELOW_IST = "below-ist-stack"
 KERNEL_STACK = "kernel-stack"
 IST_STACK = "ist-stack"
 STACK_REGION = "kernel-stack-region"
-TABLE = "descriptor-table"
+GDT, IDT, TSS = "gdt", "idt", "tss"
+TABLES = frozenset((GDT, IDT, TSS))
 PER_CPU = "per-cpu"
 HEAP = "kernel-heap"
 IMAGE = "kernel-image"
@@ -86,12 +87,12 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
 
 def _of_tables(kernel: Kernel, va: int) -> AddressKind | None:
     for cpu in kernel.stop.cpus:
-        for name, place in (("IDT", cpu.idtr), ("GDT", cpu.gdtr), ("TSS", cpu.tr)):
+        for name, place in ((IDT, cpu.idtr), (GDT, cpu.gdtr), (TSS, cpu.tr)):
             if place is None or not place.base:
                 continue
             limit = place.limit if place.limit is not None else 0x67
             if place.base <= va <= place.base + limit:
-                return AddressKind(TABLE, f"the {name} of CPU {cpu.index}")
+                return AddressKind(name, f"the {name.upper()} of CPU {cpu.index}")
     return None
 
 

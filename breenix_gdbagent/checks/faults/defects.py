@@ -10,7 +10,7 @@ from breenix_gdbagent.checks import kernel_stacks
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, NON_CANONICAL, UNMAPPED
-from breenix_gdbagent.checks.faults.context import PF, Context, Raised, vector_name
+from breenix_gdbagent.checks.faults.context import NP, PF, Context, Raised, vector_name
 from breenix_gdbagent.checks.faults.delivery import Attempt, Course, handler_fault
 from breenix_gdbagent.checks.faults.descriptors import (
     GATE_MISSING,
@@ -53,16 +53,18 @@ def defect_of(context: Context, attempt: Attempt) -> Defect | None:
     raised = attempt.raised
     if raised is None:
         return None
-    if attempt.step == "idt" or (attempt.step == "gate" and attempt.gate is not None):
-        if "needs a gate of DPL 3" in raised.why:
+    name = vector_name(attempt.event.vector)
+    if attempt.step in ("idt", "gate"):
+        gate = attempt.gate
+        denied = gate is not None and gate.present and gate.dpl < context.cpl
+        if attempt.event.origin == "software" and denied:
             return None
-        name = vector_name(attempt.event.vector)
         return Defect(GATE_MISSING, raised.why, name, raised.address)
     if attempt.step == "selector":
-        unmapped = raised.vector == PF or raised.address is not None
-        code = GDT_UNMAPPED if unmapped or "not present" in raised.why else GATE_MISSING
-        subject = "GDT" if code is GDT_UNMAPPED else vector_name(attempt.event.vector)
-        return Defect(code, raised.why, subject, raised.address)
+        # The descriptor is out of reach or not present; else the gate names a wrong one.
+        if raised.address is not None or raised.vector == NP:
+            return Defect(GDT_UNMAPPED, raised.why, "GDT", raised.address)
+        return Defect(GATE_MISSING, raised.why, name, None)
     if attempt.step == "tss":
         return Defect(RSP0_INVALID, raised.why, "TSS", raised.address)
     return _of_stack(context, attempt, raised)
@@ -116,14 +118,12 @@ def implicit_defect(context: Context, raised: Raised, kind: AddressKind) -> Defe
     va = raised.address
     if va is None:
         return None
-    if kind.name == kinds.TABLE:
-        code = (
-            GDT_UNMAPPED
-            if "GDT" in kind.text
-            else (GATE_MISSING if "IDT" in kind.text else RSP0_INVALID)
-        )
+    code = {kinds.GDT: GDT_UNMAPPED, kinds.IDT: GATE_MISSING, kinds.TSS: RSP0_INVALID}.get(
+        kind.name
+    )
+    if code is not None:
         said = f"{kind.text} is not mapped at {hex64(va)} under {_space_name(context)}"
-        return Defect(code, said, kind.text.split()[1], va, kind)
+        return Defect(code, said, kind.name.upper(), va, kind)
     tss = context.kernel.tss.get(context.cpu.index)
     if tss is None:
         return None

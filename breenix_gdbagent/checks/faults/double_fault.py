@@ -86,7 +86,7 @@ def _first(explanation: Explanation, course: Course, defects: Sequence[Defect]) 
         return exceptions.finding(explanation, first, defects[0] if defects else None)
     if first.address is None or first.error_code is None:
         return None
-    if kind_of(context.kernel, first.address, context.root).name == kinds.TABLE and defects:
+    if kind_of(context.kernel, first.address, context.root).name in kinds.TABLES and defects:
         return None
     try:
         return page_fault.finding(page_fault.page_fault(explanation, first))

@@ -105,7 +105,7 @@ def defect_behind(fault: PageFault) -> Defect | None:
     access of the program."""
     if fault.attempt is not None:
         return defect_of(fault.context, fault.attempt)
-    if fault.implicit or fault.kind.name == kinds.TABLE:
+    if fault.implicit or fault.kind.name in kinds.TABLES:
         return implicit_defect(fault.context, fault.raised, fault.kind)
     return handler_of_rip(fault.context) if fault.cr2 == fault.context.rip else None
 
