@@ -17,6 +17,7 @@ from breenix_gdbagent.x86.paging import LEVEL
 
 _FRAMES = "kernel/src/memory/frame_allocator.rs"
 MOST_SHOWN = 16
+OUT_OF_MEMORY = "OUT OF MEMORY"  # kernel/src/memory/process_memory.rs, map_page
 
 TABLE_FREED = declare(
     "table.freed",
@@ -82,8 +83,18 @@ def check_states(kernel: Kernel) -> Iterator[Finding]:
 
 
 def check_exhausted(kernel: Kernel) -> Iterator[Finding]:
-    """Whether any frame is left."""
-    frames = kernel.books.frames
+    """Whether any frame is left, by the allocator's account or the kernel's word."""
+    said = kernel.panic_message or ""
+    try:
+        frames = kernel.books.frames
+    except ReadError:
+        if OUT_OF_MEMORY in said:
+            text = f"the kernel says: {said}"
+            yield Finding(
+                EXHAUSTED, text, "frame allocator", {"said": said}, confidence="likely",
+                fix=EXHAUSTED.mend,
+            )  # fmt: skip
+        raise
     if frames.frontier < frames.total or frames.free_list:
         return
     yield Finding(

@@ -58,8 +58,13 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """The heap's account of itself. While its lock is taken the account may be half written."""
     if kernel.master is None:
         raise NotChecked("no Breenix per-CPU block")
-    heap = kernel.books.heap
     failed = allocation_failed(kernel)
+    try:
+        heap = kernel.books.heap
+    except ReadError:
+        if failed:
+            yield _failed(failed)
+        raise
     if not heap.initialised:
         if failed or _needed(kernel):
             yield _uninitialised(heap, failed)
@@ -162,6 +167,18 @@ def _exhausted(heap: Heap, largest: int, holes: int, failed: str) -> Finding:
         {**_facts(heap), "free": heap.free, "largest": largest, "holes": holes, "said": failed},
         Where(va=heap.start),
         confidence="proved" if failed or largest < SMALLEST else "likely",
+        fix=EXHAUSTED.mend,
+    )
+
+
+def _failed(failed: str) -> Finding:
+    """By the kernel's word alone: the heap's own account cannot be read."""
+    return Finding(
+        EXHAUSTED,
+        f"an allocation failed: {failed}",
+        "heap",
+        {"said": failed},
+        confidence="likely",
         fix=EXHAUSTED.mend,
     )
 

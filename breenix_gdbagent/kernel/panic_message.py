@@ -65,6 +65,9 @@ def _arguments(at: int, read: Read, image: LoadedImage | None, depth: int) -> st
         return _pieces(at, read, image, depth)
     first, second = struct.unpack("<QQ", read(at, 16))
     if second & 1:
+        # A Location (file, line, column) of a path of odd length looks the same.
+        if second <= LONGEST and read(first, second).rstrip(b"\0").endswith(b".rs"):
+            raise _NoMessage
         return _text(first, second >> 1, read)
     return _filled(list(_template(first, read)), second, read, image, depth)
 
@@ -78,11 +81,11 @@ def _text(at: int, length: int, read: Read) -> str:
 def _template(at: int, read: Read) -> Iterator[str | tuple[int, int | None]]:
     """Literal pieces, and (flags, index of the argument or None) for each placeholder."""
     total = 0
-    for _ in range(MOST_PARTS):
+    for number in range(MOST_PARTS):
         code = read(at, 1)[0]
         at += 1
         if code == 0:
-            if not total:
+            if not number:
                 raise _NoMessage
             return
         if code < 0x80 or code == 0x80:

@@ -169,3 +169,19 @@ def test_without_symbols_the_text_stays() -> None:
     arguments = memory.words(memory.words(1), 0x8000_0000)
     at = memory.words(memory.put(template("cpu ", None, " is lost")), arguments)
     assert panic_message(memory.info(at), memory.read, None) == f"cpu {UNKNOWN} is lost"
+
+
+def test_a_message_that_is_one_argument() -> None:
+    """`Option::expect`: format_args!("{}", message)."""
+    memory = Memory()
+    text = memory.put(b"no frame")
+    arguments = memory.words(
+        *memory.argument("<&str as core::fmt::Display>::fmt", memory.words(text, 8))
+    )
+    assert said(memory, memory.words(memory.put(template(None)), arguments)) == "no frame"
+
+
+def test_a_location_is_no_message() -> None:
+    memory = Memory()
+    path = memory.put(b"src/memory/frame_allocator.rs\0")
+    assert said(memory, memory.words(path, 29, 0x1C_0000_00CF)) is None
