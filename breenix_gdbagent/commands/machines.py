@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,13 @@ DEFAULT_LINGER = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A guest in our hands and the ELF of its kernel, where one is given."""
+    """A guest in our hands, the ELF of its kernel where one is given, seconds to stay after its
+    own marker, and the disk images it boots from."""
 
     vm: LiveVm
     image: Image | None
     linger: float
+    files: tuple[Path, ...] = ()
 
 
 def open_machine(target: Target) -> Machine:
@@ -45,7 +48,7 @@ def open_machine(target: Target) -> Machine:
     elf = Image.open(kernel)
     config = _overridden(configs.load(options.config or "breenix"), options)
     vm = launch(config, image=image, disks=options.disk)
-    return Machine(vm, elf, DEFAULT_LINGER)
+    return Machine(vm, elf, DEFAULT_LINGER, (image, *options.disk))
 
 
 def _lab(options: argparse.Namespace) -> Machine:
@@ -59,7 +62,9 @@ def _lab(options: argparse.Namespace) -> Machine:
 def _overridden(config: configs.Config, options: argparse.Namespace) -> configs.Config:
     """The machine with the settings that the command line overrides."""
     return config.with_settings(
-        accel=options.accel, deterministic=True if options.deterministic else None
+        **getattr(options, "settings", {}),
+        accel=options.accel,
+        deterministic=True if options.deterministic else None,
     )
 
 
@@ -83,16 +88,27 @@ def _address(path: str | None) -> str | None:
     return f"unix:{path}"
 
 
+SETTINGS = ("deterministic", "memory", "cpu", "smp", "accel")
+
+
 def machine_facts(machine: Machine) -> dict[str, Json]:
-    """What would boot the same again: configuration, hashes of the ELF, clock mode."""
+    """What boots the same again: configuration, clock mode, hashes of ELF and images."""
     config, image = machine.vm.config, machine.image
+    settings: dict[str, Json] = {}
+    if config is not None:
+        settings = {name: getattr(config.settings, name) for name in SETTINGS}
     return {
         "config": config.name if config is not None else None,
-        "deterministic": config.settings.deterministic if config is not None else None,
-        "memory": config.settings.memory if config is not None else None,
-        "cpu": config.settings.cpu if config is not None else None,
-        "smp": config.settings.smp if config is not None else None,
-        "kernel": {"build_id": image.build_id, "sha256": image.sha256, "bias": machine.vm.bias}
-        if image is not None
-        else None,
+        "settings": settings,
+        "kernel": image.sha256 if image is not None else None,
+        "images": [sha256(file) for file in machine.files],
     }
+
+
+def sha256(file: Path) -> str:
+    """Of a whole file, hexadecimal. Raises `InputError`."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error

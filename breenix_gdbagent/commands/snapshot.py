@@ -22,6 +22,10 @@ DEFAULT_NAME = "breenix.snapshot"
 def run(name: str, argv: list[str]) -> int:
     """``snapshot``, see the parser."""
     options = _parser().parse_args(argv)
+    if options.reproduce is not None:
+        from breenix_gdbagent.commands.reproduce import reproduce
+
+        return reproduce(options)
     target = target_of(options, default_lab=False, must_run=True)
     if sum((options.now, options.until is not None, options.at is not None)) > 1:
         raise InputError("--now, --until and --at are three different moments", fix="choose one")
@@ -67,5 +71,8 @@ def _parser() -> Parser:
     add_run_end_options(parser)
     add_face_options(parser)
     parser.add_argument("--now", action="store_true", help="as it stands (when attached: default)")
+    parser.add_argument(
+        "--reproduce", type=Path, metavar="FILE", help="boot the same again: the same fault?"
+    )
     parser.add_argument("--at", metavar="LOCATION", help="at an address or symbol+offset")
     return parser

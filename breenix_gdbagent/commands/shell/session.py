@@ -105,7 +105,9 @@ class Session:
             return find(words[0]).run(self, words[1:])
         except AgentError as error:
             return self._say(error)
-        except SystemExit:  # argparse's --help of one command
+        except SystemExit as done:  # argparse's --help of one command is 0, SIGTERM is not
+            if done.code:
+                raise
             return 0
 
     def _say(self, error: AgentError) -> int:

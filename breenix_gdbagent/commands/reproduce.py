@@ -1,0 +1,134 @@
+"""``snapshot --reproduce FILE``: boot the same again and say whether it stops at the same fault."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from breenix_gdbagent import archive
+from breenix_gdbagent.commands.ci import check_options
+from breenix_gdbagent.commands.machines import Machine, open_machine, sha256
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.progress import Progress
+from breenix_gdbagent.commands.target import Target, opened_snapshot, target_of
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.report.story import Object, objects
+from breenix_gdbagent.watch import Orders, Run
+
+COMPARED = ("reason", "vector", "error_code", "cr2")
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """0 when the run stops at the same fault, 1 when it does not. Raises `InputError` when the
+    snapshot does not say what booted, or the files are others."""
+    extra, before = _kept(options)
+    machine_was = cast(Object, extra["machine"])
+    target = _target(options, cast(Object, extra["target"]), machine_was)
+    options.write_baseline = None
+    check_options(options)
+    facts = cast(Object, extra["facts"])
+    machine = open_machine(target)
+    with machine.vm as vm:
+        _same_kernel(machine, machine_was)
+        fault = facts["ended"] == "fault"
+        orders = Orders(
+            until=None if fault else cast("str | None", facts["until"]),
+            timeout=options.timeout,
+            linger=machine.linger,
+            first_fault=fault and len(objects(before["stops"])) == 1,
+        )
+        run = Run(vm, orders, machine.image)
+        with Progress(vm):
+            run.start()
+            ended = run.go()
+        after = archive.finish(
+            ended.kernel,
+            cast(Object, extra["target"]),
+            ended.record,
+            ended.facts,
+            ended.history,
+            ended.examined,
+        )
+    return _compare(before, after, options.json)
+
+
+def _kept(options: argparse.Namespace) -> tuple[Object, Document]:
+    """What the snapshot's run left beside the stop, and its report."""
+    reading = argparse.Namespace(**{**vars(options), "snapshot": options.reproduce})
+    reading.kernel = options.kernel if options.image is not None else None
+    stop, extra = opened_snapshot(Target("snapshot", reading))
+    if extra is None or "machine" not in extra:
+        raise InputError(
+            f"{options.reproduce.name} does not say what booted", "it is no snapshot of ours"
+        )
+    return extra, archive.document_of(stop, extra, {})
+
+
+def _target(options: argparse.Namespace, named: Object, was: Object) -> Target:
+    """The target that booted, from what the snapshot says and the files given now."""
+    if was["config"] is None:
+        raise InputError(
+            f"{options.reproduce.name} was taken from a QEMU that we did not boot",
+            fix="boot it as it was booted then, and compare with: diff",
+        )
+    if named["kind"] == "lab":
+        options.lab, options.stripped = str(named["scenario"]), bool(named["stripped"])
+    elif options.image is None or options.kernel is None:
+        raise InputError(
+            "--reproduce needs the files that booted", fix="give --image IMG --kernel ELF"
+        )
+    options.config = options.config or str(was["config"])
+    options.settings = dict(cast(Mapping[str, Json], was["settings"]))
+    options.settings.pop("accel", None)
+    options.settings.pop("deterministic", None)
+    options.deterministic = bool(cast(Object, was["settings"])["deterministic"])
+    images = cast("list[str]", was["images"])
+    given: list[Path] = [options.image, *options.disk] if options.image is not None else []
+    if [sha256(file) for file in given] != images:
+        raise InputError(
+            "the images are not those that booted: their SHA-256 differ",
+            f"the snapshot's: {', '.join(i[:16] for i in images) or 'none'}",
+            "give the same --image and --disk, in the same order",
+        )
+    return target_of(options, default_lab=False, must_run=True)
+
+
+def _same_kernel(machine: Machine, was: Object) -> None:
+    if machine.image is not None and machine.image.sha256 != was["kernel"]:
+        raise InputError(
+            f"{machine.image.path.name} is not the kernel of the snapshot: its SHA-256 differs"
+        )
+
+
+def _compare(before: Document, after: Document, as_json: bool) -> int:
+    """Say whether the deciding stop and the errors found are the same."""
+    one, two = objects(before["stops"])[-1], objects(after["stops"])[-1]
+    differ = [name for name in COMPARED if one[name] != two[name]]
+    prints = [
+        {str(f["fingerprint"]) for f in objects(d["findings"]) if f["severity"] == "error"}
+        for d in (before, after)
+    ]
+    same = not differ and prints[0] == prints[1]
+    if as_json:
+        print_json(
+            {
+                "same": same,
+                "before": {name: one[name] for name in COMPARED},
+                "after": {name: two[name] for name in COMPARED},
+                "gone": sorted(prints[0] - prints[1]),
+                "new": sorted(prints[1] - prints[0]),
+            }
+        )
+        return int(not same)
+    print("the same fault again" if same else "not the same fault")
+    for name in COMPARED:
+        mark = "" if one[name] == two[name] else "   <- differs"
+        print(f"  {name:<11} then {one[name]}, now {two[name]}{mark}")
+    for text, words in ((prints[0] - prints[1], "then only"), (prints[1] - prints[0], "now only")):
+        for fingerprint in sorted(text):
+            print(f"  {words}: {fingerprint}")
+    return int(not same)
