@@ -123,6 +123,9 @@ def hints(context: Context, walk: Walk | None = None) -> dict[str, Json]:
         found["text_at_rip"] = text
     if context.cpl == 3 and in_image(kernel, context.rip):
         found["ring_mismatch"] = f"ring 3 runs at {kernel.describe(context.rip)}, in the kernel"
+    here = kernel.walk(context.root, context.rip).effective
+    if context.cpl == 0 and here is not None and here.u:
+        found["ring_mismatch"] = f"ring 0 runs at {hex64(context.rip)}, in memory of a process"
     if context.cpl == 0 and walk is not None and walk.va == context.rip:
         try:
             back = int.from_bytes(context.read(context.rsp, 8), "little")
