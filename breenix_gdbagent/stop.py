@@ -18,8 +18,8 @@ class StopReason:
 
     kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``shutdown`` (a
     triple fault or a reboot, until the checks tell them apart), ``panic`` (at the panic handler),
-    ``halted`` (every CPU halts with interrupts off), ``marker`` (serial text matched),
-    ``deadline``, ``interrupt`` (asked for), ``breakpoint``, ``step``, ``exit`` (QEMU has ended,
+    ``halted`` (every CPU halts with interrupts off), ``handler`` (inside a handler that gives up),
+    ``marker`` (serial text matched), ``deadline``, ``interrupt`` (asked for), ``breakpoint``, ``step``, ``exit`` (QEMU has ended,
     nothing left to read), ``attached``, ``core`` (a bare core: why is not known).
     """
 

@@ -44,6 +44,12 @@ STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
 STUCK_SECONDS = 0.05  # between them
 RECORDED_FAULTS = 32  # faults of ring 3 that are examined in full; the rest are counted
 
+# What the page-fault handler prints once copy-on-write and growth are ruled out
+# (kernel/src/interrupts.rs): a fault that it does not mend.
+SURVIVED_NOT = "EXCEPTION: PAGE FAULT"
+FAULTS = ("page-fault.", "double-fault", "kernel-stack.", "tss.")
+PAGE_FAULT = 14
+
 PANIC_SYMBOL = "rust_begin_unwind"
 
 
@@ -109,7 +115,12 @@ class Run:
                 placed, found = with_image(self.vm.stop(), image)
                 bias = found.value if found is not None else None
                 del placed
-            self.vm.arm(image.path if image is not None else None, panic=panics, bias=bias)
+            self.vm.arm(
+                image.path if image is not None else None,
+                panic=panics,
+                bias=bias,
+                passing=(PAGE_FAULT,) if self.orders.fatal_only else (),
+            )
 
     def go(self) -> Ended:
         """Run to the end. Raises `LinkError`, `QemuDied`, `InputError`."""
@@ -173,12 +184,17 @@ class Run:
             limit = min(left, LOOK_AFTER_FAULT) if look else left
             self.decides = True
             awaited = [*patterns, *([every] if every else [])]
+            if self.orders.fatal_only:
+                awaited.append(SURVIVED_NOT)
             stop = self.vm.run_until(awaited, limit, self._on_fault)
             if stop.reason.kind == "fault" and not self.decides:
                 look = True
-            elif stop.reason.kind == "marker" and every and not _any(patterns, stop):
+            elif stop.reason.kind == "marker" and not _any(patterns, stop):
                 self._survived()
-                self._audit(stop)
+                if every and _any([every], stop):
+                    self._audit(stop)
+                elif (given_up := self._in_handler(stop)) is not None:
+                    return given_up
             elif stop.reason.kind != "deadline" or limit == left:
                 return self.placed(stop)
             elif _dead(stop):
@@ -186,6 +202,17 @@ class Run:
             else:
                 self._survived()
                 look = False
+
+    def _in_handler(self, stop: Stop) -> Stop | None:
+        """The page-fault handler said that it gives up (`--faults fatal`): the stop, explained
+        from inside it, when it is the kernel's own fault; one of ring 3 is recorded."""
+        reason = replace(stop.reason, kind="handler")
+        kernel = Kernel(self.placed(replace(stop, reason=reason)))
+        seen = examine(kernel.stop, kernel)
+        if any(f.weight == "error" and f.code.name.startswith(FAULTS) for f in seen.findings):
+            return kernel.stop
+        self._record(kernel, seen)
+        return None
 
     def _audit(self, stop: Stop) -> None:
         """Examine the stop at a marker on the way, and keep what was found."""
@@ -271,6 +298,8 @@ class Run:
         if ended == "exit" and self._wanted_exit(stop):
             self._survived()
             ended = "marker"
+        if ended == "handler":
+            ended = "fault"
         kernel = Kernel(replace(stop, memory=RecordingMemory(stop.memory)))
         config = self.vm.config
         status = stop.reason.exit_status

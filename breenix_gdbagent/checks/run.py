@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import Finding, declare
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.panic import panic_place
 from breenix_gdbagent.kernel.view import Kernel
@@ -135,11 +136,31 @@ def _stuck(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
         HANG,
         f"no progress within {facts.timeout or 0:g} s: {_how_stuck(kernel.stop.cpu)} in {where}",
         re.sub(r"\+0x[0-9a-f]+$", "", where) if not where.startswith("0x") else "kernel",
-        {"cpus": cpus, **_waited(facts)},
+        {"cpus": cpus, "locks_held": held_locks(kernel), **_waited(facts)},
         cause=cause,
         chain=(cause, "hang") if cause else (),
         fix=HANG.mend,
     )
+
+
+def held_locks(kernel: Kernel) -> Json:
+    """Names of the kernel's locks that are taken at this stop; None where no lock byte is known."""
+    books = kernel.books
+    readers: dict[str, Callable[[], bool | None]] = {
+        "PROCESS_MANAGER": lambda: books.processes.locked,
+        "SCHEDULER": lambda: books.scheduler.locked,
+        "frame allocator": lambda: books.frames.locked,
+        "heap": lambda: books.heap.locked,
+    }
+    known: list[tuple[str, bool]] = []
+    for name, locked in readers.items():
+        try:
+            taken = locked()
+        except ReadError:
+            continue
+        if taken is not None:
+            known.append((name, taken))
+    return [name for name, taken in known if taken] if known else None
 
 
 def _how_stuck(cpu: Cpu) -> str:

@@ -16,7 +16,7 @@ The IDT is read again at each later stop: gates that became present are armed to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
@@ -44,13 +44,15 @@ POLL_SECONDS = 0.25
 _GATE = 16
 
 
-def gates_of(table: bytes) -> dict[int, tuple[int, ...]]:
+def gates_of(table: bytes, passing: Collection[int] = ()) -> dict[int, tuple[int, ...]]:
     """Handler address -> vectors of present interrupt and trap gates, of vectors 0-31 that are
-    faults (SDM volume 3, 6.14.1: type 14 or 15, P in bit 47)."""
+    faults and not `passing` (SDM volume 3, 6.14.1: type 14 or 15, P in bit 47)."""
     out: dict[int, tuple[int, ...]] = {}
     for vector in range(min(EXCEPTIONS, len(table) // _GATE)):
         gate = table[vector * _GATE : (vector + 1) * _GATE]
-        if vector in NOT_FAULTS or not gate[5] & 0x80 or gate[5] & 0x0F not in (14, 15):
+        if vector in NOT_FAULTS or vector in passing:
+            continue
+        if not gate[5] & 0x80 or gate[5] & 0x0F not in (14, 15):
             continue
         handler = int.from_bytes(gate[0:2] + gate[6:12], "little")
         out[handler] = (*out.get(handler, ()), vector)
@@ -66,6 +68,7 @@ class Arming:
         self.gates: dict[int, tuple[int, ...]] = {}
         self.idtr: DescriptorTable | None = None
         self.notes: list[str] = []
+        self.passing: frozenset[int] = frozenset()
         self.polling = False
         self._vm = vm
         self._code: KernelCode | None = None
@@ -181,7 +184,7 @@ class Arming:
         if table is None or table == self._table:
             return
         self._table = table
-        fresh = gates_of(table)
+        fresh = gates_of(table, self.passing)
         self._drop(set(self.gates) - set(fresh))
         self.gates = fresh
         self._insert(_by_weight(fresh))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +95,21 @@ class LiveVm(Guest):
         return tuple(self._arming.notes)
 
     def arm(
-        self, kernel: Path | None = None, *, panic: Sequence[int] = (), bias: int | None = None
+        self,
+        kernel: Path | None = None,
+        *,
+        panic: Sequence[int] = (),
+        bias: int | None = None,
+        passing: Collection[int] = (),
     ) -> None:
         """Catch faults as soon as the guest has an IDT of its own (see `live.arming`).
 
         `kernel` is the ELF of a kernel that has not started; `panic` are link-time addresses of
-        panic handlers; `bias` is the load bias of a kernel that runs, where it is known. Raises
-        `InputError` for an ELF that is none.
+        panic handlers; `bias` is the load bias of a kernel that runs, where it is known;
+        exceptions of the vectors `passing` are not caught. Raises `InputError` for an ELF that is
+        none.
         """
+        self._arming.passing = frozenset(passing)
         started = self.clock.seconds() > 0 or self._holds.process is None
         with self.uncut():
             if kernel is not None and bias is None and not started:
