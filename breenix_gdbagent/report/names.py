@@ -16,6 +16,7 @@ from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
 from breenix_gdbagent.symbols.lines import Spot
 
+FEW_REGIONS = 4
 FEW = 3  # frames of a stack overflow that are named as its largest
 
 
@@ -205,7 +206,11 @@ def frames_text(frames: FrameAllocator) -> str:
     ]
     if frames.has_free_list:
         lines.append(f"  {len(frames.free_list)} came back and wait in the free list")
-    lines += [f"  usable RAM {hex64(a)}-{hex64(b)}" for a, b in frames.regions]
+    shown = frames.regions[:FEW_REGIONS]
+    lines += [f"  usable RAM {hex64(a)}-{hex64(b)}" for a, b in shown]
+    if len(frames.regions) > len(shown):
+        more = len(frames.regions) - len(shown)
+        lines.append(f"  and {more} more regions, up to {hex64(frames.regions[-1][1])}")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-DEADLINE = 100
+DEADLINE = 280
 
 
 @dataclass(frozen=True)

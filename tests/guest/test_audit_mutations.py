@@ -434,3 +434,15 @@ def test_leaks_need_the_books(guests: Guests) -> None:
     bare = Kernel(replace(guests.open[2025].stop, image=None))
     with pytest.raises(NotChecked, match="no kernel ELF"):
         list(grown(bare, bare))
+
+
+@pytest.mark.parametrize("era", BOTH)
+def test_a_stale_saved_root_is_no_sign_of_life(guests: Guests, era: int) -> None:
+    """gs:80 keeps the root of the process that entered last, also when that is gone."""
+    hand = Hand(guests.open[era])
+    space = next(s for s in hand.kernel.spaces if s.pid == 2)
+    (block,) = hand.kernel.percpus
+    hand.write(block.base + 80, space.root.to_bytes(8, "little"))
+    hand.fill(hand.process(2)["page_table"])
+    found = next(s for s in Kernel(hand.stop).spaces if s.root == space.root)
+    assert (found.role, found.live) == ("process", False)
