@@ -83,6 +83,9 @@ def find_spaces(
         seen(block.kernel_cr3, f"kernel_cr3 of CPU {block.cpu}")
         seen(block.saved_process_cr3, f"saved_process_cr3 of CPU {block.cpu}")
         seen(block.next_cr3, f"next_cr3 of CPU {block.cpu}")
+    stale = {PhysAddr(b.saved_process_cr3 & CR3_ADDRESS) for b in percpus} - _standing(
+        cpus, percpus
+    )
     named = {n.root: n for n in listed or ()}
     for process in listed or ():
         seen(process.root, process.source)
@@ -97,13 +100,20 @@ def find_spaces(
             continue  # one slot of the scan alone: not a root of this kernel
         live: bool | None = True if root in witnessed else None
         if listed is not None and role == "process" and root not in named:
-            # The scan alone knows it: a dead process's. A CPU stands on it: nobody's.
-            live, role = (False, role) if live is None else (live, "unknown")
+            # Nobody's, if a CPU stands on it; else a dead process's, which the scan still finds or
+            # gs:80 still has from the last entry of ring 3.
+            live, role = (False, role) if live is None or root in stale else (live, "unknown")
         pid, name = _identity(root, named, log)
         if role != "process":
             pid = name = None
         spaces.append(Space(root, role, live, pid, name, ", ".join(sources[root])))
     return tuple(spaces)
+
+
+def _standing(cpus: Sequence[Cpu], percpus: Sequence[PerCpu]) -> set[PhysAddr]:
+    """Roots that a CPU has in CR3 or is about to load."""
+    loaded = {c.root for c in cpus if c.paging is not None and c.root is not None}
+    return loaded | {PhysAddr(b.next_cr3 & CR3_ADDRESS) for b in percpus}
 
 
 def _identity(
