@@ -38,7 +38,10 @@ SMALLEST_HEAP_GROWTH = 256
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the allocators say at one stop, and what lives."""
+    """What the allocators say at one stop, and what lives; it outlasts the stop.
+
+    `unreached` are frames in use that no living space maps or has as a table.
+    """
 
     unreached: int
     used: int
@@ -68,12 +71,17 @@ def account(kernel: Kernel) -> Account:
 
 
 def grown(before: Kernel, after: Kernel) -> Iterator[Finding]:
-    """What leaked from one stop to a later one of the same run. Meant for two moments at which the
-    kernel should have as much: the same marker twice. Raises `NotChecked` with the reason."""
+    """`compare` for two stops that can both be read. Raises `NotChecked` with the reason."""
     try:
         then, now = account(before), account(after)
     except ReadError as lacking:
         raise NotChecked(lacking.what) from lacking
+    yield from compare(then, now)
+
+
+def compare(then: Account, now: Account) -> Iterator[Finding]:
+    """What leaked from one stop to a later one of the same run. Meant for two moments at which the
+    kernel should have as much: the same marker twice."""
     lost = now.unreached - then.unreached
     if lost > 0:
         yield Finding(
