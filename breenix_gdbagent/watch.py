@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from breenix_gdbagent.checks import growth
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.checks.faults import as_handled, recognised
 from breenix_gdbagent.checks.finding import Finding
@@ -103,6 +104,7 @@ class Run:
     recorded: list[Recorded] = field(default_factory=list)
     benign: int = 0
     decides: bool = True
+    account: growth.Account | None = None
     _era: Era | None = None
 
     def start(self, *, arm: bool = True) -> None:
@@ -215,9 +217,13 @@ class Run:
         return None
 
     def _audit(self, stop: Stop) -> None:
-        """Examine the stop at a marker on the way, and keep what was found."""
+        """Examine the stop at a marker on the way, and keep what was found; what leaked since the
+        last one too."""
         kernel = Kernel(self.placed(stop))
-        self._record(kernel, examine(kernel.stop, kernel), handled=True)
+        seen = examine(kernel.stop, kernel)
+        self.account, leaked, result = growth.since(self.account, kernel)
+        checks = seen.checks if result is None else (*seen.checks, result)
+        self._record(kernel, Examination(kernel, (*seen.findings, *leaked), checks), handled=True)
 
     def _record(self, kernel: Kernel, seen: Examination, *, handled: bool = False) -> None:
         number = len(self.recorded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from breenix_gdbagent.checks.finding import Finding, NotChecked, declare
+from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.allocators import Heap
 from breenix_gdbagent.kernel.view import Kernel
@@ -34,6 +34,7 @@ HEAP_LEAK = declare(
 )
 
 SMALLEST_HEAP_GROWTH = 256
+LEAKS = "leaks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,22 @@ def grown(before: Kernel, after: Kernel) -> Iterator[Finding]:
     except ReadError as lacking:
         raise NotChecked(lacking.what) from lacking
     yield from compare(then, now)
+
+
+def since(
+    then: Account | None, kernel: Kernel
+) -> tuple[Account | None, tuple[Finding, ...], CheckResult | None]:
+    """The account of this stop, and what leaked since the one before. The result is None where
+    there was none before; an account that cannot be taken is `not_checked`."""
+    try:
+        now = account(kernel)
+    except (NotChecked, ReadError) as lacking:
+        why = lacking.what if isinstance(lacking, ReadError) else str(lacking)
+        return None, (), CheckResult(LEAKS, "not_checked", why)
+    if then is None:
+        return now, (), None
+    found = tuple(compare(then, now))
+    return now, found, CheckResult(LEAKS, "failed" if found else "passed")
 
 
 def compare(then: Account, now: Account) -> Iterator[Finding]:

@@ -1,0 +1,30 @@
+"""Leaks, as `ci --audit-every` tells them: the first marker at which something was lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.guest.labrun import agent
+from tests.guest.live_support import needs_qemu
+
+pytestmark = needs_qemu
+
+
+def test_the_first_round_that_leaks_is_named() -> None:
+    done = agent("ci", "--lab", "leak", "--audit-every", "LEAK ROUND", "--json", "--timeout", "40")
+    assert done.code == 0, "leaks are warnings"
+    found = {f["code"]: f for f in done.document["findings"]}
+    assert set(found) == {"frames.leak", "heap.leak"}
+    assert all(f["stop"] == 1 for f in found.values()), "the second marker is the first to compare"
+    assert found["frames.leak"]["evidence"]["frames"] == 16
+    assert found["heap.leak"]["evidence"]["bytes"] == 4096
+    states = [c["status"] for c in done.document["checks"] if c["name"] == "leaks"]
+    assert states == ["failed"] * 3
+
+
+@pytest.mark.parametrize("extra", [(), ("--stripped",)])
+def test_a_guest_that_loses_nothing(extra: tuple[str, ...]) -> None:
+    done = agent("ci", "--lab", "clean", *extra, "--audit-every", "USERSPACE", "--json")
+    assert done.code == 0 and not done.document["findings"]
+    states = {c["status"] for c in done.document["checks"] if c["name"] == "leaks"}
+    assert states <= ({"not_checked"} if extra else {"passed"})
