@@ -107,12 +107,6 @@ def check_exhausted(kernel: Kernel) -> Iterator[Finding]:
     )
 
 
-def _gone(frames: FrameAllocator, frame: int) -> str | None:
-    """``free`` or ``never`` for a frame that nobody should use."""
-    state = frames.state(frame)
-    return state if state in ("free", "never") else None
-
-
 def _said(state: str) -> str:
     return "the allocator has it as free" if state == "free" else "it was never given out"
 
@@ -125,12 +119,10 @@ def _counted(kernel: Kernel, ledger: FrameLedger, node: Node) -> bool:
 
 
 def _tables(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iterator[Finding]:
-    shown = 0
-    for node in ledger.graph.nodes.values():
-        state = _gone(frames, node.frame)
-        if state is None or shown >= MOST_SHOWN or not _counted(kernel, ledger, node):
-            continue
-        shown += 1
+    gone = dict(frames.gone(ledger.table_frames.keys()))
+    nodes = [n for n in ledger.graph.nodes.values() if n.frame in gone] if gone else []
+    for node in [n for n in nodes if _counted(kernel, ledger, n)][:MOST_SHOWN]:
+        state = gone[node.frame]
         link, space = node.link, ledger.space_of(node)
         whose = "the kernel" if node.kernel else (space.label if space else "an unknown space")
         yield Finding(
@@ -154,13 +146,14 @@ def _tables(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iter
 def _pages(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iterator[Finding]:
     tables = ledger.table_frames
     by_owner: dict[str, list[tuple[Page, str]]] = {}
-    for frame, entry_pa in ledger.kernel_frames.items():
-        if (state := _gone(frames, frame)) and frame not in tables:
-            page = ledger.page_at(entry_pa)
+    for frame, state in frames.gone(ledger.kernel_frames.keys()):
+        if frame not in tables:
+            page = ledger.page_at(ledger.kernel_frames[frame])
             by_owner.setdefault("kernel", []).append((page, state))
-    for page in ledger.user_pages():
-        state = _gone(frames, page.pa)
-        if state and page.pa not in tables and _counted(kernel, ledger, page.node):
+    users = {page.pa: page for page in ledger.user_pages() if page.pa not in tables}
+    for frame, state in frames.gone(users.keys()):
+        page = users[PhysAddr(frame)]
+        if _counted(kernel, ledger, page.node):
             space = ledger.space_of(page.node)
             by_owner.setdefault(space.subject if space else "unknown", []).append((page, state))
     for subject, found in by_owner.items():

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, hex64
 from breenix_gdbagent.errors import ReadError, SymbolNotFound, ValueCorrupt
@@ -28,6 +30,7 @@ NEVER, ALLOCATED, FREE = 0, 1, 2
 LEAF_EXTERNAL = (1 << 32) - 1
 _LEDGER_SLOT = 8
 _STATE = 3
+_STATES = bytes(low & _STATE for low in range(256))
 MOST_REGIONS = 128
 MOST_HOLES = 1 << 20
 
@@ -50,6 +53,17 @@ class Ledger:
         state = chunk[at] & _STATE
         return state, int.from_bytes(chunk[at + 4 : at + 8], "little")
 
+    def free_ordinals(self) -> Iterator[int]:
+        """The frames that the ledger has as free."""
+        for number, chunk in enumerate(self.chunks):
+            if chunk is None:
+                continue
+            states = chunk[::_LEDGER_SLOT].translate(_STATES)
+            at = states.find(FREE)
+            while at >= 0:
+                yield number * self.chunk_frames + at
+                at = states.find(FREE, at + 1)
+
 
 @dataclass(frozen=True)
 class FrameAllocator:
@@ -64,13 +78,18 @@ class FrameAllocator:
     locked: bool | None
 
     @cached_property
-    def _starts(self) -> tuple[list[int], list[int]]:
-        starts, before, count = [], [], 0
+    def _before(self) -> list[int]:
+        """How many usable frames come before each region, in the regions' order."""
+        counts = [0]
         for start, end in self.regions:
-            starts.append(int(start))
-            before.append(count)
-            count += (end - start) // PAGE
-        return starts, before
+            counts.append(counts[-1] + (end - start) // PAGE)
+        return counts[:-1]
+
+    @cached_property
+    def _rising(self) -> tuple[list[int], list[int]]:
+        """Starts of the regions in order of address, and which regions they are."""
+        order = sorted(range(len(self.regions)), key=lambda n: self.regions[n][0])
+        return [int(self.regions[n][0]) for n in order], order
 
     @property
     def total(self) -> int:
@@ -88,11 +107,11 @@ class FrameAllocator:
 
     def ordinal(self, frame: int) -> int | None:
         """The number of a frame among the usable ones (frame_ordinal), None when it is none."""
-        starts, before = self._starts
+        starts, order = self._rising
         at = bisect_right(starts, frame) - 1
-        if at < 0 or frame >= self.regions[at][1]:
+        if at < 0 or frame >= self.regions[order[at]][1]:
             return None
-        return before[at] + (frame - starts[at]) // PAGE
+        return self._before[order[at]] + (frame - starts[at]) // PAGE
 
     @cached_property
     def listed_free(self) -> frozenset[PhysAddr]:
@@ -111,6 +130,29 @@ class FrameAllocator:
         if slot is None:
             return "free" if frame in self.listed_free else "allocated"
         return {NEVER: "never", ALLOCATED: "allocated", FREE: "free"}.get(slot[0], "free")
+
+    @cached_property
+    def free_frames(self) -> frozenset[int]:
+        """Every frame that came back, by the ledger where there is one."""
+        if self.ledger is None:
+            return frozenset(self.free_list)
+        return frozenset(self._nth(ordinal) for ordinal in self.ledger.free_ordinals())
+
+    def _nth(self, ordinal: int) -> int:
+        at = bisect_right(self._before, ordinal) - 1
+        return self.regions[at][0] + (ordinal - self._before[at]) * PAGE
+
+    def gone(self, frames: AbstractSet[int]) -> Iterator[tuple[int, str]]:
+        """Those of many frames that nobody should use: (frame, ``free`` or ``never``)."""
+        for frame in sorted(self.free_frames & frames):
+            yield frame, "free"
+        rising = all(a[1] <= b[0] for a, b in pairwise(self.regions))
+        first = self._nth(self.frontier) if rising and 0 <= self.frontier < self.total else 0
+        for frame in frames:
+            if frame >= first:
+                ordinal = self.ordinal(frame)
+                if ordinal is not None and ordinal >= self.frontier:
+                    yield frame, "never"
 
     def external(self, frame: int) -> bool:
         """Whether the ledger says that the frame is mapped on behalf of an owner elsewhere."""
