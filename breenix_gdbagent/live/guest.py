@@ -156,6 +156,12 @@ class Guest:
             return {}
         return parse_registers(self._holds.qmp.hmp("info registers -a"))
 
+    def hmp(self, line: str) -> str:
+        """What QEMU's human monitor prints, by QMP. Raises `LinkError`."""
+        if self._holds.qmp is None:
+            raise LinkError("QEMU's monitor is not connected", fix="give --qmp PATH")
+        return self._holds.qmp.hmp(line)
+
     def _monitor(self, line: str) -> str:
         if self._holds.qmp is not None:
             return self._holds.qmp.hmp(line)

@@ -1,0 +1,221 @@
+"""Figures on one saved stop: whole spaces, the audit, explanations, names, snapshots."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from breenix_gdbagent import guest
+from breenix_gdbagent.archive import save
+from breenix_gdbagent.checks.examine import examine
+from breenix_gdbagent.checks.faults import check as explain
+from breenix_gdbagent.checks.run import RunFacts
+from breenix_gdbagent.guest import elf
+from breenix_gdbagent.kernel import trace
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.live import launch
+from breenix_gdbagent.memory import PhysicalMemory
+from breenix_gdbagent.report.document import History, RunRecord, build
+from breenix_gdbagent.report.html import render
+from breenix_gdbagent.report.text import render as render_text
+from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.watch import Orders, Run
+from breenix_gdbagent.x86.paging import Tables
+from breenix_gdbagent.x86.spaces import Spaces
+from tests.bench.harness import Row, absent, measured, median_ms, within
+from tests.bench.many import many_spaces
+
+
+def rows() -> Iterator[Row]:
+    """All figures of this file."""
+    with tempfile.TemporaryDirectory() as name:
+        scenario = guest.scenario("many")
+        with launch("lab", kernel=elf(False), append=scenario.append) as vm:
+            run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+            run.start()
+            ended = run.go()
+            stop = ended.kernel.stop
+            yield from _spaces(stop)
+            yield from _audit(stop)
+            yield from _snapshots(stop, Path(name))
+            yield from _faces(stop)
+            yield from _info_tlb(vm, stop)
+        yield from _explanation()
+        yield from _names(Path(name))
+        yield from _a_thousand()
+
+
+def _spaces(stop: Stop) -> Iterator[Row]:
+    kernel = Kernel(stop)
+    roots = [s.root for s in kernel.audited]
+
+    def walk(number: int) -> None:
+        spaces = Spaces(Tables(stop.memory), 4, True)
+        for root in roots[:number]:
+            spaces.space(root)
+
+    one, every = median_ms(lambda: walk(1)), median_ms(lambda: walk(len(roots)))
+    yield within("one space, merged ranges", one, 5.0, "ms")
+    nine = median_ms(lambda: walk(9))
+    yield measured("nine spaces of one stop", nine, "one space", one, "ms", "<=", 3.0)
+    yield within(f"all {len(roots)} spaces", every, 10.0, "ms")
+
+
+def _info_tlb(vm, stop: Stop) -> Iterator[Row]:  # type: ignore[no-untyped-def]
+    """The same space by QEMU's monitor, parsed into lines."""
+    kernel = Kernel(stop)
+    root = kernel.stop.cpu.root
+    assert root is not None
+
+    def ours() -> None:
+        Spaces(Tables(stop.memory), 4, True).space(root)
+
+    def theirs() -> None:
+        for line in vm.hmp("info tlb").splitlines():
+            va, _, rest = line.partition(":")
+            int(va, 16), int(rest.split()[0], 16)
+
+    yield measured(
+        "one space", median_ms(ours), "info tlb, parsed", median_ms(theirs, 3), "ms", ">=", 10.0
+    )
+
+
+def _audit(stop: Stop) -> Iterator[Row]:
+    def whole() -> None:
+        kernel = Kernel(stop)
+        build({}, RunRecord(), examine(stop, kernel), History())
+
+    yield within("from stop to complete report", median_ms(whole), 100.0, "ms")
+    kernel = Kernel(stop)
+    kernel.books.processes  # noqa: B018
+    types = kernel.books.values
+
+    def processes() -> None:
+        from breenix_gdbagent.kernel.processes import read_processes
+
+        read_processes(types)
+
+    yield within("warm process list, 14 processes", median_ms(processes), 14.0, "ms")
+
+
+def _snapshots(stop: Stop, place: Path) -> Iterator[Row]:
+    kernel = Kernel(stop)
+    examine(stop, kernel)
+    for memory, budget in (("tables", 50.0), ("kernel", 200.0)):
+        file = place / memory
+
+        def write(memory: str = memory, file: Path = file) -> None:
+            save(file, kernel, memory, {}, RunRecord(), RunFacts(), History(), {})
+
+        yield within(f"snapshot --memory {memory}", median_ms(write, 3), budget, "ms")
+    size = (place / "tables").stat().st_size / (1 << 20)
+    yield within("size of a tables snapshot", size, 1.0, "MiB")
+    ours = median_ms(
+        lambda: subprocess.run(
+            [sys.executable, "-m", "breenix_gdbagent", "report", str(place / "tables")],
+            capture_output=True,
+            check=False,
+        ),
+        3,
+    )
+    name = "report of a tables snapshot, from process start"
+    if shutil.which("gdb") is None:
+        yield absent(name, "gdb -batch", "ms", ">=", 1.0)
+        return
+    theirs = median_ms(
+        lambda: subprocess.run(
+            [
+                "gdb",
+                "-nx",
+                "-batch",
+                "-ex",
+                "info registers",
+                str(elf(False)),
+                str(place / "tables"),
+            ],
+            capture_output=True,
+            check=False,
+        ),
+        3,
+    )
+    yield measured(name, ours, "gdb -batch info registers", theirs, "ms", ">=", 1.0)
+
+
+def _faces(stop: Stop) -> Iterator[Row]:
+    kernel = Kernel(stop)
+    document = build({}, RunRecord(), examine(stop, kernel), History())
+    yield within("terminal face", median_ms(lambda: render_text(document)), 50.0, "ms")
+    page = render(document, kernel)
+    yield within("HTML report", len(page.encode()) / (1 << 20), 2.0, "MiB")
+
+
+def _explanation() -> Iterator[Row]:
+    for name in ("page-fault-unmapped", "kernel-stack-unmapped", "ist-unmapped"):
+        scenario = guest.scenario(name)
+        with launch("lab", kernel=elf(False), append=scenario.append) as vm:
+            run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+            run.start()
+            stop = run.go().kernel.stop
+            list(explain(Kernel(stop)))
+            yield within(
+                f"explain {name}", median_ms(lambda s=stop: list(explain(Kernel(s)))), 50.0, "ms"
+            )
+
+
+def _names(place: Path) -> Iterator[Row]:
+    """First backtrace of a snapshot, from the ELF's own tables."""
+    with launch("lab", kernel=elf(False), append=guest.scenario("guard-page").append) as vm:
+        run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+        run.start()
+        stop = run.go().kernel.stop
+        file = place / "bt"
+        kernel = Kernel(stop)
+        examine(stop, kernel)
+        save(file, kernel, "kernel", {}, RunRecord(), RunFacts(), History(), {})
+        fresh = replace(stop, image=Image.open(elf(False)).loaded(stop.image.bias))  # type: ignore[union-attr]
+        yield within(
+            "backtrace of 256 frames, warm",
+            median_ms(lambda: trace.of_cpu(Kernel(fresh), fresh.cpu), 3),
+            200.0,
+            "ms",
+        )
+    if shutil.which("gdb") is None:
+        yield absent("first bt, from process start", "gdb -batch", "ms", ">=", 1.0)
+        return
+    ours = median_ms(
+        lambda: subprocess.run(
+            [sys.executable, "-m", "breenix_gdbagent", "bt", "--snapshot", str(file)],
+            capture_output=True,
+            check=False,
+        ),
+        3,
+    )
+    theirs = median_ms(
+        lambda: subprocess.run(
+            ["gdb", "-nx", "-batch", "-ex", "bt", str(elf(False)), str(file)],
+            capture_output=True,
+            check=False,
+        ),
+        3,
+    )
+    yield measured("first bt, from process start", ours, "gdb -batch bt", theirs, "ms", ">=", 1.0)
+
+
+def _a_thousand() -> Iterator[Row]:
+    memory: PhysicalMemory
+    memory, roots = many_spaces(1000)
+
+    def walk(number: int) -> None:
+        spaces = Spaces(Tables(memory), 4, True)
+        for root in roots[:number]:
+            spaces.space(root)
+
+    one = median_ms(lambda: walk(1))
+    thousand = median_ms(lambda: walk(1000), 3)
+    yield measured("1,000 spaces, shared kernel half", thousand, "one space", one, "ms", "<=", 60.0)
