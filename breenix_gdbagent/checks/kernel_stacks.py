@@ -7,10 +7,10 @@ for each entry that differs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
+from breenix_gdbagent.addresses import PAGE, hex64
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
@@ -135,29 +135,33 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     if kernel.era is None:
         raise NotChecked("no kernel stack is mapped yet: early boot")
     defects: dict[tuple[str, str], _Defect] = {}
+    lacking: list[str] = []
     for stacks, read, slot in (
         (kernel.stacks, kernel.kernel_leaves, KERNEL_STACKS_SLOT),
         (kernel.ist, kernel.ist_leaves, IST_STACKS_SLOT),
     ):
         if not stacks:
             continue
-        model = _leaves(read, kernel.master)
+        try:
+            model = read(kernel.master.root)
+        except ReadError as error:
+            lacking.append(f"tables of the master: {error.what}")
+            continue
         settled = [s for s in stacks if not _in_transit(kernel, s, model)]
         for group in _groups(kernel, slot):
-            mine = model if kernel.master in group else _leaves(read, group[0])
+            try:
+                mine = model if kernel.master in group else read(group[0].root)
+            except ReadError as error:
+                lacking.append(f"tables of {group[0].label}: {error.what}")
+                continue
             aliased = _aliased(kernel, group[0], slot)
             for stack in settled:
                 _compare(kernel, stack, group, mine, None if aliased else model, defects)
     for defect in defects.values():
         yield _finding(kernel, defect)
     yield from _aliases(kernel, kernel.master)
-
-
-def _leaves(read: Callable[[PhysAddr], _Leaves], space: Space) -> _Leaves:
-    try:
-        return read(space.root)
-    except ReadError as lacking:
-        raise NotChecked(f"tables of {space.label}: {lacking.what}") from lacking
+    if lacking:
+        raise NotChecked(lacking[0])
 
 
 def _groups(kernel: Kernel, slot: int) -> list[list[Space]]:

@@ -120,8 +120,13 @@ class StackRegion:
             if level == 1:
                 entry_pa = PhysAddr((table_pa & ADDRESS) + index * 8)
                 out[sign_extended(va, self.levels)] = Leaf(raw, entry_pa, *here)
-            elif not raw & PS:
+            elif not raw & PS and self._is_ram(raw & ADDRESS):
                 self._descend(raw, level - 1, va, here, out)
+
+    def _is_ram(self, frame: int) -> bool:
+        """False for a table that is surely in no RAM: the walk finds nothing present there."""
+        ram = self.tables.memory.ram
+        return ram is None or ram.holds(frame, PAGE)
 
 
 def recognise_era(mapped: Iterable[int]) -> Era | None:
