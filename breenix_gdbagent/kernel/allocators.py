@@ -29,6 +29,7 @@ STACKS = "kernel::memory::kernel_stack::STACK_BITMAP"
 NEVER, ALLOCATED, FREE = 0, 1, 2
 LEAF_EXTERNAL = (1 << 32) - 1
 _LEDGER_SLOT = 8
+LEDGER_CHUNK = 64 * 1024  # frames (LEDGER_CHUNK_FRAMES)
 _STATE = 3
 _STATES = bytes(low & _STATE for low in range(256))
 MOST_REGIONS = 128
@@ -218,7 +219,6 @@ def _ledger(values: Values) -> Ledger | None:
     except ReadError:
         return None
     chunks: list[bytes | None] = []
-    largest = 0
     for once in ledger["chunks"].items():
         lock = once.lock
         if lock is not None and not once_ready(once, lock.raw):
@@ -227,9 +227,8 @@ def _ledger(values: Values) -> Ledger | None:
         start, count, element, _ = sequence(once.peel())
         if element.size != _LEDGER_SLOT:
             raise ledger.corrupt(f"ledger slots of {element.size} bytes")
-        largest = max(largest, count)
         chunks.append(b"".join(start.read(*part) for part in _parts(count * _LEDGER_SLOT)))
-    return Ledger(tuple(chunks), largest if len(chunks) <= 1 else 1 << 16)
+    return Ledger(tuple(chunks), LEDGER_CHUNK)
 
 
 def _parts(length: int, step: int = 1 << 20) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -189,22 +190,25 @@ class FrameLedger:
 
 
 def slots_in_use(kernel: Kernel) -> dict[int, str]:
-    """Top-level slot -> what the kernel keeps there, from the registers themselves."""
+    """Top-level slot -> what the kernel keeps there: the regions of Breenix, and what registers and
+    gates name, as far as it is mapped there (a broken gate makes no region)."""
     found = {
         KERNEL_STACKS_SLOT: "kernel stacks",
         IST_STACKS_SLOT: "IST stacks",
         HEAP_SLOT: "kernel heap",
     }
+    places: list[tuple[str, int]] = []
     for cpu in kernel.stop.cpus:
         for what, place in (("IDT", cpu.idtr), ("GDT", cpu.gdtr), ("TSS", cpu.tr)):
             if place is not None and place.base:
-                found.setdefault(place.base >> 39 & 0x1FF, what)
-    for block in kernel.percpus:
-        found.setdefault(block.base >> 39 & 0x1FF, "per-CPU block")
-    try:
-        for gate in kernel.gates.values():
-            found.setdefault(gate.offset >> 39 & 0x1FF, "interrupt handlers")
-    except ReadError:
-        pass
-    found.pop(0, None)  # the bootloader's identity mapping: a process has its own PML4[0]
+                places.append((what, place.base))
+    places += [("per-CPU block", block.base) for block in kernel.percpus]
+    with suppress(ReadError):
+        places += [("interrupt handlers", gate.offset) for gate in kernel.gates.values()]
+    root = kernel.reference_root
+    for what, va in places:
+        slot = va >> 39 & 0x1FF
+        # Slot 0 is the bootloader's identity mapping: a process has its own.
+        if slot and slot not in found and root is not None and kernel.walk(root, va).mapped:
+            found[slot] = what
     return found
