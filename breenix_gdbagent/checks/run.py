@@ -98,18 +98,19 @@ def check(kernel: Kernel, facts: RunFacts, cause: str | None) -> Iterator[Findin
 
 
 def _panic(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
+    printed = kernel.log.panics[0] if kernel.log.panics else None
     message = kernel.panic_message
-    place = _panic_place(kernel, facts, message)
-    printed = bool(kernel.log.panics)
-    said = "the kernel panicked" + (f" at {place}" if place and not printed else "")
-    said += f": {message}" if message else ""
-    if not printed:
-        said += " (stopped at the panic handler, before it prints)"
+    place = _panic_place(kernel, facts, printed)
+    said = "the kernel panicked"
+    if place and not printed:
+        said += f" at {place}"
+    if message:
+        said += f": {message}"
     return Finding(
         PANIC,
         said,
         re.sub(r":\d+$", "", place) if place else "panic handler",
-        {"message": message, "at": place},
+        {"message": message, "at": place, "printed": printed is not None},
         cause=cause,
         chain=(cause, "panic") if cause else (),
         fix=PANIC.mend,
