@@ -3,9 +3,12 @@ fault equal to what the guest itself announced before it provoked it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from breenix_gdbagent.guest import Scenario, scenarios
+from breenix_gdbagent.snapshot import open_snapshot
 from tests.guest.labrun import agent, tail, truth
 
 ALL = list(scenarios().values())
@@ -77,7 +80,7 @@ def test_an_expected_fault_is_required() -> None:
     assert "page-fault.unmapped" in did_not.err
 
 
-def test_a_baseline_tolerates_what_is_known(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_baseline_tolerates_what_is_known(tmp_path: Path) -> None:
     known = tmp_path / "known.json"
     assert agent("ci", "--lab", "kernel-slot-diverged", "--write-baseline", str(known)).code == 0
     again = agent("ci", "--lab", "kernel-slot-diverged", "--baseline", str(known))
@@ -85,3 +88,38 @@ def test_a_baseline_tolerates_what_is_known(tmp_path) -> None:  # type: ignore[n
     other = agent("ci", "--lab", "shared-user-table", "--baseline", str(known))
     assert other.code == 1
     assert "gone" in other.err
+
+
+@pytest.mark.parametrize("name", ["clean", "page-fault-user"])
+def test_deterministic_runs_say_the_same(name: str, tmp_path: Path) -> None:
+    """On QEMU's instruction counter two runs give the same serial text, byte for byte, also where
+    the agent stops at a fault on the way."""
+    texts = []
+    for number in (1, 2):
+        file = tmp_path / str(number)
+        assert agent("ci", "--lab", name, "--deterministic", "-o", str(file)).code == 0
+        texts.append(open_snapshot(file).serial.port(0))
+    assert "LAB COMPLETE" in texts[0]
+    assert texts[0] == texts[1]
+
+
+def test_the_first_marker_at_which_an_invariant_broke_is_named() -> None:
+    result = agent(
+        "ci", "--lab", "kernel-slot-diverged", "--audit-every", "Created process|Hello|COMPLETE",
+        "--json",
+    )  # fmt: skip
+    stops = {s["id"]: s for s in result.document["stops"]}
+    broken = next(f for f in result.document["findings"] if f["code"] == "kernel-slot.diverged")
+    assert broken["stop"] > 0
+    assert "marker" in {stops[n]["reason"] for n in range(broken["stop"] + 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("page-fault-unmapped", 1), ("guard-page", 1), ("page-fault-user", 0), ("copy-on-write", 0)],
+)
+def test_fatal_faults_only(name: str, code: int) -> None:
+    """`--faults fatal` does not stop at a page fault that its handler mends."""
+    fatal = agent("ci", "--lab", name, "--faults", "fatal", "--json", "--timeout", TIMEOUT)
+    assert fatal.code == code
+    assert fatal.codes("error", "warning") == set(scenarios()[name].codes)
