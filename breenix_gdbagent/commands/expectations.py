@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from breenix_gdbagent.checks.finding import CODES
+from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.commands.output import write_whole
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
@@ -50,10 +50,10 @@ def _processes(finding: Object) -> set[str]:
 def parse_expectation(text: str) -> Expectation:
     """``CODE[@process]``. Raises `InputError` for a code that does not exist."""
     code, _, process = text.partition("@")
-    if code not in CODES:
+    if code not in all_codes():
         import difflib
 
-        near = difflib.get_close_matches(code, CODES, 1)
+        near = difflib.get_close_matches(code, all_codes(), 1)
         raise InputError(
             f"--expect {code}: no such finding code",
             fix=f"did you mean {near[0]}?"

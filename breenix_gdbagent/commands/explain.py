@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import sys
 
+from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.errors import InputError
@@ -13,14 +12,6 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.locations import parse_number
 
 MOST_TEXT = 1 << 20
-
-
-def register_codes() -> None:
-    """Import every check, so that each code stands in the register."""
-    from breenix_gdbagent import checks
-
-    for module in pkgutil.walk_packages(checks.__path__, "breenix_gdbagent.checks."):
-        importlib.import_module(module.name)
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -44,7 +35,7 @@ def run(name: str, argv: list[str]) -> int:
     from breenix_gdbagent.report import explain
 
     if options.list:
-        register_codes()
+        all_codes()
         answer = explain.answer_all()
     else:
         answer = _answer(text)
@@ -65,7 +56,7 @@ def _answer(text: str) -> dict[str, Json]:
         if number >> 32:
             raise InputError(f"{text} is no error code", "an error code has 32 bits")
         return explain.answer_number(number)
-    register_codes()
+    all_codes()
     shown = [s.name for s in scenarios().values() if text in s.codes]
     if (code := explain.answer_code(text, shown)) is not None:
         return code
