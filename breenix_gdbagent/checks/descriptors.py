@@ -206,8 +206,8 @@ def _unreached(
 def check_tss(kernel: Kernel) -> Iterator[Finding]:
     """RSP0 of every CPU is the top of a usable stack, and of the running thread's; no two
     exceptions share an IST stack."""
-    if not kernel.is_breenix or kernel.master is None:
-        raise NotChecked("no Breenix per-CPU block")
+    if kernel.master is None:
+        raise NotChecked(kernel.no_master)
     if not kernel.tss:
         raise NotChecked("no TSS could be read")
     # Before there is a process nothing comes from ring 3, and RSP0 is not used.

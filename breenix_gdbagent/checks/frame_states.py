@@ -76,7 +76,7 @@ def check_states(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked("the free list's lock is taken: a frame is on its way in or out")
     ledger = kernel.ledger
     if ledger.master is None:
-        raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
+        raise NotChecked(kernel.no_master)
     yield from _tables(kernel, ledger, frames)
     yield from _pages(kernel, ledger, frames)
     yield from _free_list(kernel, frames)

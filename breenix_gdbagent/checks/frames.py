@@ -189,7 +189,7 @@ def check_twice(kernel: Kernel) -> Iterator[Finding]:
     and frames that the kernel has twice."""
     ledger = kernel.ledger
     if ledger.master is None:
-        raise NotChecked("no Breenix per-CPU block: what is shared by design is not known")
+        raise NotChecked(kernel.no_master)
     unknown = yield from _of_processes(kernel, ledger)
     yield from _twice_in_kernel(kernel, ledger)
     if unknown:

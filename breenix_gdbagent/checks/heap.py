@@ -57,7 +57,7 @@ ALLOC_FAILURES = ("handle_alloc_error", "alloc_error_handler", "__rust_alloc_err
 def check(kernel: Kernel) -> Iterator[Finding]:
     """The heap's account of itself. While its lock is taken the account may be half written."""
     if kernel.master is None:
-        raise NotChecked("no Breenix per-CPU block")
+        raise NotChecked(kernel.no_master)
     failed = allocation_failed(kernel)
     try:
         heap = kernel.books.heap

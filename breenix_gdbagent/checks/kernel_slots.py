@@ -79,7 +79,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """Each audited space's kernel slots against the master's, and regions against each other."""
     ledger = kernel.ledger
     if ledger.master is None or ledger.slots is None:
-        raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
+        raise NotChecked(kernel.no_master)
     if kernel.levels != 4:
         raise NotChecked("5-level paging: Breenix has slots of a PML4 only")
     for space in ledger.spaces:

@@ -131,7 +131,7 @@ class _Defect:
 def check(kernel: Kernel) -> Iterator[Finding]:
     """Every kernel and IST stack in the master and every audited space."""
     if kernel.master is None:
-        raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
+        raise NotChecked(kernel.no_master)
     if kernel.era is None:
         raise NotChecked("no kernel stack is mapped yet: early boot")
     defects: dict[tuple[str, str], _Defect] = {}

@@ -9,7 +9,7 @@ from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.processes import Process
-from breenix_gdbagent.kernel.running import Running, running, settled
+from breenix_gdbagent.kernel.running import Running, on_own_stack, running, settled
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS
@@ -135,6 +135,8 @@ def _whose(kernel: Kernel, here: Running, space: Space) -> Iterator[Finding]:
         return
     thread = kernel.thread_of(here.cpu)
     if thread is None or not thread.user or not settled(kernel, here.cpu):
+        return
+    if here.cpl == 0 and not on_own_stack(kernel, here):
         return
     try:
         table = kernel.books.processes

@@ -9,7 +9,7 @@ from breenix_gdbagent.addresses import PAGE, hex64
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.running import Running, backtrace, running, settled
+from breenix_gdbagent.kernel.running import Running, backtrace, not_returning, running
 from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
@@ -150,7 +150,7 @@ def _foreign(
             yield _alien(kernel, here, stack, said)
         return
     block = kernel.percpu_of(cpu)
-    if block is None or not block.current_thread or not settled(kernel, cpu):
+    if block is None or not block.current_thread or not not_returning(kernel, here, stack):
         return
     thread = kernel.thread_of(cpu)
     own = block.kernel_stack_top
@@ -183,7 +183,7 @@ def _alien(kernel: Kernel, here: Running, stack: KernelStack, said: str) -> Find
 def check_depth(kernel: Kernel) -> Iterator[Finding]:
     """How much of each stack is free: below RSP now, and at the deepest use that left traces."""
     if kernel.master is None:
-        raise NotChecked("no Breenix per-CPU block: the master PML4 is not known")
+        raise NotChecked(kernel.no_master)
     over = {s.top for s in _run_over(kernel)}
     lacking = 0
     for stack in (*kernel.stacks, *kernel.ist):

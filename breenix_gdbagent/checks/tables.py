@@ -86,7 +86,7 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
     """User tables that two spaces reach: the topmost, since what lies below is shared with it."""
     ledger = kernel.ledger
     if ledger.master is None:
-        raise NotChecked("no Breenix per-CPU block: whose tables are shared by design is not known")
+        raise NotChecked(kernel.no_master)
     vouched = {s.root for s in (ledger.master, *ledger.processes) if kernel.believed(s)}
     for key, links in sorted(ledger.graph.sharers.items()):
         node = ledger.graph.nodes[key]

@@ -1,9 +1,9 @@
 """What each CPU was running when the guest stopped, and whether it can be held against the books.
 
 While Breenix switches threads, the per-CPU block, the TSS and CR3 already belong to the next thread
-and the stack still to the last (kernel/src/interrupts/context_switch.rs): in that window nothing of
-it disagrees by mistake. It is known to be closed in ring 3, with interrupts on, or when the stack
-shows that the switching function is not on it.
+and the stack still to the last, until iretq (kernel/src/interrupts/context_switch.rs): in that
+window nothing of it disagrees by mistake. It is known to be closed in ring 3, with interrupts on,
+or when the stack shows that nothing of a switch is on it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def running(kernel: Kernel, cpu: Cpu) -> Running | None:
 
 
 def settled(kernel: Kernel, cpu: Cpu) -> bool:
-    """Whether the CPU is surely not in the middle of a switch of threads."""
+    """Whether the CPU is surely not inside the function that switches threads."""
     here = running(kernel, cpu)
     if here is None:
         return False
@@ -77,6 +77,29 @@ def settled(kernel: Kernel, cpu: Cpu) -> bool:
         return True
     stack = kernel.stack_at(here.rsp)
     return stack is not None and _not_switching(kernel, here, stack)
+
+
+def on_own_stack(kernel: Kernel, here: Running) -> bool:
+    """Whether RSP is on the stack that the per-CPU block has for the running thread: it came into
+    the kernel by itself, and no switch has been made since."""
+    block, stack = kernel.percpu_of(here.cpu), kernel.stack_at(here.rsp)
+    return block is not None and stack is not None and stack.top == block.kernel_stack_top
+
+
+def not_returning(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
+    """Whether the CPU is surely not on its way out through a stack that it was switched away from:
+    interrupts are on, or nothing on the stack above RSP points into an entry that would return."""
+    if here.interrupts_on:
+        return True
+    image = kernel.stop.image
+    hit = None if image is None else image.symbol_at(here.rip)
+    if image is None or hit is None or _on_way_out(hit.name):
+        return False
+    words = _words(kernel, here, stack)
+    if words is None:
+        return False
+    hits = (image.symbol_at(word) for word in words if image.holds(word))
+    return not any(found is not None and _on_way_out(found.name) for found in hits)
 
 
 def backtrace(kernel: Kernel, here: Running) -> Backtrace | None:
@@ -110,17 +133,29 @@ def _not_switching(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
         for symbol in image.image.find(SWITCH)
         if _last(symbol.name) == SWITCH and symbol.size
     ]
-    if not extents or _STUB.search(hit.name):
+    if not extents or _on_way_out(hit.name):
         return False
     trace = backtrace(kernel, here)
     if trace is not None and trace.frames and trace.frames[-1].ring == 3:
         return all(_last(frame.name) != SWITCH for frame in trace.frames)
+    words = _words(kernel, here, stack)
+    if words is None:
+        return False
+    links = [image.link(word) for word in words]
+    return not any(low <= link < high for link in links for low, high in extents)
+
+
+def _words(kernel: Kernel, here: Running, stack: KernelStack) -> tuple[int, ...] | None:
+    """What lies on the stack from RSP to its top; None where it cannot be read."""
     try:
         raw = kernel.memory_of(here.cpu.root or 0).read(here.rsp, stack.top - here.rsp & ~7)
     except ReadError:
-        return False
-    words = (image.link(word) for (word,) in _WORD.iter_unpack(raw))
-    return not any(low <= word < high for word in words for low, high in extents)
+        return None
+    return tuple(word for (word,) in _WORD.iter_unpack(raw))
+
+
+def _on_way_out(name: str) -> bool:
+    return _last(name) == SWITCH or _STUB.search(_last(name)) is not None
 
 
 def _last(name: str) -> str:

@@ -8,7 +8,11 @@ from typing import Literal
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
+from breenix_gdbagent.kernel.layout import (
+    BOOT_SHARED_SLOT,
+    IST_STACKS_SLOT,
+    KERNEL_STACKS_SLOT,
+)
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.serial_log import LogFacts
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
@@ -69,7 +73,10 @@ def find_spaces(
 ) -> tuple[Space, ...]:
     """Put the witnesses together. `scanned` is root -> how the RAM scan knew it; `listed` the
     kernel's process table, None when it could not be read."""
-    masters = {PhysAddr(p.kernel_cr3 & CR3_ADDRESS) for p in percpus}
+    masters = {
+        PhysAddr(p.kernel_cr3 & CR3_ADDRESS) for p in percpus if not _before_master(tables, p)
+    }
+    early = {PhysAddr(p.kernel_cr3 & CR3_ADDRESS) for p in percpus} - masters
     sources: dict[PhysAddr, list[str]] = {}
 
     def seen(root: int, source: str) -> None:
@@ -95,7 +102,9 @@ def find_spaces(
     spaces = []
     reference = next(iter(masters), None)
     for root in sorted(sources):
-        role = _role(tables, root, masters, reference)
+        role: Role = "boot" if root in early else _role(tables, root, masters, reference)
+        if percpus and not masters and root not in witnessed:
+            continue  # the master in the making, or what the bootloader left
         if masters and role == "unknown" and root not in witnessed:
             continue  # one slot of the scan alone: not a root of this kernel
         live: bool | None = True if root in witnessed else None
@@ -108,6 +117,18 @@ def find_spaces(
             pid = name = None
         spaces.append(Space(root, role, live, pid, name, ", ".join(sources[root])))
     return tuple(spaces)
+
+
+def _before_master(tables: Tables, block: PerCpu) -> bool:
+    """Whether the kernel CR3 of a block is still the bootloader's: no thread runs yet, and kernel
+    and IST stacks have no tables of their own (kernel_page_table.rs, before
+    build_master_kernel_pml4)."""
+    try:
+        table = tables.table(PhysAddr(block.kernel_cr3 & CR3_ADDRESS))
+    except ReadError:
+        return False
+    slots = (BOOT_SHARED_SLOT, KERNEL_STACKS_SLOT, IST_STACKS_SLOT)
+    return not block.current_thread and len({table[slot] & ADDRESS for slot in slots}) == 1
 
 
 def _standing(cpus: Sequence[Cpu], percpus: Sequence[PerCpu]) -> set[PhysAddr]:

@@ -147,6 +147,13 @@ class Kernel:
     def master(self) -> Space | None:
         return next((s for s in self.spaces if s.role == "master"), None)
 
+    @property
+    def no_master(self) -> str:
+        """Why there is no master PML4, in words."""
+        if self.is_breenix:
+            return "the kernel has not built its master PML4 yet: early boot"
+        return "no Breenix per-CPU block: the master PML4 is not known"
+
     @cached_property
     def audited(self) -> tuple[Space, ...]:
         """Master and process roots not known to be dead; boot and unknown only under a CR3."""
