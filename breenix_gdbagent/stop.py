@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.memory import PhysicalMemory
-from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.cpu import Cpu, PagingMode
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols import LoadedImage
@@ -19,8 +19,9 @@ class StopReason:
     kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``shutdown`` (a
     triple fault or a reboot, until the checks tell them apart), ``panic`` (at the panic handler),
     ``halted`` (every CPU halts with interrupts off), ``handler`` (inside a handler that gives up),
-    ``marker`` (serial text matched), ``deadline``, ``interrupt`` (asked for), ``breakpoint``, ``step``, ``exit`` (QEMU has ended,
-    nothing left to read), ``attached``, ``core`` (a bare core: why is not known).
+    ``marker`` (serial text matched), ``deadline``, ``interrupt`` (asked for), ``breakpoint``,
+    ``step``, ``exit`` (QEMU has ended, nothing left to read), ``attached``, ``core`` (a bare core:
+    why is not known).
     """
 
     kind: str
@@ -81,3 +82,9 @@ class Stop:
             if cpu.index == self.reason.cpu:
                 return cpu
         return self.cpus[0] if self.cpus else Cpu(self.reason.cpu, {})
+
+    @property
+    def paging(self) -> PagingMode | None:
+        """Paging mode of that CPU, else of any CPU with paging on; None in early boot."""
+        modes = (cpu.paging for cpu in (self.cpu, *self.cpus))
+        return next((mode for mode in modes if mode is not None), None)

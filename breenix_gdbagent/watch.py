@@ -384,11 +384,8 @@ def _dead(stop: Stop) -> bool:
     )
 
 
-def stop_to_examine(vm: LiveVm, image: Image | None, *, boots: bool, orders: Orders) -> Stop:
-    """The stop that an examining command looks at: of a guest we boot the end of its run, of one
-    we attached to this moment."""
+def stop_to_examine(vm: LiveVm, image: Image | None, orders: Orders) -> Stop:
+    """The stop that an examining command looks at, of a guest that we boot: the end of its run."""
     run = Run(vm, orders, image)
-    if not boots:
-        return run.placed(vm.stop(StopReason("attached")))
     run.start()
     return run.go().kernel.stop

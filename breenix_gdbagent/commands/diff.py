@@ -11,7 +11,7 @@ from pathlib import Path
 from breenix_gdbagent.archive import document_of
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
-from breenix_gdbagent.commands.target import Target, description, opened_snapshot
+from breenix_gdbagent.commands.target import Target, description, explained_snapshot
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import diffview
 from breenix_gdbagent.report.diff import Side, compare
@@ -48,5 +48,5 @@ def run(name: str, argv: list[str]) -> int:
 def _side(options: argparse.Namespace, path: Path, kernel: Path | None) -> Side:
     chosen = argparse.Namespace(snapshot=path, kernel=kernel, ram_size=options.ram_size)
     target = Target("snapshot", chosen)
-    stop, extra = opened_snapshot(target)
+    stop, extra = explained_snapshot(target)
     return Side(path.name, document_of(stop, extra, description(target)), Kernel(stop))

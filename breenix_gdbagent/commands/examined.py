@@ -1,35 +1,57 @@
-"""Open a target just far enough to look at it: one stop, as a `Kernel`."""
+"""Open a target just far enough to look at it: one stop."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands.target import Target, opened_snapshot
-from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import Stop, StopReason
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.view import Kernel
+
+DEFAULT_SECONDS = 60.0
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """How far a target that we boot runs before it is looked at."""
     parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S")
+    parser.add_argument("--timeout", type=float, default=DEFAULT_SECONDS, metavar="S")
+
+
+@contextmanager
+def stop_of(target: Target) -> Iterator[Stop]:
+    """The stop to examine. A machine that we boot runs to its own marker or first fault; one that
+    we attach to is stopped as it stands, and goes on afterwards as it was."""
+    if not target.runs:
+        yield opened_snapshot(target)[0]
+        return
+    from breenix_gdbagent.commands.machines import open_machine
+
+    machine = open_machine(target)
+    with machine.vm as vm:
+        if target.boots:
+            from breenix_gdbagent.watch import Orders, stop_to_examine
+
+            orders = Orders(until=target.options.until, timeout=target.options.timeout)
+            yield stop_to_examine(vm, machine.image, orders)
+            return
+        stop = vm.stop(StopReason("attached"))
+        if machine.image is not None:
+            from breenix_gdbagent.kernel.image import with_image
+
+            stop = with_image(stop, machine.image)[0]
+        yield stop
 
 
 @contextmanager
 def kernel_of(target: Target) -> Iterator[Kernel]:
-    """The stop to examine. A machine that we boot runs to its own marker or first fault; one that
-    we attach to is stopped as it stands, and goes on afterwards as it was."""
-    if not target.runs:
-        yield Kernel(opened_snapshot(target)[0])
-        return
-    from breenix_gdbagent.commands.machines import open_machine
-    from breenix_gdbagent.watch import Orders, stop_to_examine
+    """`stop_of`, as the kernel found in it; why a bare core stands still is seen in its CPUs."""
+    with stop_of(target) as stop:
+        from breenix_gdbagent.kernel.reason import with_reason
+        from breenix_gdbagent.kernel.view import Kernel
 
-    options = target.options
-    machine = open_machine(target)
-    with machine.vm as vm:
-        orders = Orders(
-            until=getattr(options, "until", None), timeout=getattr(options, "timeout", 60.0)
-        )
-        yield Kernel(stop_to_examine(vm, machine.image, boots=target.boots, orders=orders))
+        yield Kernel(with_reason(stop))

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
-
-from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.examined import add_run_options, kernel_of
-from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.examined import add_run_options
 from breenix_gdbagent.commands.target import add_target_options, target_of
-from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.locations import parse_address, parse_number
-from breenix_gdbagent.report.tables import spaces_json, spaces_text, walk_json, walk_text
-from breenix_gdbagent.x86.spaces import Range
 
 
 def run(name: str, argv: list[str]) -> int:
     """``pt walk | map | who | roots | diff``, see the parser."""
     options = _parser().parse_args(argv)
     target = target_of(options, default_lab=True)
-    with kernel_of(target) as kernel:
-        return VERBS[options.verb](kernel, options)
+    if options.verb == "walk":
+        from breenix_gdbagent.commands.ptwalk import walk_all
+
+        return walk_all(target, options)
+    from breenix_gdbagent.commands.ptspaces import answer
+
+    return answer(target, options)
 
 
 def _parser() -> Parser:
@@ -50,177 +43,3 @@ def _parser() -> Parser:
         verb.add_argument("--root", metavar="CR3")
         verb.add_argument("--pid", metavar="N")
     return parser
-
-
-def _map(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.report.mappings import map_json, map_text
-
-    root = _required(chosen_root(kernel, options.root, options.pid))
-    space = kernel.merged.space(root)
-    ranges = _filtered(space.ranges, options)
-    if options.json:
-        print_json(map_json(space, ranges))
-    else:
-        print(map_text(kernel, space, ranges))
-    return 0 if ranges else 1
-
-
-def _filtered(ranges: Sequence[Range], options: argparse.Namespace) -> list[Range]:
-    low, high = 0, 1 << 64
-    if options.range is not None:
-        first, _, last = options.range.partition("-")
-        bounds = parse_number(first), parse_number(last)
-        if bounds[0] is None or bounds[1] is None or bounds[0] >= bounds[1]:
-            raise InputError(f"--range {options.range!r} is not FROM-TO", fix="write 0x...-0x...")
-        low, high = bounds[0], bounds[1]
-    return [
-        Range(max(r.start, VirtAddr(low)), min(r.end, VirtAddr(high)), r.w, r.u, r.nx)
-        for r in ranges
-        if r.end > low
-        and r.start < high
-        and (r.w or not options.w)
-        and (not r.nx or not options.x)
-        and (r.u or not options.u)
-        and (not r.u or not options.s)
-    ]
-
-
-def _who(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.report.mappings import who_json, who_text
-    from breenix_gdbagent.x86.reverse import FrameIndex
-
-    pa = parse_number(options.pa)
-    if pa is None:
-        raise InputError(f"{options.pa!r} is no physical address", fix="write it as 0x...")
-    roots = [s.root for s in kernel.spaces]
-    who = FrameIndex(kernel.tables, roots, kernel.levels, kernel.nxe).who(pa)
-    if options.json:
-        print_json(who_json(kernel, who))
-    else:
-        print(who_text(kernel, who))
-    return 0 if who.mappings or who.tables else 1
-
-
-def _diff(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.report.mappings import (
-        changes,
-        changes_json,
-        changes_text,
-        merged_changes,
-    )
-
-    before, after = (_named_root(kernel, text) for text in (options.before, options.after))
-    found = merged_changes(
-        changes(kernel.merged.space(before).ranges, kernel.merged.space(after).ranges)
-    )
-    if options.json:
-        print_json(changes_json(found))
-    else:
-        print(changes_text(found))
-    return 1 if found else 0
-
-
-def _named_root(kernel: Kernel, text: str) -> int:
-    if text.startswith("pid:"):
-        return _root_of_pid(kernel, text[4:])
-    if text == "master" and kernel.master is not None:
-        return kernel.master.root
-    root = parse_number(text)
-    if root is None:
-        raise InputError(f"{text!r} names no address space", fix="write 0x..., pid:N or master")
-    return root
-
-
-def _required(root: int | None) -> int:
-    if root is None:
-        raise InputError(
-            "no CPU has paging on, so there is no root to walk from", fix="give --root CR3"
-        )
-    return root
-
-
-def _roots(kernel: Kernel, options: argparse.Namespace) -> int:
-    if options.json:
-        print_json(spaces_json(kernel))
-    else:
-        print(spaces_text(kernel))
-    return 0 if kernel.spaces else 1
-
-
-def _walk(kernel: Kernel, options: argparse.Namespace) -> int:
-    root = chosen_root(kernel, options.root, options.pid)
-    questions = [
-        (parse_address(va, kernel.stop.image), wanted if wanted is not None else root)
-        for va, wanted in _questions(options.va)
-    ]
-    answers: list[Json] = []
-    found = True
-    for va, asked in questions:
-        walked = kernel.walk(_required(asked), va)
-        found &= walked.mapped
-        if options.json:
-            answers.append(walk_json(walked))
-        else:
-            print(walk_text(kernel, walked))
-    if options.json:
-        print_json(answers)
-    return 0 if found else 1
-
-
-def _questions(given: list[str]) -> Iterator[tuple[str, int | None]]:
-    """(address text, root) of each question, stdin's lines in the place of ``-``."""
-    for text in given:
-        if text != "-":
-            yield text, None
-            continue
-        for number, line in enumerate(sys.stdin, 1):
-            words = line.split()
-            if not words:
-                continue
-            root = parse_number(words[1]) if len(words) == 2 else None
-            if len(words) > 2 or (len(words) == 2 and root is None):
-                raise InputError(
-                    f"line {number} of standard input is not `VA [ROOT]`: {line.strip()!r}"
-                )
-            yield words[0], root
-
-
-def chosen_root(kernel: Kernel, root: str | None, pid: str | None) -> int | None:
-    """The root that --root or --pid names, else CR3 of the stop's CPU. Raises `InputError`."""
-    if root is not None and pid is not None:
-        raise InputError("--root and --pid at once", fix="give one")
-    if root is not None:
-        value = parse_number(root)
-        if value is None:
-            raise InputError(f"{root!r} is no number", fix="write the CR3 value as 0x...")
-        return value
-    if pid is not None:
-        return _root_of_pid(kernel, pid)
-    cpu = kernel.stop.cpu
-    return cpu.root if cpu.paging is not None else kernel.reference_root
-
-
-def _root_of_pid(kernel: Kernel, text: str) -> int:
-    pid = parse_number(text)
-    if pid is None:
-        raise InputError(f"--pid {text!r} is no number")
-    for space in kernel.spaces:
-        if space.pid == pid:
-            return space.root
-    known = sorted({s.pid for s in kernel.spaces if s.pid is not None})
-    raise InputError(
-        f"no address space is known as that of process {pid}",
-        f"known pids: {', '.join(map(str, known))}"
-        if known
-        else "neither the kernel's types nor its serial text name any pid here",
-        "list the roots with `pt roots` and give --root 0x...",
-    )
-
-
-VERBS: dict[str, Callable[[Kernel, argparse.Namespace], int]] = {
-    "walk": _walk,
-    "map": _map,
-    "who": _who,
-    "roots": _roots,
-    "diff": _diff,
-}

@@ -11,7 +11,7 @@ from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import (
     add_target_options,
     description,
-    opened_snapshot,
+    explained_snapshot,
     target_of,
 )
 from breenix_gdbagent.errors import InputError
@@ -30,6 +30,6 @@ def run(name: str, argv: list[str]) -> int:
     options.snapshot = options.snapshot or options.file
     target = target_of(options, default_lab=False)
     check_faces(options)
-    stop, extra = opened_snapshot(target)
+    stop, extra = explained_snapshot(target)
     document = document_of(stop, extra, description(target), provenance(None, 0.0))
     return write_faces(document, options, kernel=Kernel(stop) if options.html else None)

@@ -12,7 +12,7 @@ from breenix_gdbagent.commands.ci import check_options
 from breenix_gdbagent.commands.machines import Machine, open_machine, sha256
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.progress import Progress
-from breenix_gdbagent.commands.target import Target, opened_snapshot, target_of
+from breenix_gdbagent.commands.target import Target, explained_snapshot, target_of
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document
@@ -60,7 +60,7 @@ def _kept(options: argparse.Namespace) -> tuple[Object, Document]:
     """What the snapshot's run left beside the stop, and its report."""
     reading = argparse.Namespace(**{**vars(options), "snapshot": options.reproduce})
     reading.kernel = options.kernel if options.image is not None else None
-    stop, extra = opened_snapshot(Target("snapshot", reading))
+    stop, extra = explained_snapshot(Target("snapshot", reading))
     if extra is None or "machine" not in extra:
         raise InputError(
             f"{options.reproduce.name} does not say what booted", "it is no snapshot of ours"

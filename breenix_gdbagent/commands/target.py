@@ -136,7 +136,6 @@ def description(target: Target) -> dict[str, Json]:
 def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     """The Stop a snapshot holds, with the kernel's ELF where one is given or is our own, and what
     the run left beside it (None in a bare core). Raises `InputError`."""
-    from breenix_gdbagent.kernel.reason import with_reason
     from breenix_gdbagent.snapshot.opening import read_snapshot
 
     options = target.options
@@ -146,7 +145,7 @@ def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
 
         ram = parse_ram_size(options.ram_size)
     opened = read_snapshot(options.snapshot, ram)
-    stop = with_reason(opened.stop)
+    stop = opened.stop
     path = options.kernel
     if path is None and opened.image is not None:
         from breenix_gdbagent import guest
@@ -155,6 +154,14 @@ def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     if path is not None:
         stop = _with_elf(stop, path, opened.image)
     return stop, opened.extra
+
+
+def explained_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
+    """`opened_snapshot`; why a bare core stands still is seen in its CPUs."""
+    from breenix_gdbagent.kernel.reason import with_reason
+
+    stop, extra = opened_snapshot(target)
+    return with_reason(stop), extra
 
 
 def _with_elf(stop: Stop, path: Path, record: ImageRecord | None) -> Stop:

@@ -59,8 +59,7 @@ class Kernel:
     @cached_property
     def mode(self) -> PagingMode | None:
         """Paging mode of the CPU the stop is about, else of any CPU with paging on."""
-        modes = [self.stop.cpu.paging, *(c.paging for c in self.stop.cpus)]
-        return next((m for m in modes if m is not None), None)
+        return self.stop.paging
 
     @property
     def levels(self) -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import Walk
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.view import Kernel
 
 
 def walk_json(walk: Walk) -> dict[str, Json]:

@@ -11,7 +11,7 @@ from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.target import (
     Target,
     add_target_options,
-    opened_snapshot,
+    explained_snapshot,
     target_of,
 )
 from breenix_gdbagent.errors import InputError
@@ -57,7 +57,7 @@ def _script(commands: list[str] | None, batch: Path | None) -> list[str] | None:
 def _open(target: Target, leave: ExitStack) -> Session:
     """A session on the target; what it holds is let go when `leave` closes."""
     if not target.runs:
-        return Session(stop=opened_snapshot(target)[0])
+        return Session(stop=explained_snapshot(target)[0])
     from breenix_gdbagent.commands.machines import open_machine
     from breenix_gdbagent.watch import Orders, Run
 

@@ -8,7 +8,7 @@ from breenix_gdbagent import archive
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.run import RunFacts
-from breenix_gdbagent.commands.pt import chosen_root
+from breenix_gdbagent.commands.ptspaces import chosen_root
 from breenix_gdbagent.commands.shell.session import Session, arguments, command
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.locations import parse_address, parse_number
