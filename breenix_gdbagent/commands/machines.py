@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent import configs, guest
 from breenix_gdbagent.commands.target import Target
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.live import LiveVm, attach, launch
-from breenix_gdbagent.symbols import Image
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.configs import Config
+    from breenix_gdbagent.live import LiveVm
+    from breenix_gdbagent.symbols import Image
 
 LINGER = {"lab": 0.0}
 DEFAULT_LINGER = 3.0
@@ -36,6 +38,10 @@ def open_machine(target: Target) -> Machine:
         return _attach(options)
     if target.kind == "lab":
         return _lab(options)
+    from breenix_gdbagent import configs
+    from breenix_gdbagent.live import launch
+    from breenix_gdbagent.symbols import Image
+
     image, kernel = options.image, options.kernel
     if options.breenix is not None:
         from breenix_gdbagent.commands.checkout import find_build
@@ -52,6 +58,10 @@ def open_machine(target: Target) -> Machine:
 
 
 def _lab(options: argparse.Namespace) -> Machine:
+    from breenix_gdbagent import configs, guest
+    from breenix_gdbagent.live import launch
+    from breenix_gdbagent.symbols import Image
+
     scenario = guest.scenario(options.lab)
     elf = guest.elf(options.stripped)
     config = _overridden(configs.load(options.config or "lab"), options)
@@ -59,7 +69,7 @@ def _lab(options: argparse.Namespace) -> Machine:
     return Machine(vm, Image.open(elf), LINGER["lab"])
 
 
-def _overridden(config: configs.Config, options: argparse.Namespace) -> configs.Config:
+def _overridden(config: Config, options: argparse.Namespace) -> Config:
     """The machine with the settings that the command line overrides."""
     return config.with_settings(
         **getattr(options, "settings", {}),
@@ -76,7 +86,13 @@ def _attach(options: argparse.Namespace) -> Machine:
         ram_map = parse_ram_size(options.ram_size)
     if options.ram is not None and not Path(options.ram).is_file():
         raise InputError(f"there is no RAM file {options.ram}")
-    image = Image.open(options.kernel) if options.kernel is not None else None
+    image = None
+    if options.kernel is not None:
+        from breenix_gdbagent.symbols import Image
+
+        image = Image.open(options.kernel)
+    from breenix_gdbagent.live import attach
+
     vm = attach(options.gdb, _address(options.qmp), options.ram, options.serial, ram_map=ram_map)
     return Machine(vm, image, 0.0)
 
@@ -109,6 +125,8 @@ def sha256(file: Path) -> str:
     """Of a whole file, hexadecimal. Raises `InputError`."""
     try:
         with file.open("rb") as stream:
+            import hashlib
+
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error

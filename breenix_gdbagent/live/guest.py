@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.configs import Config
 from breenix_gdbagent.errors import LinkClosed, LinkError
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import HiddenRegisters, parse_ram_map, parse_registers
@@ -23,6 +22,7 @@ from breenix_gdbagent.stop import SerialText, Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.configs import Config
     from breenix_gdbagent.link.qemu import QemuProcess
     from breenix_gdbagent.link.qmp import Qmp
 

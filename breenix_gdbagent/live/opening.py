@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent import configs
-from breenix_gdbagent.configs import Config, Files
 from breenix_gdbagent.errors import ConnectError, LinkClosed
 from breenix_gdbagent.link.address import Address, connect
 from breenix_gdbagent.link.deadline import Deadline
@@ -23,6 +22,9 @@ from breenix_gdbagent.live.guest import Holds
 from breenix_gdbagent.live.signals import Uncut
 from breenix_gdbagent.live.vm import LiveVm
 from breenix_gdbagent.memory import RamMap
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.configs import Config, Files
 
 START_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
@@ -44,9 +46,11 @@ def launch(
     deterministic); `places` are the directories that may hold the run directory. Raises
     `InputError`, `QemuMissing`, `QemuDied` (with QEMU's own words), `OutputError`.
     """
+    from breenix_gdbagent import configs
+
     machine = configs.load(config) if isinstance(config, str) else config
     machine = machine.with_settings(**settings)
-    files = Files(image, kernel, tuple(disks), append)
+    files = configs.Files(image, kernel, tuple(disks), append)
     return _uncut(lambda: _launch(machine, files, places))
 
 
