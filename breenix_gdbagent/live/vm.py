@@ -6,7 +6,6 @@ import atexit
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT
 from types import TracebackType
@@ -21,28 +20,13 @@ from breenix_gdbagent.link.stopreply import SIGTRAP
 from breenix_gdbagent.live.arming import Arming
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.elfcode import KernelCode
+from breenix_gdbagent.live.fault import Fault, OnFault
 from breenix_gdbagent.live.guest import DYING_SECONDS, Guest, Holds
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
 
 STEP_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """An exception at the first instruction of its handler, as `on_fault` gets it.
-
-    `registers` cost nothing; `vm.stop(reason)` makes the whole `Stop` of it.
-    """
-
-    vm: LiveVm
-    reason: StopReason
-    registers: Mapping[str, int]
-
-
-OnFault = Callable[[Fault], bool]
-"""Whether to pass the fault and go on."""
 
 
 class LiveVm(Guest):
