@@ -108,8 +108,8 @@
       const row = make(present && !leaf ? "summary" : "div", present && !leaf ? "" : "leaf");
       row.append(make("b", "", NAMES[level] + "[" + index + "] "));
       if (present) {
-        const chip = make("span", "chip", rightsOf(mine));
-        chip.style.background = "var(--" + rightsOf(mine) + ")";
+        const chip = make("span", leaf ? "chip" : "off", rightsOf(mine));
+        if (leaf) chip.style.background = "var(--" + rightsOf(mine) + ")";
         row.append(chip);
       }
       row.append(" " + hex(va) + (count > 1 || (present && leaf) ? " - " + hex(last) : "") + "  ");

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from breenix_gdbagent.checks.finding import CODES
+from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.commands import run
-from breenix_gdbagent.commands.explain import register_codes
 from breenix_gdbagent.report import explain, faultline
 from tests.unit.report.contract_codes import CONTRACT
 
-register_codes()
+all_codes()
 
 DIAG = """\
 [DIAG:PAGEFAULT] ==============================
