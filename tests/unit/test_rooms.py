@@ -17,7 +17,7 @@ ORDER = [
     ("memory",),
     ("x86",),
     ("symbols",),
-    ("stop",),
+    ("stop", "locations"),
     ("kernel",),
     ("checks",),
     ("report",),

@@ -95,6 +95,17 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert again.memory.read(pa, 0x1000) == stop.memory.read(pa, 0x1000)
 
 
+def test_without_nameless_files_it_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_snapshot(_stop(), tmp_path / "s")
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    save_snapshot(_stop(), tmp_path / "t")
+    assert (tmp_path / "s").read_bytes() == (tmp_path / "t").read_bytes()
+    assert _left(tmp_path) == ["s", "t"]
+    assert (tmp_path / "s").stat().st_mode == (tmp_path / "t").stat().st_mode
+
+
 def test_kept_frames_and_no_others(tmp_path: Path) -> None:
     stop = _stop()
     wanted = [0x50_0123, 0x20_0000, 0x20_1000, 0x50_0000, 0x7_0000_0000, 0xFEC0_0000]
@@ -120,6 +131,24 @@ def test_zero_pages_take_no_room(tmp_path: Path) -> None:
     again = open_snapshot(tmp_path / "s").memory
     assert again.read(PhysAddr(0), 16 << 20) == bytes(16 << 20)
     assert list(again.filled()) == []
+
+
+def test_zeros_that_gdb_sees_are_one_part_of_the_file(tmp_path: Path) -> None:
+    """A load for each megabyte of them, all of the same bytes, none beyond the end."""
+    writer = TableWriter()
+    root = writer.new_table()
+    for number in range(4):
+        writer.map(root, KERNEL + (number << 21), (number + 1) << 21, P | W, level=2)
+    memory = FrameMemory({**writer.frames, **{n << 12: b"" for n in range(512, 2560)}})
+    cpu = Cpu(0, {"rip": 0, "cr0": 1 << 31, "cr3": root, "cr4": 1 << 5})
+    save_snapshot(_stop(memory=memory, cpus=(cpu,)), tmp_path / "s")
+    core: Any = open_snapshot(tmp_path / "s").memory
+    seen = [load for load in core.headers.loads if load.vaddr]
+    assert sum(load.filesz for load in seen) == 8 << 20
+    assert len({load.offset for load in seen}) == 1 and len(seen) == 8
+    assert all(core.file.map[x.offset : x.offset + x.filesz].count(0) == x.filesz for x in seen)
+    assert (tmp_path / "s").stat().st_size < 2 << 20
+    assert [pa for pa, _ in core.filled()] == [root], "zeros are not looked through again"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -207,9 +236,13 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, room: int) -> None:
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
 @pytest.mark.parametrize("when", ["keep", "zero_area", "finish"])
+@pytest.mark.parametrize("named", [False, True])
 def test_an_interrupt_at_any_step_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException, when: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException, when: str, named: bool
 ) -> None:
+    if named:  # as where there are no files without a name
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
     def broken(*_: object) -> None:
         raise raised
 

@@ -139,7 +139,10 @@ HOSTILE = {
     "note of 4 GiB": CoreFile([Segment(PT_NOTE, data=pack("<III", 0xFFFFFFFF, 8, 0) + bytes(40))]),
     "notes beyond the file": CoreFile([Segment(PT_NOTE, filesz=HUGE, offset=64)]),
     "the same notes thousands of times": CoreFile(
-        [Segment(PT_NOTE, offset=64, filesz=4096) for _ in range(4000)]
+        [
+            Segment(PT_NOTE, data=note("X", 1, b"") * 20_000),
+            *(Segment(PT_NOTE, offset=64 + 4001 * 56, filesz=320_000) for _ in range(4000)),
+        ]
     ),
 }
 

@@ -104,6 +104,16 @@ def test_a_slot_that_names_the_root_itself_is_not_shared() -> None:
     assert [c.root for c in scan_roots(writer.memory(), roots[0])] == [master, *roots]
 
 
+def test_a_kernel_with_one_shared_table_and_a_slot_for_itself() -> None:
+    writer = TableWriter(next_frame=0x20_0000)
+    roots = [writer.new_table(), writer.new_table()]
+    writer.map(roots[0], 0xFFFF_8000_0000_0000, 0x5000)
+    writer.set(roots[1], 256, writer.entry(roots[0], 256))
+    for root in roots:
+        writer.set(root, 510, root | P | W)
+    assert [c.root for c in scan_roots(writer.memory(), roots[0])] == roots
+
+
 def test_tables_in_low_memory() -> None:
     """Below 64 KiB the bits compared first are zero, as in most entries of most frames."""
     writer = TableWriter(next_frame=0x1000)

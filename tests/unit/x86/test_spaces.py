@@ -200,6 +200,23 @@ def test_a_table_of_512_equal_entries_is_one_range() -> None:
     assert (one.start, one.end) == (0, 2 << 20)
 
 
+def test_runs_of_large_pages_with_a_bad_one_among_them() -> None:
+    writer = TableWriter()
+    root = writer.new_table()
+    for index in range(512):
+        flags = P | W if index < 300 else P | W | NX
+        writer.map(root, index << 21, index << 21, flags, level=2)
+    table = writer.entry(writer.entry(root, 0) & ~0xFFF, 0) & ~0xFFF
+    writer.set(table, 100, writer.entry(table, 100) | 1 << 14)
+    space = Spaces(Tables(writer.memory())).space(root)
+    assert [tuple(r) for r in space.ranges] == [
+        (0, 100 << 21, True, False, False),
+        (101 << 21, 300 << 21, True, False, False),
+        (300 << 21, 512 << 21, True, False, True),
+    ]
+    assert [tuple(g) for g in space.gaps] == [(100 << 21, 101 << 21, "reserved-bits", 2)]
+
+
 def test_tables_that_name_themselves_with_512_permissions_end_soon() -> None:
     """Unbounded, the ranges of this space would number 512 to the fourth."""
     writer = TableWriter()
