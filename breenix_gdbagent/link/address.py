@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from breenix_gdbagent.errors import ConnectError, InputError
 from breenix_gdbagent.link.deadline import Deadline
+
+LOOK_AGAIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,16 @@ def connect(address: Address, what: str, deadline: Deadline) -> socket.socket:
         raise ConnectError(
             f"no {what} at {address}", str(error), "is QEMU running, and is that its address?"
         ) from error
+
+
+def stays_taken(address: Address, deadline: Deadline) -> bool:
+    """Whether `taken` says so until the deadline: a client that has just left is in the tables
+    until its server notices. Nothing tells of a change in them, so they are read again."""
+    while taken(address):
+        if deadline.passed:
+            return True
+        select.select([], [], [], LOOK_AGAIN)
+    return False
 
 
 def taken(address: Address) -> bool:

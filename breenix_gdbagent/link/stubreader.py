@@ -23,7 +23,7 @@ from breenix_gdbagent.errors import (
     LinkTimeout,
     StubError,
 )
-from breenix_gdbagent.link.address import Address, connect, taken
+from breenix_gdbagent.link.address import Address, connect, stays_taken
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import StopReply
@@ -35,6 +35,7 @@ writing while the stub blocks writing its answers."""
 
 ANSWER_SECONDS = 5.0
 FIRST_ANSWER_SECONDS = 2.0
+LEAVING_SECONDS = 0.3
 
 _PHYSICAL = {True: b"Qqemu.PhyMemMode:1", False: b"Qqemu.PhyMemMode:0"}
 
@@ -91,7 +92,7 @@ class StubReader:
         `first_answer` seconds (another client has it, or QEMU is stopped).
         """
         where = Address.parse(address) if isinstance(address, str) else address
-        if taken(where):
+        if stays_taken(where, Deadline(LEAVING_SECONDS)):
             raise _busy(where, "another client is connected to it")
         sock = connect(where, "gdbstub", Deadline(seconds))
         stub = cls(RspLink(sock, f"the gdbstub at {where}"), seconds=seconds)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import ConnectError, InputError, LinkProtocolError, Unreadable
-from breenix_gdbagent.link.address import Address, connect, taken
+from breenix_gdbagent.link.address import Address, connect, stays_taken, taken
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub
 from breenix_gdbagent.link.hmptext import parse_ram_map, parse_registers
@@ -60,8 +61,9 @@ def test_a_client_that_is_there_already_is_seen(tmp_path: Path) -> None:
         assert taken(address)
         with pytest.raises(ConnectError, match="another client"):
             GdbStub.connect(address)
-        accepted.close()
-        first.close()
+        # One that leaves while we look is not in the way.
+        threading.Thread(target=lambda: (first.close(), accepted.close())).start()
+        assert not stays_taken(address, Deadline(5))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,6 @@ def test_what_listens_is_no_stub(tmp_path: Path, greeting: bytes, says: str) -> 
         listener.bind(str(address.path))
         listener.listen(1)
         if greeting:
-            import threading
 
             def greet() -> None:
                 peer, _ = listener.accept()
