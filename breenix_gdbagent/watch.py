@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from breenix_gdbagent.checks import growth
 from breenix_gdbagent.checks.examine import Examination, examine
-from breenix_gdbagent.checks.faults import as_handled, recognised
+from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
-from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.control import Checkpoint, Invariant, Step
+from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.image import with_image
-from breenix_gdbagent.kernel.layout import KERNEL_STACKS, Era
-from breenix_gdbagent.kernel.percpu import read_percpu
-from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import Fault, LiveVm
 from breenix_gdbagent.live.elfcode import KernelCode
@@ -37,8 +34,7 @@ from breenix_gdbagent.report.document import (
 )
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image
-from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.paging import Tables
+from breenix_gdbagent.waypoints import BenignFaults, Waypoints, of_ring3
 
 LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
 STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
@@ -67,6 +63,7 @@ class Orders:
     fatal_only: bool = False
     audit_every: str | None = None
     strict: bool = False
+    script: tuple[Step, ...] = ()
 
 
 @dataclass(slots=True)
@@ -105,7 +102,8 @@ class Run:
     benign: int = 0
     decides: bool = True
     account: growth.Account | None = None
-    _era: Era | None = None
+    waypoints: Waypoints = field(default_factory=Waypoints)
+    benign_faults: BenignFaults = field(default_factory=BenignFaults)
 
     def start(self, *, arm: bool = True) -> None:
         """Arm fault catching; before a launched guest's first instruction."""
@@ -127,7 +125,16 @@ class Run:
     def go(self) -> Ended:
         """Run to the end. Raises `LinkError`, `QemuDied`, `InputError`."""
         own = self.vm.config.success if self.vm.config is not None else None
-        awaited = self.orders.until or own
+        for step in self.orders.script:
+            if step.verb == "send":
+                self.vm.send(step.text.encode() + b"\n")
+                continue
+            stop = self._run([step.text], self.orders.timeout - self.vm.clock.seconds())
+            if stop.reason.kind != "marker":
+                return self._end(stop, stop.reason.kind, step.text)
+        awaited = self.orders.until or (None if self.orders.script else own)
+        if awaited is None and self.orders.script:
+            return self._end(self.placed(self.vm.stop(stop.reason)), "marker", None)
         stop = self._run([awaited] if awaited else [], self.orders.timeout)
         ended = stop.reason.kind
         if ended == "marker":
@@ -160,6 +167,14 @@ class Run:
         for base in self._possible_bases(self.image):
             self.vm.insert((base + link) & (2**64 - 1))
 
+    def look_at(self, checkpoints: Sequence[Checkpoint], invariants: Sequence[Invariant]) -> None:
+        """Breakpoints at the places of checkpoints and invariants, after `start`."""
+        places: list[Checkpoint | Invariant] = [*checkpoints, *invariants]
+        for one in places:
+            before = set(self.vm.users)
+            self.stop_at(one.location)
+            self.waypoints.add(one, {b.address for b in self.vm.users - before})
+
     def describe(self, va: int) -> str | None:
         """The symbol at `va`, None while the load bias is not known."""
         if self.image is None or self.vm.bias is None:
@@ -191,6 +206,9 @@ class Run:
             stop = self.vm.run_until(awaited, limit, self._on_fault)
             if stop.reason.kind == "fault" and not self.decides:
                 look = True
+            elif stop.reason.kind == "breakpoint" and self.waypoints.here(stop):
+                if self.waypoints.violated(Kernel(self.placed(stop)), self.say):
+                    return self.placed(stop)
             elif stop.reason.kind == "marker" and not _any(patterns, stop):
                 self._survived()
                 if every and _any([every], stop):
@@ -243,10 +261,10 @@ class Run:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
         for a moment (`decides` is False). A fault of ring 3 proves that the kernel survived the
         one before."""
-        user = self._of_ring3(fault)
+        user = of_ring3(fault)
         if user:
             self._survived()
-        if self._benign(fault) or (user and self._many()):
+        if self.benign_faults.known(fault) or (user and self._many()):
             self.benign += 1
             return True
         kernel = Kernel(self.placed(fault.vm.stop(fault.reason)))
@@ -261,35 +279,6 @@ class Run:
 
     def _many(self) -> bool:
         return not self.orders.first_fault and len(self.recorded) >= RECORDED_FAULTS
-
-    def _benign(self, fault: Fault) -> bool:
-        """Recognised from its frame and one walk, without a stop being made of it."""
-        if fault.reason.vector is None:
-            return False
-        tables = Tables(fault.vm.recent_memory())
-        cpu = Cpu(fault.reason.cpu, fault.registers)
-        return bool(recognised(cpu, fault.reason.vector, tables, grows=self._grows(tables, cpu)))
-
-    def _grows(self, tables: Tables, cpu: Cpu) -> bool:
-        """Whether this kernel grows user stacks: asked of its stacks once they are mapped."""
-        if self._era is None:
-            percpu = read_percpu(tables, cpu)
-            if percpu is not None:
-                region = StackRegion(tables, KERNEL_STACKS, KERNEL_STACKS + (128 << 20), 4)
-                with suppress(ReadError):
-                    self._era = recognise_era(region.leaves(percpu.kernel_cr3))
-        return self._era is not None and self._era.name != "2025"
-
-    def _of_ring3(self, fault: Fault) -> bool:
-        """Whether the interrupted code ran in ring 3, from the CS that the CPU pushed."""
-        from breenix_gdbagent.kernel.event import WITH_ERROR_CODE
-
-        vector, rsp = fault.reason.vector, fault.registers.get("rsp")
-        if vector is None or rsp is None or vector == 8:
-            return False
-        at = rsp + (8 if vector in WITH_ERROR_CODE else 0) + 8
-        raw = fault.vm.read_or_none(at, 8)
-        return raw is not None and raw[0] & 3 == 3
 
     def _survived(self) -> None:
         for one in self.recorded:

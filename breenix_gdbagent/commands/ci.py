@@ -25,6 +25,7 @@ from breenix_gdbagent.commands.output import writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
+from breenix_gdbagent.control import Step, parse_checkpoint, parse_invariant, parse_script
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.watch import Ended, Orders, Run
@@ -45,15 +46,36 @@ def run(name: str, argv: list[str]) -> int:
         fatal_only=options.faults == "fatal",
         audit_every=options.audit_every,
         strict=options.strict,
+        script=read_script(options.script),
     )
+    checkpoints = [parse_checkpoint(text) for text in options.checkpoint]
+    invariants = [parse_invariant(text) for text in options.invariant]
     started = time.monotonic()
     machine = open_machine(target)
     with machine.vm as vm:
-        watched = Run(vm, replace(orders, linger=machine.linger), machine.image)
+        watched = Run(vm, replace(orders, linger=machine.linger), machine.image, say=_say)
         with Progress(vm):
             watched.start()
+            watched.look_at(checkpoints, invariants)
             ended = watched.go()
         return conclude(options, target, machine, ended, expected, known, started)
+
+
+def _say(line: str) -> None:
+    """What a checkpoint prints: on stderr, as stdout is the report's."""
+    print(line, file=sys.stderr)
+
+
+def read_script(path: Path | None) -> tuple[Step, ...]:
+    """The steps of a script file. Raises `InputError`."""
+    if path is None:
+        return ()
+    try:
+        return parse_script(path.read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text file") from error
 
 
 def conclude(
@@ -155,6 +177,15 @@ def _parser() -> Parser:
     add_face_options(parser)
     parser.add_argument("--audit-every", metavar="REGEX", help="audit at each matching line too")
     parser.add_argument("--faults", choices=("all", "fatal"), default="all")
+    parser.add_argument(
+        "--checkpoint", action="append", default=[], metavar="'LOCATION [EXPR, ...] [if COND]'",
+        help="print values there and go on",
+    )  # fmt: skip
+    parser.add_argument(
+        "--invariant", action="append", default=[], metavar="'CHECK at LOCATION'",
+        help="a check run there; the first violation ends the run",
+    )  # fmt: skip
+    parser.add_argument("--script", type=Path, metavar="FILE", help="send and expect on serial")
     parser.add_argument("--strict", action="store_true", help="survived faults of ring 3 count")
     return parser
 

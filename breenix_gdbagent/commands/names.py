@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import PhysAddr, hex64
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import add_target_options, target_of
+from breenix_gdbagent.control import value_of
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
@@ -20,9 +20,6 @@ from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.backtrace import Backtrace
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
 
 Verb = Callable[[Kernel, argparse.Namespace], int]
 AROUND = 5  # source lines above and below
@@ -242,22 +239,13 @@ def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
 def _print(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.symbols.tree import render
 
-    value = resolved(kernel, options.what)
+    value = value_of(kernel, options.what)
     lines = render(value)
     if options.json:
         print_json({"path": options.what, "type": value.type.name, "value": lines})
     else:
         print("\n".join(lines))
     return 0
-
-
-def resolved(kernel: Kernel, path: str) -> Value:
-    """The value that ``PATH[.field[index]...]`` names. Raises `SymbolNotFound`, `ReadError`."""
-    from breenix_gdbagent.symbols.tree import resolve
-
-    values = kernel.books.values
-    cut = min((i for i in (path.find("."), path.find("[")) if i >= 0), default=len(path))
-    return resolve(values.static(path[:cut]), path[cut:])
 
 
 def _type(kernel: Kernel, options: argparse.Namespace) -> int:

@@ -26,6 +26,8 @@ ORDER = [
     ("snapshot", "selection"),
     ("live",),
     ("archive",),
+    ("control",),
+    ("waypoints",),
     ("watch",),
     ("shell", "selftest"),
     ("commands",),
