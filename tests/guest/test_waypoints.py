@@ -8,7 +8,7 @@ import pytest
 
 from tests.guest.labrun import agent
 
-PLACE = "kernel::task::switch::check_need_resched_and_switch"
+PLACE = "syscall_entry"
 THREAD = "kernel::task::scheduler::SCHEDULER.current_thread"
 
 
