@@ -14,7 +14,7 @@ from pathlib import Path
 from breenix_gdbagent import configs
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
-from breenix_gdbagent.errors import QemuMissing
+from breenix_gdbagent.errors import InputError, QemuMissing
 
 PROGRAMS = (
     ("qemu-system-x86_64", "boots kernels", True, "qemu-system-x86"),
@@ -39,11 +39,14 @@ class Item:
 
 
 def run(name: str, argv: list[str]) -> int:
-    """``doctor [--json]``; exit 1 when something that is needed is missing."""
+    """``doctor [--kernel ELF] [--json]``; exit 1 when something that is needed is missing."""
     parser = Parser("breenix-gdbagent doctor", description="what this machine has and lacks")
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="what a kernel's ELF offers")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     items = [*_programs(), _firmware(), *_libraries(), _rundir(), _process_memory(), _kvm()]
+    if options.kernel is not None:
+        items += _kernel(options.kernel)
     missing = any(i.needed and not i.ok for i in items)
     if options.json:
         print_json(
@@ -66,6 +69,43 @@ def run(name: str, argv: list[str]) -> int:
         if not i.ok and i.install:
             print(f"{'':7}  {'':<{width}}  install it: {i.install}")
     return int(missing)
+
+
+def _kernel(path: Path) -> list[Item]:
+    """Names and types in an ELF, by a second opinion: pyelftools, not the agent's own readers.
+
+    Raises `InputError` for what is no ELF.
+    """
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
+
+    try:
+        with path.open("rb") as file:
+            elf = ELFFile(file)
+            table = elf.get_section_by_name(".symtab")
+            symbols = table.num_symbols() if isinstance(table, SymbolTableSection) else 0
+            versions = (
+                sorted({unit["version"] for unit in elf.get_dwarf_info().iter_CUs()})
+                if elf.has_dwarf_info()
+                else []
+            )
+            machine = elf.get_machine_arch()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ELFError, ValueError, KeyError, AssertionError) as error:
+        raise InputError(f"{path.name} is no ELF that can be read: {error}") from error
+    told = ", ".join(str(v) for v in versions)
+    return [
+        Item("kernel machine", machine == "x64", True, machine, "build it for x86_64"),
+        Item("kernel symbols", symbols > 0, False, f"{symbols} in .symtab"),
+        Item(
+            "kernel types",
+            bool(versions),
+            False,
+            f"DWARF {told}" if told else "no DWARF: no processes, threads, values; see the README",
+        ),
+    ]
 
 
 def _programs() -> list[Item]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from breenix_gdbagent.live import LiveVm
 
+if TYPE_CHECKING:
+    from rich.status import Status
+
 REFRESH_SECONDS = 0.2
-LINE_LENGTH = 100
 
 
 class Progress:
@@ -20,10 +22,14 @@ class Progress:
         self._vm = vm
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True)
-        self._shown = sys.stderr.isatty()
+        self._status: Status | None = None
 
     def __enter__(self) -> Self:
-        if self._shown:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("starting")
+            self._status.start()
             self._thread.start()
         return self
 
@@ -34,14 +40,20 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._done.set()
-        if self._shown:
+        if self._status is not None:
             self._thread.join()
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self._status.stop()
 
     def _draw(self) -> None:
+        """The guest's text is shown as text: its brackets and escapes are no markup of ours."""
+        from rich.text import Text
+
         while not self._done.wait(REFRESH_SECONDS):
             line = "".join(c for c in self._vm.last_line if c.isprintable())
-            text = f"{self._vm.clock.seconds():6.1f} s  {line}"[:LINE_LENGTH]
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
+            shown = Text(f"{self._vm.clock.seconds():6.1f} s  {line}", no_wrap=True)
+            shown.truncate(max(20, self._width()), overflow="ellipsis")
+            if self._status is not None:
+                self._status.update(shown)
+
+    def _width(self) -> int:
+        return (self._status.console.width if self._status is not None else 80) - 4
