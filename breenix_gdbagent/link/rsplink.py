@@ -1,4 +1,4 @@
-"""One conversation in the remote protocol over a blocking socket, in the caller's thread.
+"""One conversation in the remote protocol over a socket, blocking, in the caller's thread.
 
 Every wait has a deadline and ends in a typed error that says what was asked and how long. A
 request that timed out keeps its place in the codec: its late answer is dropped when it comes and
@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from breenix_gdbagent.errors import LinkClosed, LinkProtocolError, LinkTimeout
 from breenix_gdbagent.link import rsp
 from breenix_gdbagent.link.deadline import Deadline
 
-_RECEIVE = 1 << 18
+_RECEIVE = 1 << 16
+_A = TypeVar("_A")
+_T = TypeVar("_T")
 
 
 class RspLink:
@@ -26,7 +31,10 @@ class RspLink:
         self.closed = False
         self.stops: list[bytes] = []
         self.console = bytearray()
+        sock.setblocking(False)
         self._sock = sock
+        # One buffer for all: a new one of this size for each call costs more than the packet.
+        self._into = memoryview(bytearray(_RECEIVE))
         self._codec = rsp.Connection()
 
     @property
@@ -48,18 +56,71 @@ class RspLink:
         if not requests and then is None:
             return []
         deadline = Deadline(seconds)
+        return self._collect(self._send(requests, then, deadline), deadline)
+
+    def stream(
+        self, flights: Iterable[Sequence[bytes]], seconds: float
+    ) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
+        """(answers, bytes) of each flight of requests; `bytes` has what an answer of plain hex
+        digits stands for (its entry in `answers` is then empty), None for any other.
+
+        The next flight is always sent before the answers to one are waited for: the stub works
+        while we decode. A flight must be small enough for the socket's buffer (4 KiB of requests
+        is), or both sides could wait for each other. `seconds` is for one flight. Raises as `ask`
+        does.
+        """
+        self._check_open()
+        ahead: deque[list[rsp.Command]] = deque()
+        for flight in flights:
+            ahead.append(self._send(flight, None, Deadline(seconds)))
+            if len(ahead) > 1:
+                yield self._decoded(ahead.popleft(), Deadline(seconds))
+        while ahead:
+            yield self._decoded(ahead.popleft(), Deadline(seconds))
+
+    def _decoded(
+        self, commands: list[rsp.Command], deadline: Deadline
+    ) -> tuple[list[bytes], list[bytes | None]]:
+        decoded: dict[rsp.Command, bytes] = {}
+        answers = self._collect(commands, deadline, decoded)
+        return answers, [decoded.get(c) for c in commands]
+
+    def _send(
+        self, requests: Sequence[bytes], then: bytes | None, deadline: Deadline
+    ) -> list[rsp.Command]:
         commands = [rsp.Command(r, awaits_stop=r == b"?") for r in requests]
         sent = commands if then is None else [*commands, rsp.Command(then, awaits_stop=True)]
         data = b"".join([self._codec.send(c) for c in sent])
         self._write(data, deadline, _named([c.payload for c in sent]))
-        pending = set(commands)
+        return commands
+
+    def _collect(
+        self,
+        commands: list[rsp.Command],
+        deadline: Deadline,
+        decoded: dict[rsp.Command, bytes] | None = None,
+    ) -> list[bytes]:
+        """All answers, in the order of the commands; hex ones into `decoded` where it is given."""
         answers: dict[rsp.Command, bytes] = {}
-        while pending:
-            event = self._next(deadline, _named([c.payload for c in commands if c in pending]))
-            if isinstance(event, (rsp.Reply, rsp.Stopped)) and event.command in pending:
+        mine = set(commands)
+        while len(answers) < len(commands):
+            while decoded is not None and (found := self._codec.next_memory()) is not None:
+                command, data = found
+                if command in mine:
+                    decoded[command] = data
+                    answers[command] = b""
+            if len(answers) == len(commands):
+                break
+            event = self._event()
+            if event is None:
+                try:
+                    self._receive(deadline)
+                except TimeoutError as error:
+                    missing = [c.payload for c in commands if c not in answers]
+                    raise LinkTimeout(_named(missing), deadline.seconds or 0) from error
+            elif isinstance(event, (rsp.Reply, rsp.Stopped)) and event.command in mine:
                 answers[event.command] = event.payload
-                pending.discard(event.command)
-            elif isinstance(event, rsp.Lost) and event.command in pending:
+            elif isinstance(event, rsp.Lost) and event.command in mine:
                 raise LinkProtocolError(
                     f"{self.name} lost its answer to {_named([event.command.payload])}"
                 )
@@ -94,7 +155,8 @@ class RspLink:
             if event is None and not self._readable(deadline, wake):
                 return None
             if event is None:
-                self._receive(Deadline(0.1), "the stop reply")
+                with suppress(TimeoutError):
+                    self._receive(Deadline(0))
 
     def take_stops(self) -> list[bytes]:
         """Stop replies that came unasked so far."""
@@ -120,13 +182,6 @@ class RspLink:
         ready = poll.poll(None if left is None else left * 1000)
         return any(fd == self._sock.fileno() for fd, _ in ready)
 
-    def _next(self, deadline: Deadline, request: str) -> rsp.Event:
-        while True:
-            event = self._event()
-            if event is not None:
-                return event
-            self._receive(deadline, request)
-
     def _event(self) -> rsp.Event | None:
         """The codec's next event; what answers nothing is put aside, what is owed is sent."""
         try:
@@ -147,30 +202,48 @@ class RspLink:
             raise LinkClosed(f"{self.name} closed the connection")
         return event
 
-    def _receive(self, deadline: Deadline, request: str) -> None:
-        left = deadline.left()
+    def _receive(self, deadline: Deadline) -> None:
+        """More bytes for the codec. Raises `TimeoutError`, `LinkClosed`."""
         try:
-            # A timeout of 0 would make the socket non-blocking, whose error is another one.
-            self._sock.settimeout(left or 1e-6)
-            data = self._sock.recv(_RECEIVE)
-        except TimeoutError as error:
-            raise LinkTimeout(request, deadline.seconds or 0) from error
+            size = self._patient(self._sock.recv_into, self._into, select.POLLIN, deadline)
+        except TimeoutError:
+            raise
         except OSError as error:
-            self.close()
-            raise LinkClosed(f"the connection to {self.name} broke", str(error)) from error
-        self._codec.receive_data(data)
+            raise self._broken(error) from error
+        self._codec.receive_data(bytes(self._into[:size]))
 
     def _write(self, data: bytes, deadline: Deadline, request: str) -> None:
+        left = data
         try:
-            self._sock.settimeout(deadline.left() or 1e-6)
-            self._sock.sendall(data)
+            while left:
+                left = left[self._patient(self._sock.send, left, select.POLLOUT, deadline) :]
         except TimeoutError as error:
             # Part of a packet may be out: nothing after it could be understood.
             self.close()
             raise LinkTimeout(request, deadline.seconds or 0) from error
         except OSError as error:
-            self.close()
-            raise LinkClosed(f"the connection to {self.name} broke", str(error)) from error
+            raise self._broken(error) from error
+
+    def _patient(
+        self, call: Callable[[_A], _T], argument: _A, event: int, deadline: Deadline
+    ) -> _T:
+        """What `call(argument)` gives, once the socket is ready for it.
+
+        Raises `TimeoutError`, `OSError`.
+        """
+        while True:
+            try:
+                return call(argument)
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._sock, event)
+                left = deadline.left()
+                if not poll.poll(None if left is None else left * 1000):
+                    raise TimeoutError from None
+
+    def _broken(self, error: OSError) -> LinkClosed:
+        self.close()
+        return LinkClosed(f"the connection to {self.name} broke", str(error))
 
 
 def _answers_query(event: rsp.Stopped) -> bool:

@@ -29,9 +29,9 @@ from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import StopReply
 from breenix_gdbagent.link.targetxml import MAX_DOCUMENT, TargetDescription, describe
 
-FLIGHT = 64
-"""Requests in one write: 64 `m` of 30 bytes fit every socket's buffer, so that we never block
-writing while the stub blocks writing its answers."""
+FLIGHT = 32
+"""Requests in one write, two flights in the air: 70 packets of 30 bytes fit every socket's
+buffer, so that we never block writing while the stub blocks writing its answers."""
 
 ANSWER_SECONDS = 5.0
 FIRST_ANSWER_SECONDS = 2.0
@@ -141,11 +141,14 @@ class StubReader:
 
     def ask(self, *requests: bytes) -> list[bytes]:
         """Answers to requests that are sent together; the guest must stand still."""
+        self._need_still()
+        return self.link.ask(requests, self.seconds)
+
+    def _need_still(self) -> None:
         if self.state is RunState.RUNNING:
             raise LinkError(
                 "the guest is running", "any packet would stop it", "interrupt it first"
             )
-        return self.link.ask(requests, self.seconds)
 
     def _ok(self, request: bytes, answer: bytes) -> bytes:
         """`answer`, unless it is an error number or empty (not supported)."""
@@ -276,24 +279,29 @@ class StubReader:
         for address, length in pieces:
             for at in range(0, length, most):
                 requests.append((address + at, min(most, length - at)))
+        flights = [requests[i : i + FLIGHT] for i in range(0, len(requests), FLIGHT)]
+        on, off = ([_PHYSICAL[True]], [_PHYSICAL[False]]) if bracket else ([], [])
+        packets = [[*on, *(b"m%x,%x" % r for r in flight), *off] for flight in flights]
         parts: list[bytes] = []
-        for i in range(0, len(requests), FLIGHT):
-            flight = requests[i : i + FLIGHT]
-            packets = [b"m%x,%x" % r for r in flight]
+        self._need_still()
+        stream = self.link.stream(packets, self.seconds)
+        for flight, (answers, found) in zip(flights, stream, strict=True):
             if bracket:
-                packets = [_PHYSICAL[True], *packets, _PHYSICAL[False]]
-            answers = self.ask(*packets)
-            if bracket:
-                self._ok(packets[0], answers[0])
-                packets, answers = packets[1:-1], answers[1:-1]
-            for packet, answer, (_, length) in zip(packets, answers, flight, strict=True):
-                data = _bytes(packet, self._ok(packet, answer))
-                if len(data) != length:
-                    raise LinkProtocolError(
-                        f"the gdbstub sent {len(data)} bytes for {packet.decode()}"
-                    )
+                self._ok(_PHYSICAL[True], answers[0])
+                answers, found = answers[1:-1], found[1:-1]
+            for request, answer, data in zip(flight, answers, found, strict=True):
+                if data is None or len(data) != request[1]:
+                    data = self._odd_memory(b"m%x,%x" % request, request[1], answer, data)
                 parts.append(data)
         return _regroup(parts, [length for _, length in pieces])
+
+    def _odd_memory(self, packet: bytes, length: int, answer: bytes, data: bytes | None) -> bytes:
+        """Memory out of an answer that is short or no plain hex, or the error that it tells."""
+        if data is None:
+            data = _bytes(packet, self._ok(packet, answer))
+        if len(data) != length:
+            raise LinkProtocolError(f"the gdbstub sent {len(data)} bytes for {packet.decode()}")
+        return data
 
     @contextmanager
     def physical(self) -> Iterator[None]:

@@ -252,6 +252,41 @@ def test_garbage_ends_in_events_or_one_typed_error(chunks: list[bytes]) -> None:
             assert connection.next_event() is None
 
 
+@given(
+    st.lists(st.sampled_from([b"", b"00", b"OK", b"E14", b"a5" * 40, b"0* ", b"T05", b"6z"])),
+    st.lists(st.integers(0, 300), max_size=6),
+    st.integers(0, 300),
+)
+def test_the_short_cut_for_memory_says_what_the_events_say(
+    answers: list[bytes], cuts: list[int], spoiled: int
+) -> None:
+    stream = b"".join(b"+$%b#%02x" % (a, rsp.checksum(a)) for a in answers)
+    if spoiled < len(stream):
+        stream = stream[:spoiled] + b"!" + stream[spoiled + 1 :]
+    told: list[list[tuple[bytes, object]]] = []
+    for short in (False, True):
+        client, out = Connection(), []
+        for i in range(len(answers)):
+            client.send(Command(b"m%x,1" % i))
+        for piece in cut(stream, cuts):
+            if piece:
+                client.receive_data(piece)
+            while True:
+                if short and (found := client.next_memory()) is not None:
+                    out.append((found[0].payload, found[1].hex().encode()))
+                    continue
+                event = client.next_event()
+                if event is None:
+                    break
+                if isinstance(event, (rsp.Reply, rsp.Stopped)):
+                    asked = event.command.payload if event.command else b""
+                    out.append((asked, event.payload))
+                else:
+                    out.append((b"", type(event)))
+        told.append([*out, (b"owed", client.data_to_send())])
+    assert told[0] == told[1]
+
+
 def answer(payload: bytes) -> bytes:
     """A stub whose every answer tells which command it answers."""
     return b"a" + payload[1:] * (1 + payload[-1] % 3)
