@@ -79,6 +79,11 @@ class Guest:
         return ".".join(str(number.get(part)) for part in ("major", "minor", "micro"))
 
     @property
+    def ram_file(self) -> Path | None:
+        """The file that is the guest's RAM, where there is one."""
+        return self._holds.ram_file
+
+    @property
     def running(self) -> bool:
         return self.stub.state is RunState.RUNNING
 
