@@ -1,0 +1,112 @@
+"""The shell: by script and in a real terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.guest.labrun import agent
+
+SECONDS = 30
+
+
+def test_commands_of_one_line() -> None:
+    result = agent(
+        "shell", "--lab", "page-fault-unmapped",
+        "-c", "break syscall_entry", "-c", "continue", "-c", "delete", "-c", "continue",
+        "-c", "fault", "-c", "bt", "-c", "walk 0xffffc90000001000", "-c", "stacks", "-c", "roots",
+    )  # fmt: skip
+    assert "breakpoint: " in result.out
+    assert "fault vector 14" in result.out
+    assert "page-fault.unmapped" in result.out
+    assert "#PF interrupted" in result.out
+    assert "IST1 (#DF)" in result.out
+    assert result.code == 1  # `fault` found an error
+    assert result.err == ""
+
+
+def test_a_file_of_commands(tmp_path: Path) -> None:
+    script = tmp_path / "commands"
+    script.write_text("# on a snapshot\nregisters\nps\nquit\nnever reached\n")
+    stop = tmp_path / "stop"
+    assert agent("snapshot", "--lab", "clean", "-o", str(stop)).code == 0
+    result = agent("shell", "--snapshot", str(stop), "--batch", str(script))
+    assert result.code == 0, result.err
+    assert "cr3" in result.out
+    assert "clock_gettime_test" in result.out
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("frobnicate", "no command"),
+        ("walk", "required"),
+        ("break zork", "no symbol"),
+        ("stepi x", "no number"),
+        ("delete 9", "no breakpoint"),
+        ("'unbalanced", "cannot read this line"),
+    ],
+)
+def test_mistakes_are_said_and_the_shell_goes_on(line: str, word: str) -> None:
+    result = agent("shell", "--lab", "-c", line, "-c", "help quit")
+    assert word in result.err
+    assert "leave" in result.out
+    assert result.code in (1, 2)
+
+
+def test_a_snapshot_does_not_run(tmp_path: Path) -> None:
+    stop = tmp_path / "stop"
+    agent("snapshot", "--lab", "clean", "-o", str(stop))
+    result = agent("shell", "--snapshot", str(stop), "-c", "continue")
+    assert result.code == 2
+    assert "does not run" in result.err
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[pexpect.spawn]:
+    """The shell on a guest that never ends, in a pty."""
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "breenix_gdbagent", "shell", "--lab", "marker-missing"],
+        env={"TERM": "dumb", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/local/bin"},
+        encoding="utf-8",
+        timeout=SECONDS,
+        dimensions=(40, 120),
+    )
+    yield child
+    child.close(force=True)
+
+
+def test_in_a_terminal(terminal: pexpect.spawn, tmp_path: Path) -> None:
+    """A breakpoint by symbol, its place in the prompt, Ctrl-C for the guest, and leaving."""
+    terminal.expect("not started")
+    terminal.sendline("break syscall_entry")
+    terminal.expect("breakpoint at syscall_entry")
+    terminal.sendline("continue")
+    terminal.expect("breakpoint: 0x")
+    terminal.expect(r"\(syscall_entry in [a-z_]+ \(pid [123]\)\)")
+    terminal.sendline("delete")
+    terminal.sendline("continue")
+    terminal.expect("continue")
+    _interrupt(terminal)
+    terminal.sendline("registers")
+    terminal.expect("cr3 +0x")
+    terminal.sendline("quit")
+    terminal.expect(pexpect.EOF)
+    terminal.wait()
+    assert terminal.exitstatus == 0
+    history = tmp_path / ".local" / "state" / "breenix-gdbagent" / "history"
+    assert "break syscall_entry" in history.read_text()
+
+
+def _interrupt(terminal: pexpect.spawn) -> None:
+    """Ctrl-C until the guest has stopped: the first may come before it runs."""
+    for _ in range(SECONDS):
+        terminal.sendintr()
+        if terminal.expect(["interrupt after", pexpect.TIMEOUT], timeout=1) == 0:
+            return
+    raise AssertionError("Ctrl-C does not interrupt the guest")
