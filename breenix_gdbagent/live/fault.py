@@ -1,4 +1,4 @@
-"""A fault as the run loop's caller gets it."""
+"""A fault, or a breakpoint that was hit, as the run loop's caller gets it."""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ class Fault:
 
 OnFault = Callable[[Fault], bool]
 """Whether to pass the fault and go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A break- or watchpoint of the user's, as `on_hit` gets it.
+
+    `watch` is the kind (``write``, ``read``, ``access``) and the address of a watchpoint: then RIP
+    is behind the instruction that did it.
+    """
+
+    vm: LiveVm
+    reason: StopReason
+    registers: Mapping[str, int]
+    watch: tuple[str, int] | None
+
+
+OnHit = Callable[[Hit], bool]
+"""Whether to pass it and go on."""

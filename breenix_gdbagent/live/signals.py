@@ -72,6 +72,14 @@ class Interrupts(Uncut):
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler meanwhile."""
         super().note(number, frame)
+        self._wake()
+
+    def ask(self) -> None:
+        """As SIGINT would, but from any thread."""
+        self.noted = max(self.noted, signal.SIGINT)
+        self._wake()
+
+    def _wake(self) -> None:
         with suppress(OSError):
             self._waker.send(b"!")
 

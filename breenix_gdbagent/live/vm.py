@@ -4,45 +4,41 @@ from __future__ import annotations
 
 import atexit
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT
 from types import TracebackType
 from typing import Self
 
-from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import LinkClosed, LinkError
 from breenix_gdbagent.link.deadline import Deadline
-from breenix_gdbagent.link.gdbstub import Break, RunState, StopReply
+from breenix_gdbagent.link.gdbstub import Break, RunState
 from breenix_gdbagent.link.serial import Watch
 from breenix_gdbagent.link.stopreply import SIGTRAP
 from breenix_gdbagent.live.arming import Arming
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.elfcode import KernelCode
-from breenix_gdbagent.live.fault import Fault, OnFault
-from breenix_gdbagent.live.guest import DYING_SECONDS, Guest, Holds
+from breenix_gdbagent.live.fault import Fault, Hit, OnFault, OnHit
+from breenix_gdbagent.live.guest import DYING_SECONDS, Holds
+from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
 
-STEP_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
 
 
-class LiveVm(Guest):
+class LiveVm(Running):
     """Use as a context manager: leaving it ends a guest that we started, and leaves one that we
     attached to as it was."""
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
-        self.agent_stops = 0
         self.faults_passed = 0
-        self.users: set[Break] = set()
         self.left = ""
         self._arming = Arming(self)
-        self._registers: Mapping[str, int] = {}
-        self._at: tuple[str, Break] | None = None
-        self._pending: StopReply | None = None
+        self._waiting: Interrupts | None = None
+        self.asked_to_stop = False
         self._consumed: dict[int, int] = {}
         self._termination = Termination()
         # For whoever does not use it as a context manager.
@@ -117,25 +113,43 @@ class LiveVm(Guest):
         patterns: Sequence[str] = (),
         deadline: float | None = None,
         on_fault: OnFault | None = None,
+        on_hit: OnHit | None = None,
     ) -> Stop:
-        """Run until something ends it, and the `Stop` there (reasons: see `StopReason`).
+        """`run`, and the `Stop` there."""
+        with self.dying():
+            return self.stop(self.run(patterns, deadline, on_fault, on_hit))
+
+    def run(
+        self,
+        patterns: Sequence[str] = (),
+        deadline: float | None = None,
+        on_fault: OnFault | None = None,
+        on_hit: OnHit | None = None,
+    ) -> StopReason:
+        """Run until something ends it, and why it did (see `StopReason`).
 
         `patterns` are looked for in serial text behind what ended the last wait; `deadline` is in
-        seconds from now. `on_fault` sees each fault and may pass it; without it the first one
-        ends the run. Raises `LinkError`, `QemuDied`, `InputError` for a pattern that is none.
+        seconds from now. `on_fault` sees each fault and `on_hit` each break- or watchpoint of the
+        user's, and may pass it; without them the first one ends the run. Raises `LinkError`,
+        `QemuDied`, `InputError` for a pattern that is none.
         """
         limit = Deadline(deadline)
         watch = Watch(patterns, after=self._consumed)
-        with Interrupts() as interrupts, self.dying(), self._watching(watch):
+        with self._interrupts() as interrupts, self.dying(), self._watching(watch):
             while True:
                 if not self.running and self._pending is None:
                     self._go()
                 reason = self._await(limit, watch, interrupts)
-                if reason.kind != "fault" or on_fault is None:
-                    return self.stop(reason)
-                if not on_fault(Fault(self, reason, self._registers)):
-                    return self.stop(reason)
-                self.faults_passed += 1
+                if reason.kind == "fault" and on_fault is not None:
+                    if not on_fault(Fault(self, reason, self.registers)):
+                        return reason
+                    self.faults_passed += 1
+                elif reason.kind == "breakpoint" and on_hit is not None:
+                    if not on_hit(Hit(self, reason, self.registers, self.watched)):
+                        return reason
+                    self._quick = True
+                else:
+                    return reason
 
     def wait(self, deadline: float | None = None, patterns: Sequence[str] = ()) -> StopReason:
         """Wait for a running guest to stop, or stop it: at a match, the deadline or Ctrl-C.
@@ -145,8 +159,30 @@ class LiveVm(Guest):
         if not self.running and self._pending is None:
             raise LinkError("the guest stands still, there is nothing to wait for")
         watch = Watch(patterns, after=self._consumed)
-        with Interrupts() as interrupts, self.dying(), self._watching(watch):
+        with self._interrupts() as interrupts, self.dying(), self._watching(watch):
             return self._await(Deadline(deadline), watch, interrupts)
+
+    def ask_to_stop(self) -> None:
+        """From another thread: end the wait of the one that runs the guest, as Ctrl-C does. When
+        none waits, the next wait ends at once."""
+        self.asked_to_stop = True
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.ask()
+
+    @contextmanager
+    def _interrupts(self) -> Iterator[Interrupts]:
+        with Interrupts() as interrupts:
+            self._waiting = interrupts
+            if self.asked_to_stop:
+                interrupts.ask()
+            try:
+                yield interrupts
+            finally:
+                self._waiting = None
+                if self.asked_to_stop and interrupts.noted == SIGINT:
+                    interrupts.noted = 0  # no signal: there is nobody to raise it for
+                self.asked_to_stop = False
 
     def cont(self) -> None:
         """Let it run; `wait` tells what comes of it. Raises `LinkError` after a shutdown."""
@@ -159,8 +195,10 @@ class LiveVm(Guest):
         with self.uncut():
             at, self._at = self._at, None
             reply = self._single_step(thread, at[1] if at is not None else None)
-            if at is not None:
+            if at is not None and self._wanted(at[1]):
                 self.stub.insert(at[1])
+            elif at is not None:
+                self.stub.remove(at[1])
             reason = self._stopped(reply)
             if reason is None or reason.kind != "breakpoint" or self._at is not None:
                 return reason or StopReason("step", cpu)
@@ -227,6 +265,7 @@ class LiveVm(Guest):
                 reason = self._stopped(reply)
                 if reason is not None:
                     return reason
+                self.when_armed()
                 self._go()
                 continue
             if interrupts.noted:
@@ -244,52 +283,6 @@ class LiveVm(Guest):
             if serial is not None:
                 serial.wake_on_text = self._arming.polling and self._holds.qmp is not None
 
-    def _go(self) -> None:
-        """Run on, over the breakpoint that the last stop was at. A stop on the way is pending."""
-        at, self._at = self._at, None
-        if at is None:
-            self._count_run()
-            self.stub.cont()
-            return
-        thread, one = at
-        reply = self._single_step(thread, one)
-        if reply.signal != SIGTRAP:
-            self._pending = reply
-            return
-        self._count_run()
-        self.stub.cont(insert=[one] if self._wanted(one) else [])
-
-    def _single_step(self, thread: str, over: Break | None) -> StopReply:
-        """One instruction, with the breakpoint `over` taken out. Where the instruction does not
-        end (``hlt``), the guest is stopped again."""
-        self._count_run()
-        self.stub.step(thread, remove=[over] if over is not None else [])
-        reply = self.stub.wait(Deadline(STEP_SECONDS)) or self.stub.halt()
-        self.clock.halt()
-        assert reply is not None
-        return reply
-
-    def step_over(self, thread: str, one: Break) -> None:
-        """One instruction at a breakpoint, which stays in."""
-        self._at = None
-        reply = self._single_step(thread, one)
-        if reply.signal != SIGTRAP:
-            self._pending = reply
-        self.stub.insert(one)
-
-    def _wanted(self, one: Break) -> bool:
-        return one in self.users or one.address in self._arming.addresses
-
-    def _count_run(self) -> None:
-        self.epoch += 1
-        self.clock.run()
-
-    def _note_halt(self) -> None:
-        self.clock.halt()
-        self.agent_stops += 1
-        if self._holds.serial is not None:
-            self._holds.serial.sync()
-
     def _halt(self, reason: StopReason) -> StopReason:
         """Stop it for `reason`, unless it has stopped by itself: then for that."""
         try:
@@ -300,41 +293,6 @@ class LiveVm(Guest):
             return self._stopped(reply) or reason
         self._note_halt()
         return reason
-
-    def _stopped(self, reply: StopReply) -> StopReason | None:
-        """What a stop means; None when it was one of the arming's own."""
-        self._note_halt()
-        if reply.shutdown:
-            return StopReason("shutdown", reply.cpu)
-        if reply.signal != SIGTRAP:
-            return StopReason("interrupt", reply.cpu, text="paused from outside")
-        thread = reply.thread or "01"
-        self._look(thread)
-        if reply.watch is not None:
-            kind, address = reply.watch
-            return StopReason("breakpoint", reply.cpu, text=f"{kind} of {hex64(address)}")
-        rip = self._registers.get("rip", 0)
-        one = next(
-            (
-                b
-                for b in self.stub.breaks
-                if b.address == rip and b.kind in ("hardware", "software")
-            ),
-            None,
-        )
-        self._at = (thread, one) if one is not None else None
-        return self._arming.on_trap(thread, reply.cpu, rip)
-
-    def _look(self, thread: str) -> None:
-        """Registers of the CPU that stopped, and the IDT as it is now, in one round trip."""
-        requests = [b"Hg" + thread.encode(), b"g"]
-        table = self._arming.table_request()
-        if table is not None:
-            requests.append(b"m%x,%x" % table)
-        answers = self.stub.ask(*requests)
-        self._registers = self.stub.decode_registers(answers[1])
-        if table is not None:
-            self._arming.refresh(self.stub.decode_memory(answers[2]))
 
     def _ended(self, error: LinkClosed) -> StopReason:
         """QEMU has ended: by the guest's wish, or `QemuDied`."""
