@@ -1,0 +1,72 @@
+"""Write the README's report and shell session from real runs on the lab guest.
+
+``python tools/readme.py README.md`` writes, ``--check`` only says whether it is current. The runs
+are on QEMU's instruction counter, so that they say the same every time.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPORT = ["ci", "--lab", "kernel-stack-unmapped", "--deterministic"]
+SESSION = [
+    "break syscall_entry", "continue", "bt", "delete", "continue",
+    "print kernel::task::scheduler::SCHEDULER.current_thread", "walk 0xffffc90000022ff8",
+]  # fmt: skip
+LINES = 26
+
+
+def agent(*arguments: str) -> str:
+    """What the agent prints, the times of this machine cut out."""
+    done = subprocess.run(
+        [sys.executable, "-m", "breenix_gdbagent", *arguments],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    return re.sub(r" after \d+\.\d+ s", "", done.stdout)
+
+
+def report() -> str:
+    """The beginning of a report: its times change with the machine and are left out."""
+    lines = agent(*REPORT).splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("ERROR"))
+    shown = "\n".join(lines[first : first + LINES]).rstrip()
+    return f"```\n$ breenix-gdbagent {' '.join(REPORT)}\n{shown}\n...\n```"
+
+
+def session() -> str:
+    """A short debugging session, command by command."""
+    parts = []
+    for number, command in enumerate(SESSION):
+        given = [word for line in SESSION[: number + 1] for word in ("-c", line)]
+        before = [word for line in SESSION[:number] for word in ("-c", line)]
+        said = agent("shell", "--lab", "guard-page", "--deterministic", *given)
+        known = agent("shell", "--lab", "guard-page", "--deterministic", *before) if before else ""
+        parts.append(f"> {command}\n{said[len(known):].rstrip()}")
+    return "```\n$ breenix-gdbagent shell --lab guard-page\n" + "\n".join(parts) + "\n```"
+
+
+def filled(text: str) -> str:
+    """The README with what stands between its markers made anew."""
+    for name, make in (("report", report), ("session", session)):
+        begin, end = f"<!-- {name}: begin (make readme) -->\n", f"<!-- {name}: end -->"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        text = f"{head}{begin}{make()}\n{end}{tail}"
+    return text
+
+
+def main() -> int:
+    path = Path(sys.argv[1])
+    text = path.read_text(encoding="utf-8")
+    current = filled(text)
+    if "--check" in sys.argv:
+        return int(current != text)
+    path.write_text(current, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
