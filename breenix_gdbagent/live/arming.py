@@ -23,8 +23,9 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import LinkError, StubError
 from breenix_gdbagent.link.gdbstub import Break
 from breenix_gdbagent.live.elfcode import KernelCode
+from breenix_gdbagent.live.guest import FIRMWARE_TOP
 from breenix_gdbagent.stop import StopReason
-from breenix_gdbagent.x86.cpu import EFER_LMA, DescriptorTable
+from breenix_gdbagent.x86.cpu import EFER_LMA, Cpu, DescriptorTable
 
 if TYPE_CHECKING:
     from breenix_gdbagent.live.vm import LiveVm
@@ -39,7 +40,6 @@ MOST_TELLING = (14, 13, 8, 6, 12, 0, 10, 11)
 COMPLETE = {8, 13, 14}
 """With these gates present an IDT is a kernel's last one."""
 
-FIRMWARE_TOP = 1 << 32
 POLL_SECONDS = 0.25
 _GATE = 16
 
@@ -189,13 +189,18 @@ class Arming:
         self.gates = fresh
         self._insert(_by_weight(fresh))
 
-    def moved(self, table: DescriptorTable | None) -> None:
-        """IDTR as a full stop found it: the kernel may have loaded another IDT since."""
-        if self.idtr is None or table is None or not table.limit or table == self.idtr:
-            return
-        if table.base >= FIRMWARE_TOP or self.idtr.base < FIRMWARE_TOP:
-            self.idtr = table
-            self.refresh(self._vm.read_or_none(table.base, (self.table_request() or (0, 0))[1]))
+    def at_stop(self, cpus: Sequence[Cpu]) -> None:
+        """IDTR as a full stop found it: armed now if it was not yet; and the kernel may have
+        loaded another IDT since."""
+        for cpu in cpus:
+            table, efer = cpu.idtr, cpu.get("efer")
+            if table is None or not table.limit or efer is None or not efer & EFER_LMA:
+                continue
+            if table.base < FIRMWARE_TOP or table == self.idtr:
+                continue
+            if self.idtr is not None or self.polling:
+                self._load(table, f"a stop found its IDT at {hex64(table.base)} loaded")
+                return
 
     def _load(self, table: DescriptorTable, how: str) -> None:
         self.idtr = table
@@ -211,6 +216,10 @@ class Arming:
             seconds = self._vm.clock.seconds()
             self.armed_at = f"{how}, {seconds:.3f} s into the run"
             self.polling = False
+            if self._code is not None and self.bias is None:
+                self.notes.append(
+                    f"the lidt of {self._code.name} was not seen: is it the kernel that runs?"
+                )
 
     # Breakpoints ---------------------------------------------------------------------------
 

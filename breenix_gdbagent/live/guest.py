@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from breenix_gdbagent.link.qmp import Qmp
 
 DYING_SECONDS = 2.0
+FIRMWARE_TOP = 1 << 32
+"""No firmware's IDT lies above 4 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Guest:
         self.epoch = 0
         self._holds = holds
         self._ram: RamMap | None = holds.ram_map
+        self._past_firmware = False
         self._memory: RamFile | ProcessMemory | None = None
         self._markers: list[Match] = []
         config = holds.config
@@ -149,7 +152,12 @@ class Guest:
             hidden = {cpu.index: cpu for cpu in qmp.cpus(self._ram.ranges[0].start)}
         else:
             hidden = self.hidden()
-        return tuple(_cpu(thread, hidden.get(thread.index)) for thread in self.stub.threads())
+        cpus = tuple(_cpu(thread, hidden.get(thread.index)) for thread in self.stub.threads())
+        tables = [cpu.idtr for cpu in cpus if cpu.idtr is not None]
+        self._past_firmware = self._ram is not None and any(
+            table.base >= FIRMWARE_TOP for table in tables
+        )
+        return cpus
 
     def hidden(self) -> Mapping[int, HiddenRegisters]:
         """What the gdbstub lacks, by CPU; empty where QEMU's monitor cannot be asked."""
@@ -178,8 +186,9 @@ class Guest:
             return ""
 
     def ram_map(self) -> RamMap | None:
-        """Where RAM is now (the BIOS area changes while firmware runs); None: not known."""
-        if self._holds.ram_map is None:
+        """Where RAM is now; None: not known. Asked again at each stop only while firmware runs,
+        which moves the BIOS area in and out."""
+        if self._holds.ram_map is None and not self._past_firmware:
             found = parse_ram_map(self._monitor("info mtree -f"))
             self._ram = found if found.ranges else None
         return self._ram

@@ -100,6 +100,19 @@ class LiveVm(Running):
                 self.pause_for(lambda: self._arming.now(bias, panic))
         if self._holds.serial is not None and self._holds.qmp is not None:
             self._holds.serial.wake_on_text = self._arming.polling
+        elif self._arming.polling and kernel is None:
+            self._arming.notes.append(
+                "the guest has no IDT of its own yet, and without --qmp and --serial only a stop "
+                "can show that it has: faults before that are not caught"
+            )
+
+    def stop(self, reason: StopReason | None = None) -> Stop:
+        """The guest as it stands now, see `Guest.stop`; faults are caught by what it shows."""
+        stop = super().stop(reason)
+        if stop.cpus and self.stub.state is RunState.HALTED:
+            with self.uncut():
+                self._arming.at_stop(stop.cpus)
+        return stop
 
     @staticmethod
     def hardware(address: int) -> Break:

@@ -92,6 +92,20 @@ def test_an_attached_guest_with_its_idt_loaded_is_armed_at_once(tmp_path: Path) 
         assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
 
 
+def test_a_guest_without_an_idt_is_armed_by_the_first_stop_that_shows_one(tmp_path: Path) -> None:
+    with (
+        beside(tmp_path, "page-fault-user", paused=True) as qemu,
+        attach(qemu.gdb, serial=qemu.serial) as vm,
+    ):
+        vm.arm()
+        assert vm.armed_at is None
+        assert any("no IDT of its own yet" in note for note in vm.notes)
+        vm.run_until(["Memory management initialized"], 20)
+        assert vm.armed_at is not None and vm.armed_at.startswith("a stop found its IDT at")
+        stop = vm.run_until([DONE], 20)
+        assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
+
+
 def test_a_second_client_is_told_that_there_is_a_first(tmp_path: Path) -> None:
     with beside(tmp_path) as qemu, attach(qemu.gdb) as vm:
         start = time.monotonic()

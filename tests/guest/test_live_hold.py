@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def qemu_of(vm: LiveVm) -> int:
 
 AGENT = """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tests.guest.live_support import ELF, lab
 vm = lab(sys.argv[1], places=[Path(sys.argv[2])])
@@ -277,3 +279,40 @@ def test_typing_to_the_guest_reaches_qemu() -> None:
     with lab("clean") as vm:
         vm.run_until([DONE], 20)
         vm.send(b"x")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=140m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip("no right to mount a small disk here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
+    (small_disk / "fill").write_bytes(bytes(100 << 20))
+    with pytest.raises(OutputError, match="no room") as raised:
+        lab(places=[small_disk], memory="64M")
+    assert len(str(raised.value).splitlines()) <= 3
+    assert [p.name for p in small_disk.iterdir()] == ["fill"]
+
+
+def test_a_disk_that_becomes_full_under_the_guest(small_disk: Path) -> None:
+    """The kernel ends QEMU with SIGBUS at the next page of RAM that finds no room."""
+    with (
+        pytest.raises(QemuDied, match="is full") as raised,
+        lab(places=[small_disk], memory="64M") as vm,
+    ):
+        with pytest.raises(OSError), (small_disk / "fill").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+        vm.run_until([DONE], 20)
+    assert raised.value.status == -signal.SIGBUS
+    assert [p.name for p in small_disk.iterdir()] == ["fill"]
