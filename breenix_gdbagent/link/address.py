@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import select
 import socket
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from breenix_gdbagent.errors import ConnectError, InputError
 from breenix_gdbagent.link.deadline import Deadline
@@ -13,8 +13,7 @@ from breenix_gdbagent.link.deadline import Deadline
 LOOK_AGAIN = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A unix socket's path, or a TCP host and port."""
 
     path: str | None = None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from breenix_gdbagent.errors import LinkError, LinkTimeout, StubError
 from breenix_gdbagent.link.deadline import Deadline
@@ -22,8 +21,7 @@ LEAVE_SECONDS = 1.0
 _KINDS = {"software": 0, "hardware": 1, "write": 2, "read": 3, "access": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class Break:
+class Break(NamedTuple):
     """A breakpoint (``software``, ``hardware``) or watchpoint (``write``, ``read``, ``access``)
     at a virtual address, `length` bytes long."""
 

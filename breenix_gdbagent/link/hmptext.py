@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.memory.interface import RamMap, RamRange
 from breenix_gdbagent.x86.cpu import DescriptorTable, SystemSegment
 
-_VIEW = re.compile(r"^FlatView #", re.MULTILINE)
-_RANGE = re.compile(
+# Compiled at their first use, which most starts of the agent do not come to.
+_VIEW = r"^FlatView #"
+_RANGE = (
     r"^\s*([0-9a-f]{8,16})-([0-9a-f]{8,16}) \(prio -?\d+, (ram|rom)\): "
-    r"(.*?)(?: @([0-9a-f]{8,16}))?(?: KVM)?\s*$",
-    re.MULTILINE,
+    r"(.*?)(?: @([0-9a-f]{8,16}))?(?: KVM)?\s*$"
 )
-_CPU = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
-_TABLE = re.compile(r"^(GDT|IDT)=\s+([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
-_SEGMENT = re.compile(r"^(TR|LDT)\s*=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
-_HALTED = re.compile(r"\bHLT=([01])\b")
-_EFER = re.compile(r"\bEFER=([0-9a-f]+)")
-_RIP = re.compile(r"\b[RE]IP=([0-9a-f]+)")
+_CPU = r"^CPU#(\d+)\s*$"
+_TABLE = r"^(GDT|IDT)=\s+([0-9a-f]+) ([0-9a-f]+)"
+_SEGMENT = r"^(TR|LDT)\s*=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)"
+_HALTED = r"\bHLT=([01])\b"
+_EFER = r"\bEFER=([0-9a-f]+)"
+_RIP = r"\b[RE]IP=([0-9a-f]+)"
 
 
 def parse_ram_map(text: str) -> RamMap:
@@ -34,12 +34,12 @@ def parse_ram_map(text: str) -> RamMap:
     behind the BIOS is not there. Parts of RAM that are write-protected for now (shadowed BIOS,
     ``rom``) can be read all the same.
     """
-    for view in _VIEW.split(text):
+    for view in re.split(_VIEW, text, flags=re.MULTILINE):
         if 'AS "memory"' not in view:
             continue
         rows = [
             (int(start, 16), int(end, 16) + 1, name, int(offset or "0", 16))
-            for start, end, _, name, offset in _RANGE.findall(view)
+            for start, end, _, name, offset in re.findall(_RANGE, view, flags=re.MULTILINE)
         ]
         names = [name for start, _, name, _ in rows if start == 0]
         ours = sorted((a, b, at) for a, b, name, at in rows if name in names)
@@ -55,8 +55,7 @@ def parse_ram_map(text: str) -> RamMap:
     return RamMap([])
 
 
-@dataclass(frozen=True, slots=True)
-class HiddenRegisters:
+class HiddenRegisters(NamedTuple):
     """What of one CPU the gdbstub does not have."""
 
     gdtr: DescriptorTable | None = None
@@ -70,22 +69,22 @@ class HiddenRegisters:
 
 def parse_registers(text: str) -> Mapping[int, HiddenRegisters]:
     """By CPU index, from ``info registers -a`` (or without -a: one CPU, index 0)."""
-    parts = _CPU.split(text)
+    parts = re.split(_CPU, text, flags=re.MULTILINE)
     if len(parts) == 1:
-        return {0: _hidden(text)} if _TABLE.search(text) else {}
+        return {0: _hidden(text)} if re.search(_TABLE, text, flags=re.MULTILINE) else {}
     return {int(parts[i]): _hidden(parts[i + 1]) for i in range(1, len(parts) - 1, 2)}
 
 
 def _hidden(text: str) -> HiddenRegisters:
     tables = {
         name: DescriptorTable(VirtAddr(int(base, 16)), int(limit, 16))
-        for name, base, limit in _TABLE.findall(text)
+        for name, base, limit in re.findall(_TABLE, text, flags=re.MULTILINE)
     }
     segments = {
         name: SystemSegment(int(selector, 16), VirtAddr(int(base, 16)), int(limit, 16))
-        for name, selector, base, limit in _SEGMENT.findall(text)
+        for name, selector, base, limit in re.findall(_SEGMENT, text, flags=re.MULTILINE)
     }
-    halted, efer, rip = _HALTED.search(text), _EFER.search(text), _RIP.search(text)
+    halted, efer, rip = re.search(_HALTED, text), re.search(_EFER, text), re.search(_RIP, text)
     return HiddenRegisters(
         gdtr=tables.get("GDT"),
         idtr=tables.get("IDT"),

@@ -23,8 +23,8 @@ UNKNOWN_RAM = "where RAM is is not known"
 _PIECE = 1 << 21
 _PAGEMAP_ENTRY = 8
 _PRESENT_OR_SWAPPED = 3 << 62
-_HVA = re.compile(r"Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)")
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+)")
+_HVA = r"Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)"
+_MAPPING = r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+)"
 
 
 def _inside(ram: RamMap | None, pa: int, length: int) -> RamMap:
@@ -104,7 +104,7 @@ class ProcessMemory:
             return None
         bases = []
         for found in ram.ranges:
-            answer = _HVA.search(monitor(f"gpa2hva {found.start:#x}"))
+            answer = re.search(_HVA, monitor(f"gpa2hva {found.start:#x}"))
             if answer is None:
                 return None
             bases.append(int(answer[1], 16))
@@ -200,7 +200,7 @@ class ProcessMemory:
             return []
         return [
             (int(start, 16), int(end, 16))
-            for start, end, inode in _MAPPING.findall(text)
+            for start, end, inode in re.findall(_MAPPING, text)
             if inode == "0"
         ]
 

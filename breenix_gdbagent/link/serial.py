@@ -17,8 +17,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from breenix_gdbagent.errors import InputError, LinkTimeout
 from breenix_gdbagent.stop import SerialChunk, SerialText
@@ -64,8 +64,7 @@ class SerialPort:
         self.reader = self.writer = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """Where a pattern matched: `start` and `end` count characters of the port's text."""
 
     pattern: str

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from breenix_gdbagent.errors import LinkProtocolError
 
 SIGINT, SIGQUIT, SIGTRAP, SIGABRT = 2, 3, 5, 6
 
-_SHAPE = re.compile(rb"([STWX])([0-9a-fA-F]{2})(?:;?(.*))?", re.DOTALL)
+_SHAPE = rb"(?s)([STWX])([0-9a-fA-F]{2})(?:;?(.*))?"
 
 
-@dataclass(frozen=True, slots=True)
-class StopReply:
+class StopReply(NamedTuple):
     """`kind` is the packet's letter, `signal` its number, `thread` the stub's id of the vCPU.
 
     `watch` is the kind of watchpoint (``write``, ``read``, ``access``) and the data address.
@@ -43,7 +42,7 @@ class StopReply:
     @classmethod
     def parse(cls, payload: bytes) -> StopReply:
         """From the packet's payload. Raises `LinkProtocolError`."""
-        found = _SHAPE.fullmatch(payload)
+        found = re.fullmatch(_SHAPE, payload)
         if found is None:
             raise LinkProtocolError(f"{payload[:40]!r} is no stop reply")
         thread = None

@@ -12,9 +12,8 @@ from binascii import Error as HexError
 from binascii import hexlify, unhexlify
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import NamedTuple, Self
 
 from breenix_gdbagent.errors import (
     ConnectError,
@@ -49,8 +48,7 @@ class RunState(Enum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Thread:
+class Thread(NamedTuple):
     """One vCPU as the stub has it. `halted` is None when the stub does not say."""
 
     id: str
@@ -58,7 +56,7 @@ class Thread:
     halted: bool | None
 
     @property
-    def index(self) -> int:
+    def cpu(self) -> int:
         """QEMU's CPU index: thread ids count from 1 (QEMU gdbstub/system.c, gdb_get_cpu_index)."""
         return int(self.id.rpartition(".")[2], 16) - 1
 

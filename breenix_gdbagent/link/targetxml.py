@@ -9,7 +9,7 @@ a parser that ignores namespaces reads it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 from xml.parsers import expat
 
 from breenix_gdbagent.errors import LinkProtocolError
@@ -20,8 +20,7 @@ MAX_DOCUMENT = 1 << 18
 MAX_DEPTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(NamedTuple):
     """`offset` and `size` in bytes within a ``g`` reply; `number` for ``p`` and ``P``."""
 
     name: str
@@ -30,8 +29,7 @@ class Register:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class TargetDescription:
+class TargetDescription(NamedTuple):
     """The architecture's name (``i386:x86-64``, empty when not given) and the registers."""
 
     architecture: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct, error
+from typing import NamedTuple
 
 from breenix_gdbagent.errors import InputError
 
@@ -28,8 +28,7 @@ _LIDT = re.compile(rb"\x0f\x01[\x18-\x1f\x58-\x5f\x98-\x9f]")
 """0F 01 /3 with a memory operand (SDM volume 2, LIDT): ModRM.reg 3, ModRM.mod not 3."""
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """One executable segment as linked: `paddr` is where a loader without paging puts it."""
 
     vaddr: int
@@ -37,8 +36,7 @@ class Code:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class KernelCode:
+class KernelCode(NamedTuple):
     """What run control needs of a kernel's ELF."""
 
     name: str

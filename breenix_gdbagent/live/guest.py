@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.errors import LinkClosed, LinkError
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
@@ -31,8 +31,7 @@ FIRMWARE_TOP = 1 << 32
 """No firmware's IDT lies above 4 GiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holds:
+class Holds(NamedTuple):
     """What we hold the guest by. `process` is the QEMU that we started, None when attached;
     `pid` that of an attached one, 0 where it is not known."""
 
@@ -152,7 +151,7 @@ class Guest:
             hidden = {cpu.index: cpu for cpu in qmp.cpus(self._ram.ranges[0].start)}
         else:
             hidden = self.hidden()
-        cpus = tuple(_cpu(thread, hidden.get(thread.index)) for thread in self.stub.threads())
+        cpus = tuple(_cpu(thread, hidden.get(thread.cpu)) for thread in self.stub.threads())
         tables = [cpu.idtr for cpu in cpus if cpu.idtr is not None]
         self._past_firmware = self._ram is not None and any(
             table.base >= FIRMWARE_TOP for table in tables
@@ -254,7 +253,7 @@ class Guest:
 
 
 def _cpu(thread: Thread, hidden: Cpu | HiddenRegisters | None) -> Cpu:
-    cpu = Cpu(index=thread.index, registers=thread.registers, halted=thread.halted)
+    cpu = Cpu(index=thread.cpu, registers=thread.registers, halted=thread.halted)
     if hidden is None:
         return cpu
     return replace(

@@ -55,7 +55,7 @@ def test_a_register_that_the_stub_does_not_have_is_left_out_not_zero(fake: FakeS
 
 def test_threads_say_which_cpu_and_whether_it_is_halted(fake: FakeStub) -> None:
     threads = fake.connect().threads()
-    assert [(t.index, t.halted, t.registers["cr3"]) for t in threads] == [(0, True, 0x144000)]
+    assert [(t.cpu, t.halted, t.registers["cr3"]) for t in threads] == [(0, True, 0x144000)]
 
 
 def test_physical_reads_are_split_at_the_negotiated_size_and_bracketed(fake: FakeStub) -> None:

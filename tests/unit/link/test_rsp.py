@@ -26,6 +26,11 @@ def events(connection: Connection, chunks: Iterable[bytes]) -> list[rsp.Event]:
     return out
 
 
+def kinds(found: Iterable[object]) -> list[tuple[type, object]]:
+    """Named tuples of two kinds with the same fields are equal: their kinds too, then."""
+    return [(type(event), event) for event in found]
+
+
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(c % (len(data) + 1) for c in cuts), len(data)]
     return [data[a:b] for a, b in itertools.pairwise(edges)]
@@ -78,7 +83,7 @@ def test_any_chunking_gives_the_same_answers_in_order(
         client.send(command)
     stream = b"".join(b"+" + rsp.frame(a) for a in answers)
     got = events(client, cut(stream, cuts))
-    assert got == [rsp.Reply(a, c) for a, c in zip(answers, commands, strict=True)]
+    assert kinds(got) == kinds([rsp.Reply(a, c) for a, c in zip(answers, commands, strict=True)])
     assert client.data_to_send() == b"+" * len(answers)
     assert client.in_flight == ()
 
@@ -88,7 +93,7 @@ def test_a_stub_reads_what_a_client_sends(messages: list[bytes], cuts: list[int]
     client, stub = Connection(), Connection(Role.STUB)
     stream = b"".join(client.send(Command(m)) for m in messages) + client.send(rsp.Interrupt())
     got = events(stub, cut(stream, cuts))
-    assert got == [*(rsp.Packet(m) for m in messages), rsp.Interrupt()]
+    assert kinds(got) == kinds([*(rsp.Packet(m) for m in messages), rsp.Interrupt()])
 
 
 def test_acknowledgements_go_out_in_front_of_the_next_command() -> None:
@@ -103,11 +108,11 @@ def test_a_damaged_packet_is_asked_for_again_up_to_the_limit() -> None:
     client = Connection(resend_limit=2)
     ask = Command(b"g")
     client.send(ask)
-    assert events(client, [b"+$00#61"]) == [rsp.Damaged(b"00")]
+    assert kinds(events(client, [b"+$00#61"])) == kinds([rsp.Damaged(b"00")])
     assert client.data_to_send() == b"-"
-    assert events(client, [b"$00#zz"]) == [rsp.Damaged(b"00")]
+    assert kinds(events(client, [b"$00#zz"])) == kinds([rsp.Damaged(b"00")])
     assert client.data_to_send() == b"-"
-    assert events(client, [b"$00#60"]) == [rsp.Reply(b"00", ask)]
+    assert kinds(events(client, [b"$00#60"])) == kinds([rsp.Reply(b"00", ask)])
     client.send(Command(b"g"))
     with pytest.raises(rsp.RemoteProtocolError):
         events(client, [b"+" + b"$00#61" * 3])
@@ -118,9 +123,9 @@ def test_a_command_refused_as_damaged_is_sent_again_up_to_the_limit() -> None:
     client = Connection(resend_limit=2)
     ask = Command(b"g")
     client.send(ask)
-    assert events(client, [b"-"]) == [rsp.Resent(ask)]
+    assert kinds(events(client, [b"-"])) == kinds([rsp.Resent(ask)])
     assert client.data_to_send() == b"$g#67"
-    assert events(client, [b"-"]) == [rsp.Resent(ask)]
+    assert kinds(events(client, [b"-"])) == kinds([rsp.Resent(ask)])
     with pytest.raises(rsp.RemoteProtocolError):
         events(client, [b"-"])
 
@@ -130,12 +135,14 @@ def test_a_refused_command_inside_a_pipeline_is_answered_last() -> None:
     first, second = Command(b"m0,1"), Command(b"m1,1")
     client.send(first)
     client.send(second)
-    assert events(client, [b"-", b"+", rsp.frame(b"22")]) == [
-        rsp.Resent(first),
-        rsp.Reply(b"22", second),
-    ]
+    assert kinds(events(client, [b"-", b"+", rsp.frame(b"22")])) == kinds(
+        [
+            rsp.Resent(first),
+            rsp.Reply(b"22", second),
+        ]
+    )
     assert client.data_to_send() == rsp.frame(b"m0,1") + b"+"
-    assert events(client, [b"+", rsp.frame(b"11")]) == [rsp.Reply(b"11", first)]
+    assert kinds(events(client, [b"+", rsp.frame(b"11")])) == kinds([rsp.Reply(b"11", first)])
 
 
 def test_a_damaged_reply_in_a_pipeline_is_lost_and_not_another_ones() -> None:
@@ -144,7 +151,7 @@ def test_a_damaged_reply_in_a_pipeline_is_lost_and_not_another_ones() -> None:
     client.send(first)
     client.send(second)
     got = events(client, [b"+$11#00", b"+" + rsp.frame(b"22")])
-    assert got == [rsp.Lost(first), rsp.Reply(b"22", second)]
+    assert kinds(got) == kinds([rsp.Lost(first), rsp.Reply(b"22", second)])
     assert b"-" not in client.data_to_send()
 
 
@@ -153,10 +160,12 @@ def test_a_reply_that_never_came_is_lost_when_the_next_command_is_acknowledged()
     first, second = Command(b"m0,1"), Command(b"m1,1")
     client.send(first)
     client.send(second)
-    assert events(client, [b"++" + rsp.frame(b"22")]) == [
-        rsp.Lost(first),
-        rsp.Reply(b"22", second),
-    ]
+    assert kinds(events(client, [b"++" + rsp.frame(b"22")])) == kinds(
+        [
+            rsp.Lost(first),
+            rsp.Reply(b"22", second),
+        ]
+    )
 
 
 def test_a_repeated_reply_is_not_taken_for_the_next_answer() -> None:
@@ -165,17 +174,19 @@ def test_a_repeated_reply_is_not_taken_for_the_next_answer() -> None:
     events(client, [b"+" + rsp.frame(b"11")])
     second = Command(b"m1,1")
     client.send(second)
-    assert events(client, [rsp.frame(b"11"), b"+", rsp.frame(b"22")]) == [
-        rsp.Repeated(b"11"),
-        rsp.Reply(b"22", second),
-    ]
+    assert kinds(events(client, [rsp.frame(b"11"), b"+", rsp.frame(b"22")])) == kinds(
+        [
+            rsp.Repeated(b"11"),
+            rsp.Reply(b"22", second),
+        ]
+    )
 
 
 def test_a_lost_plus_does_not_lose_the_answer() -> None:
     client = Connection()
     ask = Command(b"m0,1")
     client.send(ask)
-    assert events(client, [rsp.frame(b"11")]) == [rsp.Reply(b"11", ask)]
+    assert kinds(events(client, [rsp.frame(b"11")])) == kinds([rsp.Reply(b"11", ask)])
 
 
 def test_stop_replies_asked_for_and_not() -> None:
@@ -184,14 +195,18 @@ def test_stop_replies_asked_for_and_not() -> None:
     client.send(ask)
     # QEMU 7.2 says this on every connect to a running guest, before it answers anything.
     stop = b"T02thread:01;"
-    assert events(client, [rsp.frame(stop), b"+", rsp.frame(b"PacketSize=1000")]) == [
-        rsp.Stopped(stop, None),
-        rsp.Reply(b"PacketSize=1000", ask),
-    ]
+    assert kinds(events(client, [rsp.frame(stop), b"+", rsp.frame(b"PacketSize=1000")])) == kinds(
+        [
+            rsp.Stopped(stop, None),
+            rsp.Reply(b"PacketSize=1000", ask),
+        ]
+    )
     client.send(run)
-    assert events(client, [b"+"]) == []
+    assert kinds(events(client, [b"+"])) == kinds([])
     assert client.in_flight == (run,)
-    assert events(client, [rsp.frame(b"T05thread:01;")]) == [rsp.Stopped(b"T05thread:01;", run)]
+    assert kinds(events(client, [rsp.frame(b"T05thread:01;")])) == kinds(
+        [rsp.Stopped(b"T05thread:01;", run)]
+    )
 
 
 def test_console_text_and_notifications_answer_nothing() -> None:
@@ -199,7 +214,9 @@ def test_console_text_and_notifications_answer_nothing() -> None:
     ask = Command(b"qRcmd,78")
     client.send(ask)
     got = events(client, [b"+", rsp.frame(b"O6869"), rsp.frame(b"Stop:T05", b"%"), b"$OK#9a"])
-    assert got == [rsp.Console(b"hi"), rsp.Notification(b"Stop:T05"), rsp.Reply(b"OK", ask)]
+    assert kinds(got) == kinds(
+        [rsp.Console(b"hi"), rsp.Notification(b"Stop:T05"), rsp.Reply(b"OK", ask)]
+    )
 
 
 def test_a_packet_that_lost_its_end_does_not_swallow_the_next() -> None:
@@ -217,7 +234,7 @@ def test_the_buffer_is_bounded() -> None:
 
 def test_what_is_no_packet_is_kept_for_the_error_message_only() -> None:
     client = Connection()
-    assert events(client, [b'{"QMP": {"version"'] + [b"x" * 1000] * 100) == []
+    assert kinds(events(client, [b'{"QMP": {"version"'] + [b"x" * 1000] * 100)) == kinds([])
     assert client.junk.startswith(b'{"QMP": {"version"')
     assert len(client.junk) == 64
     assert client.junk_bytes == 100_018
@@ -225,7 +242,7 @@ def test_what_is_no_packet_is_kept_for_the_error_message_only() -> None:
 
 def test_the_end_says_what_was_unfinished() -> None:
     client = Connection()
-    assert events(client, [b"$abc"]) == []
+    assert kinds(events(client, [b"$abc"])) == kinds([])
     client.receive_data(b"")
     assert client.next_event() == rsp.Closed(b"$abc")
     assert client.next_event() is None
