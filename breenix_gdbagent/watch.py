@@ -15,7 +15,9 @@ from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
-from breenix_gdbagent.control import Checkpoint, Invariant, Step
+from breenix_gdbagent.control.benign import BenignFaults, of_ring3
+from breenix_gdbagent.control.looked_at import Waypoints
+from breenix_gdbagent.control.waypoints import Checkpoint, Invariant, Step
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.image import with_image
 from breenix_gdbagent.kernel.view import Kernel
@@ -34,7 +36,6 @@ from breenix_gdbagent.report.document import (
 )
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image
-from breenix_gdbagent.waypoints import BenignFaults, Waypoints, of_ring3
 
 LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
 STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck

@@ -25,7 +25,7 @@ from breenix_gdbagent.commands.output import writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
-from breenix_gdbagent.control import Step, parse_checkpoint, parse_invariant, parse_script
+from breenix_gdbagent.control.waypoints import Step, parse_checkpoint, parse_invariant, parse_script
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.watch import Ended, Orders, Run

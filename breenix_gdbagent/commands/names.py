@@ -12,7 +12,7 @@ from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import add_target_options, target_of
-from breenix_gdbagent.control import value_of
+from breenix_gdbagent.control.values import value_of
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel

@@ -27,7 +27,6 @@ ORDER = [
     ("live",),
     ("archive",),
     ("control",),
-    ("waypoints",),
     ("watch",),
     ("shell", "selftest"),
     ("commands",),

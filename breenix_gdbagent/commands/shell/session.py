@@ -144,9 +144,9 @@ def find(word: str) -> Command:
 
 
 ALIASES = {
-    "c": "continue", "s": "step", "si": "stepi", "b": "break", "r": "registers", "q": "quit",
-    "exit": "quit", "p": "print", "regs": "registers", "disas": "disassemble", "l": "list",
-    "?": "help", "d": "delete",
+    "c": "continue", "n": "next", "s": "step", "si": "stepi", "b": "break", "r": "registers",
+    "q": "quit", "exit": "quit", "p": "print", "regs": "registers", "disas": "disassemble",
+    "l": "list", "?": "help", "d": "delete",
 }  # fmt: skip
 
 

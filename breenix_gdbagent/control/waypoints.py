@@ -10,16 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import CHECKS
+from breenix_gdbagent.control.values import value_of
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_number
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
 
 _COMPARISON = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*\Z")
 _OPERATORS: dict[str, Callable[[int, int], bool]] = {
@@ -171,12 +168,3 @@ def text_of(kernel: Kernel, text: str) -> str:
         return " ".join(line.strip() for line in render(value_of(kernel, text)))
     except (ReadError, InputError) as error:
         return f"<{error.what}>"
-
-
-def value_of(kernel: Kernel, path: str) -> Value:
-    """The value that ``PATH[.field[index]...]`` names. Raises `SymbolNotFound`, `ReadError`."""
-    from breenix_gdbagent.symbols.tree import resolve
-
-    values = kernel.books.values
-    cut = min((i for i in (path.find("."), path.find("[")) if i >= 0), default=len(path))
-    return resolve(values.static(path[:cut]), path[cut:])

@@ -1,23 +1,17 @@
-"""What a run does without ending: faults it passes at once, places it looks at on the way."""
+"""Faults that a run passes at once: what the kernel lives on by design."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.faults import recognised
-from breenix_gdbagent.checks.finding import NotChecked
-from breenix_gdbagent.control import Checkpoint, Invariant
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import WITH_ERROR_CODE
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS, Era
 from breenix_gdbagent.kernel.percpu import read_percpu
 from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import Fault
-from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.paging import Tables
 
@@ -59,39 +53,3 @@ class BenignFaults:
                 with suppress(ReadError):
                     self.era = recognise_era(region.leaves(percpu.kernel_cr3))
         return self.era is not None and self.era.name != "2025"
-
-
-@dataclass(slots=True)
-class Waypoints:
-    """Checkpoints and invariants by the addresses where their breakpoints stand."""
-
-    places: dict[int, list[Checkpoint | Invariant]] = field(default_factory=dict)
-    hits: int = 0
-
-    def add(self, one: Checkpoint | Invariant, addresses: Iterable[int]) -> None:
-        """Look at `one` where any of these addresses is reached."""
-        for address in addresses:
-            self.places.setdefault(address, []).append(one)
-
-    def here(self, stop: Stop) -> bool:
-        """Whether the stop is at one of them."""
-        return stop.cpu.get("rip") in self.places
-
-    def violated(self, kernel: Kernel, say: Callable[[str], None]) -> bool:
-        """Print what the checkpoints say, run the invariants; whether one of them is broken. A
-        check that cannot look is said, and is no violation."""
-        self.hits += 1
-        broken = False
-        for one in self.places[kernel.stop.cpu.rip]:
-            if isinstance(one, Checkpoint):
-                line = one.line(kernel)
-                if line is not None:
-                    say(f"{kernel.stop.seconds:9.3f}  {line}")
-                continue
-            try:
-                errors = [f for f in dict(CHECKS)[one.check](kernel) if f.weight == "error"]
-            except (NotChecked, ReadError) as why:
-                say(f"{kernel.stop.seconds:9.3f}  {one.check} is not checked: {why}")
-                continue
-            broken |= bool(errors)
-        return broken
