@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pexpect
@@ -27,6 +29,27 @@ def test_commands_of_one_line() -> None:
     assert "IST1 (#DF)" in result.out
     assert result.code == 1  # `fault` found an error
     assert result.err == ""
+
+
+def test_steps_by_source_line() -> None:
+    """`step` and `next` end on another line, `finish` behind the call that bt named."""
+    here = "kernel::interrupts::handlers::syscall"
+    start = ("-c", f"break {here}", "-c", "continue", "-c", "delete")
+    result = agent(
+        "shell", "--lab", "clean", *start,
+        "-c", "step", "-c", "next", "-c", "next", "-c", "bt", "-c", "finish",
+        "-c", "until timer_interrupt_entry",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    lines = re.findall(r"^\S+\.rs:\d+$", result.out, re.MULTILINE)
+    assert len(lines) >= 4
+    assert all(a != b for a, b in pairwise(lines))
+    assert "scheduler::with\n" not in result.out  # `next` went over the call
+    caller = re.search(r"^#1 +(0x[0-9a-f]+) ", result.out, re.MULTILINE)
+    assert caller is not None
+    finished = result.out.split("no more:")[1]
+    assert f"=> {caller[1]}" in finished
+    assert "timer_interrupt_entry:" in finished
 
 
 def test_a_file_of_commands(tmp_path: Path) -> None:
