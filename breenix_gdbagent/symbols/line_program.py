@@ -19,15 +19,33 @@ _MAX_ENTRIES = 1 << 16
 
 @dataclass(slots=True)
 class Sequence:
-    """Rows of ascending addresses: `addresses` with the `files` and `lines` that begin there.
+    """Rows of ascending addresses: `addresses` with the `files` and `lines` that begin there, and
+    in `statements` whether a statement does (is_stmt).
 
-    Code of the sequence ends at `end`.
+    Code of the sequence ends at `end`. `hidden` has, by address, (file, line) of a statement whose
+    row another one at the same address, of no statement, has replaced.
     """
 
     addresses: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
+    statements: list[bool] = field(default_factory=list)
     end: int = 0
+    hidden: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Code [start, end) of one line, as a debugger steps over it: link addresses.
+
+    `statement` says whether `start` is a good place to stop.
+    """
+
+    start: int
+    end: int
+    file: str | None
+    line: int
+    statement: bool
 
 
 @dataclass(slots=True)
@@ -49,6 +67,37 @@ class LineProgram:
         sequence = self.sequences[at]
         row = bisect_right(sequence.addresses, link) - 1
         return self.files.get(sequence.files[row]), sequence.lines[row] or None
+
+    def row_at(self, link: int) -> Row | None:
+        """The row that holds a link address; code of line 0 belongs to the row before it, as gdb
+        has it (gdb/dwarf2/read.c, lnp_state_machine::record_line)."""
+        if self.at(link) == (None, None):
+            return None
+        sequence = self.sequences[bisect_right(self._starts, link) - 1]
+        at = bisect_right(sequence.addresses, link) - 1
+        while at >= 0 and not sequence.lines[at]:
+            at -= 1
+        return None if at < 0 else self.row(sequence, at)
+
+    def row(self, sequence: Sequence, at: int) -> Row:
+        """One row of a sequence that is not of line 0."""
+        behind = at + 1
+        while behind < len(sequence.lines) and not sequence.lines[behind]:
+            behind += 1
+        end = sequence.addresses[behind] if behind < len(sequence.lines) else sequence.end
+        start = sequence.addresses[at]
+        statement = sequence.statements[at]
+        file, line = sequence.files[at], sequence.lines[at]
+        if not statement and start in sequence.hidden:
+            (file, line), statement = sequence.hidden[start], True
+        return Row(start, end, self.files.get(file), line, statement)
+
+
+def read_files(dwarf: Dwarf, unit: Unit, offset: int, directory: str) -> dict[int, str]:
+    """The files of the program at `offset`, without running it. Raises as `read_program`."""
+    with guarded(dwarf.elf, ".debug_line"):
+        reader = _Reader(dwarf, unit, offset, directory)
+        return reader.header()[0]
 
 
 def read_program(dwarf: Dwarf, unit: Unit, offset: int, directory: str) -> LineProgram:
@@ -78,6 +127,11 @@ class _Reader:
         return value
 
     def read(self) -> LineProgram:
+        files, start, end, header, lengths = self.header()
+        return LineProgram(files, _run(self.data, start, end, header, lengths))
+
+    def header(self) -> tuple[dict[int, str], int, int, tuple[int, int, int, int, bool], list[int]]:
+        """(files, start and end of the program, its parameters, lengths of its opcodes)."""
         length, size = self.fixed(4), 4
         if length == 0xFFFFFFFF:
             length, size = self.fixed(8), 8
@@ -94,7 +148,7 @@ class _Reader:
         minimum = self.fixed(1)
         if version >= 4 and self.fixed(1) != 1:
             raise BadDwarf("is for a VLIW machine")
-        self.at += 1
+        statement = bool(self.fixed(1))
         base = self.fixed(1)
         base -= 256 if base > 127 else 0
         span, opcode_base = self.fixed(1), self.fixed(1)
@@ -102,8 +156,7 @@ class _Reader:
             raise BadDwarf("has a program header of zeroes")
         lengths = [self.fixed(1) for _ in range(opcode_base - 1)]
         files = self.files_5(size) if version == 5 else self.files_2()
-        sequences = _run(self.data, start, end, (minimum, base, span, opcode_base), lengths)
-        return LineProgram(files, sequences)
+        return files, start, end, (minimum, base, span, opcode_base, statement), lengths
 
     def files_2(self) -> dict[int, str]:
         """Directories and files as strings, numbered from 1 (DWARF 4 section 6.2.4)."""
@@ -179,17 +232,17 @@ class _Reader:
 
 
 def _run(
-    data: bytes, at: int, end: int, header: tuple[int, int, int, int], lengths: list[int]
+    data: bytes, at: int, end: int, header: tuple[int, int, int, int, bool], lengths: list[int]
 ) -> list[Sequence]:
     """The rows of a program. Of several rows at one address the last one holds.
 
     Sequences that start at 0 belong to code that the linker dropped, and are left out.
     """
-    minimum, line_base, line_range, opcode_base = header
+    minimum, line_base, line_range, opcode_base, default = header
     const_add = (255 - opcode_base) // line_range * minimum
     sequences: list[Sequence] = []
     seq = Sequence()
-    address, file, line = 0, 1, 1
+    address, file, line, statement = 0, 1, 1, default
     while at < end:
         op = data[at]
         at += 1
@@ -197,7 +250,7 @@ def _run(
             op -= opcode_base
             address += op // line_range * minimum
             line += line_base + op % line_range
-            _row(seq, address, file, line)
+            _row(seq, address, file, line, statement)
         elif op == 0:
             size, at = uleb(data, at)
             behind = at + size
@@ -205,12 +258,12 @@ def _run(
             if sub == 1:
                 _finish(sequences, seq, address)
                 seq = Sequence()
-                address, file, line = 0, 1, 1
+                address, file, line, statement = 0, 1, 1, default
             elif sub == 2:
                 address = unsigned(data, at + 1, size - 1)
             at = behind
         elif op == 1:
-            _row(seq, address, file, line)
+            _row(seq, address, file, line, statement)
         elif op == 2:
             step, at = uleb(data, at)
             address += step * minimum
@@ -219,6 +272,8 @@ def _run(
             line += step
         elif op == 4:
             file, at = uleb(data, at)
+        elif op == 6:
+            statement = not statement
         elif op == 8:
             address += const_add
         elif op == 9:
@@ -230,13 +285,16 @@ def _run(
     return sequences
 
 
-def _row(seq: Sequence, address: int, file: int, line: int) -> None:
+def _row(seq: Sequence, address: int, file: int, line: int, statement: bool) -> None:
     if seq.addresses and seq.addresses[-1] == address:
-        seq.files[-1], seq.lines[-1] = file, line
+        if seq.statements[-1] and not statement and seq.lines[-1]:
+            seq.hidden[address] = seq.files[-1], seq.lines[-1]
+        seq.files[-1], seq.lines[-1], seq.statements[-1] = file, line, statement
     else:
         seq.addresses.append(address)
         seq.files.append(file)
         seq.lines.append(line)
+        seq.statements.append(statement)
 
 
 def _finish(sequences: list[Sequence], seq: Sequence, end: int) -> None:
@@ -247,4 +305,5 @@ def _finish(sequences: list[Sequence], seq: Sequence, end: int) -> None:
             seq.addresses = [seq.addresses[i] for i in order]
             seq.files = [seq.files[i] for i in order]
             seq.lines = [seq.lines[i] for i in order]
+            seq.statements = [seq.statements[i] for i in order]
         sequences.append(seq)

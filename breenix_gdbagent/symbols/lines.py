@@ -17,7 +17,7 @@ from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
 from breenix_gdbagent.symbols.dwarf_index import DwarfIndex, Function
 from breenix_gdbagent.symbols.dwarf_step import Stepper, plan_of
-from breenix_gdbagent.symbols.line_program import LineProgram, read_program
+from breenix_gdbagent.symbols.line_program import LineProgram, Row, read_program
 from breenix_gdbagent.symbols.ranges import spans_of
 
 _MAX_INLINE = 256
@@ -69,6 +69,16 @@ class LineTable:
         unit = self.unit_at(link)
         program = None if unit is None else self._program(unit)
         return (None, None) if program is None else program.at(link)
+
+    def row_at(self, link: int) -> Row | None:
+        """The row that covers a link address, None where no line is known."""
+        unit = self.unit_at(link)
+        program = None if unit is None else self._program(unit)
+        return None if program is None else program.row_at(link)
+
+    def program_of(self, unit: Unit) -> LineProgram | None:
+        """The line program of a unit, read once; None when it has none."""
+        return self._program(unit)
 
     def _chain(self, link: int) -> tuple[Spot, ...]:
         unit = self.unit_at(link)
