@@ -55,7 +55,7 @@ def test_a_script_waits_for_its_lines(tmp_path: Path) -> None:
     ("option", "text"),
     [
         ("--checkpoint", "nobody_knows_this"),
-        ("--checkpoint", f"{PLACE} if rip"),
+        ("--checkpoint", f"{PLACE} if rip =="),
         ("--invariant", "nothing at all"),
         ("--invariant", "kernel-stacks"),
         ("--script", "/nonexistent"),
