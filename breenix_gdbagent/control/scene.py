@@ -47,7 +47,7 @@ class Scene:
 
         def kernel() -> Kernel:
             memory = FrozenMemory(vm.recent_memory(), lambda: vm.epoch)
-            stop = Stop((cpu,), memory, reason, epoch=vm.epoch, seconds=vm.clock.seconds())
+            stop = Stop((cpu,), memory, reason, vm.serial, None, vm.epoch, vm.clock.seconds())
             return Kernel(placed(stop))
 
         return cls(cpu, kernel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT
@@ -24,6 +24,7 @@ from breenix_gdbagent.live.guest import DYING_SECONDS, Holds
 from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.x86.cpu import DescriptorTable
 
 DRAIN_SECONDS = 5.0
 
@@ -68,6 +69,16 @@ class LiveVm(Running):
     def bias(self) -> int | None:
         """The kernel's load bias, proved at its ``lidt`` or given; None while not known."""
         return self._arming.bias
+
+    @property
+    def idtr(self) -> DescriptorTable | None:
+        """The kernel's IDT, None while none is known to be loaded."""
+        return self._arming.idtr
+
+    @property
+    def gates(self) -> Mapping[int, tuple[int, ...]]:
+        """Where faults are caught: handler -> its vectors."""
+        return self._arming.gates
 
     @property
     def notes(self) -> tuple[str, ...]:

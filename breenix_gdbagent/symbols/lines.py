@@ -89,9 +89,7 @@ class LineTable:
             return ()
         program = self._program(unit)
         file, line = program.at(link) if program else (None, None)
-        chain = [self.dwarf.die(function.die, unit)]
-        with guarded(self.dwarf.elf, ".debug_info"):
-            chain += _Inlines(self.dwarf, unit).at(chain[0], link)
+        chain = self._dies(unit, function, link)
         spots = []
         for die in reversed(chain):
             inlined = die.tag == f.T_INLINED
@@ -102,6 +100,33 @@ class LineTable:
                 file = program.files.get(number) if program and number is not None else None
                 line = die.number(f.A_CALL_LINE) or None
         return tuple(spots)
+
+    def _dies(self, unit: Unit, function: Function, link: int) -> list[Die]:
+        """The function's DIE and those of the inlined calls that hold `link`, outermost first."""
+        chain = [self.dwarf.die(function.die, unit)]
+        with guarded(self.dwarf.elf, ".debug_info"):
+            chain += _Inlines(self.dwarf, unit).at(chain[0], link)
+        return chain
+
+    def frames_at(self, link: int) -> tuple[int, ...]:
+        """What tells the frames at a link address from each other: offsets of the DIEs of the
+        function and of the inlined calls in it, outermost first. Empty where DWARF has none."""
+        unit = self.unit_at(link)
+        function = None if unit is None else self._unit_functions(unit).function_at(link)
+        if unit is None or function is None:
+            return ()
+        return tuple(die.offset for die in self._dies(unit, function, link))
+
+    def entry_of(self, frame: int) -> int | None:
+        """Where the code of a frame (see `frames_at`) begins, None where DWARF does not say."""
+        entry = self.dwarf.die(frame).number(f.A_ENTRY_PC)
+        live = [low for low, _ in self.spans_of(frame)]
+        return entry if entry in live else next(iter(live), None)
+
+    def spans_of(self, frame: int) -> list[tuple[int, int]]:
+        """[low, high) of a frame's code."""
+        found = spans_of(self.dwarf, self.dwarf.die(frame))
+        return [(low, high) for low, high in found if 0 < low < high]
 
     def _name(self, die: Die) -> tuple[str, str]:
         named = self.dwarf.origin(die)

@@ -1,0 +1,130 @@
+"""The source as a step sees it: rows of lines, and the calls that were inlined at an address.
+
+As in gdb (gdb/inline-frame.c, skip_inline_frames): a guest that stands on the first instruction of
+an inlined call is shown at the call, and a step goes into it without moving.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.symbols import LoadedImage
+from breenix_gdbagent.symbols.line_program import Row
+from breenix_gdbagent.symbols.lines import LineTable, Spot
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where in the source a CPU stands. `frames` are the function and the inlined calls at `pc`,
+    outermost first, `hidden` how many of the innermost begin just here and are not shown."""
+
+    pc: int
+    frames: tuple[int, ...]
+    spots: tuple[Spot, ...]
+    row: Row | None
+    hidden: int
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The frames without the hidden ones."""
+        return self.frames[: len(self.frames) - self.hidden]
+
+    @property
+    def inlined(self) -> bool:
+        """Whether the innermost frame shown is an inlined call."""
+        return len(self.shown) > 1
+
+    @property
+    def line(self) -> tuple[str | None, int | None]:
+        """(file, line) of the innermost frame shown."""
+        if self.hidden:
+            spot = self.spots[self.hidden]
+            return spot.file, spot.line
+        return (None, None) if self.row is None else (self.row.file, self.row.line)
+
+    @property
+    def function(self) -> str | None:
+        """Its name, None where DWARF has no function."""
+        return self.spots[self.hidden].function if self.hidden < len(self.spots) else None
+
+
+class Source:
+    """Lines and inlined calls of one loaded kernel, by virtual address."""
+
+    def __init__(self, image: LoadedImage) -> None:
+        self.image = image
+        self._lines: LineTable | None = None
+        if image.image.has_dwarf:
+            try:
+                self._lines = image.image.debug.lines
+            except InputError:
+                self._lines = None
+
+    def row(self, pc: int) -> Row | None:
+        """The row that holds `pc`, at virtual addresses; None where no line is known."""
+        if self._lines is None or not self.image.holds(pc):
+            return None
+        try:
+            found = self._lines.row_at(self.image.link(pc))
+        except InputError:
+            return None
+        if found is None:
+            return None
+        start, end = self.image.va(found.start), self.image.va(found.end)
+        return Row(start, end, found.file, found.line, found.statement)
+
+    def seat(self, pc: int, hidden: int | None = None) -> Seat:
+        """Where `pc` is; `hidden` when a step has gone into calls that begin here."""
+        if self._lines is None or not self.image.holds(pc):
+            return Seat(pc, (), (), None, 0)
+        link = self.image.link(pc)
+        try:
+            frames = self._lines.frames_at(link)
+            spots = self._lines.at(link)
+        except InputError:
+            return Seat(pc, (), (), None, 0)
+        begin = self._beginning(link, frames)
+        return Seat(
+            pc, frames, spots, self.row(pc), begin if hidden is None else min(hidden, begin)
+        )
+
+    def _beginning(self, link: int, frames: tuple[int, ...]) -> int:
+        """How many of the innermost inlined calls begin at `link`: at their entry, or coming from
+        outside of them (gdb's block_starting_point_at)."""
+        assert self._lines is not None
+        before: tuple[int, ...] | None = None
+        count = 0
+        for frame in reversed(frames[1:]):
+            if self._lines.entry_of(frame) != link:
+                if before is None:
+                    before = self._lines.frames_at(link - 1)
+                if frame in before:
+                    break
+            count += 1
+        return count
+
+    def end_of_calls(self, seat: Seat) -> int | None:
+        """Where the outermost call that begins at the seat ends, of the part that begins there."""
+        if self._lines is None or not seat.hidden:
+            return None
+        link = self.image.link(seat.pc)
+        spans = self._lines.spans_of(seat.frames[len(seat.shown)])
+        return next((self.image.va(high) for low, high in spans if low <= link < high), None)
+
+    def body(self, pc: int) -> int | None:
+        """Where the body of the function that begins at `pc` starts: behind the first row, as gdb
+        skips a prologue of LLVM's (gdb/symtab.c, skip_prologue_using_sal). None: no lines."""
+        first = self.row(pc)
+        if first is None or self._lines is None:
+            return None
+        function = self._lines.function_at(self.image.link(pc))
+        end = self.image.va(function.high) if function is not None else first.end
+        if first.end >= end:
+            return pc
+        start = first.end
+        row = self.row(start)
+        # A prologue that ends in the middle of a row goes on to its end.
+        if row is not None and row.start != start and row.end < end:
+            return row.end
+        return start

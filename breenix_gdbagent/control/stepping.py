@@ -1,0 +1,319 @@
+"""Steps by source line, as gdb takes them (gdb/infrun.c, process_event_stop_test).
+
+Instructions are stepped one by one; a call that is not to be entered is run through to its return
+address, told from other stacks by RSP. Interrupts are held off while QEMU single-steps, and arrive
+while a call is run through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from breenix_gdbagent.control.debugger import Debugger
+from breenix_gdbagent.control.halt import Halt
+from breenix_gdbagent.control.scene import Scene
+from breenix_gdbagent.control.source import Seat, Source
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel import trace
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import StopReason
+from breenix_gdbagent.symbols.backtrace import Frame
+
+MOST_STEPS = 200_000
+LONGEST = 15
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a step must know of the instruction at RIP: kind is ``call``, ``rep`` (repeats until
+    RCX is 0), ``halt`` or ``other``."""
+
+    kind: str
+    size: int
+    text: str
+
+
+class Stepper:
+    """Steps of one CPU. `seat` is where it stood last, with the inlined calls gone into."""
+
+    def __init__(self, debugger: Debugger, cpu: int = 0) -> None:
+        self.debugger = debugger
+        self.cpu = cpu
+        self.seat: Seat | None = None
+        self._source: Source | None = None
+        self._decode: Callable[[bytes, int], Instruction] | None = None
+
+    # The commands --------------------------------------------------------------------------
+
+    def instruction(self, count: int = 1, *, over: bool = False) -> Halt:
+        """``stepi`` and, with `over`, ``nexti``."""
+        self._begin()
+        for _ in range(count):
+            halt = self._one(over=over)
+            if halt is not None:
+                return halt
+        return self._arrived()
+
+    def line(self, *, over: bool) -> Halt:
+        """``step`` and, with `over`, ``next``: to the start of another line. One instruction where
+        no line is known."""
+        self._begin()
+        seat = self._seat_now()
+        if seat.row is None:
+            return self._one(over=over) or self._arrived()
+        if seat.hidden and not over:
+            # Into an inlined call that begins here: nothing moves.
+            self.seat = self._source_now().seat(seat.pc, seat.hidden - 1)
+            return self._arrived(keep=True)
+        return self._lines(seat, over=over)
+
+    def until(self) -> Halt:
+        """``until``: as ``next``, but not back to an earlier address of the same function."""
+        self._begin()
+        seat = self._seat_now()
+        if seat.row is None:
+            return self._one(over=True) or self._arrived()
+        first = self._function_start(seat)
+        return self._lines(seat, over=True, low=first)
+
+    def finish(self, kernel: Kernel) -> Halt:
+        """Until the innermost frame shown is left. Raises `ReadError` when there is no caller."""
+        self._begin()
+        seat = self._seat_now()
+        if seat.inlined:
+            return self._leave_inlined(seat)
+        caller = self._caller(kernel)
+        halt = self._run_to(caller.pc, caller.sp)
+        if halt is not None:
+            return halt
+        arrived = self._arrived()
+        returned = self.debugger.vm.registers.get("rax")
+        interrupted = caller.how == "interrupt-frame"
+        return Halt(
+            arrived.reason, arrived.points, arrived.notes, None if interrupted else returned
+        )
+
+    def to(self, addresses: tuple[int, ...], kernel: Kernel) -> Halt:
+        """``until LOCATION``: there, or where the current frame returns to."""
+        self._begin()
+        places = {address: None for address in addresses}
+        back: tuple[int, int] | None = None
+        try:
+            caller = self._caller(kernel)
+            back = caller.pc, caller.sp
+        except ReadError:
+            back = None
+
+        def accept(scene: Scene) -> bool:
+            at = scene.cpu.rip
+            return at in places or (back is not None and (at, scene.cpu.rsp) == back)
+
+        every = (*places, *([back[0]] if back is not None and back[0] not in places else []))
+        return self._passage(every, accept) or self._arrived()
+
+    def stood(self, halt: Halt) -> None:
+        """A run has ended: where it left the CPU. A breakpoint at an address shows the innermost
+        inlined call that begins there, one at a function that function (gdb/infrun.c,
+        stopped_by_user_bp_inline_frame)."""
+        self._renew()
+        if self._source is None or halt.reason.cpu != self.cpu:
+            self.seat = None
+            return
+        seat = self._source.seat(self._pc)
+        for point in halt.points:
+            if self._pc in point.place.fixed:
+                seat = self._source.seat(self._pc, 0)
+                break
+            for hidden in range(seat.hidden):
+                if seat.spots[hidden].function.endswith(point.place.text):
+                    seat = self._source.seat(self._pc, hidden)
+                    break
+        self.seat = seat
+
+    # One move ------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.debugger.begin()
+        self._renew()
+
+    def _renew(self) -> None:
+        """The source of the kernel that runs now."""
+        image = self.debugger.loaded
+        if image is not None and (self._source is None or self._source.image != image):
+            self._source = Source(image)
+
+    def _source_now(self) -> Source:
+        assert self._source is not None
+        return self._source
+
+    @property
+    def _pc(self) -> int:
+        return self.debugger.vm.registers.get("rip", 0)
+
+    @property
+    def _sp(self) -> int:
+        return self.debugger.vm.registers.get("rsp", 0)
+
+    def _seat_now(self) -> Seat:
+        if self.seat is not None and self.seat.pc == self._pc:
+            return self.seat
+        if self._source is None:
+            return Seat(self._pc, (), (), None, 0)
+        return self._source.seat(self._pc)
+
+    def _arrived(self, *, keep: bool = False) -> Halt:
+        """A step that came where it was to."""
+        if not keep:
+            self.seat = None if self._source is None else self._source.seat(self._pc)
+        return self.debugger.halted(StopReason("step", self.cpu))
+
+    def _one(self, *, over: bool) -> Halt | None:
+        """One instruction, or a whole call; None when it came to its end."""
+        at = self._instruction_at(self._pc)
+        if at is not None and (at.kind in ("halt", "rep") or (over and at.kind == "call")):
+            # An instruction that does not come to its end by itself, or a call not gone into.
+            behind = (self._pc + at.size) & _MASK
+            return self._run_to(behind, self._sp if at.kind == "call" else None)
+        if self.debugger.vm.asked_to_stop:
+            return self.debugger.halted(StopReason("interrupt", self.cpu))
+        reason = self.debugger.vm.step(self.cpu)
+        return None if reason.kind == "step" else self.debugger.halted(reason)
+
+    def _run_to(self, address: int, sp: int | None) -> Halt | None:
+        """Run until this CPU's stack is at `sp` at `address`; None when it got there."""
+
+        def accept(scene: Scene) -> bool:
+            return sp is None or scene.cpu.get("rsp") == sp
+
+        return self._passage((address,), accept)
+
+    def _passage(self, addresses: tuple[int, ...], accept: Callable[[Scene], bool]) -> Halt | None:
+        with self.debugger.passage(addresses, accept) as passage:
+            halt = self.debugger.go_on()
+            reached = passage in self.debugger.stopping
+        if reached and not halt.points and halt.reason.kind == "breakpoint":
+            return None
+        return halt
+
+    def _instruction_at(self, pc: int) -> Instruction | None:
+        code = self.debugger.vm.read_or_none(pc, min(LONGEST, 0x1000 - (pc & 0xFFF)))
+        if code is None:
+            return None
+        if self._decode is None:
+            self._decode = _decoder()
+        return self._decode(code, pc)
+
+    def _caller(self, kernel: Kernel) -> Frame:
+        traced = trace.of_cpu(kernel, kernel.stop.cpu)
+        if len(traced.frames) < 2:
+            raise ReadError("there is no caller to return to", traced.end)
+        return traced.frames[1]
+
+    # By line -------------------------------------------------------------------------------
+
+    def _lines(self, begin: Seat, *, over: bool, low: int | None = None) -> Halt:
+        """gdb's rules, in gdb's order. `begin` is the frame and line stepped in, which moves on
+        when the middle of another line is come to."""
+        source = self._source_now()
+        row = begin.row
+        assert row is not None
+        start, end = (row.start if low is None else low), row.end
+        if over:
+            # A row may hold code of several calls: the one that begins here is stepped over.
+            end = min(end, source.end_of_calls(begin) or end)
+        line = begin.line
+        for _ in range(MOST_STEPS):
+            before = self._instruction_at(self._pc)
+            entering = before is not None and before.kind == "call" and not over
+            back = (self._pc + before.size) & _MASK if before is not None else 0
+            sp = self._sp
+            halt = self._one(over=over)
+            if halt is not None:
+                return halt
+            if entering:
+                entered = self._enter(back, sp)
+                if entered is not None:
+                    return entered
+            pc = self._pc
+            if start <= pc < end:
+                continue
+            seat = source.seat(pc)
+            if seat.row is None:
+                return self._arrived()
+            same_frame = seat.shown == begin.shown
+            if same_frame and seat.hidden:
+                if over and seat.line == line:
+                    continue
+                if not over and seat.line == line:
+                    self.seat = source.seat(pc, seat.hidden - 1)
+                    return self._arrived(keep=True)
+                return self._arrived()
+            inside = len(seat.shown) > len(begin.shown) and seat.shown[: len(begin.shown)] == (
+                begin.shown
+            )
+            if seat.inlined and inside:
+                if over:
+                    continue
+                return self._arrived()
+            if pc == seat.row.start and seat.line != line:
+                if seat.row.statement:
+                    return self._arrived()
+                if same_frame:
+                    continue
+            begin, line = seat, seat.line
+            start, end = seat.row.start, seat.row.end
+        return self.debugger.halted(
+            StopReason("step", self.cpu, text=f"the line did not end in {MOST_STEPS} instructions")
+        )
+
+    def _enter(self, back: int, sp: int) -> Halt | None:
+        """Behind a call: to the body of a function that has lines, through any other. None when
+        the step goes on, at the call's return address."""
+        body = self._source_now().body(self._pc)
+        if body is None:
+            return self._run_to(back, sp)
+        if body != self._pc:
+            halt = self._run_to(body, None)
+            if halt is not None:
+                return halt
+        return self._arrived()
+
+    def _leave_inlined(self, begin: Seat) -> Halt:
+        """Step over calls until the inlined call is left."""
+        source = self._source_now()
+        for _ in range(MOST_STEPS):
+            halt = self._one(over=True)
+            if halt is not None:
+                return halt
+            seat = source.seat(self._pc)
+            if seat.shown[: len(begin.shown)] != begin.shown:
+                return self._arrived()
+        return self.debugger.halted(StopReason("step", self.cpu, text="the call was not left"))
+
+    def _function_start(self, seat: Seat) -> int:
+        source = self._source_now()
+        lines = source.image.image.debug.lines
+        function = lines.function_at(source.image.link(seat.pc))
+        return source.image.va(function.low) if function is not None else seat.pc
+
+
+def _decoder() -> Callable[[bytes, int], Instruction]:
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+
+    def decode(code: bytes, pc: int) -> Instruction:
+        for _, size, mnemonic, operands in engine.disasm_lite(code, pc, 1):
+            kind = "other"
+            if mnemonic in ("call", "lcall"):
+                kind = "call"
+            elif mnemonic == "hlt":
+                kind = "halt"
+            elif mnemonic.startswith("rep"):
+                kind = "rep"
+            return Instruction(kind, size, f"{mnemonic} {operands}".strip())
+        return Instruction("other", 1, "(bad)")
+
+    return decode

@@ -1,0 +1,208 @@
+"""The table of points, and the breakpoints in the guest that belong to them.
+
+A point is put in as soon as its addresses are known: at once, when the load bias is proved, or when
+the IDT is loaded. Two points may share a breakpoint; it goes when the last of them does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.control.places import Place
+from breenix_gdbagent.control.points import Point, Watched
+from breenix_gdbagent.errors import InputError, StubError
+from breenix_gdbagent.link.gdbstub import Break
+from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.elfcode import KernelCode
+from breenix_gdbagent.symbols import Image
+
+MOST_CANDIDATES = 32
+"""Breakpoints of one point while the load bias is not known: each costs a TCG guest some 2 %."""
+
+WIDEST = 4096
+"""Bytes of one watchpoint."""
+
+_GATE = 16
+_MASK = (1 << 64) - 1
+
+
+class PointTable:
+    """All points of one guest, by number."""
+
+    def __init__(self, vm: LiveVm, image: Image | None) -> None:
+        self.vm = vm
+        self.image = image
+        self.points: dict[int, Point] = {}
+        self.foreign: set[Break] = set()
+        self._next = 1
+        self._bases: tuple[int, ...] | None = None
+        self._refused: set[int] = set()
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self.points.values())
+
+    def number(self) -> int:
+        """The next free number."""
+        self._next += 1
+        return self._next - 1
+
+    def add(self, point: Point) -> Point:
+        """Enter a point and put it in. Raises `InputError`, `LinkError`."""
+        self.points[point.number] = point
+        try:
+            self.place(point)
+        except BaseException:
+            del self.points[point.number]
+            self.sync()
+            raise
+        return point
+
+    def remove(self, *points: Point) -> None:
+        """Take points out of the table and of the guest."""
+        for point in points:
+            self.points.pop(point.number, None)
+        self.sync()
+
+    def get(self, number: int) -> Point:
+        """Raises `InputError` for a number that there is not."""
+        if number not in self.points or number < 0:
+            raise InputError(f"there is no point {number}", fix="list them: break")
+        return self.points[number]
+
+    def place(self, point: Point) -> None:
+        """Work out where its breakpoints are now, and have the guest as the table is."""
+        point.breaks = frozenset(self._breaks(point)) if point.enabled else frozenset()
+        self.sync()
+
+    def place_all(self) -> None:
+        """Again for every point: something that was not known before may be known now."""
+        for point in self.points.values():
+            if point.enabled and not point.watched:
+                point.breaks = frozenset(self._breaks(point))
+        self.sync()
+
+    def sync(self) -> None:
+        """Put in what points and the bridge's client want, and take out what nobody wants."""
+        wanted = set(self.foreign).union(*(p.breaks for p in self.points.values()))
+        for one in self.vm.users - wanted:
+            self.vm.remove(one)
+        for one in sorted(wanted - self.vm.users, key=lambda b: (b.address, b.kind)):
+            try:
+                self.vm.insert(one.address, one.kind, one.length)
+            except StubError as error:
+                self._refuse(one, error)
+
+    def _refuse(self, one: Break, error: StubError) -> None:
+        raise InputError(
+            f"QEMU refused a {one.kind} point at {hex64(one.address)}",
+            f"error {error.number}: no more of that kind",
+            "delete another one",
+        ) from error
+
+    def pending(self, point: Point) -> str:
+        """Why a point is not in the guest yet, "" when it is."""
+        if not point.enabled or point.breaks:
+            return ""
+        if point.place.vector is not None:
+            return "put in when the kernel has loaded its IDT with that gate"
+        if self.vm.bias is None and point.place.links:
+            return "put in when the kernel has loaded its IDT"
+        return "nowhere"
+
+    # Addresses -----------------------------------------------------------------------------
+
+    def _breaks(self, point: Point) -> Iterator[Break]:
+        for watched in point.watched:
+            yield watch_break(watched)
+        if point.watched:
+            return
+        for address in self.addresses(point.place):
+            if address not in self._refused:
+                yield Break("hardware", address)
+
+    def addresses(self, place: Place) -> tuple[int, ...]:
+        """Virtual addresses of a place, candidates included; () while they are not known."""
+        if place.vector is not None:
+            handler = self.handler(place.vector)
+            return () if handler is None else (handler,)
+        bases = self.bases()
+        if len(bases) > 1 and len(bases) * len(place.links) > MOST_CANDIDATES:
+            return place.fixed
+        found = dict.fromkeys(place.fixed)
+        for base in bases:
+            found.update(dict.fromkeys(place.at(base)))
+        return tuple(found)
+
+    def bases(self) -> tuple[int, ...]:
+        """The load bias, or all that are possible."""
+        if self.vm.bias is not None:
+            return (self.vm.bias,)
+        if self._bases is None:
+            if self.image is None:
+                self._bases = ()
+            else:
+                config = self.vm.config
+                identity = config is not None and "kernel" in config.needs
+                self._bases = tuple(KernelCode.read(self.image.path).bases(identity=identity))
+        return self._bases
+
+    def handler(self, vector: int) -> int | None:
+        """Where the gate of a vector leads, None without an IDT or with the gate not present."""
+        table = self.vm.idtr
+        if table is None or vector * _GATE + _GATE - 1 > (table.limit or 0):
+            return None
+        gate = self.vm.read_or_none(table.base + vector * _GATE, _GATE)
+        if gate is None or not gate[5] & 0x80:
+            return None
+        return int.from_bytes(gate[0:2] + gate[6:12], "little")
+
+    # Hits ----------------------------------------------------------------------------------
+
+    def at(self, rip: int) -> list[Point]:
+        """The points whose breakpoints stand at `rip`."""
+        one = Break("hardware", rip)
+        return [p for p in self.points.values() if one in p.breaks]
+
+    def watching(self, kind: str, address: int) -> list[Point]:
+        """The points that a watchpoint's hit may be of."""
+        return [
+            p
+            for p in self.points.values()
+            if any(
+                b.kind not in ("hardware", "software")
+                and b.address <= address < b.address + b.length
+                for b in p.breaks
+            )
+        ]
+
+    def base_at(self, rip: int) -> int | None:
+        """The base under which the code at `rip` is the kernel's, while the load bias is not known;
+        None when it is other code."""
+        if self.image is None:
+            return None
+        code = KernelCode.read(self.image.path)
+        for base in self.bases():
+            if self._proved(code, base, (rip - base) & _MASK):
+                return base
+        return None
+
+    def refuse(self, rip: int) -> None:
+        """What is at a candidate address is not the kernel: it is not looked at again."""
+        self._refused.add(rip)
+        self.place_all()
+
+    def _proved(self, code: KernelCode, base: int, link: int) -> bool:
+        samples = list(code.samples(link))
+        return bool(samples) and all(
+            self.vm.read_or_none((base + at) & _MASK, len(data)) == data for at, data in samples
+        )
+
+
+def watch_break(watched: Watched) -> Break:
+    """QEMU takes ranges of any length; a bound keeps a slip of the user's from stopping all."""
+    if not 0 < watched.length <= WIDEST:
+        raise InputError(
+            f"{watched.length} bytes cannot be watched", fix=f"watch 1 to {WIDEST} bytes"
+        )
+    return Break(watched.access, watched.address, watched.length)
