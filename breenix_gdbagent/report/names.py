@@ -53,17 +53,15 @@ def trace_json(kernel: Kernel, trace: Backtrace) -> dict[str, Json]:
 
 
 def trace_text(kernel: Kernel, trace: Backtrace) -> str:
-    """One line a frame, its inlined callees above it; how each was found, why there are no more."""
+    """One line a frame, its inlined callees above it; how each was found, why there are no more. A
+    recursion is folded to its first round and its last."""
     lines = []
-    for number, frame in enumerate(trace.frames):
-        if frame.vector is not None:
-            name = VECTOR_NAMES.get(frame.vector, f"vector {frame.vector}")
-            lines.append(f"      ---- {name} interrupted: ----")
-        chain = spots(kernel.stop.image, frame.lookup)
-        for spot in chain[:-1]:
-            lines.append(f"#{number:<3} {'(inlined)':>18}  {spot.function}{_place(spot)}")
-        place = _place(chain[-1]) if chain else ""
-        lines.append(f"#{number:<3} {hex64(frame.pc):>18}  {_called(frame)}{place}   [{frame.how}]")
+    for number in trace.folded():
+        if isinstance(number, tuple):
+            left, rounds = number
+            lines.append(f"      ---- {rounds} rounds more, {left} frames ----")
+        else:
+            lines += frame_lines(kernel, number, trace.frames[number])
     lines.append(f"     no more: {trace.end}")
     circle = trace.cycle()
     if circle is not None:
@@ -72,6 +70,20 @@ def trace_text(kernel: Kernel, trace: Backtrace) -> str:
         largest = ", ".join(f"{f.name} {size} bytes" for size, f in trace.largest(FEW))
         lines.append(f"     largest frames: {largest}")
     return "\n".join(lines)
+
+
+def frame_lines(kernel: Kernel, number: int, frame: Frame) -> list[str]:
+    """One frame: what it was interrupted by, the calls inlined in it, itself."""
+    lines = []
+    if frame.vector is not None:
+        name = VECTOR_NAMES.get(frame.vector, f"vector {frame.vector}")
+        lines.append(f"      ---- {name} interrupted: ----")
+    chain = spots(kernel.stop.image, frame.lookup)
+    for spot in chain[:-1]:
+        lines.append(f"#{number:<3} {'(inlined)':>18}  {spot.function}{_place(spot)}")
+    place = _place(chain[-1]) if chain else ""
+    lines.append(f"#{number:<3} {hex64(frame.pc):>18}  {_called(frame)}{place}   [{frame.how}]")
+    return lines
 
 
 def _called(frame: Frame) -> str:

@@ -64,14 +64,12 @@ class Backtrace:
         sized = [(s, f) for i, f in enumerate(self.frames) if (s := self.size(i)) is not None]
         return sorted(sized, key=lambda pair: -pair[0])[:count]
 
-    def cycle(self) -> tuple[tuple[str, ...], int] | None:
-        """The functions that call each other in a circle, and how many times they went round.
-
-        The shortest circle that repeats at least three times from some frame on; None when there
-        is none.
-        """
+    def circle(self) -> tuple[int, int, int] | None:
+        """(first frame, frames in a round, rounds) of a recursion: the shortest circle of functions
+        that repeats at least three times from some frame on, of those the longest stretch. None
+        when there is none."""
         names = [frame.name for frame in self.frames]
-        best: tuple[tuple[str, ...], int] | None = None
+        best: tuple[int, int, int] | None = None
         for begin in range(min(len(names), 64)):
             for length in range(1, 17):
                 rounds = 1
@@ -79,8 +77,29 @@ class Backtrace:
                 while names[begin + rounds * length : begin + (rounds + 1) * length] == circle:
                     rounds += 1
                 if rounds >= 3 and len(circle) == length:
-                    taken = 0 if best is None else len(best[0]) * best[1]
-                    if rounds * length > taken:
-                        best = tuple(circle), rounds
+                    if best is None or rounds * length > best[1] * best[2]:
+                        best = begin, length, rounds
                     break
         return best
+
+    def cycle(self) -> tuple[tuple[str, ...], int] | None:
+        """The functions that call each other in a circle, and how many times they went round (see
+        `circle`)."""
+        found = self.circle()
+        if found is None:
+            return None
+        begin, length, rounds = found
+        return tuple(f.name for f in self.frames[begin : begin + length]), rounds
+
+    def folded(self) -> list[int | tuple[int, int]]:
+        """Frames by number, for showing: of a recursion its first round and its last, and between
+        them (frames left out, rounds left out)."""
+        every: list[int | tuple[int, int]] = [*range(len(self.frames))]
+        found = self.circle()
+        if found is None or found[2] < 4:
+            return every
+        begin, length, rounds = found
+        left = rounds - 2
+        return [
+            *every[: begin + length], (left * length, left), *every[begin + (rounds - 1) * length :]
+        ]  # fmt: skip
