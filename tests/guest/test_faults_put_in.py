@@ -287,7 +287,11 @@ def test_the_agent_is_interrupted(seed: int, tmp_path: Path) -> None:
     if number is signal.SIGKILL:
         assert ended.code in (-9, 0, 1, 4), ended
     else:
-        ended.orderly(0, 1, 3, 4, *((130, -2, 143, -15) if not below else ()))
+        # While Python starts and ends the signal has its plain effect: there is no handler of ours.
+        if not below and "Traceback" in ended.err and ended.err.rstrip().endswith("Interrupt"):
+            assert list(tmp_path.iterdir()) == []
+            pytest.xfail("Ctrl-C while the agent is still importing gives Python's traceback")
+        ended.orderly(0, 1, 3, 4, -2, -15)
     gone(below)
     deadline = time.monotonic() + 10
     while own & run_directories() and time.monotonic() < deadline:
