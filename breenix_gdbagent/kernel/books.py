@@ -66,6 +66,16 @@ class Books:
         return self._once("processes", lambda: read_processes(self.values))
 
     @cached_property
+    def no_processes_yet(self) -> bool:
+        """Whether the kernel has surely not come to `process::init`: no root is a process's."""
+        from breenix_gdbagent.kernel.processes import has_manager
+
+        try:
+            return not has_manager(self.values)
+        except (ReadError, InputError):
+            return False
+
+    @cached_property
     def scheduler(self) -> Scheduler:
         """Threads, queues, and who runs."""
         from breenix_gdbagent.kernel.scheduler import read_scheduler

@@ -78,8 +78,10 @@ class FrameLedger:
 
     @property
     def unjudged(self) -> tuple[Space, ...]:
-        """Processes whose user half was not looked at: their roots may be dead ones."""
-        return tuple(s for s in self.processes if not self._kernel.believed(s))
+        """Processes whose user half was not looked at: their roots may be dead ones, or none."""
+        kernel = self._kernel
+        left = [s for s in self.processes if not kernel.believed(s) and not s.retiring]
+        return (*left, *(s for s in kernel.spaces if s.root in kernel.doubtful))
 
     def space_of(self, node: Node) -> Space | None:
         """The space under which a table was first reached."""

@@ -95,6 +95,11 @@ def read_processes(values: Values) -> ProcessTable:
     )
 
 
+def has_manager(values: Values) -> bool:
+    """Whether the process table was made (`process::init`). Raises `ReadError`."""
+    return static_of(values, MANAGER, "PROCESS_MANAGER").some() is not None
+
+
 def read_process(pid: int, row: Value) -> Process:
     """One `Process`. Raises `ReadError`."""
     thread = row["main_thread"].some()

@@ -41,7 +41,8 @@ class NamedRoot:
 class Space:
     """One address space. `live` is True only with a witness besides the RAM scan (a CR3, a
     per-CPU field, the process table), False when the process table was read and does not have it,
-    else None. `source` says how it was found."""
+    else None. `source` says how it was found. `retiring`: its own process keeps it only until its
+    frames are given back, so that it may still map frames which are free or others' by now."""
 
     root: PhysAddr
     role: Role
@@ -49,6 +50,7 @@ class Space:
     pid: int | None
     name: str | None
     source: str
+    retiring: bool = False
 
     @property
     def label(self) -> str:
@@ -90,9 +92,9 @@ def find_spaces(
         seen(block.kernel_cr3, f"kernel_cr3 of CPU {block.cpu}")
         seen(block.saved_process_cr3, f"saved_process_cr3 of CPU {block.cpu}")
         seen(block.next_cr3, f"next_cr3 of CPU {block.cpu}")
-    stale = {PhysAddr(b.saved_process_cr3 & CR3_ADDRESS) for b in percpus} - _standing(
-        cpus, percpus
-    )
+    standing = _standing(cpus, percpus)
+    stale = {PhysAddr(b.saved_process_cr3 & CR3_ADDRESS) for b in percpus} - standing
+    owned = {n.root for n in listed or () if n.source == LISTED}
     named = {n.root: n for n in listed or ()}
     for process in listed or ():
         seen(process.root, process.source)
@@ -115,7 +117,9 @@ def find_spaces(
         pid, name = _identity(root, named, log)
         if role != "process":
             pid = name = None
-        spaces.append(Space(root, role, live, pid, name, ", ".join(sources[root])))
+        retiring = root in named and root not in owned and root not in standing
+        source = ", ".join(sources[root])
+        spaces.append(Space(root, role, live, pid, name, source, retiring))
     return tuple(spaces)
 
 

@@ -30,6 +30,7 @@ from breenix_gdbagent.kernel.stacks import (
     slot_stack,
     used_slots,
 )
+from breenix_gdbagent.kernel.unvouched import doubtful
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu, PagingMode
 from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
@@ -110,7 +111,7 @@ class Kernel:
         try:
             table = self.books.processes
         except ReadError:
-            return None
+            return () if self.books.no_processes_yet else None
         rows = [NamedRoot(p.root, p.pid, p.name) for p in table.processes if p.root is not None]
         kept = [(p.pid, root) for p in table.processes for root in p.old_roots]
         for pid, root in (*kept, *table.reclaiming):
@@ -155,13 +156,17 @@ class Kernel:
 
     @cached_property
     def audited(self) -> tuple[Space, ...]:
-        """Master and process roots not known to be dead; boot and unknown only under a CR3."""
+        """Master and process roots not known to be dead nor doubtful; boot and unknown only under
+        a CR3."""
         in_use = {c.root for c in self.stop.cpus if c.paging is not None}
-        return tuple(
-            s
-            for s in self.spaces
-            if (s.role in ("master", "process") and s.live is not False) or s.root in in_use
-        )
+        kernels = [s for s in self.spaces if s.role in ("master", "process")]
+        meant = {s.root for s in kernels if s.live is not False} - self.doubtful
+        return tuple(s for s in self.spaces if s.root in meant or s.root in in_use)
+
+    @cached_property
+    def doubtful(self) -> frozenset[PhysAddr]:
+        """Roots of the scan that may be none: see `unvouched`."""
+        return doubtful(self)
 
     def space_of(self, root: int | None) -> Space | None:
         """The space that CR3 value or root names."""
@@ -322,9 +327,9 @@ class Kernel:
         return None if thread is None else thread.name
 
     def believed(self, space: Space) -> bool:
-        """Whether the user half of a process root may be judged: where frames come back, a root
-        that nobody vouches for may be a dead one whose tables serve others by now."""
-        return space.live is True or not self.frames_come_back
+        """Whether the user half of a process root may be judged: where frames come back, one that
+        retires, or that nobody vouches for, may map what serves others by now."""
+        return (space.live is True and not space.retiring) or not self.frames_come_back
 
     @cached_property
     def frames_come_back(self) -> bool:

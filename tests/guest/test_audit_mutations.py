@@ -283,6 +283,14 @@ def page_table_gone(hand: Hand) -> None:
 
 
 @mutation()
+def page_table_gone_of_a_row_that_nobody_runs(hand: Hand) -> None:
+    """The boot tests of 2026 insert rows whose threads the scheduler never gets."""
+    row = hand.process(2)
+    hand.fill(row["page_table"])
+    hand.put(row["main_thread"]["id"], 777)
+
+
+@mutation()
 def page_table_of_a_dead_process_gone(hand: Hand) -> None:
     row = hand.process(1)
     assert row["state"].variant()[0] == "Terminated"
@@ -300,6 +308,15 @@ def scheduler_has_another_thread(hand: Hand) -> None:
 def kernel_frame_in_a_user_thread(hand: Hand) -> None:
     context = hand.process(2)["main_thread"]["context"]
     hand.put(context["rip"], 0x80_0001_0000)
+
+
+@mutation()
+def kernel_frame_in_a_user_thread_that_never_ran(hand: Hand) -> None:
+    """Its first entry builds the frame anew: what its constructor left is never loaded."""
+    kernel_frame_in_a_user_thread(hand)
+    threads = hand.static("kernel::task::scheduler::SCHEDULER")["threads"].items()
+    own = hand.process(2)["main_thread"]["id"].integer()
+    hand.put(next(t for t in threads if t.deref()["id"].integer() == own)["has_started"], 0)
 
 
 @mutation("context.privilege-mismatch")
