@@ -95,11 +95,23 @@ class Debugger:
         bias = self.vm.bias if self.vm.bias is not None else self._base
         return None if self.image is None or bias is None else self.image.loaded(bias)
 
+    @property
+    def loaded_or_linked(self) -> LoadedImage | None:
+        """The ELF to look names up in, wherever it runs."""
+        return self.loaded or (None if self.image is None else self.image.loaded(0))
+
     def describe(self, va: int) -> str:
         """Address and symbol, where the load bias is known."""
         image = self.loaded
         name = None if image is None else image.name_of(va)
         return f"{hex64(va)} <{name}>" if name else hex64(va)
+
+    def reset(self) -> None:
+        """The machine as after power-on; every point stands again, where it will be known."""
+        self.vm.reset()
+        self._base = None
+        self.table.forget()
+        self.begin()
 
     # Points --------------------------------------------------------------------------------
 
@@ -198,13 +210,21 @@ class Debugger:
         """Count the hit for each of the points; whether one of them stops the guest."""
         stops = False
         for point in points:
+            said = len(self._notes)
             if point.accept is not None:
                 wanted = point.accept(scene)
             else:
-                wanted = self._counts(point, scene) and self._acts(point, scene)
+                # A watchpoint counts only what has changed.
+                wanted = (
+                    self._noticed(point, scene)
+                    and self._counts(point, scene)
+                    and self._acts(point, scene)
+                )
             if wanted:
                 self.stopping.append(point)
                 stops = True
+            else:
+                del self._notes[said:]
         return stops
 
     def _counts(self, point: Point, scene: Scene) -> bool:
@@ -226,6 +246,9 @@ class Debugger:
             return False
         if point.kind == "invariant":
             return self._violated(point, scene)
+        return True
+
+    def _noticed(self, point: Point, scene: Scene) -> bool:
         if point.kind == "watch":
             return self._changed(point, scene)
         if point.kind == "entry":

@@ -107,6 +107,13 @@ def parse(text: str, image: LoadedImage | None = None) -> Expression:
     return Expression(text.strip(), evaluate, tuple(parser.statics), parser.typed)
 
 
+def parse_list(text: str, image: LoadedImage | None = None) -> tuple[Expression, ...]:
+    """Expressions with commas between them. Raises as `parse`."""
+    from breenix_gdbagent.control.grammar import pieces
+
+    return tuple(parse(piece, image) for piece in pieces(text))
+
+
 def plain(value: Known) -> int | float | str | bool | None:
     """A value of the kernel as Python has it. Raises `InputError` for a whole struct."""
     from breenix_gdbagent.symbols.tree import Pointer, Unknown, to_python

@@ -24,7 +24,7 @@ _TOKENS = re.compile(
     | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     | (?P<quoted>`[^`]*`)
     | (?P<name>\$?[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_{}\#0-9]+)*)
-    | (?P<sign>==|!=|<=|>=|<<|>>|&&|\|\||[-+*/%&|^~!<>()\[\].@])
+    | (?P<sign>==|!=|<=|>=|<<|>>|&&|\|\||[-+*/%&|^~!<>()\[\].,@])
     )""",
     re.VERBOSE,
 )
@@ -295,6 +295,21 @@ def _address_of(scene: Scene, name: str) -> int:
     if image is None:
         raise ReadError("no kernel ELF is known for this stop")
     return image.va_of(name)
+
+
+def pieces(text: str) -> list[str]:
+    """The parts of `text` between commas that stand outside of brackets and quotes."""
+    found: list[str] = []
+    depth = begin = 0
+    for token in _tokens(text):
+        if token.kind == "sign" and token.text in "([":
+            depth += 1
+        elif token.kind == "sign" and token.text in ")]":
+            depth -= 1
+        elif token.kind == "end" or (token.text == "," and token.kind == "sign" and depth == 0):
+            found.append(text[begin : token.at])
+            begin = token.at + 1
+    return found
 
 
 def _tokens(text: str) -> list[Token]:

@@ -82,6 +82,11 @@ class PointTable:
                 point.breaks = frozenset(self._breaks(point))
         self.sync()
 
+    def forget(self) -> None:
+        """The machine was reset: what was learnt of the kernel's place holds no more."""
+        self._refused.clear()
+        self.place_all()
+
     def sync(self) -> None:
         """Put in what points and the bridge's client want, and take out what nobody wants."""
         wanted = set(self.foreign).union(*(p.breaks for p in self.points.values()))

@@ -34,6 +34,12 @@ def elf(stripped: bool) -> Path:
     return HERE / ("labguest-stripped.elf" if stripped else "labguest.elf")
 
 
+def sources() -> list[Path]:
+    """Where the guest's source lies, in a checkout of this project; [] elsewhere."""
+    fixtures = HERE.parents[1] / "fixtures"
+    return [fixtures] if (fixtures / "labguest" / "src").is_dir() else []
+
+
 def elf_of(sha256: str | None) -> Path | None:
     """Our own ELF of that hash: a snapshot of the lab guest needs no --kernel."""
     for path in (elf(False), elf(True)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from qemu.qmp import EventListener, QMPClient, QMPError
 from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
 
 from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkError, LinkTimeout
+from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.hmptext import parse_ram_map
 from breenix_gdbagent.memory.elf import read_headers
 from breenix_gdbagent.memory.interface import RamMap
@@ -119,6 +121,20 @@ class Qmp:
         """QEMU's run state: ``running``, ``paused``, ``shutdown``, ``prelaunch``, ..."""
         answer = self.execute("query-status")
         return str(answer["status"]) if isinstance(answer, dict) else ""
+
+    def reset(self, seconds: float = ANSWER_SECONDS) -> None:
+        """Reset the machine, also one whose own resets are to pause it (``-action``); it stands
+        still afterwards if it did before. Returns when it is done. Raises `LinkError`."""
+        self.events()
+        self.execute("set-action", {"reboot": "reset"})
+        try:
+            self.execute("system_reset")
+            deadline = Deadline(seconds)
+            while not any(event.name == "RESET" for event in self.events()):
+                if not select.select([self.wake], [], [], deadline.left())[0]:
+                    raise LinkTimeout("QMP system_reset", seconds)
+        finally:
+            self.execute("set-action", {"reboot": "shutdown"})
 
     def ram_map(self) -> RamMap:
         """Where RAM is, from ``info mtree -f``."""

@@ -181,12 +181,18 @@ class SerialLines:
         self._watches: list[Watch] = []
         self._last = 0
         self.wake_on_text = False
+        self.listener: Callable[[int, bytes], None] | None = None
         self.wake, self._waker = socket.socketpair()
         self.wake.setblocking(False)
         self._waker.setblocking(False)
         self._quit, self._quitter = socket.socketpair()
         self._thread = threading.Thread(target=self._read_all, name="serial", daemon=True)
         self._thread.start()
+
+    @property
+    def ports(self) -> int:
+        """How many there are."""
+        return len(self._ports)
 
     @property
     def text(self) -> SerialText:
@@ -278,6 +284,8 @@ class SerialLines:
                 del self._numbers[fd]
                 continue
             self._keep(port, data)
+            if self.listener is not None:
+                self.listener(port, data)
             self._texts[port].add(data)
             heard.add(port)
             self._last = port

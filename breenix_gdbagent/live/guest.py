@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -111,11 +111,22 @@ class Guest:
         """The last line of serial text that is not blank."""
         return self._holds.serial.last_line if self._holds.serial is not None else ""
 
+    @property
+    def serial_ports(self) -> int:
+        """How many serial ports of the guest are connected to us."""
+        return self._holds.serial.ports if self._holds.serial is not None else 0
+
     def send(self, data: bytes, port: int = 0) -> None:
         """Type into a serial port. Raises `LinkError` when none is connected."""
         if self._holds.serial is None:
             raise LinkError("no serial line of the guest is connected", fix="give --serial ADDR")
         self._holds.serial.send(data, port)
+
+    def listen(self, listener: Callable[[int, bytes], None] | None) -> None:
+        """Have serial text told as it arrives: (port, bytes), from the thread that reads it, which
+        must not be kept waiting. None ends it."""
+        if self._holds.serial is not None:
+            self._holds.serial.listener = listener
 
     # Reading -------------------------------------------------------------------------------
 

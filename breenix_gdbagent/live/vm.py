@@ -40,6 +40,7 @@ class LiveVm(Running):
         self._arming = Arming(self)
         self._waiting: Interrupts | None = None
         self.asked_to_stop = False
+        self._armed_with: tuple[Path | None, tuple[int, ...]] | None = None
         self._consumed: dict[int, int] = {}
         self._termination = Termination()
         # For whoever does not use it as a context manager.
@@ -101,9 +102,16 @@ class LiveVm(Running):
         none.
         """
         self._arming.passing = frozenset(passing)
+        self._armed_with = kernel, tuple(panic)
         started = self.clock.seconds() > 0 or self._holds.process is None
+        self._arm(bias, fresh=bias is None and not started)
+
+    def _arm(self, bias: int | None, *, fresh: bool) -> None:
+        """`fresh`: the guest has not run its first instruction."""
+        assert self._armed_with is not None
+        kernel, panic = self._armed_with
         with self.uncut():
-            if kernel is not None and bias is None and not started:
+            if kernel is not None and fresh:
                 config = self.config
                 identity = config is not None and "kernel" in config.needs
                 self._arming.before_start(KernelCode.read(kernel), identity=identity, panics=panic)
@@ -124,6 +132,26 @@ class LiveVm(Running):
             with self.uncut():
                 self._arming.at_stop(stop.cpus)
         return stop
+
+    def reset(self) -> None:
+        """The machine as after power-on, standing still; breakpoints of the user's stay, and faults
+        are caught again as they were. Raises `LinkError` without QMP."""
+        if self._holds.qmp is None:
+            raise LinkError("QEMU's monitor is not connected, so it cannot be reset", fix="--qmp")
+        with self.uncut():
+            self.stub.halt()
+            self._note_halt()
+            self._holds.qmp.reset()
+            self.stub.state = RunState.HALTED
+            self.stub.remove(*(self.stub.breaks - self.users))
+        self.epoch += 1
+        self._at = self._pending = None
+        self.registers = {}
+        passing = self._arming.passing
+        self._arming = Arming(self)
+        if self._armed_with is not None:
+            self._arming.passing = passing
+            self._arm(None, fresh=True)
 
     @staticmethod
     def hardware(address: int) -> Break:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.shell.session import Session
-from breenix_gdbagent.commands.target import (
-    Target,
-    add_target_options,
-    explained_snapshot,
-    target_of,
-)
+from breenix_gdbagent.commands.target import Target, add_target_options, target_of
 from breenix_gdbagent.errors import InputError
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.commands.shell.session import Session
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -22,12 +20,20 @@ def run(name: str, argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     target = target_of(options, default_lab=True)
     lines = _script(options.command, options.batch)
+    if lines is None and not sys.stdin.isatty():
+        lines = sys.stdin.read().splitlines()
+    for directory in options.source:
+        if not directory.is_dir():
+            raise InputError(f"there is no directory {directory}")
     with ExitStack() as leave:
-        session = _open(target, leave)
+        session = _open(target, leave, terminal=lines is None and sys.stdout.isatty())
+        session.sources += [*options.source, *_sources(target)]
         if lines is not None:
             return session.run_script(lines)
-        if not sys.stdin.isatty():
-            return session.run_script(sys.stdin.read().splitlines())
+        if options.ipython:
+            from breenix_gdbagent.commands.shell.outside import embed
+
+            return embed(session)
         from breenix_gdbagent.commands.shell.prompt import converse
 
         return converse(session)
@@ -38,6 +44,13 @@ def _parser() -> Parser:
     add_target_options(parser)
     parser.add_argument("-c", dest="command", action="append", metavar="CMD", help="run and leave")
     parser.add_argument("--batch", type=Path, metavar="FILE", help="run the commands of a file")
+    parser.add_argument(
+        "--source", type=Path, action="append", default=[], metavar="DIR",
+        help="where the kernel's source lies",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ipython", action="store_true", help="Python with `vm`, `stop` and `kernel` bound"
+    )
     return parser
 
 
@@ -54,15 +67,34 @@ def _script(commands: list[str] | None, batch: Path | None) -> list[str] | None:
         raise InputError(f"{batch} is no text file") from error
 
 
-def _open(target: Target, leave: ExitStack) -> Session:
+def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
     """A session on the target; what it holds is let go when `leave` closes."""
+    from breenix_gdbagent.commands.shell.screen import Screen
+    from breenix_gdbagent.commands.shell.session import Session
+
+    screen = Screen(terminal)
     if not target.runs:
-        return Session(stop=explained_snapshot(target)[0])
+        from breenix_gdbagent.commands.target import explained_snapshot
+
+        return Session(screen, stop=explained_snapshot(target)[0], target=target)
     from breenix_gdbagent.commands.machines import open_machine
-    from breenix_gdbagent.watch import Orders, Run
+    from breenix_gdbagent.control.debugger import Debugger
 
     machine = open_machine(target)
     leave.enter_context(machine.vm)
-    control = Run(machine.vm, Orders(), machine.image)
-    control.start()
-    return Session(control=control)
+    debugger = Debugger(machine.vm, machine.image)
+    debugger.start()
+    session = Session(screen, debugger=debugger, target=target)
+    leave.callback(session.close)
+    return session
+
+
+def _sources(target: Target) -> list[Path]:
+    """Where the source may lie: the user's checkout, or ours of the lab guest."""
+    if target.options.breenix is not None:
+        return [target.options.breenix]
+    if target.kind == "lab":
+        from breenix_gdbagent import guest
+
+        return guest.sources()
+    return []

@@ -2,173 +2,132 @@
 
 from __future__ import annotations
 
-from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.commands.shell.session import Session, arguments, command
-from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.kernel import trace
+import re
+
+from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
+from breenix_gdbagent.control.halt import Halt
+from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.locations import parse_address, parse_number
-from breenix_gdbagent.report.code import code_text, instructions
-from breenix_gdbagent.report.names import spots
-from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.locations import parse_number
 
-DEFAULT_SECONDS = 3600.0
-MOST_STEPS = 20_000
+WAIT_SECONDS = 60.0
 
 
-@command("continue", "[REGEX]", "run to a fault, a breakpoint or matching serial text", "running")
-def _continue(session: Session, words: list[str]) -> int:
-    options = arguments("continue", words, ("until", "?"))
-    vm = session.live().vm
-    patterns = [options.until] if options.until else []
-    session.show(vm.run_until(patterns, DEFAULT_SECONDS))
-    where(session)
+def do_continue(session: Session, line: Line) -> int:
+    options = arguments(line, ("until", "?"))
+    patterns = [_regex(options.until)] if options.until else []
+    return session.run(lambda: session.debugger.go(patterns))
+
+
+def do_wait(session: Session, line: Line) -> int:
+    """Exit code 1 when the text does not come in time: a script wants to know."""
+    pattern, _, last = line.text.rpartition(" ")
+    seconds = _seconds(last) if pattern else None
+    if seconds is None:
+        pattern, seconds = line.text, WAIT_SECONDS
+    if not pattern:
+        raise InputError("wait for what?", fix="wait REGEX [SECONDS]")
+    _regex(pattern)
+    code = session.run(lambda: session.debugger.go([pattern], seconds))
+    if session.background or session.halt is None:
+        return code
+    return int(session.halt.reason.kind != "marker")
+
+
+def do_step(session: Session, line: Line) -> int:
+    return _repeat(session, line, over=False)
+
+
+def do_next(session: Session, line: Line) -> int:
+    return _repeat(session, line, over=True)
+
+
+def do_stepi(session: Session, line: Line) -> int:
+    count = count_of(arguments(line, ("count", "?")).count, "steps")
+    _stands(session)
+    stepper = session.stepper
+    return session.run(lambda: stepper.instruction(count))
+
+
+def do_nexti(session: Session, line: Line) -> int:
+    count = count_of(arguments(line, ("count", "?")).count, "steps")
+    _stands(session)
+    stepper = session.stepper
+    return session.run(lambda: stepper.instruction(count, over=True))
+
+
+def do_finish(session: Session, line: Line) -> int:
+    arguments(line)
+    kernel = _stands(session)
+    stepper = session.stepper
+    return session.run(lambda: stepper.finish(kernel))
+
+
+def do_until(session: Session, line: Line) -> int:
+    from breenix_gdbagent.control.places import find_place
+
+    kernel = _stands(session)
+    stepper = session.stepper
+    if not line.text:
+        return session.run(stepper.until)
+    image = kernel.stop.image
+    place = find_place(line.text, image.image if image is not None else None)
+    addresses = place.at(image.bias if image is not None else 0)
+    return session.run(lambda: stepper.to(addresses, kernel))
+
+
+def do_interrupt(session: Session, line: Line) -> int:
+    arguments(line)
+    if session.arbiter is None:
+        session.debugger  # noqa: B018  (raises: a snapshot does not run)
+    elif not session.arbiter.interrupt():
+        print("the guest stands still already")
+        return 1
     return 0
 
 
-@command("stepi", "[COUNT]", "one instruction, or several", "running")
-def _stepi(session: Session, words: list[str]) -> int:
-    options = arguments("stepi", words, ("count", "?"))
-    count = parse_number(options.count) if options.count else 1
-    if count is None or count < 1:
-        raise InputError(f"{options.count!r} is no number of steps")
-    vm = session.live().vm
-    for _ in range(count):
-        reason = vm.step()
-        if reason.kind != "step":
-            break
-    session.show(vm.stop(reason))
-    where(session)
+def do_reset(session: Session, line: Line) -> int:
+    arguments(line)
+    with session.standing():
+        session.debugger.reset()
+        session.forget()
+    print("the machine is reset and stands before its first instruction")
     return 0
 
 
-@command("step", "", "to the next source line, into calls", "running")
-def _step(session: Session, words: list[str]) -> int:
-    arguments("step", words)
-    return _by_line(session, over=False)
+def _repeat(session: Session, line: Line, *, over: bool) -> int:
+    count = count_of(arguments(line, ("count", "?")).count, "steps")
+    _stands(session)
+    stepper = session.stepper
+
+    def job() -> Halt:
+        halt = stepper.line(over=over)
+        for _ in range(count - 1):
+            if halt.reason.kind != "step":
+                break
+            halt = stepper.line(over=over)
+        return halt
+
+    return session.run(job)
 
 
-@command("next", "", "to the next source line, over calls", "running")
-def _next(session: Session, words: list[str]) -> int:
-    arguments("next", words)
-    return _by_line(session, over=True)
+def _stands(session: Session) -> Kernel:
+    """The stop at hand of a guest that can run on; made when nothing has run yet."""
+    session.debugger  # noqa: B018  (raises: a snapshot does not run)
+    with session.standing():
+        return session.view
 
 
-@command("finish", "", "until this function has returned", "running")
-def _finish(session: Session, words: list[str]) -> int:
-    arguments("finish", words)
-    traced = trace.of_cpu(session.kernel, session.kernel.stop.cpu)
-    if len(traced.frames) < 2 or traced.frames[1].ring:
-        raise ReadError("there is no caller to return to", traced.end)
-    caller = traced.frames[1]
-    session.show(_run_to(session, caller.pc, caller.sp))
-    where(session)
-    return 0
-
-
-@command("until", "LOCATION", "run to an address or symbol", "running")
-def _until(session: Session, words: list[str]) -> int:
-    options = arguments("until", words, ("location", ""))
-    va = parse_address(options.location, session.kernel.stop.image)
-    session.show(_run_to(session, va, 0))
-    where(session)
-    return 0
-
-
-def _by_line(session: Session, *, over: bool) -> int:
-    """Single steps until the source line is another; one instruction where no line is known."""
-    vm = session.live().vm
-    kernel = session.kernel
-    begin = _line(kernel, kernel.stop.cpu.rip)
-    floor = kernel.stop.cpu.rsp
-    for _ in range(MOST_STEPS):
-        reason = vm.step()
-        stop = session.live().placed(vm.stop(reason))
-        cpu = stop.cpu
-        entered = stop.image.symbol_at(cpu.rip) if stop.image is not None else None
-        if over and reason.kind == "step" and cpu.rsp < floor and entered and not entered.offset:
-            back = int.from_bytes(vm.read(cpu.rsp, 8), "little")
-            session.show(stop)
-            stop = _run_to(session, back, cpu.rsp + 8)
-            reason = stop.reason
-        here = _line(Kernel(stop), stop.cpu.rip)
-        if begin is None or reason.kind not in ("step", "breakpoint") or here not in (None, begin):
-            break
-    session.show(stop)
-    where(session)
-    return 0
-
-
-def _line(kernel: Kernel, va: int) -> tuple[str | None, int | None] | None:
-    """(file, line) of a kernel address, None where no line is known."""
-    chain = spots(kernel.stop.image, va)
-    return (chain[0].file, chain[0].line) if chain and chain[0].line else None
-
-
-def _run_to(session: Session, va: int, sp: int) -> Stop:
-    """Run to `va`, and on while the stack is deeper than `sp` there (a recursion): the stop."""
-    vm = session.live().vm
-    known = {b.address for b in vm.users}
-    one = vm.insert(va)
+def _regex(pattern: str) -> str:
     try:
-        while True:
-            stop = vm.run_until([], DEFAULT_SECONDS)
-            if stop.reason.kind != "breakpoint" or stop.cpu.rip != va or stop.cpu.rsp >= sp:
-                return session.live().placed(stop)
-    finally:
-        if va not in known and not vm.exited:
-            vm.remove(one)
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{pattern!r} is no regular expression", str(error)) from error
+    return pattern
 
 
-@command("break", "[LOCATION]", "stop at an address or symbol; without one: list them", "running")
-def _break(session: Session, words: list[str]) -> int:
-    options = arguments("break", words, ("location", "?"))
-    control = session.live()
-    if options.location is None:
-        for number, one in enumerate(sorted(control.vm.users, key=lambda b: b.address), 1):
-            name = control.describe(one.address)
-            print(f"{number:>3}  {hex64(one.address)}  {name or ''}  {one.kind}")
-        return 0
-    control.stop_at(options.location)
-    print(f"breakpoint at {options.location}")
-    return 0
-
-
-@command("delete", "[NUMBER]", "remove a breakpoint, or all", "running")
-def _delete(session: Session, words: list[str]) -> int:
-    options = arguments("delete", words, ("number", "?"))
-    vm = session.live().vm
-    users = sorted(vm.users, key=lambda b: b.address)
-    if options.number is not None:
-        number = parse_number(options.number)
-        if number is None or not 1 <= number <= len(users):
-            raise InputError(f"there is no breakpoint {options.number}", fix="list them: break")
-        users = [users[number - 1]]
-    for one in users:
-        vm.remove(one)
-    return 0
-
-
-@command("send", "TEXT", "type into the guest's first serial port, with a newline", "running")
-def _send(session: Session, words: list[str]) -> int:
-    session.live().vm.send((" ".join(words) + "\n").encode())
-    return 0
-
-
-def where(session: Session) -> None:
-    """Why the guest stopped and where: one line, and the instruction."""
-    kernel = session.kernel
-    stop = kernel.stop
-    reason = stop.reason
-    vector = f" vector {reason.vector}" if reason.vector is not None else ""
-    text = f": {reason.text}" if reason.text else ""
-    print(f"{reason.kind}{vector}{text} after {stop.seconds:.3f} s")
-    cpu = stop.cpu
-    if "rip" not in cpu.registers or cpu.root is None:
-        if reason.exit_status is not None:
-            print(f"QEMU has ended with status {reason.exit_status}")
-        return
-    line = _line(kernel, cpu.rip)
-    if line is not None:
-        print(f"{line[0]}:{line[1]}")
-    print(code_text(kernel, instructions(kernel.memory_of(cpu.root).read, cpu.rip, 1)))
+def _seconds(text: str) -> float | None:
+    number = parse_number(text) if text.isdigit() else None
+    if number is not None:
+        return float(number)
+    return float(text) if re.fullmatch(r"\d+\.\d+", text) else None

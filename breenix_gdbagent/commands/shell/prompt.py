@@ -1,63 +1,158 @@
-"""The prompt: line editing, history and completion."""
+"""The prompt: line editing, history, completion, the bottom bar, a guest that runs meanwhile."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-from prompt_toolkit.document import Document
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
 
-from breenix_gdbagent.commands.shell.session import COMMANDS, Quit, Session
+from breenix_gdbagent.commands.shell.completion import ShellCompleter
+from breenix_gdbagent.commands.shell.session import INTERRUPTED, Quit, Session, space_label
+from breenix_gdbagent.errors import AgentError
 
-MOST_SYMBOLS = 200
-TAKES_SYMBOL = {"break", "walk", "symbol", "disassemble", "list", "print"}
-
-
-class ShellCompleter(Completer):
-    """Commands first, then symbols of the kernel where a command takes one."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        words = document.text_before_cursor.split(" ")
-        last = words[-1]
-        if len(words) == 1:
-            for name, one in COMMANDS.items():
-                if name.startswith(last):
-                    yield Completion(name, -len(last), display_meta=one.help)
-            return
-        control = self.session.control
-        image = control.image if control is not None else None
-        if image is None or words[0] not in TAKES_SYMBOL or len(last) < 2:
-            return
-        for count, symbol in enumerate(image.find(last)):
-            if count >= MOST_SYMBOLS:
-                return
-            yield Completion(symbol.name, -len(last))
+REFRESH_SECONDS = 0.25
+LEAVE_SECONDS = 5.0
+ENDS_OPEN = ("\\", ",", " and", " or")
 
 
 def converse(session: Session) -> int:
-    """Read and run commands until the user leaves."""
-    prompt: PromptSession[str] = PromptSession(
-        history=_history(), completer=ShellCompleter(session), complete_while_typing=False
-    )
+    """Read and run commands until the user leaves. The exit code is that of the last command."""
+    if session.screen.dumb:
+        return _plainly(session)
+    prompt = _prompt_session(session)
     code = 0
+    session.background = True
+    session.echo_serial()
+    with patch_stdout(raw=True):
+        while True:
+            try:
+                line = prompt.prompt()
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return _left(session, code)
+            try:
+                with session.screen.paged():
+                    code = session.execute(_joined(line))
+            except Quit:
+                return _left(session, code)
+            except KeyboardInterrupt:
+                code = INTERRUPTED
+                session.screen.write("interrupted")
+
+
+def _plainly(session: Session) -> int:
+    """A terminal that can do nothing: a line at a time, and a run lasts until its end."""
+    code = 0
+    session.echo_serial()
     while True:
         try:
-            line = prompt.prompt(session.prompt)
+            line = input(session.prompt)
         except KeyboardInterrupt:
+            print()
             continue
         except EOFError:
+            print()
             return code
         try:
-            code = session.execute(line)
+            code = session.execute(_joined(line))
         except Quit:
             return code
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            session.screen.write("interrupted")
+
+
+def _left(session: Session, code: int) -> int:
+    """A run that is going on ends before the guest is let go."""
+    if session.arbiter is not None and session.arbiter.interrupt():
+        session.settle(LEAVE_SECONDS)
+    return code
+
+
+def _joined(line: str) -> str:
+    """Continued lines as one."""
+    return " ".join(part.rstrip("\\").strip() for part in line.splitlines())
+
+
+def _prompt_session(session: Session) -> PromptSession[str]:
+    prompt: PromptSession[str] = PromptSession(
+        message=lambda: FormattedText([("bold" if session.running else "", session.prompt)]),
+        history=_history(),
+        completer=ShellCompleter(session),
+        complete_while_typing=False,
+        complete_in_thread=True,
+        auto_suggest=AutoSuggestFromHistory(),
+        bottom_toolbar=lambda: bar(session, session.screen.width),
+        key_bindings=_keys(session),
+        multiline=Condition(lambda: _open_ended(prompt.default_buffer.text)),
+        refresh_interval=REFRESH_SECONDS,
+        enable_history_search=True,
+    )
+
+    def stopped() -> None:
+        with suppress(Exception):
+            prompt.app.invalidate()
+
+    session.when_stopped = stopped
+    return prompt
+
+
+def _open_ended(text: str) -> bool:
+    """Whether Enter begins another line: after a backslash, a comma, `and`, `or`."""
+    return text.rstrip(" ").endswith(ENDS_OPEN)
+
+
+def _keys(session: Session) -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    def _interrupt(event: KeyPressEvent) -> None:
+        """Ctrl-C stops the guest when it runs, else drops the line."""
+        if session.arbiter is not None and session.arbiter.interrupt():
+            return
+        event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    return keys
+
+
+def bar(session: Session, width: int) -> str:
+    """The bottom bar: state, CPU, whose address space, running time, the last serial line."""
+    parts = []
+    vm = session.arbiter.debugger.vm if session.arbiter is not None else None
+    known = session.known
+    if session.running and vm is not None:
+        owner = session.arbiter.owner if session.arbiter is not None else ""
+        parts.append("running" if owner == "the shell" else f"running for {owner}")
+        parts.append(f"{vm.clock.seconds():.1f} s")
+    elif known is not None:
+        cpu = session.view.stop.cpu
+        parts.append(known.stop.reason.kind)
+        if "rip" in cpu.registers:
+            parts.append(f"CPU {cpu.index} of {len(known.stop.cpus)} ring {cpu.cpl}")
+            cr3 = cpu.get("cr3")
+            try:
+                owner = space_label(session.view)
+            except AgentError:
+                owner = ""
+            if cr3 is not None:
+                parts.append(f"CR3 {cr3:#x}{f' {owner}' if owner else ''}")
+        parts.append(f"{known.stop.seconds:.3f} s")
+    else:
+        parts.append("not started: continue")
+    if vm is not None and vm.last_line:
+        line = "".join(c for c in vm.last_line if c.isprintable())
+        if not session.hides(line):
+            parts.append(line)
+    return " | ".join(parts)[: max(width - 1, 10)]
 
 
 def _history() -> History:
@@ -65,9 +160,10 @@ def _history() -> History:
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     place = base / "breenix-gdbagent"
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (place / "history").open("a", encoding="utf-8"):
             pass
     except OSError:
         return InMemoryHistory()
     return FileHistory(str(place / "history"))
+

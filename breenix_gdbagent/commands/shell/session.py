@@ -1,85 +1,261 @@
-"""One debugging session: the stop at hand, and the commands that look at it or run on."""
+"""One debugging session: the stop at hand, the guest behind it, and what a line of text does."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import codecs
+import importlib
 import shlex
-import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent.commands import Parser, names
+from breenix_gdbagent.commands.shell.screen import Screen
+from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
-from breenix_gdbagent.watch import Run
+
+if TYPE_CHECKING:
+    import argparse
+
+    from breenix_gdbagent.commands.target import Target
+    from breenix_gdbagent.control.arbiter import Arbiter
+    from breenix_gdbagent.control.debugger import Debugger
+    from breenix_gdbagent.control.halt import Halt
+    from breenix_gdbagent.control.stepping import Stepper
+
+REPEATED = {"step", "next", "stepi", "nexti"}
+INTERRUPTED = 130
 
 
 class Quit(Exception):
     """The user wants to leave."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: its usage line, one line of help, and what it does (returns an exit code)."""
+@dataclass(frozen=True)
+class Line:
+    """One command as it was typed: `text` is what stands behind its name."""
 
-    name: str
-    usage: str
-    help: str
-    run: Callable[[Session, list[str]], int]
-    group: str
+    command: Command
+    text: str
 
-
-COMMANDS: dict[str, Command] = {}
-
-
-def command(
-    name: str, usage: str, text: str, group: str
-) -> Callable[[Callable[[Session, list[str]], int]], Callable[[Session, list[str]], int]]:
-    """Enter a function into the table of commands."""
-
-    def enter(run: Callable[[Session, list[str]], int]) -> Callable[[Session, list[str]], int]:
-        COMMANDS[name] = Command(name, usage, text, run, group)
-        return run
-
-    return enter
+    @cached_property
+    def words(self) -> list[str]:
+        """As a shell splits it. Raises `InputError` for a quote that does not end."""
+        try:
+            return shlex.split(self.text, comments=True)
+        except ValueError as error:
+            raise InputError(f"cannot read this line: {error}") from error
 
 
 class Session:
-    """The stop at hand (`kernel`), and the guest behind it (`control`), None for a snapshot."""
+    """The stop at hand (`kernel`), and the guest behind it (`arbiter`), None for a snapshot.
 
-    def __init__(self, stop: Stop | None = None, control: Run | None = None) -> None:
-        from breenix_gdbagent.commands.shell import control as run_commands
-        from breenix_gdbagent.commands.shell import looking
+    With `background` a run goes on while the user types; else a command lasts until the guest
+    stands still.
+    """
 
-        assert run_commands and looking  # they enter their commands on import
-        self.control = control
-        self.previous: dict[str, int] = {}
+    def __init__(
+        self,
+        screen: Screen,
+        stop: Stop | None = None,
+        debugger: Debugger | None = None,
+        target: Target | None = None,
+    ) -> None:
+        self.screen = screen
+        self.target = target
+        self.background = False
+        self.halt: Halt | None = None
+        self.cpu: int | None = None
+        self.previous: dict[int, dict[str, int]] = {}
+        self.reported: set[str] = set()
+        self.examine_seconds = 0.0
+        self.sources: list[Path] = []
+        self.when_stopped: Callable[[], None] = lambda: None
+        self.leave: list[Callable[[], None]] = []
         self._kernel: Kernel | None = Kernel(stop) if stop is not None else None
+        self._views: dict[int, Kernel] = {}
+        self._steppers: dict[int, Stepper] = {}
+        self._thread: threading.Thread | None = None
+        self._last = ""
+        self.arbiter: Arbiter | None = None
+        if debugger is not None:
+            from breenix_gdbagent.control.arbiter import Arbiter
+
+            self.arbiter = Arbiter(debugger)
+            self.arbiter.listeners.append(self._stopped)
+            debugger.say = screen.write
+
+    # The stop at hand ------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        return self.arbiter is not None and bool(self.arbiter.owner)
+
+    @property
+    def known(self) -> Kernel | None:
+        """The stop at hand, None before the first one."""
+        return self._kernel
 
     @property
     def kernel(self) -> Kernel:
-        """The stop at hand, made on demand where the guest has just been stopped."""
+        """The stop at hand, made on demand where nothing has run yet. Raises `InputError` while
+        the guest runs."""
+        if self.running:
+            raise InputError("the guest is running", fix="Ctrl-C stops it")
         if self._kernel is None:
-            self.show(self.live().vm.stop(StopReason("attached")))
+            self.take(self.debugger.placed(self.debugger.vm.stop(StopReason("attached"))))
         assert self._kernel is not None
         return self._kernel
 
-    def live(self) -> Run:
-        """The guest behind the session. Raises `InputError` for a snapshot."""
-        if self.control is None:
+    @property
+    def view(self) -> Kernel:
+        """The stop at hand as the chosen CPU sees it."""
+        kernel = self.kernel
+        if self.cpu is None or self.cpu == kernel.stop.reason.cpu:
+            return kernel
+        if self.cpu not in self._views:
+            from breenix_gdbagent.control.scene import of_cpu
+
+            self._views[self.cpu] = Kernel(of_cpu(kernel.stop, self.cpu))
+        return self._views[self.cpu]
+
+    @property
+    def debugger(self) -> Debugger:
+        """The guest's run control. Raises `InputError` for a snapshot."""
+        if self.arbiter is None:
             raise InputError(
                 "a snapshot does not run", fix="start the shell on --lab, --breenix or --gdb"
             )
-        return self.control
+        return self.arbiter.debugger
 
-    def show(self, stop: Stop) -> None:
+    @property
+    def stepper(self) -> Stepper:
+        """Steps of the chosen CPU."""
+        cpu = self.cpu if self.cpu is not None else self.kernel.stop.reason.cpu
+        if cpu not in self._steppers:
+            from breenix_gdbagent.control.stepping import Stepper
+
+            self._steppers[cpu] = Stepper(self.debugger, cpu)
+        return self._steppers[cpu]
+
+    def take(self, stop: Stop) -> None:
         """Make `stop` the one at hand."""
         if self._kernel is not None:
-            self.previous = dict(self._kernel.stop.cpu.registers)
-        placed = self.control.placed(stop) if self.control is not None else stop
-        self._kernel = Kernel(placed)
+            self.previous = {c.index: dict(c.registers) for c in self._kernel.stop.cpus}
+        self._kernel = Kernel(stop)
+        self._views.clear()
+        self.cpu = None
+
+    def forget(self) -> None:
+        """The machine was reset: there is no stop at hand, and no finding was told."""
+        self._kernel = self.halt = None
+        self._views.clear()
+        self._steppers.clear()
+        self.reported.clear()
+
+    # Running ---------------------------------------------------------------------------------
+
+    def run(self, job: Callable[[], Halt]) -> int:
+        """Let the guest run until `job` ends, and show where it stands then. In the background
+        where the session is one of a terminal."""
+        arbiter = self.arbiter
+        if arbiter is None:
+            self.debugger  # noqa: B018  (raises: a snapshot does not run)
+            return 2
+        if self.running:
+            raise InputError("the guest is running already", fix="Ctrl-C stops it")
+        self.debugger.vm.asked_to_stop = False
+        if not self.background:
+            arbiter.run("the shell", job)
+            return 0
+        begun = threading.Event()
+
+        def work() -> None:
+            def begin() -> Halt:
+                begun.set()
+                return job()
+
+            try:
+                arbiter.run("the shell", begin)
+            except AgentError as error:
+                self.say(error)
+            finally:
+                begun.set()
+                self.when_stopped()
+
+        self._thread = threading.Thread(target=work, name="run", daemon=True)
+        self._thread.start()
+        begun.wait()
+        return 0
+
+    def settle(self, seconds: float | None = None) -> bool:
+        """Wait for a run in the background; False when it has not ended by then."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+            return not self._thread.is_alive()
+        return True
+
+    def _stopped(self, who: str, halt: Halt) -> None:
+        """The guest stands still: for a command of ours, or for the user's gdb."""
+        from breenix_gdbagent.commands.shell.context import context, notes
+
+        self.screen.flush_serial()
+        self.halt = halt
+        self.take(self.debugger.stop(halt))
+        cpu = halt.reason.cpu
+        stepper = self._steppers.get(cpu)
+        if halt.reason.kind != "step" or stepper is None:
+            self.stepper.stood(halt)
+        self.screen.write(context(self, halt, self.screen.width))
+        if said := notes(self, halt):
+            self.screen.write(said)
+        self.when_stopped()
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """The guest stands still meanwhile, or this is a snapshot. Raises `InputError`."""
+        if self.arbiter is None:
+            yield
+            return
+        with self.arbiter.standing(wait=True):
+            yield
+
+    # The guest's serial text -------------------------------------------------------------------
+
+    def echo_serial(self) -> None:
+        """Print what the guest writes to its serial ports from now on."""
+        if self.arbiter is None:
+            return
+        decoders: dict[int, codecs.IncrementalDecoder] = {}
+        queue: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
+
+        def show() -> None:
+            while (item := queue.get()) is not None:
+                port, data = item
+                decoder = decoders.setdefault(
+                    port, codecs.getincrementaldecoder("utf-8")("replace")
+                )
+                self.screen.serial(port, decoder.decode(data), self.hides)
+
+        threading.Thread(target=show, name="echo", daemon=True).start()
+        vm = self.debugger.vm
+        vm.listen(lambda port, data: queue.put((port, data)))
+        self.leave += [lambda: vm.listen(None), lambda: queue.put(None)]
+
+    def hides(self, line: str) -> bool:
+        """Whether a serial line is not for people: the lab guest's words for its tests."""
+        return self.target is not None and self.target.kind == "lab" and line.startswith("@{")
+
+    def close(self) -> None:
+        """Let go of what commands have opened."""
+        while self.leave:
+            self.leave.pop()()
 
     # Commands --------------------------------------------------------------------------------
 
@@ -93,112 +269,83 @@ class Session:
                 break
         return code
 
-    def execute(self, line: str) -> int:
+    def execute(self, text: str) -> int:
         """One line. Errors are said on stderr; raises `Quit`."""
+        text = text.strip()
+        if not text or text.startswith("#"):
+            if text or not self.background or not self._last:
+                return 0
+            text = self._last
+        name, _, rest = text.partition(" ")
+        if not name.isalpha() and name[:1] in "?!":
+            name, rest = name[:1], (name[1:] + " " + rest).strip()
         try:
-            words = shlex.split(line, comments=True)
-        except ValueError as error:
-            return self._say(InputError(f"cannot read this line: {error}"))
-        if not words:
-            return 0
-        try:
-            return find(words[0]).run(self, words[1:])
+            command = find(name)
+            self._last = text if ALIASES.get(name, name) in REPEATED else ""
+            line = Line(command, rest.strip())
+            if not command.raw:
+                line.words  # noqa: B018  (a quote that does not end is refused before anything)
+            return self._function(command)(self, line)
         except AgentError as error:
-            return self._say(error)
+            return self.say(error)
         except SystemExit as done:  # argparse's --help of one command is 0, SIGTERM is not
             if done.code:
                 raise
             return 0
 
-    def _say(self, error: AgentError) -> int:
-        print("\n  ".join(str(error).splitlines()), file=sys.stderr)
+    @staticmethod
+    def _function(command: Command) -> Callable[[Session, Line], int]:
+        module = importlib.import_module(f"breenix_gdbagent.commands.shell.{command.module}")
+        found: Callable[[Session, Line], int] = getattr(module, command.function)
+        return found
+
+    def say(self, error: AgentError) -> int:
+        """An error in at most three lines; the exit code it stands for."""
+        self.screen.fail("\n  ".join(str(error).splitlines()))
         return error.exit_code if not isinstance(error, ReadError) else 1
 
     @property
     def prompt(self) -> str:
-        """State in a few words: where the guest stands."""
+        """State in a few words: where the guest stands, or that it runs."""
+        if self.running:
+            return "(running) "
         if self._kernel is None:
             return "(not started) "
-        kernel = self._kernel
-        cpu = kernel.stop.cpu
+        cpu = self.view.stop.cpu
         if "rip" not in cpu.registers:
             return "(QEMU has ended) "
-        name = kernel.symbol(cpu.rip) or f"{cpu.rip:#x}"
-        space = kernel.space_of(cpu.root) if cpu.paging is not None else None
-        where = f" in {space.label}" if space is not None else ""
-        return f"({name}{where}) "
+        name = self.view.symbol(cpu.rip) or f"{cpu.rip:#x}"
+        several = f"CPU {cpu.index}: " if len(self._kernel.stop.cpus) > 1 else ""
+        space = space_label(self.view)
+        return f"({several}{name}{f' in {space}' if space else ''}) "
 
 
-def find(word: str) -> Command:
-    """The command of that name, or the only one that begins so. Raises `InputError`."""
-    word = ALIASES.get(word, word)
-    if word in COMMANDS:
-        return COMMANDS[word]
-    begin = [name for name in COMMANDS if name.startswith(word)]
-    if len(begin) == 1:
-        return COMMANDS[begin[0]]
-    near = begin or difflib.get_close_matches(word, COMMANDS, 3)
-    raise InputError(
-        f"no command {word!r}", fix=f"did you mean {', '.join(near)}?" if near else "see: help"
-    )
+def space_label(kernel: Kernel) -> str:
+    """Whose address space CR3 selects, "" before paging: without the scan of RAM."""
+    cpu = kernel.stop.cpu
+    if cpu.paging is None or cpu.root is None:
+        return ""
+    found = next((s for s in kernel.witnessed if s.root == cpu.root), None)
+    return "" if found is None else found.label
 
 
-ALIASES = {
-    "c": "continue", "n": "next", "s": "step", "si": "stepi", "b": "break", "r": "registers",
-    "q": "quit", "exit": "quit", "p": "print", "regs": "registers", "disas": "disassemble",
-    "l": "list", "?": "help", "d": "delete",
-}  # fmt: skip
-
-
-def _names_command(name: str) -> Callable[[Session, list[str]], int]:
-    def run(session: Session, words: list[str]) -> int:
-        parser = Parser(name)
-        names.add_arguments(name, parser)
-        return names.answer(name, session.kernel, parser.parse_args(words))
-
-    return run
-
-
-NAMES_HELP = {
-    "bt": ("[--all|--pid N|--thread N|--cpu N]", "stack frames"),
-    "ps": ("", "processes"),
-    "threads": ("", "threads, both copies where two exist"),
-    "heap": ("", "the kernel heap"),
-    "frames": ("", "the frame allocator"),
-    "symbol": ("NAME|ADDRESS", "address of a name, name of an address"),
-    "print": ("PATH[.field[index]...]", "a value of the kernel"),
-    "type": ("PATH", "layout of a Rust type"),
-    "list": ("[LOCATION]", "source lines"),
-    "disassemble": ("[LOCATION]", "instructions"),
-}
-for _name, (_usage, _text) in NAMES_HELP.items():
-    command(_name, _usage, _text, "names")(_names_command(_name))
-
-
-@command("help", "[COMMAND]", "this list, or one command", "session")
-def _help(session: Session, words: list[str]) -> int:
-    if words:
-        one = find(words[0])
-        print(f"{one.name} {one.usage}\n  {one.help}")
-        return 0
-    for group in ("looking", "names", "running", "session"):
-        print(f"{group}:")
-        for one in COMMANDS.values():
-            if one.group == group:
-                print(f"  {f'{one.name} {one.usage}':<44} {one.help}")
-    return 0
-
-
-@command(
-    "quit", "", "leave; a guest that we started ends, an attached one is left as it was", "session"
-)
-def _quit(session: Session, words: list[str]) -> int:
-    raise Quit
-
-
-def arguments(name: str, words: list[str], *spec: tuple[str, str]) -> argparse.Namespace:
+def arguments(line: Line, *spec: tuple[str, str]) -> argparse.Namespace:
     """Parse a command's own arguments: (name, nargs) each. Raises `InputError`."""
-    parser = Parser(name)
+    from breenix_gdbagent.commands import Parser
+
+    parser = Parser(line.command.name)
     for argument, nargs in spec:
         parser.add_argument(argument, nargs=nargs or None)
-    return parser.parse_args(words)
+    return parser.parse_args(line.words)
+
+
+def count_of(text: str | None, what: str, default: int = 1) -> int:
+    """A count of at least 1. Raises `InputError`."""
+    from breenix_gdbagent.locations import parse_number
+
+    if text is None:
+        return default
+    number = parse_number(text)
+    if number is None or number < 1:
+        raise InputError(f"{text!r} is no number of {what}")
+    return number

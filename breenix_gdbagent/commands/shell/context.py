@@ -1,0 +1,378 @@
+"""What is shown at every stop: why, who, registers, source, code, frames, stack, new findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.commands.shell.screen import bare, clipped
+from breenix_gdbagent.commands.shell.session import Session, space_label
+from breenix_gdbagent.control.halt import Halt
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.report.ink import Ink
+from breenix_gdbagent.x86.bits import flags
+from breenix_gdbagent.x86.cpu import Cpu
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.report.code import Instruction
+    from breenix_gdbagent.symbols.backtrace import Backtrace
+
+GENERAL = (
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
+    "r13", "r14", "r15",
+)  # fmt: skip
+BASES = ("rip", "cr2", "cr3", "fs_base", "gs_base", "k_gs_base")
+DECODED = ("cr0", "cr4", "efer", "eflags")
+SELECTORS = ("cs", "ss", "ds", "es", "fs", "gs")
+CELL = 26  # columns of one register
+WIDE = 150  # from here on two panels stand side by side
+FRAMES = 7
+WORDS = 6
+BEFORE, BEHIND = 2, 5
+LINES = 3
+SLOW = 0.03  # seconds of an examination from which on steps go without one
+FINDINGS = 4
+
+
+def context(session: Session, halt: Halt | None, width: int) -> str:
+    """The view of the chosen CPU; every line fits `width`."""
+    ink = session.screen.ink
+    kernel = session.view
+    cpu = kernel.stop.cpu
+    lines = [rule(ink, ink("head", why(session, halt, kernel)), width), who(kernel)]
+    if "rip" not in cpu.registers:
+        return "\n".join(clipped(line, width) for line in lines)
+    lines += registers(session, cpu, width)
+    trace = trace_of(kernel)
+    left = [*_source(session, kernel, ink), *code(kernel, ink)]
+    right = [*_frames(kernel, trace, ink), *stack(kernel, ink, WORDS, trace)]
+    if width >= WIDE:
+        lines += _beside(left, right, width)
+    else:
+        lines += [*left, *right]
+    lines += _others(kernel, ink)
+    return "\n".join(clipped(line, width) for line in lines)
+
+
+def rule(ink: Ink, text: str, width: int) -> str:
+    """A line that begins a section."""
+    text = clipped(text, width - 8)
+    return f"{ink('dim', '──')} {text} {ink('dim', '─' * max(2, width - len(bare(text)) - 4))}"
+
+
+# Why and who ----------------------------------------------------------------------------------
+
+
+def who(kernel: Kernel) -> str:
+    """CPU, ring, process, thread, running time."""
+    cpu = kernel.stop.cpu
+    parts = []
+    if "rip" in cpu.registers:
+        ring = "" if cpu.cpl is None else f" ring {cpu.cpl}"
+        parts.append(f"CPU {cpu.index}{ring}{' halted' if cpu.halted else ''}")
+        space = space_label(kernel)
+        if space:
+            parts.append(space)
+        thread = kernel.thread_of(cpu)
+        if thread is not None:
+            parts.append(f"thread {thread.id} {thread.name}")
+    parts.append(f"{kernel.stop.seconds:.3f} s")
+    return ", ".join(parts)
+
+
+def why(session: Session, halt: Halt | None, kernel: Kernel) -> str:
+    """The reason in words."""
+    reason = kernel.stop.reason
+    points = halt.points if halt is not None and reason.cpu == halt.reason.cpu else ()
+    if points:
+        named = ", ".join(f"{p.number}: {p.describe()}" for p in points)
+        hits = f", hit {points[0].hits}" if points[0].hits > 1 else ""
+        vector = f" ({vector_name(reason.vector)})" if reason.vector is not None else ""
+        return f"{named}{vector}{hits}"
+    if reason.kind == "fault":
+        what = reason.text if reason.vector is None else f"exception {vector_name(reason.vector)}"
+        return f"{what}, caught before its handler runs"
+    if reason.kind == "shutdown":
+        return "shutdown: the guest triple-faulted, or asked for a reset"
+    if reason.kind == "exit":
+        status = "" if reason.exit_status is None else f" with status {reason.exit_status}"
+        return f"exit: QEMU has ended{status}"
+    if reason.kind == "panic":
+        return f"panic: {kernel.panic_message or 'the kernel panics'}"
+    if reason.kind == "marker":
+        return f"serial text: {reason.text}"
+    if reason.kind == "breakpoint":
+        return f"breakpoint of gdb's at {reason.text}"
+    return f"{reason.kind}{': ' + reason.text if reason.text else ''}"
+
+
+def vector_name(vector: int | None) -> str:
+    """``14 (#PF)``."""
+    if vector is None:
+        return "?"
+    name = VECTOR_NAMES.get(vector)
+    return f"{vector} ({name})" if name else str(vector)
+
+
+def notes(session: Session, halt: Halt) -> str:
+    """What is to be said below the view: values that changed, and findings not told before."""
+    ink = session.screen.ink
+    lines = [ink("note", note) for note in halt.notes]
+    if halt.returned is not None:
+        lines.append(f"returned rax = {session.kernel.describe(halt.returned)}")
+    lines += _findings(session, halt)
+    return "\n".join(clipped(line, max(session.screen.width, 40)) for line in lines)
+
+
+def _findings(session: Session, halt: Halt) -> Iterator[str]:
+    """Findings of this stop that no stop before had. A step does without where they take long."""
+    kernel = session.kernel
+    if kernel.stop.cpu.paging is None and kernel.stop.reason.kind != "shutdown":
+        return
+    if halt.reason.kind == "step" and session.examine_seconds > SLOW:
+        return
+    from breenix_gdbagent.checks.examine import examine
+
+    begun = time.perf_counter()
+    found = examine(kernel.stop, kernel).findings
+    session.examine_seconds = time.perf_counter() - begun
+    fresh = [f for f in found if f.fingerprint not in session.reported and f.weight != "info"]
+    session.reported.update(f.fingerprint for f in found)
+    ink = session.screen.ink
+    for finding in fresh[:FINDINGS]:
+        weight = ink(finding.weight, finding.weight.upper())
+        yield f"{weight} {finding.code.name}: {finding.summary}"
+    if len(fresh) > FINDINGS:
+        yield f"and {len(fresh) - FINDINGS} findings more: audit"
+    elif any(f.weight == "error" for f in fresh):
+        yield ink("dim", "fault explains it" if kernel.event is not None else "audit explains")
+
+
+# Registers ------------------------------------------------------------------------------------
+
+
+def registers(session: Session, cpu: Cpu, width: int) -> list[str]:
+    """All registers of one CPU in as many columns as fit, then the flags by name. `*` marks what
+    has changed since the stop before."""
+    before = session.previous.get(cpu.index, {})
+    ink = session.screen.ink
+    cells = [_cell(cpu, name, before, ink) for name in (*GENERAL, *BASES)]
+    columns = max(1, width // CELL)
+    lines = [
+        "".join(cells[first : first + columns]).rstrip() for first in range(0, len(cells), columns)
+    ]
+    parts = [_flags(cpu, name, before, ink) for name in DECODED]
+    selectors = " ".join(
+        f"{name} {hex64(value)}" for name in SELECTORS if (value := cpu.get(name)) is not None
+    )
+    return [*lines, *_filled([*parts, f" {selectors}"], width)]
+
+
+def _cell(cpu: Cpu, name: str, before: dict[str, int], ink: Ink) -> str:
+    value = cpu.get(name)
+    shown = "not known" if value is None else hex64(value)
+    changed = value is not None and before.get(name, value) != value
+    text = f"{'*' if changed else ' '}{name:<3} {shown}"
+    return (ink("note", text) if changed else text) + " " * max(1, CELL - len(text))
+
+
+def _flags(cpu: Cpu, name: str, before: dict[str, int], ink: Ink) -> str:
+    value = cpu.get(name)
+    if value is None:
+        return f" {name} not known"
+    changed = before.get(name, value) != value
+    text = f"{'*' if changed else ' '}{name} {hex64(value)} [{' '.join(flags(name, value))}]"
+    return ink("note", text) if changed else text
+
+
+def _filled(parts: Sequence[str], width: int) -> list[str]:
+    """Parts in lines, as many in one as fit."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(bare(lines[-1])) + len(bare(part)) + 1 > width:
+            lines.append("")
+        lines[-1] += part if not lines[-1] else " " + part
+    return lines
+
+
+# Source and code ------------------------------------------------------------------------------
+
+
+def _source(session: Session, kernel: Kernel, ink: Ink) -> Iterator[str]:
+    """The line that the CPU is at, with its neighbours where the source is at hand."""
+    from breenix_gdbagent.control.source import Source
+
+    image = kernel.stop.image
+    cpu = kernel.stop.cpu
+    if image is None or cpu.cpl:
+        return
+    seat = session.stepper.seat if session.arbiter is not None else None
+    if seat is None or seat.pc != cpu.rip:
+        seat = Source(image).seat(cpu.rip)
+    file, line = seat.line
+    if file is None or line is None:
+        return
+    hidden = ", at a call that is inlined" if seat.hidden else ""
+    yield ink("head", f"{short_path(file)}:{line}") + f" in {seat.function}{hidden}"
+    for number, text in source_lines(session, file, line, LINES):
+        marked = number == line
+        yield ink("head" if marked else "dim", f"{'>' if marked else ' '}{number:5} {text}")
+
+
+def source_lines(session: Session, file: str, line: int, around: int) -> list[tuple[int, str]]:
+    """Lines of a source file around one, [] where the file is not at hand."""
+    from breenix_gdbagent.commands.shell.sources import text_of
+
+    text = text_of(session.sources, file)
+    first = max(line - around, 1)
+    return [(n, text[n - 1]) for n in range(first, min(line + around, len(text)) + 1)]
+
+
+def short_path(file: str) -> str:
+    """A path as people name it: the standard library's without its hash."""
+    if file.startswith("/rustc/"):
+        return file.split("/", 3)[-1]
+    return file
+
+
+def code(kernel: Kernel, ink: Ink, behind: int = BEHIND) -> Iterator[str]:
+    """Instructions around RIP; before it only where a symbol says where code begins."""
+    from breenix_gdbagent.report.code import instructions
+
+    cpu = kernel.stop.cpu
+    root = cpu.root
+    if root is None or cpu.paging is None:
+        yield ink("dim", "paging is off: no code is shown")
+        return
+    read = kernel.memory_of(root).read
+    try:
+        found = [*_before(kernel, root), *instructions(read, cpu.rip, behind)]
+    except ReadError as error:
+        yield ink("bad", error.what)
+        return
+    for one in found:
+        here = one.address == cpu.rip
+        name = kernel.symbol(one.address)
+        if name is not None and (one is found[0] or "+" not in name):
+            yield ink("dim", f"{name}:")
+        text = f"{'=>' if here else '  '} {hex64(one.address)}  {_named(kernel, one.text)}"
+        yield ink("head", text) if here else text
+
+
+def _before(kernel: Kernel, root: int) -> list[Instruction]:
+    """The instructions before RIP, decoded from the start of its function."""
+    from breenix_gdbagent.report.code import instructions
+
+    image, rip = kernel.stop.image, kernel.stop.cpu.rip
+    hit = image.symbol_at(rip) if image is not None else None
+    if hit is None or image is None or not 0 < hit.offset < 4096:
+        return []
+    try:
+        found = instructions(kernel.memory_of(root).read, image.va(hit.address), hit.offset)
+    except ReadError:
+        return []
+    before = [i for i in found if i.address < rip]
+    # Data between code may have led the decoding astray: it must meet RIP.
+    if not before or before[-1].address + len(before[-1].raw) != rip:
+        return []
+    return before[-BEFORE:]
+
+
+def _named(kernel: Kernel, text: str) -> str:
+    """A call's or jump's target with its symbol."""
+    word, _, operand = text.partition(" ")
+    if word.startswith(("call", "j")) and operand.startswith("0x"):
+        name = kernel.symbol(int(operand, 16))
+        return f"{text} <{name}>" if name else text
+    return text
+
+
+# Frames and stack -----------------------------------------------------------------------------
+
+
+def trace_of(kernel: Kernel) -> Backtrace | ReadError:
+    """The frames of the stop's CPU, or why there are none."""
+    from breenix_gdbagent.kernel import trace
+
+    try:
+        return trace.of_cpu(kernel, kernel.stop.cpu)
+    except ReadError as error:
+        return error
+
+
+def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink) -> Iterator[str]:
+    """The innermost frames, a recursion folded."""
+    if isinstance(found, ReadError):
+        yield ink("dim", f"frames: {found.what}")
+        return
+    from breenix_gdbagent.report.names import spots
+
+    shown = 0
+    for number in found.folded():
+        if isinstance(number, tuple):
+            yield ink("dim", f"   ... {number[1]} rounds more of the recursion, {number[0]} frames")
+            continue
+        if shown == FRAMES:
+            yield ink("dim", f"   ... {len(found.frames) - number} frames more: bt")
+            return
+        shown += 1
+        frame = found.frames[number]
+        if frame.vector is not None:
+            yield ink("dim", f"   --- {vector_name(frame.vector)} interrupted ---")
+        chain = spots(kernel.stop.image, frame.lookup)
+        at = next((f" {short_path(s.file)}:{s.line}" for s in chain[-1:] if s.file and s.line), "")
+        name = f"ring {frame.ring}" if frame.ring else frame.name
+        yield f"#{number:<2} {hex64(frame.pc)} {name}{ink('dim', at)}"
+
+
+def stack(
+    kernel: Kernel, ink: Ink, count: int, found: Backtrace | ReadError | None = None
+) -> Iterator[str]:
+    """Words from RSP on, with what they name; ``<-`` marks return addresses of the frames."""
+    cpu = kernel.stop.cpu
+    rsp, root = cpu.get("rsp"), cpu.root
+    if rsp is None or root is None or cpu.paging is None:
+        return
+    where = kernel.stack_at(rsp)
+    yield ink("dim", f"stack at {hex64(rsp)}" + (f", {where.name}" if where is not None else ""))
+    frames = () if found is None or isinstance(found, ReadError) else found.frames
+    returns = {frame.sp - 8: number for number, frame in enumerate(frames) if not frame.exact}
+    read = kernel.memory_of(root).read
+    for at in range(rsp, rsp + 8 * count, 8):
+        try:
+            word = int.from_bytes(read(at, 8), "little")
+        except ReadError:
+            yield f"  +{at - rsp:<3x} {hex64(at)}  {ink('bad', 'not mapped: the end of the stack')}"
+            return
+        name = kernel.symbol(word)
+        mark = f"  <- return to #{returns[at]}" if at in returns else ""
+        yield f"  +{at - rsp:<3x} {hex64(word)}{f' <{name}>' if name else ''}{ink('dim', mark)}"
+
+
+def _others(kernel: Kernel, ink: Ink) -> Iterator[str]:
+    """Where the other CPUs are."""
+    for cpu in kernel.stop.cpus:
+        if cpu.index != kernel.stop.cpu.index and "rip" in cpu.registers:
+            yield ink("dim", cpu_line(kernel, cpu))
+
+
+def cpu_line(kernel: Kernel, cpu: Cpu) -> str:
+    """One CPU in one line."""
+    halted = ", halted" if cpu.halted else ""
+    thread = kernel.thread_of(cpu)
+    named = f", thread {thread.id} {thread.name}" if thread is not None else ""
+    return f"CPU {cpu.index} ring {cpu.cpl}{halted} at {kernel.describe(cpu.rip)}{named}"
+
+
+def _beside(left: Sequence[str], right: Sequence[str], width: int) -> list[str]:
+    """Two panels, each half as wide as the screen."""
+    half = width // 2
+    lines = []
+    for number in range(max(len(left), len(right))):
+        a = clipped(left[number], half - 2) if number < len(left) else ""
+        b = right[number] if number < len(right) else ""
+        lines.append(f"{a}{' ' * (half - len(bare(a)))}{b}".rstrip())
+    return lines

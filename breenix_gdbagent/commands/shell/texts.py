@@ -1,0 +1,208 @@
+"""The shell's commands as a table: what `help` says, what completion offers, what the README lists.
+
+A command's function is `do_NAME` in the module it names, imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from breenix_gdbagent.errors import InputError
+
+Takes = Literal["", "symbol", "code", "value", "point", "check", "command", "space", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `takes` says what its arguments are, for completion; `raw`: it reads its line
+    itself, quotes and all; `more` is what `help NAME` adds."""
+
+    name: str
+    usage: str
+    help: str
+    module: str
+    takes: Takes = ""
+    raw: bool = False
+    more: str = ""
+
+    @property
+    def function(self) -> str:
+        return f"do_{self.name}"
+
+
+LOCATIONS = (
+    "LOCATION is 0x..., a symbol, symbol+offset or file.rs:12; a function that was inlined "
+    "everywhere is each of its copies."
+)
+CONDITIONS = (
+    "COND compares registers (rdi, $cr2), the thread and process (thread.id, process.name, pid, "
+    "tid), cpu, ring, statics (SCHEDULER.current_thread), memory (u64[rsp]) and addresses (&name) "
+    "with == != < <= > >=, joined by and, or, not; arithmetic as in Rust."
+)
+
+GROUPS: dict[str, tuple[Command, ...]] = {
+    "running": (
+        Command(
+            "continue", "[REGEX]", "run to a fault, a point, or serial text that matches", "control"
+        ),
+        Command("step", "[COUNT]", "to the next source line, into calls", "control"),
+        Command("next", "[COUNT]", "to the next source line, over calls", "control"),
+        Command("stepi", "[COUNT]", "one instruction, or several", "control"),
+        Command("nexti", "[COUNT]", "one instruction, over calls", "control"),
+        Command("finish", "", "until this function, or inlined call, has returned", "control"),
+        Command(
+            "until", "[LOCATION]", "to a line further down, or to a location in this frame",
+            "control", "code",
+        ),
+        Command("interrupt", "", "stop the guest (Ctrl-C does the same)", "control"),
+        Command("wait", "REGEX [SECONDS]", "run until serial text matches", "control", raw=True),
+        Command("reset", "", "reset the machine; breakpoints stay", "control"),
+    ),
+    "points": (
+        Command(
+            "break", "[LOCATION] [WHEN]", "stop at a location; without one: list all points",
+            "points", "code", True,
+            "break LOCATION [process PID|NAME] [cpu N] [count N] [if COND]\n"
+            f"break exception VECTOR [...]\n{LOCATIONS}\n{CONDITIONS}",
+        ),
+        Command(
+            "tbreak", "LOCATION [WHEN]", "a breakpoint for one stop", "points", "code", True
+        ),
+        Command(
+            "watch", "VALUE|VA [LENGTH]", "stop when a static or memory changes", "points",
+            "value", True,
+            "watch [-r|-a] PATH        a static or a field of it: read, or any access\n"
+            "watch [-r|-a] VA LENGTH   bytes at a virtual address\n"
+            "watch entry VA [process PID|NAME]   the page-table entries, of every level, that map "
+            "VA in that process, through every mapping of their tables that is known",
+        ),
+        Command(
+            "checkpoint", "LOCATION [EXPR, ...] [if COND]", "print values there and go on",
+            "points", "code", True,
+            "checkpoint [--quiet] LOCATION [EXPR, EXPR...] [if COND]\n"
+            "checkpoint NUMBER   the last hits, how many, how often\n" + CONDITIONS,
+        ),
+        Command(
+            "invariant", "CHECK at LOCATION", "run a check there, stop when it fails", "points",
+            "check", True,
+            "CHECK is one of the audit's checks, or `audit` for all of them.",
+        ),
+        Command(
+            "catch", "[all|unexpected|none]", "which faults stop the guest", "points",
+            more="unexpected (as it begins) passes copy-on-write and stack growth",
+        ),
+        Command("delete", "[NUMBER...]", "remove points, or all", "points", "point"),
+        Command("enable", "[NUMBER...]", "put points in again", "points", "point"),
+        Command("disable", "[NUMBER...]", "take points out, and keep them", "points", "point"),
+        Command("ignore", "NUMBER COUNT", "pass that many hits of a point", "points", "point"),
+        Command(
+            "condition", "NUMBER [COND]", "change when a point counts", "points", "point", True,
+            CONDITIONS,
+        ),
+    ),
+    "looking": (
+        Command("context", "", "where the guest stands, as after a stop", "looking"),
+        Command("registers", "[all]", "registers of the CPU, or of all; * has changed", "looking"),
+        Command("cpu", "[NUMBER]", "every CPU, or choose one", "looking"),
+        Command("walk", "VA [ROOT]", "where an address leads, level by level", "looking", "symbol"),
+        Command("roots", "", "every address space", "looking"),
+        Command("map", "[ROOT]", "all that one space maps, merged by rights", "looking", "space"),
+        Command("who", "PA", "who maps a physical address", "looking"),
+        Command("stacks", "", "kernel and IST stacks, their owners, who stands on them", "looking"),
+        Command("stack", "[COUNT]", "words on the stack, with the symbols they name", "looking"),
+        Command("memory", "VA [LENGTH]", "bytes at a virtual address", "looking", "symbol"),
+        Command("audit", "", "all checks on this stop", "looking"),
+        Command("fault", "", "the fault that the guest stopped at, explained", "looking"),
+        Command("serial", "[LINES]", "the last lines of serial text", "looking"),
+    ),
+    "names": (
+        Command("bt", "[--all|--pid N|--thread N|--cpu N]", "stack frames", "named"),
+        Command("ps", "", "processes", "named"),
+        Command("threads", "", "threads, both copies where two exist", "named"),
+        Command("heap", "", "the kernel heap", "named"),
+        Command("frames", "", "the frame allocator", "named"),
+        Command(
+            "symbol", "NAME|ADDRESS", "address of a name, name of an address", "named", "symbol"
+        ),
+        Command(
+            "print", "EXPR", "a value: of the kernel, a register, an expression", "named",
+            "value", True, CONDITIONS,
+        ),
+        Command("type", "PATH", "layout of a Rust type", "named"),
+        Command("list", "[LOCATION]", "source lines", "named", "code"),
+        Command("disassemble", "[LOCATION]", "instructions", "named", "code"),
+    ),
+    "guest's console": (
+        Command(
+            "console", "[PORT]", "type into the serial line; Ctrl-] comes back", "console",
+        ),
+        Command("send", "TEXT", "type a line into the first serial port", "console", raw=True),
+        Command("script", "FILE", "lines `send TEXT` and `expect REGEX`", "console", "file"),
+    ),
+    "outside": (
+        Command(
+            "gdb", "[EXPR]", "let your own gdb in, or ask a gdb of ours", "outside", "value", True,
+            "gdb           opens a socket for `target remote`, beside us\n"
+            "gdb EXPR      what gdb says of an expression\n"
+            "gdb !COMMAND  what gdb prints for a command",
+        ),
+        Command("save", "FILE [tables|kernel|all]", "this stop as a snapshot", "outside", "file"),
+        Command("ipython", "", "Python with `vm`, `stop` and `kernel` bound", "outside"),
+    ),
+    "session": (
+        Command("source", "DIR", "where the kernel's source lies", "session_commands", "file"),
+        Command("help", "[COMMAND]", "this list, or one command", "session_commands", "command"),
+        Command(
+            "quit", "", "leave; a guest that we started ends, another is left as it was",
+            "session_commands",
+        ),
+    ),
+}  # fmt: skip
+
+COMMANDS: dict[str, Command] = {c.name: c for group in GROUPS.values() for c in group}
+
+ALIASES = {
+    "c": "continue", "n": "next", "s": "step", "si": "stepi", "ni": "nexti", "b": "break",
+    "r": "registers", "regs": "registers", "q": "quit", "exit": "quit", "p": "print",
+    "disas": "disassemble", "l": "list", "?": "help", "h": "help", "d": "delete", "x": "memory",
+    "backtrace": "bt", "where": "bt", "k": "context", "fin": "finish", "u": "until",
+    "python": "ipython", "points": "break",
+}  # fmt: skip
+
+
+def find(word: str) -> Command:
+    """The command of that name, or the only one that begins so. Raises `InputError`."""
+    word = ALIASES.get(word, word)
+    if word in COMMANDS:
+        return COMMANDS[word]
+    begin = [name for name in COMMANDS if name.startswith(word)]
+    if len(begin) == 1:
+        return COMMANDS[begin[0]]
+    near = begin or difflib.get_close_matches(word, [*COMMANDS, *ALIASES], 3)
+    raise InputError(
+        f"no command {word!r}", fix=f"did you mean {', '.join(near)}?" if near else "see: help"
+    )
+
+
+def overview(width: int = 100) -> str:
+    """`help`: every command in one line."""
+    lines = []
+    for group, commands in GROUPS.items():
+        lines.append(f"{group}:")
+        for one in commands:
+            head = f"  {f'{one.name} {one.usage}':<38} "
+            lines.append(f"{head}{one.help}"[:width])
+    lines.append("A command may be cut short; an empty line repeats a step. See: help COMMAND.")
+    return "\n".join(lines)
+
+
+def explained(one: Command) -> str:
+    """`help COMMAND`."""
+    short = [alias for alias, name in ALIASES.items() if name == one.name]
+    lines = [f"{one.name} {one.usage}".rstrip(), f"  {one.help}"]
+    lines += [f"  {line}" for line in one.more.splitlines()]
+    if short:
+        lines.append(f"  short: {', '.join(short)}")
+    return "\n".join(lines)
