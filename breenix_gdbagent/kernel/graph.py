@@ -120,7 +120,7 @@ class TableGraph:
         """Node -> further entries of the same root that name it, below the top level."""
         self.truncated = False
         for plan in plans:
-            self._visit_root(plan)
+            self.visit(plan)
 
     @property
     def levels_of(self) -> dict[PhysAddr, list[int]]:
@@ -144,7 +144,8 @@ class TableGraph:
                     seen.add(key)
                     todo.append(child)
 
-    def _visit_root(self, plan: RootPlan) -> None:
+    def visit(self, plan: RootPlan) -> None:
+        """One more root, after those before it."""
         root, top = plan.root, self.levels
         try:
             table = self.tables.table(root).tolist()

@@ -7,7 +7,7 @@ frame is also known to the allocator, `books.frames` says.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,10 +47,20 @@ class FrameLedger:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.master = kernel.master
-        self.processes = tuple(s for s in kernel.audited if s.role == "process")
-        self.others = tuple(s for s in kernel.audited if s.role in ("boot", "unknown"))
-        self.slots = self._learn()
-        self.graph = TableGraph(kernel.tables, self._plans(), kernel.levels, kernel.stop.memory.ram)
+        found = [s for s in kernel.considered if s.role == "process"]
+        self.others = tuple(s for s in kernel.considered if s.role in ("boot", "unknown"))
+        # What may be dead comes last: by then it is known which frames serve others.
+        self.processes = tuple(s for s in found if kernel.believed(s))
+        doubtful = [s for s in found if not kernel.believed(s)]
+        self.slots = self._learn(doubtful)
+        plans = self._plans(self.spaces)
+        self.graph = TableGraph(kernel.tables, plans, kernel.levels, kernel.stop.memory.ram)
+        self.reused = self._reused({s.root for s in doubtful})
+        """Roots without a witness whose frame is mapped, or a table of another level."""
+        left = [s for s in doubtful if s.root not in self.reused]
+        for plan in self._plans(left):
+            self.graph.visit(plan)
+        self.processes += tuple(left)
 
     @property
     def spaces(self) -> tuple[Space, ...]:
@@ -58,15 +68,15 @@ class FrameLedger:
         first = () if self.master is None else (self.master,)
         return (*first, *self.processes, *self.others)
 
-    def _learn(self) -> KernelSlots | None:
+    def _learn(self, doubtful: Sequence[Space]) -> KernelSlots | None:
         if self.master is None:
             return None
-        roots = (s.root for s in self.processes)
+        roots = (s.root for s in (*self.processes, *doubtful))
         return learn_slots(self._kernel.tables, self.master.root, roots, slots_in_use(self._kernel))
 
-    def _plans(self) -> Iterator[RootPlan]:
+    def _plans(self, spaces: Iterable[Space]) -> Iterator[RootPlan]:
         every = range(512)
-        for space in self.spaces:
+        for space in spaces:
             if self.slots is None:
                 yield RootPlan(space.root, (), every)
                 continue
@@ -81,7 +91,20 @@ class FrameLedger:
         """Processes whose user half was not looked at: their roots may be dead ones, or none."""
         kernel = self._kernel
         left = [s for s in self.processes if not kernel.believed(s) and not s.retiring]
-        return (*left, *(s for s in kernel.spaces if s.root in kernel.doubtful))
+        return (*left, *(s for s in kernel.spaces if s.root in kernel.in_the_making))
+
+    def _reused(self, roots: set[PhysAddr]) -> frozenset[PhysAddr]:
+        if not roots:
+            return frozenset()
+        found = {frame for frame in roots if frame in self.kernel_frames}
+        for node in self.graph.nodes.values():
+            if node.frame in roots and node.level != self.graph.levels:
+                found.add(node.frame)
+            if node.kernel or node.level != 1:
+                continue
+            pages = ((i, raw) for i, raw in node.leaves() if raw & ADDRESS in roots)
+            found |= {PhysAddr(r & ADDRESS) for i, r in pages if not self.direct(node, i, r)}
+        return frozenset(found)
 
     def space_of(self, node: Node) -> Space | None:
         """The space under which a table was first reached."""

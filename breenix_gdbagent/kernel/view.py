@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64, sign_extended
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel import unvouched
 from breenix_gdbagent.kernel.books import Books
 from breenix_gdbagent.kernel.event import Event, event_at_handler
 from breenix_gdbagent.kernel.layout import (
@@ -30,7 +31,6 @@ from breenix_gdbagent.kernel.stacks import (
     slot_stack,
     used_slots,
 )
-from breenix_gdbagent.kernel.unvouched import doubtful
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu, PagingMode
 from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
@@ -155,18 +155,18 @@ class Kernel:
         return "no Breenix per-CPU block: the master PML4 is not known"
 
     @cached_property
-    def audited(self) -> tuple[Space, ...]:
-        """Master and process roots not known to be dead nor doubtful; boot and unknown only under
-        a CR3."""
-        in_use = {c.root for c in self.stop.cpus if c.paging is not None}
-        kernels = [s for s in self.spaces if s.role in ("master", "process")]
-        meant = {s.root for s in kernels if s.live is not False} - self.doubtful
-        return tuple(s for s in self.spaces if s.root in meant or s.root in in_use)
+    def in_the_making(self) -> frozenset[PhysAddr]:
+        """See `unvouched`; as the next two."""
+        return unvouched.in_the_making(self)
 
     @cached_property
-    def doubtful(self) -> frozenset[PhysAddr]:
-        """Roots of the scan that may be none: see `unvouched`."""
-        return doubtful(self)
+    def considered(self) -> tuple[Space, ...]:
+        return unvouched.considered(self)
+
+    @cached_property
+    def audited(self) -> tuple[Space, ...]:
+        """The spaces that every check is about."""
+        return unvouched.still_roots(self)
 
     def space_of(self, root: int | None) -> Space | None:
         """The space that CR3 value or root names."""

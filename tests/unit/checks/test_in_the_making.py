@@ -16,7 +16,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import DescriptorTable
 from tests.unit.captures import BREENIX, LINUX
-from tests.unit.checks.mutation import HEAP, Hand, before, saved, seen
+from tests.unit.checks.mutation import HEAP, NX, Hand, P, U, W, before, saved, seen
 
 HEAD = "breenix-head-cow-fault"
 HEAP_SLOT = 136
@@ -119,3 +119,27 @@ def test_the_firmwares_idt_counts_when_an_exception_needs_it(name: str) -> None:
 
 def reason(found: Examination, name: str) -> str:
     return next(c.reason or "" for c in found.checks if c.name == name)
+
+
+def give_to_ring_3(hand: Hand, frame: int) -> None:
+    """A page of the process in CR3."""
+    space = hand.processes[0]
+    at = hand.entry_pa(space.root, hand.free_user_va(space), 1)
+    hand.memory.set_entry(at, frame | P | W | U | NX)
+
+
+def test_a_dead_root_under_a_user_page() -> None:
+    """Its frame was given out again: no page table is left for ring 3 to write to."""
+    hand = Hand(saved(HEAD))
+    dead = next(s.root for s in hand.processes if s.live is None)
+    give_to_ring_3(hand, dead)
+    kernel = Kernel(hand.stop)
+    assert dead in {s.root for s in kernel.considered} - {s.root for s in kernel.audited}
+    assert new(HEAD, kernel) == set()
+
+
+@pytest.mark.parametrize("name", [n for n in BREENIX if n != HEAD])
+def test_where_frames_never_come_back_it_is_a_page_table(name: str) -> None:
+    hand = Hand(saved(name))
+    give_to_ring_3(hand, hand.processes[1].root)
+    assert {f.split("@")[0] for f in new(name, Kernel(hand.stop))} == {"frame.maps-page-table"}

@@ -385,7 +385,7 @@ def ring_3_can_write_its_page_table(hand: Hand) -> None:
 
 @mutation("frame.maps-page-table")
 def kernel_maps_a_table_outside_its_direct_map(hand: Hand) -> None:
-    hand.memory.set_entry(spare_heap_entry(hand), hand.processes[1].root | P | W | NX)
+    hand.memory.set_entry(spare_heap_entry(hand), hand.processes[0].root | P | W | NX)
 
 
 @mutation("frame.mapped-twice", captures=SEED)
