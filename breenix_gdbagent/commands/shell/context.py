@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,9 +25,9 @@ GENERAL = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
     "r13", "r14", "r15",
 )  # fmt: skip
-BASES = ("rip", "cr2", "cr3", "fs_base", "gs_base", "k_gs_base")
-DECODED = ("cr0", "cr4", "efer", "eflags")
-SELECTORS = ("cs", "ss", "ds", "es", "fs", "gs")
+GRID = (*GENERAL, "rip", "cr3")
+DECODED = ("eflags", "cr0", "cr4", "efer")
+OTHERS = ("cr2", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "k_gs_base")
 CELL = 26  # columns of one register
 WIDE = 150  # from here on two panels stand side by side
 FRAMES = 7
@@ -47,7 +48,13 @@ def context(session: Session, halt: Halt | None, width: int) -> str:
         return "\n".join(clipped(line, width) for line in lines)
     lines += registers(session, cpu, width)
     trace = trace_of(kernel)
-    left = [*_source(session, kernel, ink), *code(kernel, ink)]
+    at, how = _at(kernel)
+    panel = width if width < WIDE else width // 2 - 2
+    left = [
+        *textwrap.wrap(how, panel, subsequent_indent="  "),
+        *_source(session, kernel, ink, at),
+        *code(kernel, ink, at),
+    ]
     right = [*_frames(kernel, trace, ink), *stack(kernel, ink, WORDS, trace)]
     if width >= WIDE:
         lines += _beside(left, right, width)
@@ -120,14 +127,15 @@ def vector_name(vector: int | None) -> str:
 def notes(session: Session, halt: Halt) -> str:
     """What is to be said below the view: values that changed, and findings not told before."""
     ink = session.screen.ink
-    lines = [ink("note", note) for note in halt.notes]
+    width = max(session.screen.width, 40)
+    lines = [ink("note", line) for note in halt.notes for line in textwrap.wrap(note, width)]
     if halt.returned is not None:
         lines.append(f"returned rax = {session.kernel.describe(halt.returned)}")
-    lines += _findings(session, halt)
-    return "\n".join(clipped(line, max(session.screen.width, 40)) for line in lines)
+    lines += _findings(session, halt, width)
+    return "\n".join(lines)
 
 
-def _findings(session: Session, halt: Halt) -> Iterator[str]:
+def _findings(session: Session, halt: Halt, width: int) -> Iterator[str]:
     """Findings of this stop that no stop before had. A step does without where they take long."""
     kernel = session.kernel
     if kernel.stop.cpu.paging is None and kernel.stop.reason.kind != "shutdown":
@@ -143,8 +151,10 @@ def _findings(session: Session, halt: Halt) -> Iterator[str]:
     session.reported.update(f.fingerprint for f in found)
     ink = session.screen.ink
     for finding in fresh[:FINDINGS]:
-        weight = ink(finding.weight, finding.weight.upper())
-        yield f"{weight} {finding.code.name}: {finding.summary}"
+        head = f"{finding.weight.upper()} {finding.code.name}"
+        text = textwrap.wrap(f"{head}: {finding.summary}", width, subsequent_indent="  ")
+        yield text[0].replace(head, ink(finding.weight, head), 1)
+        yield from text[1:]
     if len(fresh) > FINDINGS:
         yield f"and {len(fresh) - FINDINGS} findings more: audit"
     elif any(f.weight == "error" for f in fresh):
@@ -159,23 +169,21 @@ def registers(session: Session, cpu: Cpu, width: int) -> list[str]:
     has changed since the stop before."""
     before = session.previous.get(cpu.index, {})
     ink = session.screen.ink
-    cells = [_cell(cpu, name, before, ink) for name in (*GENERAL, *BASES)]
+    cells = [_cell(cpu, name, before, ink) for name in GRID]
     columns = max(1, width // CELL)
     lines = [
         "".join(cells[first : first + columns]).rstrip() for first in range(0, len(cells), columns)
     ]
     parts = [_flags(cpu, name, before, ink) for name in DECODED]
-    selectors = " ".join(
-        f"{name} {hex64(value)}" for name in SELECTORS if (value := cpu.get(name)) is not None
-    )
-    return [*lines, *_filled([*parts, f" {selectors}"], width)]
+    parts += [_cell(cpu, name, before, ink, 0).rstrip() for name in OTHERS]
+    return [*lines, *_filled(parts, width)]
 
 
-def _cell(cpu: Cpu, name: str, before: dict[str, int], ink: Ink) -> str:
+def _cell(cpu: Cpu, name: str, before: dict[str, int], ink: Ink, pad: int = 3) -> str:
     value = cpu.get(name)
     shown = "not known" if value is None else hex64(value)
     changed = value is not None and before.get(name, value) != value
-    text = f"{'*' if changed else ' '}{name:<3} {shown}"
+    text = f"{'*' if changed else ' '}{name:<{pad}} {shown}"
     return (ink("note", text) if changed else text) + " " * max(1, CELL - len(text))
 
 
@@ -198,20 +206,35 @@ def _filled(parts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
+def _at(kernel: Kernel) -> tuple[int, str]:
+    """(the address whose source and code are shown, what is said of it): of an exception of the
+    kernel's own the instruction that it interrupted."""
+    rip = kernel.stop.cpu.rip
+    try:
+        event = kernel.event
+    except ReadError:
+        return rip, ""
+    if event is None:
+        return rip, ""
+    code = "" if event.error_code is None else f", error code {hex64(event.error_code)}"
+    cr2 = "" if event.cr2 is None else f", CR2 {hex64(event.cr2)}"
+    line = f"interrupted ring {event.cpl} at {kernel.describe(event.rip)}{code}{cr2}"
+    return (rip if event.cpl else int(event.rip)), line
+
+
 # Source and code ------------------------------------------------------------------------------
 
 
-def _source(session: Session, kernel: Kernel, ink: Ink) -> Iterator[str]:
-    """The line that the CPU is at, with its neighbours where the source is at hand."""
+def _source(session: Session, kernel: Kernel, ink: Ink, at: int) -> Iterator[str]:
+    """The line of an address, with its neighbours where the source is at hand."""
     from breenix_gdbagent.control.source import Source
 
     image = kernel.stop.image
-    cpu = kernel.stop.cpu
-    if image is None or cpu.cpl:
+    if image is None or not image.holds(at):
         return
     seat = session.stepper.seat if session.arbiter is not None else None
-    if seat is None or seat.pc != cpu.rip:
-        seat = Source(image).seat(cpu.rip)
+    if seat is None or seat.pc != at:
+        seat = Source(image).seat(at)
     file, line = seat.line
     if file is None or line is None:
         return
@@ -238,8 +261,8 @@ def short_path(file: str) -> str:
     return file
 
 
-def code(kernel: Kernel, ink: Ink, behind: int = BEHIND) -> Iterator[str]:
-    """Instructions around RIP; before it only where a symbol says where code begins."""
+def code(kernel: Kernel, ink: Ink, at: int, behind: int = BEHIND) -> Iterator[str]:
+    """Instructions around an address; before it only where a symbol says where code begins."""
     from breenix_gdbagent.report.code import instructions
 
     cpu = kernel.stop.cpu
@@ -249,12 +272,12 @@ def code(kernel: Kernel, ink: Ink, behind: int = BEHIND) -> Iterator[str]:
         return
     read = kernel.memory_of(root).read
     try:
-        found = [*_before(kernel, root), *instructions(read, cpu.rip, behind)]
+        found = [*_before(kernel, root, at), *instructions(read, at, behind)]
     except ReadError as error:
         yield ink("bad", error.what)
         return
     for one in found:
-        here = one.address == cpu.rip
+        here = one.address == at
         name = kernel.symbol(one.address)
         if name is not None and (one is found[0] or "+" not in name):
             yield ink("dim", f"{name}:")
@@ -262,21 +285,21 @@ def code(kernel: Kernel, ink: Ink, behind: int = BEHIND) -> Iterator[str]:
         yield ink("head", text) if here else text
 
 
-def _before(kernel: Kernel, root: int) -> list[Instruction]:
-    """The instructions before RIP, decoded from the start of its function."""
+def _before(kernel: Kernel, root: int, at: int) -> list[Instruction]:
+    """The instructions before an address, decoded from the start of its function."""
     from breenix_gdbagent.report.code import instructions
 
-    image, rip = kernel.stop.image, kernel.stop.cpu.rip
-    hit = image.symbol_at(rip) if image is not None else None
+    image = kernel.stop.image
+    hit = image.symbol_at(at) if image is not None else None
     if hit is None or image is None or not 0 < hit.offset < 4096:
         return []
     try:
         found = instructions(kernel.memory_of(root).read, image.va(hit.address), hit.offset)
     except ReadError:
         return []
-    before = [i for i in found if i.address < rip]
-    # Data between code may have led the decoding astray: it must meet RIP.
-    if not before or before[-1].address + len(before[-1].raw) != rip:
+    before = [i for i in found if i.address < at]
+    # Data between code may have led the decoding astray: it must meet the address.
+    if not before or before[-1].address + len(before[-1].raw) != at:
         return []
     return before[-BEFORE:]
 
@@ -323,9 +346,14 @@ def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink) -> Iterator[
         if frame.vector is not None:
             yield ink("dim", f"   --- {vector_name(frame.vector)} interrupted ---")
         chain = spots(kernel.stop.image, frame.lookup)
-        at = next((f" {short_path(s.file)}:{s.line}" for s in chain[-1:] if s.file and s.line), "")
+        at = next((f" {_end(s.file)}:{s.line}" for s in chain[-1:] if s.file and s.line), "")
         name = f"ring {frame.ring}" if frame.ring else frame.name
         yield f"#{number:<2} {hex64(frame.pc)} {name}{ink('dim', at)}"
+
+
+def _end(file: str) -> str:
+    """The last two components of a path."""
+    return "/".join(file.rsplit("/", 2)[-2:])
 
 
 def stack(

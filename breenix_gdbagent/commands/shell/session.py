@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import importlib
 import shlex
 import threading
@@ -11,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from breenix_gdbagent.commands.shell.echo import Echo
 from breenix_gdbagent.commands.shell.screen import Screen
 from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
@@ -83,6 +82,7 @@ class Session:
         self._steppers: dict[int, Stepper] = {}
         self._thread: threading.Thread | None = None
         self._last = ""
+        self._echo: Echo | None = None
         self.arbiter: Arbiter | None = None
         if debugger is not None:
             from breenix_gdbagent.control.arbiter import Arbiter
@@ -205,7 +205,8 @@ class Session:
         """The guest stands still: for a command of ours, or for the user's gdb."""
         from breenix_gdbagent.commands.shell.context import context, notes
 
-        self.screen.flush_serial()
+        if self._echo is not None:
+            self._echo.flush()
         self.halt = halt
         self.take(self.debugger.stop(halt))
         cpu = halt.reason.cpu
@@ -232,21 +233,10 @@ class Session:
         """Print what the guest writes to its serial ports from now on."""
         if self.arbiter is None:
             return
-        decoders: dict[int, codecs.IncrementalDecoder] = {}
-        queue: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
-
-        def show() -> None:
-            while (item := queue.get()) is not None:
-                port, data = item
-                decoder = decoders.setdefault(
-                    port, codecs.getincrementaldecoder("utf-8")("replace")
-                )
-                self.screen.serial(port, decoder.decode(data), self.hides)
-
-        threading.Thread(target=show, name="echo", daemon=True).start()
+        echo = self._echo = Echo(self.screen, self.hides)
         vm = self.debugger.vm
-        vm.listen(lambda port, data: queue.put((port, data)))
-        self.leave += [lambda: vm.listen(None), lambda: queue.put(None)]
+        vm.listen(echo.hear)
+        self.leave += [lambda: vm.listen(None), echo.close]
 
     def hides(self, line: str) -> bool:
         """Whether a serial line is not for people: the lab guest's words for its tests."""
