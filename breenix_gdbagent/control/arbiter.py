@@ -53,6 +53,12 @@ class Arbiter:
         return True
 
     @contextmanager
+    def ended(self) -> Iterator[None]:
+        """Waits for the end of a run of somebody else's; the guest stands still meanwhile."""
+        with self._turn:
+            yield
+
+    @contextmanager
     def standing(self, *, wait: bool = False) -> Iterator[None]:
         """The guest stands still meanwhile. Raises `InputError` when somebody runs it; with `wait`
         somebody who only looks at it is waited for."""

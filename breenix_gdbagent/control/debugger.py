@@ -193,7 +193,9 @@ class Debugger:
         """Whether to pass a break- or watchpoint."""
         scene = self._scene(hit)
         if hit.watch is not None:
-            return not self._judge(self.table.watching(*hit.watch), scene)
+            kind, address = hit.watch
+            stops = self._judge(self.table.watching(kind, address), scene)
+            return not stops and not self.table.is_foreign(address)
         rip = hit.registers.get("rip", 0)
         points = self.table.at(rip)
         if points and self.vm.bias is None and all(p.place.links for p in points):
@@ -203,8 +205,8 @@ class Debugger:
                 return True
         if not points:
             # The bridge's client has it, or nobody any more.
-            return not any(b.address == rip for b in self.table.foreign)
-        return not self._judge(points, scene)
+            return not self.table.is_foreign(rip, code=True)
+        return not self._judge(points, scene) and not self.table.is_foreign(rip, code=True)
 
     def _judge(self, points: Sequence[Point], scene: Scene) -> bool:
         """Count the hit for each of the points; whether one of them stops the guest."""

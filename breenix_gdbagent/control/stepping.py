@@ -8,7 +8,8 @@ while a call is run through.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from breenix_gdbagent.control.debugger import Debugger
 from breenix_gdbagent.control.halt import Halt
@@ -236,34 +237,16 @@ class Stepper:
                 entered = self._enter(back, sp)
                 if entered is not None:
                     return entered
-            pc = self._pc
-            if start <= pc < end:
+            if start <= self._pc < end:
                 continue
-            seat = source.seat(pc)
-            if seat.row is None:
-                return self._arrived()
-            same_frame = seat.shown == begin.shown
-            if same_frame and seat.hidden:
-                if over and seat.line == line:
-                    continue
-                if not over and seat.line == line:
-                    self.seat = source.seat(pc, seat.hidden - 1)
-                    return self._arrived(keep=True)
-                return self._arrived()
-            inside = len(seat.shown) > len(begin.shown) and seat.shown[: len(begin.shown)] == (
-                begin.shown
-            )
-            if seat.inlined and inside:
-                if over:
-                    continue
-                return self._arrived()
-            if pc == seat.row.start and seat.line != line:
-                if seat.row.statement:
-                    return self._arrived()
-                if same_frame:
-                    continue
-            begin, line = seat, seat.line
-            start, end = seat.row.start, seat.row.end
+            seat = source.seat(self._pc)
+            rest = _rest(seat, begin, line, over=over)
+            if isinstance(rest, Seat):
+                self.seat = rest
+                return self._arrived(keep=True)
+            if rest == "middle" and seat.row is not None:
+                begin, line = seat, seat.line
+                start, end = seat.row.start, seat.row.end
         return self.debugger.halted(
             StopReason("step", self.cpu, text=f"the line did not end in {MOST_STEPS} instructions")
         )
@@ -297,6 +280,30 @@ class Stepper:
         lines = source.image.image.debug.lines
         function = lines.function_at(source.image.link(seat.pc))
         return source.image.va(function.low) if function is not None else seat.pc
+
+
+def _rest(
+    seat: Seat, begin: Seat, line: tuple[str | None, int | None], *, over: bool
+) -> Seat | Literal["on", "middle"]:
+    """Where a step that has left its row comes to rest: there, further ``on``, or it goes on from
+    the ``middle`` of another line. `begin` is the frame and `line` the line that is stepped in."""
+    if seat.row is None:
+        return seat
+    same_frame = seat.shown == begin.shown
+    if same_frame and seat.hidden:
+        # At a call that is inlined, out of the line that was stepped in, or of another one.
+        if seat.line != line:
+            return seat
+        return "on" if over else replace(seat, hidden=seat.hidden - 1)
+    deeper = len(seat.shown) > len(begin.shown)
+    if seat.inlined and deeper and seat.shown[: len(begin.shown)] == begin.shown:
+        return "on" if over else seat
+    if seat.pc == seat.row.start and seat.line != line:
+        if seat.row.statement:
+            return seat
+        if same_frame:
+            return "on"
+    return "middle"
 
 
 def _decoder() -> Callable[[bytes, int], Instruction]:

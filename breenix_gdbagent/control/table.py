@@ -23,6 +23,7 @@ MOST_CANDIDATES = 32
 WIDEST = 4096
 """Bytes of one watchpoint."""
 
+CODE = ("hardware", "software")
 _GATE = 16
 _MASK = (1 << 64) - 1
 
@@ -175,11 +176,16 @@ class PointTable:
             p
             for p in self.points.values()
             if any(
-                b.kind not in ("hardware", "software")
-                and b.address <= address < b.address + b.length
-                for b in p.breaks
+                b.kind not in CODE and b.address <= address < b.address + b.length for b in p.breaks
             )
         ]
+
+    def is_foreign(self, address: int, *, code: bool = False) -> bool:
+        """Whether the bridge's client has a breakpoint (`code`) or watchpoint there."""
+        return any(
+            (b.kind in CODE) == code and b.address <= address < b.address + b.length
+            for b in self.foreign
+        )
 
     def base_at(self, rip: int) -> int | None:
         """The base under which the code at `rip` is the kernel's, while the load bias is not known;

@@ -241,8 +241,7 @@ def _run(
     minimum, line_base, line_range, opcode_base, default = header
     const_add = (255 - opcode_base) // line_range * minimum
     sequences: list[Sequence] = []
-    seq = Sequence()
-    address, file, line, statement = 0, 1, 1, default
+    seq, address, file, line, statement = Sequence(), 0, 1, 1, default
     while at < end:
         op = data[at]
         at += 1
@@ -257,8 +256,7 @@ def _run(
             sub = data[at] if size else 0
             if sub == 1:
                 _finish(sequences, seq, address)
-                seq = Sequence()
-                address, file, line, statement = 0, 1, 1, default
+                seq, address, file, line, statement = Sequence(), 0, 1, 1, default
             elif sub == 2:
                 address = unsigned(data, at + 1, size - 1)
             at = behind

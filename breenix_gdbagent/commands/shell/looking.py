@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands.shell import context as views
+from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.locations import parse_address, parse_number
@@ -31,7 +32,7 @@ def do_registers(session: Session, line: Line) -> int:
             raise InputError(f"{options.which!r} is not `all`", fix="one register: print $NAME")
         for cpu in stop.cpus if every else [session.view.stop.cpu]:
             print(f"CPU {cpu.index}, ring {cpu.cpl}" + (", halted" if cpu.halted else ""))
-            print("\n".join(views.registers(session, cpu, session.screen.width)))
+            print("\n".join(registers(session, cpu, session.screen.width)))
     return 0
 
 

@@ -5,10 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from breenix_gdbagent.commands.output import writable
+from breenix_gdbagent.commands.shell.beside import Beside
 from breenix_gdbagent.commands.shell.session import Line, Session, arguments
 from breenix_gdbagent.errors import InputError
 
 MEMORY = ("tables", "kernel", "all")
+
+
+def do_gdb(session: Session, line: Line) -> int:
+    """Without words a bridge for the user's own gdb; else a question to one of ours."""
+    if not line.text:
+        bridge = Beside.of(session).bridge()
+        kernel = session.debugger.image
+        elf = kernel.path if kernel is not None else "KERNEL"
+        print(f"gdb {elf} -ex 'target remote {bridge.server.path}'")
+        print("  both see every stop; `monitor COMMAND` in gdb is this shell")
+        return 0
+    # Not while holding the guest: gdb asks it through a bridge of ours, from another thread.
+    with session.standing():
+        session.kernel  # noqa: B018  (raises while the guest runs)
+    gdb = Beside.of(session).gdb()
+    # It caches registers and memory of the stop that it saw last.
+    gdb.console("maintenance flush register-cache")
+    gdb.console("maintenance flush dcache")
+    if line.text.startswith("!"):
+        print(gdb.console(line.text[1:].strip()).rstrip("\n"))
+    else:
+        print(gdb.evaluate(line.text))
+    return 0
 
 
 def do_save(session: Session, line: Line) -> int:

@@ -22,12 +22,14 @@ from breenix_gdbagent.stop import Stop, StopReason
 if TYPE_CHECKING:
     import argparse
 
+    from breenix_gdbagent.commands.shell.beside import Beside
     from breenix_gdbagent.commands.target import Target
     from breenix_gdbagent.control.arbiter import Arbiter
     from breenix_gdbagent.control.debugger import Debugger
     from breenix_gdbagent.control.halt import Halt
     from breenix_gdbagent.control.stepping import Stepper
 
+OWNER = "the shell"
 REPEATED = {"step", "next", "stepi", "nexti"}
 INTERRUPTED = 130
 
@@ -82,7 +84,9 @@ class Session:
         self._steppers: dict[int, Stepper] = {}
         self._thread: threading.Thread | None = None
         self._last = ""
+        self._unseen: Halt | None = None
         self._echo: Echo | None = None
+        self.beside: Beside | None = None
         self.arbiter: Arbiter | None = None
         if debugger is not None:
             from breenix_gdbagent.control.arbiter import Arbiter
@@ -108,6 +112,8 @@ class Session:
         the guest runs."""
         if self.running:
             raise InputError("the guest is running", fix="Ctrl-C stops it")
+        if self._unseen is not None:
+            self._shown(self._unseen)
         if self._kernel is None:
             self.take(self.debugger.placed(self.debugger.vm.stop(StopReason("attached"))))
         assert self._kernel is not None
@@ -154,7 +160,7 @@ class Session:
 
     def forget(self) -> None:
         """The machine was reset: there is no stop at hand, and no finding was told."""
-        self._kernel = self.halt = None
+        self._kernel = self.halt = self._unseen = None
         self._views.clear()
         self._steppers.clear()
         self.reported.clear()
@@ -172,7 +178,7 @@ class Session:
             raise InputError("the guest is running already", fix="Ctrl-C stops it")
         self.debugger.vm.asked_to_stop = False
         if not self.background:
-            arbiter.run("the shell", job)
+            arbiter.run(OWNER, job)
             return 0
         begun = threading.Event()
 
@@ -182,7 +188,7 @@ class Session:
                 return job()
 
             try:
-                arbiter.run("the shell", begin)
+                arbiter.run(OWNER, begin)
             except AgentError as error:
                 self.say(error)
             finally:
@@ -203,20 +209,33 @@ class Session:
 
     def _stopped(self, who: str, halt: Halt) -> None:
         """The guest stands still: for a command of ours, or for the user's gdb."""
-        from breenix_gdbagent.commands.shell.context import context, notes
-
         if self._echo is not None:
             self._echo.flush()
         self.halt = halt
+        if who != OWNER and halt.reason.kind == "step":
+            # gdb takes hundreds of steps for one of its commands: looked at when it is asked for.
+            self._unseen = halt
+            return
+        text = self._shown(halt)
+        if who == OWNER:
+            self.screen.write(text)
+        else:
+            # A terminal that does not take it must not keep gdb waiting.
+            threading.Thread(target=self.screen.write, args=(text,), daemon=True).start()
+        self.when_stopped()
+
+    def _shown(self, halt: Halt) -> str:
+        """Take the stop that a run came to, and what is shown of it."""
+        from breenix_gdbagent.commands.shell.context import context, notes
+
+        self._unseen = None
         self.take(self.debugger.stop(halt))
         cpu = halt.reason.cpu
-        stepper = self._steppers.get(cpu)
-        if halt.reason.kind != "step" or stepper is None:
+        if halt.reason.kind != "step" or cpu not in self._steppers:
             self.stepper.stood(halt)
-        self.screen.write(context(self, halt, self.screen.width))
-        if said := notes(self, halt):
-            self.screen.write(said)
-        self.when_stopped()
+        text = context(self, halt, self.screen.width)
+        said = notes(self, halt)
+        return f"{text}\n{said}" if said else text
 
     @contextmanager
     def standing(self) -> Iterator[None]:
@@ -275,7 +294,7 @@ class Session:
             line = Line(command, rest.strip())
             if not command.raw:
                 line.words  # noqa: B018  (a quote that does not end is refused before anything)
-            return self._function(command)(self, line)
+            return self.function(command)(self, line)
         except AgentError as error:
             return self.say(error)
         except SystemExit as done:  # argparse's --help of one command is 0, SIGTERM is not
@@ -284,7 +303,8 @@ class Session:
             return 0
 
     @staticmethod
-    def _function(command: Command) -> Callable[[Session, Line], int]:
+    def function(command: Command) -> Callable[[Session, Line], int]:
+        """What a command does."""
         module = importlib.import_module(f"breenix_gdbagent.commands.shell.{command.module}")
         found: Callable[[Session, Line], int] = getattr(module, command.function)
         return found
@@ -299,6 +319,8 @@ class Session:
         """State in a few words: where the guest stands, or that it runs."""
         if self.running:
             return "(running) "
+        if self._unseen is not None:
+            return "(moved by gdb) "
         if self._kernel is None:
             return "(not started) "
         cpu = self.view.stop.cpu

@@ -1,0 +1,84 @@
+"""gdb beside the shell: the bridge for the user's own, and one of ours that is asked things."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.commands.shell.session import Line, Quit, Session
+from breenix_gdbagent.commands.shell.texts import find
+from breenix_gdbagent.control.bridge import GdbBridge
+from breenix_gdbagent.control.halt import Say
+from breenix_gdbagent.errors import AgentError
+from breenix_gdbagent.link.rundir import RunDir
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.link.mi import GdbMi
+
+NOT_BY_MONITOR = ("control", "console", "outside")
+
+
+class Beside:
+    """Opened when first asked for; closed with the session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._bridge: GdbBridge | None = None
+        self._gdb: GdbMi | None = None
+
+    @classmethod
+    def of(cls, session: Session) -> Beside:
+        """The one of this session."""
+        if session.beside is None:
+            session.beside = cls(session)
+        return session.beside
+
+    def bridge(self) -> GdbBridge:
+        """The bridge for the user's own gdb. Raises `InputError`, `OutputError`."""
+        if self._bridge is None:
+            self._bridge = self._open("gdb", self.session.screen.write)
+        return self._bridge
+
+    def gdb(self) -> GdbMi:
+        """A gdb of ours behind a bridge of its own. Raises `InputError`, `LinkError`."""
+        if self._gdb is None:
+            from breenix_gdbagent.link.mi import GdbMi
+
+            image = self.session.debugger.image
+            gdb = GdbMi([str(image.path)] if image is not None else [])
+            try:
+                place = self._open("own-gdb", lambda line: None).server.path
+                gdb.console(f"target remote {place}")
+            except BaseException:
+                gdb.close()
+                raise
+            self.session.leave.append(gdb.close)
+            self._gdb = gdb
+        return self._gdb
+
+    def _open(self, name: str, say: Say) -> GdbBridge:
+        session = self.session
+        session.debugger  # noqa: B018  (raises: a snapshot does not run)
+        assert session.arbiter is not None
+        room = RunDir(0)
+        session.leave.append(room.close)
+        bridge = GdbBridge(session.arbiter, room.path / name, self.monitor, say)
+        session.leave.append(bridge.close)
+        return bridge
+
+    def monitor(self, text: str) -> str:
+        """A command for gdb's ``monitor``: what it prints, errors included."""
+        name, _, rest = text.strip().partition(" ")
+        kept = io.StringIO()
+        try:
+            command = find(name or "help")
+            if command.module in NOT_BY_MONITOR:
+                return f"{command.name} is not for `monitor`: use gdb's own\n"
+            with redirect_stdout(kept):
+                Session.function(command)(self.session, Line(command, rest.strip()))
+        except AgentError as error:
+            return f"{kept.getvalue()}{error}\n"
+        except (Quit, SystemExit):
+            return "the shell stays\n"
+        return kept.getvalue()
