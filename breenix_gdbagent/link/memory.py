@@ -6,8 +6,11 @@ device and a read of a hole makes up bytes.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ _PIECE = 1 << 21
 _PAGEMAP_ENTRY = 8
 _PRESENT_OR_SWAPPED = 3 << 62
 _HVA = r"Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)"
+_FILE_MAPPING = r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) ([1-9]\d*)"
 _MAPPING = r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+)"
 
 
@@ -92,6 +96,7 @@ class ProcessMemory:
         self._pid = pid
         self._bases = dict(zip((r.start for r in ram.ranges), bases, strict=True))
         self._fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._files: list[tuple[int, int, int, io.FileIO]] = []
 
     @classmethod
     def open(cls, pid: int, ram: RamMap, monitor: Callable[[str], str]) -> ProcessMemory | None:
@@ -121,6 +126,8 @@ class ProcessMemory:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            for *_, file in self._files:
+                file.close()
 
     __del__ = close
 
@@ -156,10 +163,12 @@ class ProcessMemory:
     def filled(self) -> Iterator[tuple[PhysAddr, memoryview]]:
         """RAM in pieces, without what is all zero.
 
-        Of anonymous memory the kernel tells which pages were ever touched (pagemap): the rest is
-        not read at all.
+        Of anonymous memory the kernel tells which pages were ever touched (pagemap), of a file
+        where its holes are: the rest is not read at all. Reading a hole through a shared mapping
+        would also fill it, and a sparse guest would grow to its full size on the user's disk.
         """
         anonymous = self._anonymous_mappings()
+        self._files = self._open_files()
         for pa, length in _pieces(self.ram):
             for start, size in self._touched(pa, length, anonymous):
                 data = self.read(PhysAddr(start), size)
@@ -174,7 +183,7 @@ class ProcessMemory:
         assert found is not None
         hva = self._bases[found.start] + pa - found.start
         if not any(start <= hva and hva + length <= end for start, end in anonymous):
-            return [(pa, length)]
+            return [(pa + at - hva, size) for at, size in self._in_files(hva, length)]
         try:
             with Path(f"/proc/{self._pid}/pagemap").open("rb") as file:
                 file.seek(hva // PAGE * _PAGEMAP_ENTRY)
@@ -192,6 +201,38 @@ class ProcessMemory:
                 parts.append((at, PAGE))
         return parts
 
+    def _in_files(self, hva: int, length: int) -> list[tuple[int, int]]:
+        """The parts of [hva, hva+length) that a mapped file has data for; all of it if unknown."""
+        for start, end, offset, file in self._files:
+            if start <= hva and hva + length <= end:
+                at = hva - start + offset
+                try:
+                    return [
+                        (hva + low - at, high - low) for low, high in _data(file, at, at + length)
+                    ]
+                except OSError:
+                    break
+        return [(hva, length)]
+
+    def _open_files(self) -> list[tuple[int, int, int, io.FileIO]]:
+        """(start, end, offset, file) of the mappings whose file QEMU still holds open."""
+        held: dict[tuple[int, int], Path] = {}
+        found = []
+        try:
+            for entry in Path(f"/proc/{self._pid}/fd").iterdir():
+                about = entry.stat()
+                if stat.S_ISREG(about.st_mode):
+                    held[about.st_dev, about.st_ino] = entry
+            text = Path(f"/proc/{self._pid}/maps").read_text()
+            for start, end, offset, major, minor, inode in re.findall(_FILE_MAPPING, text):
+                entry_of = held.get((os.makedev(int(major, 16), int(minor, 16)), int(inode)))
+                if entry_of is not None:
+                    place = int(start, 16), int(end, 16), int(offset, 16)
+                    found.append((*place, io.FileIO(entry_of)))
+        except OSError:
+            return []
+        return found
+
     def _anonymous_mappings(self) -> list[tuple[int, int]]:
         """QEMU's anonymous mappings (inode 0): what is not there of one is zero."""
         try:
@@ -203,6 +244,22 @@ class ProcessMemory:
             for start, end, inode in re.findall(_MAPPING, text)
             if inode == "0"
         ]
+
+
+def _data(file: io.FileIO, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """The parts of [low, high) of a file that are no hole."""
+    while low < high:
+        try:
+            low = os.lseek(file.fileno(), low, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            raise
+        if low >= high:
+            return
+        end = min(os.lseek(file.fileno(), low, os.SEEK_HOLE), high)
+        yield low, end
+        low = end
 
 
 def _pieces(ram: RamMap | None) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import select
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from qemu.qmp import ConnectError as QmpConnectError
 from qemu.qmp import EventListener, QMPClient, QMPError
@@ -147,7 +148,7 @@ class Qmp:
         (QEMU dump/dump.c, target/i386/arch_dump.c): a millisecond, and no gdb connection. Only
         where `passes_files`: QEMU writes to a descriptor that we send along.
         """
-        with tempfile.TemporaryFile() as file:
+        with _scratch() as file:
             return self._call(
                 self._dump(file.fileno(), begin), "QMP dump-guest-memory", self.seconds
             )
@@ -179,6 +180,9 @@ class Qmp:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stop(self) -> None:
+        # What is cancelled here may be in the middle of ending by itself (qemu.qmp gathers its
+        # tasks then), and asyncio would print that nobody asked for the outcome.
+        self._loop.set_exception_handler(lambda loop, context: None)
         with suppress(FutureTimeout):
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(1.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -201,3 +205,18 @@ class Qmp:
             raise
         except (QMPError, ExecInterruptedError, EOFError, OSError) as error:
             raise LinkClosed(f"the QMP connection ended during {what}", str(error)) from error
+
+
+def _scratch() -> BinaryIO:
+    """A file without a name, in memory where the system has that: no disk can be in the way.
+    Raises `LinkError`."""
+    try:
+        if sys.platform == "linux":
+            return os.fdopen(os.memfd_create("registers"), "w+b")
+        return cast(BinaryIO, tempfile.TemporaryFile())
+    except OSError as error:
+        raise LinkError(
+            "no room for the register dump",
+            error.strerror or str(error),
+            "set TMPDIR to a directory that can be written",
+        ) from error

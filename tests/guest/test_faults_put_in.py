@@ -124,13 +124,6 @@ def tell(qemu: Beside, command: str) -> None:
     qemu.process.stdin.flush()
 
 
-LOUD_ASYNCIO = pytest.mark.xfail(
-    reason="asyncio prints a traceback before our error when QEMU is stopped while QMP ends"
-)
-NO_TEMPORARY_DIRECTORY = pytest.mark.xfail(
-    reason="the register dump wants a temporary directory and gives a traceback without one"
-)
-
 FAULTS: dict[str, tuple[Callable[[Beside], None], tuple[int, ...]]] = {
     "killed": (lambda qemu: qemu.process.send_signal(signal.SIGKILL), (0, 1, 3, 4)),
     "stopped": (lambda qemu: qemu.process.send_signal(signal.SIGSTOP), (0, 1, 3, 4)),
@@ -139,7 +132,7 @@ FAULTS: dict[str, tuple[Callable[[Beside], None], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("moment", range(2))
-@pytest.mark.parametrize("fault", ["killed", pytest.param("stopped", marks=LOUD_ASYNCIO), "reset"])
+@pytest.mark.parametrize("fault", ["killed", "stopped", "reset"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_qemu_in_the_middle(command: str, fault: str, moment: int, tmp_path: Path) -> None:
     do, codes = FAULTS[fault]
@@ -232,7 +225,7 @@ def test_a_socket_that_closes_after_some_bytes(command: str, most: int, tmp_path
     assert not (tmp_path / "stop").exists() or ended.code != 3
 
 
-@pytest.mark.parametrize("size", [pytest.param(0, marks=NO_TEMPORARY_DIRECTORY), 100, 5000, 60000])
+@pytest.mark.parametrize("size", [0, 100, 5000, 60000])
 @pytest.mark.parametrize("face", ["-o", "--html"])
 @pytest.mark.parametrize("command", ["snapshot", "ci"])
 def test_a_file_that_may_not_grow(command: str, face: str, size: int, tmp_path: Path) -> None:
