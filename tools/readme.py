@@ -25,7 +25,7 @@ def agent(*arguments: str) -> str:
         [sys.executable, "-m", "breenix_gdbagent", *arguments],
         capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip
-    return re.sub(r" after \d+\.\d+ s", "", done.stdout)
+    return re.sub(r"( after|,) \d+\.\d+ s\b", "", done.stdout)
 
 
 def report() -> str:
