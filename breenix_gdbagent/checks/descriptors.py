@@ -130,9 +130,11 @@ def _inherited(kernel: Kernel, walk: Walk) -> bool:
 
 def _places(kernel: Kernel) -> Iterator[tuple[Cpu, Sequence[Space]]]:
     for cpu in kernel.stop.cpus:
+        if cpu.paging is None:
+            continue  # parked where the firmware left it: the tables are not a kernel's yet
         if kernel.is_breenix:
             yield cpu, kernel.audited
-        elif (space := kernel.space_of(cpu.root)) is not None and cpu.paging is not None:
+        elif (space := kernel.space_of(cpu.root)) is not None:
             yield cpu, (space,)
 
 

@@ -20,7 +20,7 @@ from breenix_gdbagent.commands.expectations import (
     write_baseline,
 )
 from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
-from breenix_gdbagent.commands.machines import Machine, machine_facts, open_machine
+from breenix_gdbagent.commands.machines import machine_facts, open_machine
 from breenix_gdbagent.commands.output import writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
@@ -28,6 +28,7 @@ from breenix_gdbagent.commands.target import Target, add_target_options, descrip
 from breenix_gdbagent.control.waypoints import Step, parse_checkpoint, parse_invariant, parse_script
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.targets import Machine
 from breenix_gdbagent.watch import Ended, Orders, Run
 
 DEADLINE_CODES = {"hang", "marker-missing"}

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from breenix_gdbagent import __version__
-from breenix_gdbagent.commands.machines import Machine
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.targets import Machine
 
 
 def provenance(machine: Machine | None, seconds: float) -> dict[str, Json]:

@@ -9,7 +9,7 @@ from typing import cast
 
 from breenix_gdbagent import archive
 from breenix_gdbagent.commands.ci import check_options
-from breenix_gdbagent.commands.machines import Machine, open_machine, sha256
+from breenix_gdbagent.commands.machines import open_machine, sha256
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.target import Target, explained_snapshot, target_of
@@ -17,6 +17,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.story import Object, objects
+from breenix_gdbagent.targets import Machine
 from breenix_gdbagent.watch import Orders, Run
 
 COMPARED = ("reason", "vector", "error_code", "cr2")

@@ -65,7 +65,7 @@ def test_the_snapshot_says_the_same(at_marker: tuple[Result, Path]) -> None:
     result, file = at_marker
     kernel = TARGET[TARGET.index("--kernel") + 1] if "--kernel" in TARGET else None
     if kernel is None:
-        from breenix_gdbagent.commands.checkout import find_build
+        from breenix_gdbagent.targets.checkout import find_build
 
         kernel = str(find_build(Path(TARGET[1]), None)[1])
     again = agent("report", str(file), "--kernel", kernel, "--json")

@@ -25,10 +25,10 @@ ORDER = [
     ("link",),
     ("snapshot", "selection"),
     ("live",),
-    ("archive",),
+    ("archive", "targets"),
     ("control",),
     ("watch",),
-    ("shell", "selftest"),
+    ("face", "selftest"),
     ("commands",),
     ("__init__", "__main__"),
 ]
@@ -37,7 +37,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # The outside world: files, sockets, processes, clocks.
 WORLD = {"socket", "subprocess", "time", "os", "tempfile", "mmap", "shutil", "select", "signal"}
 EDGES = {
-    "link", "live", "snapshot", "commands", "memory", "symbols", "watch", "shell", "selftest",
+    "link", "live", "snapshot", "targets", "commands", "memory", "symbols", "watch", "selftest",
     "__main__",
 }  # fmt: skip
 

@@ -1,0 +1,121 @@
+"""Guests by what people call them: a scenario of ours, a Breenix checkout, an image with its ELF, a
+QEMU that runs already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.errors import InputError
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.configs import Config
+    from breenix_gdbagent.live import LiveVm
+    from breenix_gdbagent.symbols import Image
+
+Setting = str | int | bool | None
+DEFAULT_LINGER = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A guest in our hands, the ELF of its kernel where one is given, seconds to stay after its
+    own marker, and the disk images it boots from."""
+
+    vm: LiveVm
+    image: Image | None
+    linger: float
+    files: tuple[Path, ...] = ()
+
+
+def lab(
+    scenario: str = "clean",
+    *,
+    stripped: bool = False,
+    config: str | None = None,
+    **settings: Setting,
+) -> Machine:
+    """Start the lab guest. The caller closes `vm`. Raises `InputError`, `QemuError`."""
+    from breenix_gdbagent import guest
+    from breenix_gdbagent.live import launch
+    from breenix_gdbagent.symbols import Image
+
+    plan = guest.scenario(scenario)
+    elf = guest.elf(stripped)
+    machine = _config(config or "lab", settings)
+    vm = launch(machine, kernel=elf, append=plan.append, cpu=plan.cpu)
+    return Machine(vm, Image.open(elf), 0.0)
+
+
+def breenix(
+    directory: Path | None = None,
+    *,
+    image: Path | None = None,
+    kernel: Path | None = None,
+    disks: Sequence[Path] = (),
+    config: str | None = None,
+    **settings: Setting,
+) -> Machine:
+    """Start a Breenix: a built checkout, or an image and the ELF that is in it. The caller closes
+    `vm`. Raises `InputError` where they do not belong together, `QemuError`."""
+    from breenix_gdbagent.live import launch
+    from breenix_gdbagent.symbols import Image
+    from breenix_gdbagent.targets.checkout import find_build, verify
+
+    if directory is not None:
+        image, kernel = find_build(directory, kernel)
+    elif image is None or kernel is None:
+        raise InputError("an image needs its kernel's ELF, and an ELF its image")
+    else:
+        verify(image, kernel)
+    elf = Image.open(kernel)
+    vm = launch(_config(config or "breenix", settings), image=image, disks=disks)
+    return Machine(vm, elf, DEFAULT_LINGER, (image, *disks))
+
+
+def running(
+    gdb: str,
+    *,
+    qmp: str | Path | None = None,
+    ram: Path | None = None,
+    serial: str | None = None,
+    kernel: Path | None = None,
+    ram_size: str | None = None,
+) -> Machine:
+    """Take hold of a QEMU that runs already; closing `vm` leaves it as it was found. Addresses are
+    ``unix:PATH`` or ``HOST:PORT``. Raises `InputError`, `LinkError`."""
+    ram_map = None
+    if ram_size:
+        from breenix_gdbagent.memory.ramfile import parse_ram_size
+
+        ram_map = parse_ram_size(ram_size)
+    if ram is not None and not Path(ram).is_file():
+        raise InputError(f"there is no RAM file {ram}")
+    image = None
+    if kernel is not None:
+        from breenix_gdbagent.symbols import Image
+
+        image = Image.open(kernel)
+    from breenix_gdbagent.live import attach
+
+    vm = attach(gdb, _address(qmp), ram, serial, ram_map=ram_map)
+    return Machine(vm, image, 0.0)
+
+
+def _config(name: str, settings: dict[str, Setting]) -> Config:
+    """The machine with the settings that are given; None leaves one as it is."""
+    from breenix_gdbagent import configs
+
+    return configs.load(name).with_settings(**settings)
+
+
+def _address(path: str | Path | None) -> str | None:
+    """A QMP socket may be named by its bare path."""
+    if path is None:
+        return None
+    text = str(path)
+    if text.startswith("unix:") or (":" in text and "/" not in text):
+        return text
+    return f"unix:{text}"
