@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
+from typing import NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -12,5 +18,47 @@ def main(argv: list[str] | None = None) -> int:
     return run(sys.argv[1:] if argv is None else argv)
 
 
+def process() -> NoReturn:
+    """`main` as a whole process, from its first moment to its last.
+
+    Until a command has its own handlers there is nothing to clean up, and once its answer is out
+    no signal may change the code. Python's own way out is not gone: it takes down thousands of
+    objects one by one (10 ms) for a process that ends anyway.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _too_early)
+    sys.unraisablehook = _hear_again
+    code = main()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    from contextlib import suppress
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _too_early(number: int, frame: object) -> NoReturn:
+    """A signal while Python is still importing us."""
+    what = "interrupted" if number == signal.SIGINT else "terminated"
+    os.write(2, f"breenix-gdbagent: {what} before it began\n".encode())
+    os._exit(3)
+
+
+def _hear_again(lost: sys.UnraisableHookArgs) -> None:
+    """A Ctrl-C that came inside a callback which cannot raise (importlib's locks have one) would
+    be printed and forgotten: it comes again a moment later."""
+    numbers = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
+    number = numbers.get(lost.exc_type)
+    if number is None:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    process()

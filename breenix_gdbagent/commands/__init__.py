@@ -50,25 +50,65 @@ class Parser(argparse.ArgumentParser):
 
 def run(argv: list[str]) -> int:
     """Dispatch `argv`; every error becomes at most three lines on stderr and an exit code."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _dispatch(argv)
+        _hear_signals()
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
     except AgentError as error:
         _say(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("breenix-gdbagent: interrupted; nothing is left running", file=sys.stderr)
-        return 3
+        _say(AgentError("interrupted; nothing is left running"))
     except SystemExit as done:
-        if done.code == TERMINATED:
-            print("breenix-gdbagent: terminated; nothing is left running", file=sys.stderr)
-            return 3
-        return int(done.code or 0)  # argparse's own --help
+        if done.code != TERMINATED:
+            return int(done.code or 0)  # argparse's own --help
+        _say(AgentError("terminated; nothing is left running"))
     except BrokenPipeError:
-        # The reader of our output left; a second failure at interpreter exit is not wanted.
+        _give_up_stdout()
+    except OSError as error:
+        _say(_refused(error))
+        _give_up_stdout()
+    except Exception as error:
+        _say(_defect(error))
+    return 3
+
+
+def _hear_signals() -> None:
+    """Ctrl-C and SIGTERM as exceptions, from the thread that can have handlers."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _give_up_stdout() -> None:
+    """The reader of our output left, or its disk is full: a second failure is not wanted."""
+    try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 3
+    except (OSError, ValueError):
+        return  # no stdout of the process's own
+
+
+def _refused(error: OSError) -> AgentError:
+    """What the system refused and nobody nearer to it has put in words."""
+    if error.filename is None:
+        return AgentError(f"the answer cannot be written: {error.strerror or error}")
+    return AgentError(f"{error.filename}: {error.strerror}")
+
+
+def _defect(error: Exception) -> AgentError:
+    """What should not happen; the whole traceback for whoever asks for it."""
+    import traceback
+
+    if os.environ.get("BREENIX_GDBAGENT_TRACEBACK"):
+        traceback.print_exception(error)
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return AgentError(
+        f"a defect of the agent: {type(error).__name__}: {error}",
+        f"at {os.path.basename(at.filename)}:{at.lineno} in {at.name}",  # noqa: PTH119
+        "please report it, with what BREENIX_GDBAGENT_TRACEBACK=1 prints",
+    )
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
