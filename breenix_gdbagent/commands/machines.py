@@ -15,7 +15,9 @@ def open_machine(target: Target) -> Machine:
     """Launch or attach. The caller closes `vm`. Raises `InputError`, `QemuError`, `LinkError`."""
     options = target.options
     if target.kind == "gdb":
-        return targets.running(
+        from breenix_gdbagent.commands.progress import SlowRead
+
+        machine = targets.running(
             options.gdb,
             qmp=options.qmp,
             ram=options.ram,
@@ -23,6 +25,8 @@ def open_machine(target: Target) -> Machine:
             kernel=options.kernel,
             ram_size=options.ram_size,
         )
+        machine.vm.reading = SlowRead()
+        return machine
     settings = {
         **getattr(options, "settings", {}),
         "accel": options.accel,

@@ -1,9 +1,10 @@
-"""While the guest runs: elapsed time and its last serial line, on a terminal only."""
+"""What lasts is told on stderr: a run on a terminal only, a slow read wherever it goes."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +14,38 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 REFRESH_SECONDS = 0.2
+SLOW_SECONDS = 2.0
+
+
+class SlowRead:
+    """All of RAM through the gdbstub: after two seconds one line says so and what would be
+    faster; on a terminal a second one counts. Quicker reads say nothing."""
+
+    def __init__(self) -> None:
+        self._begun = self._next = 0.0
+        self._said = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` bytes have come."""
+        now = time.monotonic()
+        if done == 0:
+            self._begun, self._next = now, now + SLOW_SECONDS
+        counts = sys.stderr.isatty()
+        if self._said and counts and done >= total:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if now < self._next or done >= total:
+            return
+        self._next = now + (REFRESH_SECONDS if counts else total)
+        if not self._said:
+            self._said = True
+            left = (now - self._begun) * (total - done) / max(done, 1)
+            print(
+                f"breenix-gdbagent: reading {total >> 20} MiB of RAM through the gdbstub, "
+                f"{left:.0f} s more; --qmp PATH or --ram FILE is faster",
+                file=sys.stderr,
+            )
+        if counts:
+            print(f"\r  {done >> 20} MiB", end="", file=sys.stderr, flush=True)
 
 
 class Progress:

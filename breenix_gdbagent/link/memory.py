@@ -18,12 +18,14 @@ from pathlib import Path
 from breenix_gdbagent.addresses import PAGE, PhysAddr, page_base
 from breenix_gdbagent.errors import Unreadable
 from breenix_gdbagent.link.gdbstub import GdbStub
-from breenix_gdbagent.memory.interface import RamMap
+from breenix_gdbagent.memory.interface import PhysicalMemory, RamMap
 
 OUTSIDE = "outside RAM"
 UNKNOWN_RAM = "where RAM is is not known"
 
 _PIECE = 1 << 21
+_SAMPLE = 1024
+_MANY = 64
 _PAGEMAP_ENTRY = 8
 _PRESENT_OR_SWAPPED = 3 << 62
 _HVA = r"Host virtual address for 0x[0-9a-f]+ \(.*\) is (0x[0-9a-f]+)"
@@ -47,17 +49,39 @@ def _inside(ram: RamMap | None, pa: int, length: int) -> RamMap:
 class StubMemory:
     """A `PhysicalMemory` over the gdbstub in physical mode, with a cache of pages.
 
-    The cache belongs to one stop: make a new one after the guest ran.
+    `faster()` is asked once for a better way, where much is wanted: 100 MB/s is all that a stub
+    gives, and what it reads of a sparse shared file is then no longer sparse. `told(done, total)`
+    hears of a sweep over all of RAM, in bytes. The cache belongs to one stop: make a new one after
+    the guest ran.
     """
 
-    def __init__(self, stub: GdbStub, ram: RamMap | None) -> None:
+    def __init__(
+        self,
+        stub: GdbStub,
+        ram: RamMap | None,
+        faster: Callable[[], PhysicalMemory | None] = lambda: None,
+        told: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         self.ram = ram
         self._stub = stub
         self._pages: dict[int, bytes] = {}
+        self._faster = faster
+        self._told = told
+        self._other: PhysicalMemory | None = None
+        self._asked = False
+        self._swept: list[tuple[int, int]] | None = None
+
+    def _better(self) -> PhysicalMemory | None:
+        if not self._asked:
+            self._asked = True
+            self._other = self._faster()
+        return self._other
 
     def read(self, pa: PhysAddr, length: int) -> bytes:
         """Exactly `length` bytes. Raises `Unreadable`; a stub that fails is `LinkError`."""
         _inside(self.ram, pa, length)
+        if len(self._pages) + length // PAGE >= _MANY and (other := self._better()) is not None:
+            return other.read(pa, length)
         first = page_base(pa)
         frames = range(first, pa + length, PAGE)
         self.prefetch(frames)
@@ -80,11 +104,38 @@ class StubMemory:
         return memoryview(self.read(pa, PAGE)).cast("Q")
 
     def filled(self) -> Iterator[tuple[PhysAddr, memoryview]]:
-        """All of RAM in pieces, those that are all zero left out. Reads it all (100 MB/s)."""
+        """All of RAM in pieces, those that are all zero left out. Reads it all, unless there is
+        a better way (see the class)."""
+        other = self._better() if self.ram is not None else None
+        if other is not None:
+            yield from other.filled()
+            return
+        if self._swept is None:
+            yield from self._sweep()
+            return
+        for pa, length in self._swept:
+            yield PhysAddr(pa), memoryview(self._stub.read_physical([(pa, length)])[0])
+
+    def _sweep(self) -> Iterator[tuple[PhysAddr, memoryview]]:
+        """All of RAM; the runs of pages that are not zero are kept for the next time."""
+        filled: list[tuple[int, int]] = []
+        done, total = 0, self.ram.size if self.ram is not None else 0
         for pa, length in _pieces(self.ram):
+            self._told(done, total)
             data = self._stub.read_physical([(pa, length)])[0]
-            if data.count(0) != length:
-                yield PhysAddr(pa), memoryview(data)
+            done += length
+            if data.count(0) == length:
+                continue
+            for at in range(0, length, PAGE):
+                if data.count(0, at, at + PAGE) == PAGE:
+                    continue
+                if filled and sum(filled[-1]) == pa + at:
+                    filled[-1] = (filled[-1][0], filled[-1][1] + PAGE)
+                else:
+                    filled.append((pa + at, PAGE))
+            yield PhysAddr(pa), memoryview(data)
+        self._swept = filled
+        self._told(total, total)
 
 
 class ProcessMemory:
@@ -99,11 +150,19 @@ class ProcessMemory:
         self._files: list[tuple[int, int, int, io.FileIO]] = []
 
     @classmethod
-    def open(cls, pid: int, ram: RamMap, monitor: Callable[[str], str]) -> ProcessMemory | None:
+    def open(
+        cls,
+        pid: int,
+        ram: RamMap,
+        monitor: Callable[[str], str],
+        witness: Callable[[Sequence[tuple[int, int]]], list[bytes]] | None = None,
+    ) -> ProcessMemory | None:
         """By QEMU's ``gpa2hva`` for each range of RAM; `monitor(line)` asks it.
 
-        None where it cannot be done: no Linux, no permission (ptrace), another host or PID
-        namespace, an answer that we do not understand.
+        `witness` reads the same (physical address, length) by another way: the socket may have
+        been handed to QEMU by some other process, which is then the one that `pid` names. None
+        where it cannot be done: no Linux, no permission (ptrace), another host or PID namespace,
+        another process, an answer that we do not understand.
         """
         if sys.platform != "linux" or pid <= 0:
             return None
@@ -115,9 +174,12 @@ class ProcessMemory:
             bases.append(int(answer[1], 16))
         try:
             memory = cls(pid, ram, bases)
-            for found in ram.ranges:
-                memory.read(found.start, 8)
+            samples = [(found.start, min(_SAMPLE, found.end - found.start)) for found in ram.ranges]
+            seen = [memory.read(pa, length) for pa, length in samples]
         except (OSError, Unreadable):
+            return None
+        if witness is not None and witness(samples) != seen:
+            memory.close()
             return None
         return memory
 

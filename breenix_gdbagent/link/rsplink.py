@@ -42,6 +42,13 @@ class RspLink:
         """What came that was no packet (at most 64 bytes)."""
         return self._codec.junk
 
+    @property
+    def peer(self) -> int:
+        """Process id of who is at the other end, 0 where that is not known."""
+        from breenix_gdbagent.link.peer import peer
+
+        return 0 if self.closed else peer(self._sock)
+
     def ask(
         self, requests: Sequence[bytes], seconds: float, *, then: bytes | None = None
     ) -> list[bytes]:

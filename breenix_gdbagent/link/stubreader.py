@@ -262,6 +262,11 @@ class StubReader:
         """
         return self._read_pieces(pieces, bracket=not self._physical_mode())
 
+    @property
+    def reads_physical(self) -> bool:
+        """Whether it offers physical mode (QEMU 4.1 and later)."""
+        return self._physical is not None
+
     def _physical_mode(self) -> bool:
         if self._physical is None:
             raise LinkError(

@@ -47,7 +47,10 @@ class Holds(NamedTuple):
 
 
 class Guest:
-    """What can be asked of a guest. `live.vm.LiveVm` adds run control."""
+    """What can be asked of a guest. `live.vm.LiveVm` adds run control.
+
+    `reading(done, total)` is called while all of RAM comes through the stub, which lasts.
+    """
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         self.stub = holds.stub
@@ -57,6 +60,7 @@ class Guest:
         self._ram: RamMap | None = holds.ram_map
         self._past_firmware = False
         self._memory: RamFile | ProcessMemory | None = None
+        self.reading: Callable[[int, int], None] = lambda done, total: None
         self._markers: list[Match] = []
         config = holds.config
         marks = (*config.progress, config.success) if config is not None else ()
@@ -216,8 +220,22 @@ class Guest:
         if holds.ram_file is not None and ram is not None:
             self._memory = RamFile(holds.ram_file, ram)
         elif holds.qmp is not None and ram is not None:
-            self._memory = ProcessMemory.open(holds.pid, ram, holds.qmp.hmp)
-        return self._memory or StubMemory(self.stub, ram)
+            self._memory = self._by_process(holds.pid, ram)
+        if self._memory is not None:
+            return self._memory
+        return StubMemory(self.stub, ram, self._behind_the_stub, lambda *at: self.reading(*at))
+
+    def _by_process(self, pid: int, ram: RamMap) -> ProcessMemory | None:
+        witness = self.stub.read_physical if self.stub.reads_physical else None
+        return ProcessMemory.open(pid, ram, self._monitor, witness)
+
+    def _behind_the_stub(self) -> ProcessMemory | None:
+        """The memory of the QEMU at the other end of the stub's socket, where that is ours to
+        read: looked for when the stub alone would take long."""
+        if self._ram is not None and (pid := self.stub.link.peer) > 0:
+            self._memory = self._by_process(pid, self._ram)
+            return self._memory
+        return None
 
     def recent_memory(self) -> PhysicalMemory:
         """As `memory`, with RAM where it was at the last full stop: no question to QEMU."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,6 +11,7 @@ from breenix_gdbagent.errors import ConnectError, LinkClosed
 from breenix_gdbagent.link.address import Address, connect
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState
+from breenix_gdbagent.link.peer import unix_peer
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.serial import SerialLines, SerialPort, follow
 from breenix_gdbagent.link.stopreply import SIGINT
@@ -130,7 +128,7 @@ def _attach(
             from breenix_gdbagent.link.qmp import Qmp
 
             sock = connect(Address.parse(qmp), "QMP monitor", Deadline(CONNECT_SECONDS))
-            pid = _peer(sock)
+            pid = unix_peer(sock)
             monitor = Qmp(sock, seconds=CONNECT_SECONDS)
             undo.callback(monitor.close)
             status = monitor.status()
@@ -168,11 +166,3 @@ def _serial(text: str, clock: RunClock) -> SerialLines:
             return SerialLines([follow(path)], clock.seconds)
     sock = connect(Address.parse(text), "serial line", Deadline(CONNECT_SECONDS))
     return SerialLines([SerialPort.of_socket(sock)], clock.seconds)
-
-
-def _peer(sock: socket.socket) -> int:
-    """Process id at the other end of a unix socket (Linux); 0 where that is not known."""
-    if sys.platform != "linux" or sock.family != socket.AF_UNIX:
-        return 0
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("iII", credentials)[0])

@@ -73,15 +73,22 @@ class Beside:
 
 @contextmanager
 def beside(
-    room: Path, scenario: str = "clean", *more: str, paused: bool = False
+    room: Path,
+    scenario: str = "clean",
+    *more: str,
+    paused: bool = False,
+    memory: str = "128M",
+    gdb: str | None = None,
 ) -> Iterator[Beside]:
-    """The lab guest in a QEMU of its own, up to its greeting on a monitor of the test's."""
+    """The lab guest in a QEMU of its own, up to its greeting on a monitor of the test's. `gdb` is
+    another place for the stub than a unix socket."""
     line = [
         *("qemu-system-x86_64", "-display", "none", "-nodefaults", "-no-user-config"),
-        *("-machine", "pc,memory-backend=ram", "-m", "128"),
-        *("-object", f"memory-backend-file,id=ram,size=128M,mem-path={room}/ram,share=on"),
+        *("-machine", "pc,memory-backend=ram", "-m", memory),
+        *("-object", f"memory-backend-file,id=ram,size={memory},mem-path={room}/ram,share=on"),
         *("-action", "reboot=shutdown,shutdown=pause"),
-        *("-chardev", f"socket,path={room}/gdb,server=on,wait=off,id=g", "-gdb", "chardev:g"),
+        *("-chardev", f"socket,path={room}/gdb,server=on,wait=off,id=g"),
+        *("-gdb", gdb or "chardev:g"),
         *("-qmp", f"unix:{room}/qmp,server=on,wait=off", "-qmp", "stdio"),
         *("-serial", f"file:{room}/serial.txt"),
         *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
