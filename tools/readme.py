@@ -6,6 +6,7 @@ are on QEMU's instruction counter, so that they say the same every time.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ SESSION = [
     "print kernel::task::scheduler::SCHEDULER.current_thread", "walk 0xffffc90000022ff8",
 ]  # fmt: skip
 LINES = 26
+COLUMNS = "100"
 
 
 def agent(*arguments: str) -> str:
@@ -24,6 +26,7 @@ def agent(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "breenix_gdbagent", *arguments],
         capture_output=True, text=True, check=False, timeout=100,
+        env={**os.environ, "COLUMNS": COLUMNS},
     )  # fmt: skip
     return re.sub(r"( after|,) \d+\.\d+ s\b", "", done.stdout)
 
