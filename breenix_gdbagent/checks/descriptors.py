@@ -22,7 +22,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS
 from breenix_gdbagent.kernel.percpu import PerCpu
-from breenix_gdbagent.kernel.running import settled
+from breenix_gdbagent.kernel.running import running, settled
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
 from breenix_gdbagent.x86.cpu import Cpu
@@ -116,13 +116,14 @@ def check_reachable(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked(f"the tables on the way to {lacking[0]} are not in the memory we have")
     if inherited:
         raise NotChecked(
-            f"the {inherited[0]} is mapped no more: the firmware's, not replaced by a kernel yet"
+            f"the {inherited[0]} is not mapped: the firmware's, it seems, and not replaced yet"
         )
 
 
 def _inherited(kernel: Kernel, walk: Walk) -> bool:
     """Whether a table that is not mapped may be the firmware's: a bootloader leaves IDTR as it was,
-    and nothing is wrong until an exception comes before the kernel has its own."""
+    and nothing is wrong until an exception comes before the kernel has its own. A table in the
+    kernel's image, or one that an exception needed in vain, is not."""
     image = kernel.stop.image
     own = image is not None and image.holds(walk.va)
     return not kernel.is_breenix and not own and kernel.stop.reason.kind != "shutdown"
@@ -229,17 +230,20 @@ def check_tss(kernel: Kernel) -> Iterator[Finding]:
     if not kernel.tss:
         raise NotChecked("no TSS could be read")
     # Before there is a process nothing comes from ring 3, and RSP0 is not used.
-    if any(s.role == "process" for s in kernel.spaces):
+    processes = any(s.role == "process" for s in kernel.spaces)
+    if processes:
         for cpu in kernel.stop.cpus:
             tss, block = kernel.tss.get(cpu.index), kernel.percpu_of(cpu)
             if tss is not None and block is not None:
                 yield from _rsp0(kernel, cpu, block, tss.rsp0)
     yield from _ist_shared(kernel)
+    if processes and _not_yet(kernel):
+        raise NotChecked("no thread runs yet, and TSS.RSP0 is not set: nothing needs it so far")
 
 
 def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Finding]:
-    if not rsp0 and not block.current_thread:
-        return  # no scheduler yet: the boot tests of 2026 make page tables before it
+    if not rsp0 and cpu.index in _not_yet(kernel):
+        return
     wrong = _rsp0_wrong(kernel, rsp0)
     thread = kernel.thread_of(cpu)
     evidence: dict[str, Json] = {
@@ -271,6 +275,19 @@ def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Findin
             f"ends at {hex64(right)}"
         )
         yield Finding(RSP0_MISMATCH, said, "TSS", evidence, where, fix=RSP0_MISMATCH.mend)
+
+
+def _not_yet(kernel: Kernel) -> set[int]:
+    """CPUs that have no RSP0 and no thread, and were not in ring 3: the boot tests of 2026 make
+    page tables before there is a scheduler."""
+    found = set()
+    for cpu in kernel.stop.cpus:
+        tss, block, here = kernel.tss.get(cpu.index), kernel.percpu_of(cpu), running(kernel, cpu)
+        if tss is None or block is None or tss.rsp0 or block.current_thread:
+            continue
+        if here is None or here.cpl != 3:
+            found.add(cpu.index)
+    return found
 
 
 def _rsp0_wrong(kernel: Kernel, rsp0: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from breenix_gdbagent.addresses import PhysAddr, hex64
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
-from breenix_gdbagent.checks.tables import all_judged
+from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.graph import Node
@@ -84,7 +84,7 @@ def check_ram(kernel: Kernel) -> Iterator[Finding]:
             ]
             if found:
                 yield _beyond(kernel, ledger, found)
-    all_judged(ledger)
+    all_judged(kernel, ledger)
 
 
 def _all_ram(ram: RamMap, node: Node) -> bool:
@@ -146,7 +146,7 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
         ]
         if found:
             yield _maps_table(kernel, ledger, found, ordered)
-    all_judged(ledger)
+    all_judged(kernel, ledger)
 
 
 def _covers(ordered: Sequence[int], node: Node, raw: int) -> bool:
@@ -194,7 +194,7 @@ def check_twice(kernel: Kernel) -> Iterator[Finding]:
     yield from _twice_in_kernel(kernel, ledger)
     if unknown:
         raise NotChecked(unknown)
-    all_judged(ledger)
+    all_judged(kernel, ledger)
 
 
 def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, None, str]:

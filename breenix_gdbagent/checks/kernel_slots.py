@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from breenix_gdbagent.addresses import hex64, sign_extended
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.judged import all_made
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.graph import Node
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
@@ -89,6 +90,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         if space.role != "boot":
             yield from _aliased(kernel, ledger, space)
     yield from _user_below(kernel, ledger)
+    all_made(kernel)
 
 
 def _against_master(kernel: Kernel, slots: KernelSlots, space: Space) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from breenix_gdbagent.addresses import PAGE, hex64
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.judged import all_made
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
@@ -148,6 +149,11 @@ def check(kernel: Kernel) -> Iterator[Finding]:
             lacking.append(f"tables of the master: {error.what}")
             continue
         settled = [s for s in stacks if not _in_transit(kernel, s, model)]
+        lacking += [
+            f"{s.name} is mapped in part and nobody's: being made or given back, it seems"
+            for s in stacks
+            if s not in settled
+        ]
         for group in _groups(kernel, slot):
             try:
                 mine = model if kernel.master in group else read(group[0].root)
@@ -162,6 +168,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     yield from _aliases(kernel, kernel.master)
     if lacking:
         raise NotChecked(lacking[0])
+    all_made(kernel)
 
 
 def _groups(kernel: Kernel, slot: int) -> list[list[Space]]:

@@ -201,11 +201,15 @@ def _next(kernel: Kernel, here: Running) -> Iterator[Finding]:
     )
 
 
+NOBODYS = "have a thread that the scheduler does not have: not held to anything"
+
+
 def check_processes(kernel: Kernel) -> Iterator[Finding]:
     """Every process that the scheduler may run has an address space. Stands on both tables."""
     table, scheduler = kernel.books.processes, kernel.books.scheduler
     if table.locked:
         raise NotChecked("the process manager's lock is taken: a process may be half made")
+    unscheduled = 0
     for process in table.processes:
         # Creating: it is set before the process is published (manager.rs, create_process).
         if not process.alive or process.state == "Creating" or process.thread is None:
@@ -215,8 +219,12 @@ def check_processes(kernel: Kernel) -> Iterator[Finding]:
         # A row whose thread the scheduler never got cannot be run (the boot tests of 2026 insert
         # such rows: teardown.rs, clone_admission_oracle_test).
         scheduled = scheduler.thread(process.thread.id)
-        if scheduled is not None and scheduled.alive:
+        if scheduled is None:
+            unscheduled += 1
+        elif scheduled.alive:
             yield _without(process)
+    if unscheduled:
+        raise NotChecked(f"{unscheduled} processes {NOBODYS}")
 
 
 def _without(process: Process) -> Finding:

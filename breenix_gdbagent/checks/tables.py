@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from breenix_gdbagent.addresses import PhysAddr, hex64
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.graph import Link, Node
 from breenix_gdbagent.kernel.ledger import FrameLedger
@@ -79,7 +80,7 @@ def check_shape(kernel: Kernel) -> Iterator[Finding]:
         )
     if kernel.stop.memory.ram is None:
         raise NotChecked("where RAM ends is not known (give --ram-size)")
-    all_judged(ledger)
+    all_judged(kernel, ledger)
 
 
 def check_shared(kernel: Kernel) -> Iterator[Finding]:
@@ -98,16 +99,7 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
         sure = [s for s in holders if s.root in vouched]
         if len(sure) > 1:
             yield _shared(node, links, sure)
-    all_judged(ledger)
-
-
-def all_judged(ledger: FrameLedger) -> None:
-    """Raises `NotChecked` when user halves were left out: for the end of a check."""
-    if ledger.unjudged:
-        raise NotChecked(
-            f"frames are used again here, and whether {len(ledger.unjudged)} of the roots found in "
-            "RAM are alive is not known: their user halves were not looked at"
-        )
+    all_judged(kernel, ledger)
 
 
 def _kernels_in_user_half(

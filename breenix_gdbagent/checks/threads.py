@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.spaces import NOBODYS
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.processes import Process
@@ -94,20 +95,26 @@ def check_contexts(kernel: Kernel) -> Iterator[Finding]:
     if not kernel.is_breenix:
         raise NotChecked("no Breenix per-CPU block")
     yield from _interrupted(kernel)
-    scheduler = kernel.books.scheduler
-    for process in kernel.books.processes.processes:
+    scheduler, table = kernel.books.scheduler, kernel.books.processes
+    unscheduled = 0
+    for process in table.processes:
         thread = process.thread
         if thread is None or not process.alive or not thread.alive:
             continue
-        # Only what will be loaded again is judged: a thread that never started keeps what its
-        # constructor put there (setup_first_userspace_entry builds its frame), and the boot tests
-        # of 2026 hold rows of threads that nobody ever runs. The flag is the scheduler's copy's.
+        # Only what will be loaded again is judged: the boot tests of 2026 hold rows of threads that
+        # nobody ever runs. Whether one has started the scheduler's copy says.
         scheduled = scheduler.thread(thread.id)
-        if scheduled is None or not scheduled.alive or scheduled.has_started is False:
+        if scheduled is None:
+            unscheduled += 1
             continue
-        wrong = _wrong(kernel, thread, process)
+        if not scheduled.alive:
+            continue
+        fresh = scheduled.has_started is False
+        wrong = _wrong_entry(kernel, thread, process) if fresh else _wrong(kernel, thread, process)
         if wrong:
             yield _mismatch(kernel, thread, process, wrong)
+    if unscheduled:
+        raise NotChecked(f"{unscheduled} processes {NOBODYS}")
 
 
 def _interrupted(kernel: Kernel) -> Iterator[Finding]:
@@ -152,6 +159,14 @@ def _wrong(kernel: Kernel, thread: Thread, process: Process) -> str:
         return f"cs {hex64(context.cs)} is of ring 3, and rip is the kernel's"
     if context.cpl == 0 and not kernels:
         return f"cs {hex64(context.cs)} is of ring 0, and rip is the process's"
+    return ""
+
+
+def _wrong_entry(kernel: Kernel, thread: Thread, process: Process) -> str:
+    """Why a user thread that never ran cannot start: its first frame takes rip from the context and
+    everything else as ring 3 has it (context_switch.rs, setup_first_userspace_entry)."""
+    if thread.user and thread.context.rip and _is_kernels(kernel, process, thread.context.rip):
+        return "it starts in ring 3, and rip is the kernel's"
     return ""
 
 

@@ -88,10 +88,10 @@ class FrameLedger:
 
     @property
     def unjudged(self) -> tuple[Space, ...]:
-        """Processes whose user half was not looked at: their roots may be dead ones, or none."""
-        kernel = self._kernel
-        left = [s for s in self.processes if not kernel.believed(s) and not s.retiring]
-        return (*left, *(s for s in kernel.spaces if s.root in kernel.in_the_making))
+        """Processes whose user half was not looked at: their roots may be dead ones. Those of
+        which that is known (`retiring`) do not count."""
+        found = [s for s in self._kernel.considered if s.role == "process"]
+        return tuple(s for s in found if not self._kernel.believed(s) and not s.retiring)
 
     def _reused(self, roots: set[PhysAddr]) -> frozenset[PhysAddr]:
         if not roots:

@@ -5,22 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import PhysAddr
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.x86.paging import ADDRESS, P
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
 
-_MAKER = "ProcessPageTable::new"
-"""Copies the kernel's slots one by one (kernel/src/memory/process_memory.rs): until it returns they
-are not all there."""
-
 
 def in_the_making(kernel: Kernel) -> frozenset[PhysAddr]:
-    """Roots of processes without a witness, while the kernel makes one: it is among them."""
-    unvouched = [s.root for s in kernel.spaces if s.role == "process" and s.live is None]
-    if not unvouched or not any(name.endswith(_MAKER) for name in kernel.call_names):
-        return frozenset()
-    return frozenset(unvouched)
+    """Roots of processes without a witness that have nothing of their own yet.
+
+    `ProcessPageTable::new` clears the frame from slot 0 on, copies the kernel's slots one by one,
+    and only then gives slot 0 an empty table (kernel/src/memory/process_memory.rs, both eras):
+    until something is mapped there, a slot that is missing may be still to come.
+    """
+    return frozenset(
+        s.root
+        for s in kernel.spaces
+        if s.role == "process" and s.live is None and _nothing_of_its_own(kernel, s.root)
+    )
+
+
+def _nothing_of_its_own(kernel: Kernel, root: PhysAddr) -> bool:
+    try:
+        raw = kernel.tables.table(root)[0]
+        return not raw & P or not any(kernel.tables.table(PhysAddr(raw & ADDRESS)))
+    except ReadError:
+        return False
 
 
 def considered(kernel: Kernel) -> tuple[Space, ...]:

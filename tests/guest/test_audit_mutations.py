@@ -310,13 +310,24 @@ def kernel_frame_in_a_user_thread(hand: Hand) -> None:
     hand.put(context["rip"], 0x80_0001_0000)
 
 
-@mutation()
-def kernel_frame_in_a_user_thread_that_never_ran(hand: Hand) -> None:
-    """Its first entry builds the frame anew: what its constructor left is never loaded."""
-    kernel_frame_in_a_user_thread(hand)
+def never_ran(hand: Hand) -> None:
     threads = hand.static("kernel::task::scheduler::SCHEDULER")["threads"].items()
     own = hand.process(2)["main_thread"]["id"].integer()
     hand.put(next(t for t in threads if t.deref()["id"].integer() == own)["has_started"], 0)
+
+
+@mutation("context.privilege-mismatch")
+def kernel_frame_in_a_user_thread_that_never_ran(hand: Hand) -> None:
+    """Its first entry takes rip from there, and ring 3 from nowhere."""
+    kernel_frame_in_a_user_thread(hand)
+    never_ran(hand)
+
+
+@mutation()
+def user_frame_with_the_kernels_cs_that_never_ran(hand: Hand) -> None:
+    """Its first entry builds the frame anew: what its constructor left in cs is never loaded."""
+    user_frame_with_the_kernels_cs(hand)
+    never_ran(hand)
 
 
 @mutation("context.privilege-mismatch")

@@ -1,0 +1,30 @@
+"""What a check of all spaces left out: said at its end, so that it is never taken for fine."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.finding import NotChecked
+from breenix_gdbagent.kernel.ledger import FrameLedger
+from breenix_gdbagent.kernel.view import Kernel
+
+
+def all_made(kernel: Kernel) -> None:
+    """Raises `NotChecked` while a page table is in the making."""
+    left = sorted(kernel.in_the_making)
+    if left:
+        many = f"{len(left)} page tables have" if len(left) > 1 else "a page table has"
+        raise NotChecked(
+            f"{many} nothing of a process yet ({hex64(left[0])}): in the making, it seems, and "
+            "not held to anything"
+        )
+
+
+def all_judged(kernel: Kernel, ledger: FrameLedger) -> None:
+    """As `all_made`; also raises `NotChecked` when user halves were left out."""
+    left = ledger.unjudged
+    if left:
+        raise NotChecked(
+            f"frames are used again here, and whether {len(left)} of the roots found in "
+            "RAM are alive is not known: their user halves were not looked at"
+        )
+    all_made(kernel)
