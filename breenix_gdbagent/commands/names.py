@@ -24,6 +24,7 @@ from breenix_gdbagent.symbols.backtrace import Backtrace
 Verb = Callable[[Kernel, argparse.Namespace], int]
 AROUND = 5  # source lines above and below
 INSTRUCTIONS = 12
+WIDTH = 100  # columns of a printed value
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -237,14 +238,25 @@ def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _print(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.symbols.tree import render
+    from breenix_gdbagent.symbols.tree import nodes, plain_of
+    from breenix_gdbagent.symbols.tree_text import json_of, lines
 
     value = value_of(kernel, options.what)
-    lines = render(value)
+    found = nodes(value)
+    text = lines(found, WIDTH, value.space.image.name_of)
     if options.json:
-        print_json({"path": options.what, "type": value.type.name, "value": lines})
+        print_json(
+            {
+                "path": options.what,
+                "type": value.type.name,
+                "address": None if value.address is None else hex64(value.address),
+                "size": value.type.size,
+                "value": json_of(plain_of(found)),
+                "text": list[Json](text),
+            }
+        )
     else:
-        print("\n".join(lines))
+        print("\n".join(text))
     return 0
 
 

@@ -68,13 +68,13 @@ class Expression:
 
     def shown(self, scene: Scene) -> str:
         """One line of text. What cannot be had says why, in its place."""
-        from breenix_gdbagent.symbols.tree import render_plain, to_python
+        from breenix_gdbagent.symbols.tree_text import one_line
         from breenix_gdbagent.symbols.values import Value
 
         try:
             value = self.evaluate(scene)
             if isinstance(value, Value):
-                return render_plain(to_python(value), value.space.image.name_of)
+                return one_line(value)
         except (ReadError, InputError) as error:
             return f"<{error.what}>"
         if isinstance(value, bool):

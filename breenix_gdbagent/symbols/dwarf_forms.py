@@ -53,6 +53,7 @@ A_DISCR_LIST: Final = 0x3D
 A_ENCODING: Final = 0x3E
 A_SPECIFICATION: Final = 0x47
 A_TYPE: Final = 0x49
+A_CONTAINING_TYPE: Final = 0x1D
 A_ENTRY_PC: Final = 0x52
 A_RANGES: Final = 0x55
 A_CALL_FILE: Final = 0x58

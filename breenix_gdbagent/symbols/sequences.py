@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError, SymbolNotFound
-from breenix_gdbagent.symbols import btree
-from breenix_gdbagent.symbols.shapes import address_in, is_wide, path_name, wide_pointer
+from breenix_gdbagent.symbols import btree, hashing, lists
+from breenix_gdbagent.symbols.shapes import OWNERS, address_in, is_wide, path_name, wide_pointer
 from breenix_gdbagent.symbols.types import Type
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # No object is larger than half the address space (Rust: isize::MAX); a kernel's lies far below.
 _ADDRESS_SPACE = 1 << 47
 _DEPTH = 8
-_OWNERS = ("Box", "Rc", "Arc")
 
 
 def is_text(type_: Type) -> bool:
@@ -28,7 +27,7 @@ def is_text(type_: Type) -> bool:
     name = path_name(type_)
     if name == "String":
         return True
-    pointee = type_.name.partition(f"{name}<")[2].partition(",")[0] if name in _OWNERS else ""
+    pointee = type_.name.partition(f"{name}<")[2].partition(",")[0] if name in OWNERS else ""
     return (
         pointee == "str" or (is_wide(type_) and type_.name.endswith(" str")) or type_.name == "&str"
     )
@@ -75,6 +74,11 @@ def items(value: Value, limit: int) -> Iterator[Value]:
     elif name == "BTreeMap":
         for _, item in btree.entries(here, limit):
             yield item
+    elif hashing.is_set(here.type) or hashing.is_map(here.type):
+        for key, item in hashing.entries(here, limit):
+            yield key if name == "HashSet" else item
+    elif lists.is_list(here.type):
+        yield from lists.items(here, limit)
     else:
         start, count, element, wrap = sequence(here)
         begin, capacity = wrap
@@ -93,6 +97,10 @@ def length(value: Value) -> int:
         name = "BTreeMap"
     if name == "BTreeMap":
         return here["length"].integer()
+    if hashing.is_set(here.type) or hashing.is_map(here.type):
+        return hashing.length(here)
+    if lists.is_list(here.type):
+        return here["len"].integer()
     if name == "String":
         here = here["vec"]
     return sequence(here)[1]
@@ -107,9 +115,13 @@ def item(value: Value, key: int) -> Value:
             if inner is None:
                 break
             here = inner.peel()
-    if path_name(here.type) == "BTreeMap":
-        for have, found in btree.entries(here, 1 << 20):
+    if path_name(here.type) == "BTreeMap" or hashing.is_map(here.type):
+        for have, found in here.entries():
             if have.integer() == key:
+                return found
+    elif lists.is_list(here.type):
+        for index, found in enumerate(lists.items(here, key + 1)):
+            if index == key:
                 return found
     else:
         start, count, element, (begin, capacity) = sequence(here)

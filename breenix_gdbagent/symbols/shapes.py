@@ -6,6 +6,7 @@ std::sync; Breenix kernel/src/sync (IrqSafeMutex) and memory/heap.rs (IrqSafeLoc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,17 @@ if TYPE_CHECKING:
     from breenix_gdbagent.symbols.values import Value
 
 _SMART = frozenset({"Box", "Rc", "Arc", "NonNull", "Unique", "Weak", "Pin"})
+OWNERS = frozenset({"Box", "Rc", "Arc"})
+COUNTED = frozenset({"Rc", "Arc"})
 _LOCK_WORDS = ("lock", "raw", "locked", "state", "status", "inner", "futex", "once", "mutex")
 _COLLECTIONS = frozenset(
     {"String", "Vec", "VecDeque", "BTreeMap", "BTreeSet", "BinaryHeap", "RawVec"}
+    | {"HashMap", "HashSet", "LinkedList"}
 )
 UNINIT = frozenset({"MaybeUninit", "ManuallyDrop", "MaybeDangling"})
+# What Rust's own Debug form looks through, however many members and names it has.
+_TRANSPARENT = UNINIT | {"UnsafeCell", "SyncUnsafeCell", "Cell", "Unique", "CachePadded"}
+_TRANSPARENT_NAME = re.compile(r"(Atomic|NonZero)\w*|Align\d+")
 # The word of a finished cell, by the name of the word: spin::Once and conquer_once::OnceCell.
 _ONCE_READY = {"status": 2, "state": 2}
 _DEPTH = 16
@@ -38,6 +45,12 @@ def path_name(type_: Type) -> str:
     """The last path component of a type's name without generics: ``Box`` of
     ``alloc::boxed::Box<T>``."""
     return type_.name.partition("<")[0].rpartition("::")[2]
+
+
+def is_transparent(type_: Type) -> bool:
+    """Whether it is a wrapper of the standard library that shows only what is in it."""
+    name = path_name(type_)
+    return name in _TRANSPARENT or _TRANSPARENT_NAME.fullmatch(name) is not None
 
 
 def is_wide(type_: Type) -> bool:

@@ -1,17 +1,16 @@
-"""A whole value at once: as plain Python data, or as text. Bounded, and damage stays in place.
+"""A whole value at once: as nodes, and as plain Python data. Bounded, and damage stays in place.
 
 What cannot be read becomes `Unknown` where it stands and does not hide the rest; what is cut off
-says so. This is for showing; readers that need a field ask the `Value` for it.
+says so. This is for showing (`tree_text.py` has it as Rust writes it); readers that need a field
+ask the `Value` for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError, ReadError, ValueCorrupt
-from breenix_gdbagent.symbols import btree, sequences, shapes
+from breenix_gdbagent.symbols import hashing, lists, sequences, shapes, vtables
 from breenix_gdbagent.symbols.types import only_member
 from breenix_gdbagent.symbols.values import Value
 
@@ -26,9 +25,10 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A raw pointer or function pointer: the virtual address."""
+    """A raw pointer or function pointer: the virtual address, and what is known of its type."""
 
     address: int
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,71 @@ class Cut:
     more: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Char:
+    """A `char`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string; `cut` bytes of it are left out."""
+
+    text: str
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A sequence, or (`unordered`) a set."""
+
+    items: tuple[Node, ...]
+    unordered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A map in the order of its walk; `rest` is what was left out or could not be read."""
+
+    pairs: tuple[tuple[Node, Node], ...]
+    rest: Cut | Unknown | None = None
+
+
+Fields = dict[str, "Node"] | tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A struct, or a tuple (without a name). `fields` by name, or by position."""
+
+    name: str
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The variant that an enum is in; `fields` None when it carries nothing."""
+
+    name: str
+    fields: Fields | None
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """What a lock of type `name` guards, beside its word; `held` None where the word's meaning is
+    not known."""
+
+    name: str
+    word: int
+    held: bool | None
+    data: Node
+
+
+Node = (
+    bool | int | float | Char | Text | Unknown | Pointer | Cut
+    | Items | Pairs | Struct | Variant | Guarded
+)  # fmt: skip
 Plain = (
     None | bool | int | float | str | Unknown | Pointer | Cut
     | list["Plain"] | tuple["Plain", ...] | dict["str | int", "Plain"]
@@ -55,13 +120,14 @@ class Limits:
     nodes: int = 20_000
 
 
-def to_python(value: Value, limits: Limits | None = None) -> Plain:
-    """The value as Python data.
-
-    Structs and maps are dicts, tuples tuples, sequences lists, `None` None, `Some(x)` x, other
-    variants ``{"Name": payload}`` or the bare name, locks ``{"lock": word, "data": ...}``.
-    """
+def nodes(value: Value, limits: Limits | None = None) -> Node:
+    """The value with everything in it, as far as `limits` go."""
     return _Walk(limits or Limits()).value(value, 0)
+
+
+def to_python(value: Value, limits: Limits | None = None) -> Plain:
+    """The value as Python data, see `plain_of`."""
+    return plain_of(nodes(value, limits))
 
 
 def is_raw(name: str) -> bool:
@@ -76,7 +142,7 @@ class _Walk:
         self.limits = limits
         self.left = limits.nodes
 
-    def value(self, value: Value, depth: int) -> Plain:
+    def value(self, value: Value, depth: int) -> Node:
         self.left -= 1
         if depth > self.limits.depth or self.left < 0:
             return Cut(None)
@@ -84,184 +150,175 @@ class _Walk:
             return self.read(value, depth)
         except ValueCorrupt as error:
             return Unknown(error.what, corrupt=True)
-        except ReadError as error:
-            return Unknown(error.what)
-        except InputError as error:
+        except (ReadError, InputError) as error:
             return Unknown(error.what)
 
-    def read(self, value: Value, depth: int) -> Plain:
+    def read(self, value: Value, depth: int) -> Node:
         type_ = value.type
+        if type_.kind == "base" and type_.size:
+            plain = value.plain()
+            return Char(plain) if isinstance(plain, str) else plain
         if type_.kind == "void" or (type_.size == 0 and not type_.members and not type_.variants):
-            return ()
-        if type_.kind == "base":
-            return value.plain()
+            name = shapes.path_name(type_)
+            return Struct("" if name.startswith("(") else name, ())
         if type_.kind == "function" or (type_.kind == "pointer" and is_raw(type_.name)):
             return Pointer(value.number(0, 8))
         special = self.special(value, depth)
-        return special[0] if special else self.composite(value, depth)
+        return self.composite(value, depth) if special is None else special
 
-    def special(self, value: Value, depth: int) -> tuple[Plain] | None:
-        """Shapes with a meaning of their own, in a tuple; None for plain structs and enums."""
+    def special(self, value: Value, depth: int) -> Node | None:
+        """Shapes with a meaning of their own; None for plain structs and enums."""
         type_ = value.type
         name = shapes.path_name(type_)
         if sequences.is_text(type_):
-            return (self.text(value),)
-        if name == "BTreeMap":
-            return (self.map(value, depth),)
-        if name == "PhantomData":
-            return ((),)
+            return self.text(value)
+        if name == "BTreeMap" or hashing.is_map(type_):
+            return self.map(value, depth)
         if name in ("Vec", "VecDeque", "BTreeSet", "BinaryHeap") or type_.kind == "array":
-            return (self.sequence(value, depth),)
-        if shapes.is_wide(type_):
-            return (self.sequence(value, depth),)
-        if shapes.is_dyn(type_):
-            return (Pointer(shapes.address_in(value)),)
+            return self.sequence(value, depth)
+        if shapes.is_wide(type_) or hashing.is_set(type_) or lists.is_list(type_):
+            return self.sequence(value, depth)
+        if shapes.is_dyn(type_) or (name in shapes.OWNERS and vtables.is_dyn_owner(value)):
+            return self.dynamic(value, depth)
         if name in ("Rc", "Arc") and not shapes.is_thin(value):
-            return (Pointer(shapes.address_in(value)),)
+            return Pointer(shapes.address_in(value))
         if shapes.is_pointer(value):
             if name in ("NonNull", "Unique", "Weak"):
-                return (Pointer(value.pointer()),)
-            return (self.value(value.deref(), depth),)
+                return Pointer(value.pointer())
+            return self.value(value.deref(), depth)
         guarded = shapes.guarded_member(value.space.types, type_)
-        if guarded is not None:
-            return (self.locked(value, value.part(guarded), depth),)
-        return None
+        return None if guarded is None else self.locked(value, value.part(guarded), depth)
 
-    def locked(self, value: Value, data: Value, depth: int) -> Plain:
+    def dynamic(self, value: Value, depth: int) -> Node:
+        """What a trait object is really, by its vtable; its address where that is not told."""
+        inside = vtables.concrete(value)
+        if inside is None:
+            return Pointer(shapes.address_in(value), value.type.name)
+        return self.value(inside, depth + 1)
+
+    def locked(self, value: Value, data: Value, depth: int) -> Node:
         lock = shapes.lock_of(value)
         assert lock is not None
         if shapes.is_once(value.type):
             ready = shapes.once_ready(value, lock.raw)
             if ready is not None:
                 return self.value(data, depth + 1) if ready else Unknown("not initialised")
-        return {"lock": lock.raw, "data": self.value(data, depth + 1)}
+        name = shapes.path_name(value.type)
+        return Guarded(name, lock.raw, lock.held, self.value(data, depth + 1))
 
-    def composite(self, value: Value, depth: int) -> Plain:
+    def composite(self, value: Value, depth: int) -> Node:
         type_ = value.type
         if type_.kind == "enum":
             return self.enum(value, depth)
-        if type_.kind == "union" or shapes.path_name(type_) == "UnsafeCell":
-            member = only_member(value.space.types, type_)
-            if member is not None:
-                return self.value(value.part(member), depth)
-        return self.fields(value, depth)
-
-    def fields(self, value: Value, depth: int) -> Plain:
-        """A struct: tuple structs of one field are that field, of more a tuple."""
-        members = value.type.members
-        if not members:
-            return ()
-        if all(m.name.startswith("__") and m.name[2:].isdigit() for m in members):
-            ordered = sorted(members, key=lambda m: int(m.name[2:]))
-            parts = tuple(self.value(value.part(m), depth + 1) for m in ordered)
-            return parts[0] if len(parts) == 1 and not value.type.name.startswith("(") else parts
-        solid = only_member(value.space.types, value.type)
-        if solid is not None and solid.name in ("v", "value", "pointer"):
+        solid = only_member(value.space.types, type_)
+        if solid is not None and (type_.kind == "union" or shapes.is_transparent(type_)):
             return self.value(value.part(solid), depth)
+        return Struct(_struct_name(type_.name), self.fields(value, depth))
+
+    def fields(self, value: Value, depth: int) -> Fields:
+        members = value.type.members
+        if members and all(m.name.startswith("__") and m.name[2:].isdigit() for m in members):
+            ordered = sorted(members, key=lambda m: int(m.name[2:]))
+            return tuple(self.value(value.part(m), depth + 1) for m in ordered)
         return {
             m.name: self.value(value.part(m), depth + 1)
             for m in members
             if shapes.path_name(value.space.types.at(m.type)) != "PhantomData"
         }
 
-    def enum(self, value: Value, depth: int) -> Plain:
+    def enum(self, value: Value, depth: int) -> Node:
         name, payload = value.variant()
         if payload is None or not payload.type.members:
-            return None if name == "None" else name
-        inner = self.fields(payload, depth)
-        return inner if name == "Some" else {name: inner}
+            return Variant(name, None)
+        return Variant(name, self.fields(payload, depth))
 
-    def text(self, value: Value) -> Plain:
+    def text(self, value: Value) -> Node:
         shown, length = sequences.text(value, self.limits.text)
-        cut = length - len(shown.encode())
-        return [shown, Cut(cut)] if cut else shown
+        return Text(shown, length - len(shown.encode()))
 
-    def sequence(self, value: Value, depth: int) -> Plain:
+    def sequence(self, value: Value, depth: int) -> Node:
         total = sequences.length(value)
-        taken: list[Plain] = []
-        for item in sequences.items(value, self.limits.items):
-            if self.left <= 0:
-                break
-            taken.append(self.value(item, depth + 1))
-        if len(taken) < total:
-            taken.append(Cut(total - len(taken)))
-        return taken
-
-    def map(self, value: Value, depth: int) -> Plain:
-        found: dict[str | int, Plain] = {}
-        total = sequences.length(value)
-        taken = 0
+        taken: list[Node] = []
         try:
-            for key, item in btree.entries(value, self.limits.items):
+            for item in sequences.items(value, self.limits.items):
                 if self.left <= 0:
                     break
-                shown = self.value(key, depth + 1)
-                index = shown if isinstance(shown, str | int) else render_plain(shown)
-                found[index] = self.value(item, depth + 1)
-                taken += 1
+                taken.append(self.value(item, depth + 1))
         except ReadError as error:
-            found["..."] = Unknown(error.what, corrupt=isinstance(error, ValueCorrupt))
-            return found
-        if taken < total:
-            found["..."] = Cut(total - taken)
-        return found
+            taken.append(Unknown(error.what, isinstance(error, ValueCorrupt)))
+        else:
+            if len(taken) < total:
+                taken.append(Cut(total - len(taken)))
+        name = shapes.path_name(value.peel().type)
+        return Items(tuple(taken), name.endswith("Set"))
+
+    def map(self, value: Value, depth: int) -> Node:
+        found: list[tuple[Node, Node]] = []
+        total = sequences.length(value)
+        try:
+            for key, item in value.entries(self.limits.items):
+                if self.left <= 0:
+                    break
+                found.append((self.value(key, depth + 1), self.value(item, depth + 1)))
+        except ReadError as error:
+            rest = Unknown(error.what, corrupt=isinstance(error, ValueCorrupt))
+            return Pairs(tuple(found), rest)
+        return Pairs(tuple(found), Cut(total - len(found)) if len(found) < total else None)
 
 
-def render_plain(plain: Plain, name_of: Callable[[int], str | None] | None = None) -> str:
-    """One line of text; `name_of` names the address in a pointer."""
-    if isinstance(plain, dict):
-        inside = ", ".join(f"{k}: {render_plain(v, name_of)}" for k, v in plain.items())
-        return "{" + inside + "}"
-    if isinstance(plain, list):
-        return "[" + ", ".join(render_plain(v, name_of) for v in plain) + "]"
-    if isinstance(plain, tuple):
-        comma = "," if len(plain) == 1 else ""
-        return "(" + ", ".join(render_plain(v, name_of) for v in plain) + comma + ")"
-    if isinstance(plain, Unknown):
-        return f"<{plain.reason}>"
-    if isinstance(plain, Cut):
-        return "..." if plain.more is None else f"... {plain.more} more"
-    if isinstance(plain, Pointer):
-        name = name_of(plain.address) if name_of and plain.address else None
-        return f"{hex64(plain.address)} <{name}>" if name else hex64(plain.address)
-    if isinstance(plain, str):
-        return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(plain, bool):
-        return "true" if plain else "false"
-    if isinstance(plain, int) and plain >= 1 << 16:
-        return hex64(plain)
-    return str(plain)
+def _struct_name(name: str) -> str:
+    """`Item` of ``kernel::Item<T>``; "" of a tuple or closure, which have none."""
+    return "" if name.startswith(("(", "{")) else name.partition("<")[0].rpartition("::")[2]
 
 
-def render(value: Value, limits: Limits | None = None, width: int = 100) -> list[str]:
-    """The value as lines of text, one field or item a line where one line would be too long."""
-    lines: list[str] = []
-    _layout(to_python(value, limits), "", 0, width, value.space.image.name_of, lines)
-    return lines
+def plain_of(node: Node) -> Plain:
+    """Nodes as Python data.
+
+    Structs and maps are dicts, tuples tuples, sequences lists, `None` None, `Some(x)` x (where x
+    is None too ``{"Some": None}``), other variants ``{"Name": payload}`` or the bare name, structs
+    of one unnamed field that field, locks ``{"lock": word, "data": ...}``.
+    """
+    match node:
+        case Char(text):
+            return text
+        case Text(text, cut):
+            return [text, Cut(cut)] if cut else text
+        case Items(items):
+            return [plain_of(item) for item in items]
+        case Pairs(pairs, rest):
+            found = {_key(key): plain_of(item) for key, item in pairs}
+            return found if rest is None else {**found, "...": rest}
+        case Struct(name, fields):
+            plain = _plain_fields(fields)
+            return plain[0] if name and isinstance(plain, tuple) and len(plain) == 1 else plain
+        case Variant("None", None):
+            return None
+        case Variant(name, None):
+            return name
+        case Variant(name, fields):
+            plain = _plain_fields(fields or ())
+            inner = plain[0] if isinstance(plain, tuple) and len(plain) == 1 else plain
+            return inner if name == "Some" and inner is not None else {name: inner}
+        case Guarded():
+            return {"lock": node.word, "data": plain_of(node.data)}
+        case _:
+            return node
 
 
-def _layout(
-    plain: Plain,
-    label: str,
-    indent: int,
-    width: int,
-    name_of: Callable[[int], str | None],
-    out: list[str],
-) -> None:
-    pad = "  " * indent
-    flat = label + render_plain(plain, name_of)
-    if len(pad) + len(flat) <= width or not isinstance(plain, dict | list) or not plain:
-        out.append(pad + flat)
-        return
-    pairs = (
-        [(f"{k}: ", v) for k, v in plain.items()]
-        if isinstance(plain, dict)
-        else [(f"[{i}] ", v) for i, v in enumerate(plain)]
-    )
-    out.append(pad + label + ("{" if isinstance(plain, dict) else "["))
-    for name, part in pairs:
-        _layout(part, name, indent + 1, width, name_of, out)
-    out.append(pad + ("}" if isinstance(plain, dict) else "]"))
+def _plain_fields(fields: Fields) -> tuple[Plain, ...] | dict[str | int, Plain]:
+    if isinstance(fields, tuple):
+        return tuple(plain_of(part) for part in fields)
+    return {name: plain_of(part) for name, part in fields.items()}
+
+
+def _key(key: Node) -> str | int:
+    """A map's key as the key of a dict."""
+    plain = plain_of(key)
+    if isinstance(plain, str | int):
+        return plain
+    from breenix_gdbagent.symbols.tree_text import line
+
+    return line(key)
 
 
 def resolve(root: Value, path: str) -> Value:

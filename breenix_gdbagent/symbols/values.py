@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr, hex64
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound, ValueCorrupt
-from breenix_gdbagent.symbols import btree, sequences, shapes
+from breenix_gdbagent.symbols import btree, hashing, sequences, shapes
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.image import LoadedImage
 from breenix_gdbagent.symbols.location import Place, covered, evaluate, linked_address
@@ -376,7 +376,10 @@ class Value:
         return sequences.items(self, limit)
 
     def entries(self, limit: int = 1 << 20) -> Iterator[tuple[Value, Value]]:
-        """(key, value) of a `BTreeMap` in key order."""
+        """(key, value) of a `BTreeMap` in key order, of a `HashMap` in bucket order."""
+        here = self.peel()
+        if hashing.is_map(here.type):
+            return hashing.entries(here, limit)
         return btree.entries(self, limit)
 
     def __len__(self) -> int:

@@ -26,7 +26,7 @@ def test_a_condition_holds_it_back() -> None:
     held = agent("ci", "--lab", "clean", "--checkpoint", f"{PLACE} {THREAD} if {THREAD} == 2")
     lines = [line for line in held.err.splitlines() if PLACE in line]
     assert lines
-    assert {line.rpartition(" = ")[2] for line in lines} == {"2"}
+    assert {line.rpartition(" = ")[2] for line in lines} == {"Some(2)"}
 
 
 def test_an_invariant_stops_at_its_first_violation() -> None:

@@ -26,7 +26,7 @@ def do_print(session: Session, line: Line) -> int:
     """An expression; a whole value of the kernel on as many lines as it takes."""
     from breenix_gdbagent.control.expressions import parse
     from breenix_gdbagent.control.scene import Scene
-    from breenix_gdbagent.symbols.tree import render
+    from breenix_gdbagent.symbols.tree_text import render
     from breenix_gdbagent.symbols.values import Value
 
     if not line.text:

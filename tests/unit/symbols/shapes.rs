@@ -1,7 +1,7 @@
 //! Every Rust shape that the agent reads, in statics, with the truth on stdout: one line
 //! `name<TAB>value` each, in a form that the test parses. Waits on stdin so that it can be read.
 #![allow(dead_code, static_mut_refs)]
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::io::Read;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -42,7 +42,23 @@ pub enum Nested { Inner(Option<bool>), A, B, C }
 #[derive(Debug)]
 pub enum Big { X(u128), Y }
 
+pub trait Speaks { fn speak(&self) -> String; }
+impl Speaks for Foo { fn speak(&self) -> String { self.name.clone() } }
+#[repr(align(64))]
+pub struct Aligned { pub code: u16 }
+impl Speaks for Aligned { fn speak(&self) -> String { format!("aligned {}", self.code) } }
+impl Speaks for u8 { fn speak(&self) -> String { format!("byte {self}") } }
+
 pub struct Everything {
+    pub hashed: HashMap<u32, String>,
+    pub hashed_empty: HashMap<String, u8>,
+    pub hashed_set: HashSet<String>,
+    pub linked: LinkedList<u32>,
+    pub linked_empty: LinkedList<u32>,
+    pub dyn_box: Box<dyn Speaks>,
+    pub dyn_arc: Arc<dyn Speaks>,
+    pub dyn_ref: &'static dyn Speaks,
+    pub dyn_option: Option<Box<dyn Speaks>>,
     pub foo: Foo,
     pub opt_u64: [Option<u64>; 2],
     pub opt_box: [Option<Box<u32>>; 2],
@@ -118,6 +134,11 @@ fn everything() -> Everything {
     for _ in 0..5 { deque.pop_front(); }
     for i in 100..104 { deque.push_back(i) }
     Everything {
+        hashed: (0..1000).map(|i| (i * 3, format!("h{i}"))).filter(|p| p.0 % 7 != 0).collect(),
+        hashed_empty: HashMap::new(), hashed_set: ["x".into(), "y".into()].into(),
+        linked: [7, 8, 9].into(), linked_empty: LinkedList::new(),
+        dyn_box: Box::new(make(4, 0)), dyn_arc: Arc::new(Aligned { code: 99 }), dyn_ref: &5u8,
+        dyn_option: Some(Box::new(Aligned { code: 3 })),
         foo: make(1, 2),
         opt_u64: [None, Some(7)], opt_box: [None, Some(Box::new(9))],
         opt_bool: [None, Some(false), Some(true)],
@@ -162,6 +183,10 @@ fn main() {
     println!("map_keys\t{:?}", e.map.keys().collect::<Vec<_>>());
     println!("map_names\t{:?}", e.map.values().map(|f| f.name.clone()).collect::<Vec<_>>());
     println!("map_big\t{:?}", e.map_big.iter().collect::<Vec<_>>());
+    let mut hashed: Vec<_> = e.hashed.iter().collect();
+    hashed.sort();
+    println!("hashed\t{hashed:?}");
+    println!("spoken\t{} {} {}", e.dyn_box.speak(), e.dyn_arc.speak(), e.dyn_ref.speak());
     println!("deque\t{:?}", e.deque);
     println!("foo\t{:?}", e.foo);
     println!("heap\t{:?}", e.heap.as_slice());

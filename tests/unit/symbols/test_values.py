@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from breenix_gdbagent.symbols.tree import (
     Limits,
     Pointer,
     Unknown,
-    render,
     resolve,
     to_python,
 )
+from breenix_gdbagent.symbols.tree_text import one_line, render
 from breenix_gdbagent.symbols.values import PageCache, Value, Values
 from tests.unit.symbols.conftest import Process
 
@@ -58,6 +59,12 @@ EXPECTED: dict[str, object] = {
     "map_small": {1: 2, 3: 4},
     "map_empty": {},
     "set": [3, 5, 9],
+    "hashed_empty": {},
+    "linked": [7, 8, 9],
+    "linked_empty": [],
+    "dyn_arc": {"code": 99},
+    "dyn_ref": 5,
+    "dyn_option": {"code": 3},
     "boxed_slice": [1, 2, 3],
     "boxed_str": "boxed",
     "slice": [-1, 0, 1],
@@ -84,6 +91,9 @@ def test_nested_options_of_bool(everything: Value) -> None:
     outer = [o.some() for o in options]
     assert outer[0] is None and outer[1] is not None and outer[1].some() is None
     assert [o.some().boolean() for o in outer[2:] if o is not None] == [False, True]
+    told = "[None, Some(None), Some(Some(false)), Some(Some(true))]"
+    assert one_line(everything["opt_opt_bool"]) == told
+    assert to_python(everything["opt_opt_bool"]) == [None, {"Some": None}, False, True]
 
 
 def test_map_with_internal_nodes(everything: Value, process: Process) -> None:
@@ -96,6 +106,30 @@ def test_map_with_internal_nodes(everything: Value, process: Process) -> None:
     assert everything["map"][9]["pid"].integer() == 3
     with pytest.raises(SymbolNotFound):
         everything["map"][10]
+
+
+def test_hash_tables(everything: Value, process: Process) -> None:
+    """Most of a thousand pairs, with deleted ones between them."""
+    told = ast.literal_eval(process.truth["hashed"])
+    found = {k.integer(): v.text() for k, v in everything["hashed"].entries()}
+    assert sorted(found.items()) == told and len(everything["hashed"]) == len(told)
+    assert everything["hashed"][9].text() == "h3"
+    assert sorted(map(str, plain_list(everything["hashed_set"]))) == ["x", "y"]
+    assert one_line(everything["hashed_set"]) in ('{"x", "y"}', '{"y", "x"}')
+
+
+def plain_list(value: Value) -> list[object]:
+    found = to_python(value)
+    assert isinstance(found, list)
+    return [*found]
+
+
+def test_trait_objects_are_what_their_vtable_says(everything: Value, process: Process) -> None:
+    spoken = process.truth["spoken"].split()
+    inside = to_python(everything["dyn_box"])
+    assert isinstance(inside, dict) and inside["name"] == spoken[0]
+    assert one_line(everything["dyn_arc"]) == "Aligned { code: 99 }"
+    assert one_line(everything["dyn_option"]) == "Some(Aligned { code: 3 })"
 
 
 def test_wrapped_queue_and_heap(everything: Value, process: Process) -> None:
@@ -162,7 +196,9 @@ def test_paths_for_print(everything: Value) -> None:
 
 def test_text(everything: Value, values: Values, process: Process) -> None:
     lines = render(everything["foo"], width=60)
-    assert lines[0] == "{" and '  name: "process-1"' in lines
+    assert lines[0] == "Foo {" and '  name: "process-1",' in lines
+    decimal = re.sub(r"0x[0-9a-f]+", lambda x: str(int(x[0], 16)), one_line(everything["foo"]))
+    assert decimal == process.truth["foo"]
     double = int(process.truth["func"], 16)
     assert render(everything["func"]) == [f"{double:#x} <shapes::double>"]
     assert render(everything["map_small"]) == ["{1: 2, 3: 4}"]
@@ -264,6 +300,35 @@ def test_a_list_whose_pointers_loop(everything: Value, damaged: Damaged, broken:
     while isinstance(plain, dict):
         plain, depth = plain["next"], depth + 1
     assert plain == Cut(None) and 3 < depth <= Limits().depth
+
+
+def test_hash_tables_and_lists_that_lie(
+    everything: Value, damaged: Damaged, broken: Broken
+) -> None:
+    linked = everything["linked"]
+    first = linked["head"].some()
+    assert first is not None
+    node = first.deref()
+    broken.put(field_address(node["next"]), word(field_address(node)))
+    with pytest.raises(ValueCorrupt, match="reached twice: it loops"):
+        list(damaged["linked"])
+    shown = to_python(damaged["linked"])
+    assert isinstance(shown, list) and isinstance(shown[-1], Unknown) and shown[0] == 7
+    inner = everything["hashed"]["base"]["table"]["table"]
+    broken.put(field_address(inner["items"]), word(5))
+    with pytest.raises(ValueCorrupt, match="says 5 items, but more"):
+        list(damaged["hashed"].entries())
+    broken.put(field_address(inner["items"]), word(1 << 40))
+    with pytest.raises(ValueCorrupt, match="items in 1024 buckets"):
+        list(damaged["hashed"].entries())
+    broken.put(field_address(inner["bucket_mask"]), word(6))
+    with pytest.raises(ValueCorrupt, match="in 7 buckets"):
+        list(damaged["hashed"].entries())
+    fat = everything["dyn_box"]
+    broken.put(field_address(fat["vtable"]), word(field_address(everything["foo"])))
+    assert isinstance(to_python(damaged["dyn_box"]), Pointer)
+    broken.put(field_address(fat["vtable"]), word(0))
+    assert isinstance(to_python(damaged["dyn_box"]), Unknown)
 
 
 def test_a_tree_that_loops_or_lies(everything: Value, damaged: Damaged, broken: Broken) -> None:

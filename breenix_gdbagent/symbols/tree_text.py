@@ -1,0 +1,198 @@
+"""A value as text in the words of Rust's Debug form, and as JSON.
+
+``Some(Item { id: 5, state: Ready })``: a variant is told from a string, and `None` from
+`Some(None)`. Beyond Debug: a lock's word stands beside what it guards, large and page-aligned
+numbers are hexadecimal, addresses have the symbol that they are in, what could not be read stands
+in angle brackets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.symbols.tree import (
+    Char,
+    Cut,
+    Fields,
+    Guarded,
+    Items,
+    Limits,
+    Node,
+    Pairs,
+    Plain,
+    Pointer,
+    Struct,
+    Text,
+    Unknown,
+    Variant,
+    nodes,
+)
+from breenix_gdbagent.symbols.values import Value
+
+NameOf = Callable[[int], str | None]
+_SHORT = 24  # items up to this length share lines
+
+
+def render(value: Value, limits: Limits | None = None, width: int = 100) -> list[str]:
+    """The value as lines of text, one field or item a line where one line would be too long."""
+    return lines(nodes(value, limits), width, value.space.image.name_of)
+
+
+def one_line(value: Value) -> str:
+    """The value as one line of text."""
+    return line(nodes(value), value.space.image.name_of)
+
+
+def line(node: Node, name_of: NameOf | None = None) -> str:
+    """One line of text; `name_of` names the address in a pointer."""
+    parts = _parts(node)
+    if parts is None:
+        return _scalar(node, name_of)
+    before, inside, after = parts
+    pad = " " if after == " }" else ""
+    shown = ", ".join(label + line(part, name_of) for label, part in inside)
+    comma = "," if before == "(" and len(inside) == 1 else ""
+    if not inside:
+        return (before + after).replace("{ }", "{}")
+    return f"{before}{pad}{shown}{comma}{after}"
+
+
+def lines(node: Node, width: int, name_of: NameOf | None = None) -> list[str]:
+    """As many lines as it takes to stay within `width` columns."""
+    return list(_layout(node, "", "", 0, width, name_of))
+
+
+def _layout(
+    node: Node, label: str, comma: str, indent: int, width: int, name_of: NameOf | None
+) -> Iterator[str]:
+    pad = "  " * indent
+    parts = _parts(node)
+    flat = f"{pad}{label}{line(node, name_of)}{comma}"
+    if len(flat) <= width or parts is None or not parts[1]:
+        yield flat
+        return
+    before, inside, after = parts
+    if len(inside) == 1 and before.endswith("(") and not inside[0][0]:
+        yield from _layout(inside[0][1], label + before, after + comma, indent, width, name_of)
+        return
+    yield f"{pad}{label}{before}"
+    if isinstance(node, Items):
+        yield from _filled(node, indent + 1, width, name_of)
+    else:
+        for name, part in inside:
+            yield from _layout(part, name, ",", indent + 1, width, name_of)
+    yield f"{pad}{after.strip()}{comma}"
+
+
+def _filled(node: Items, indent: int, width: int, name_of: NameOf | None) -> Iterator[str]:
+    """Items, the short ones as many a line as fit."""
+    pad = "  " * indent
+    row = ""
+    for item in node.items:
+        flat = line(item, name_of)
+        if len(flat) > _SHORT:
+            if row:
+                yield pad + row
+            row = ""
+            yield from _layout(item, "", ",", indent, width, name_of)
+        elif row and len(pad) + len(row) + len(flat) + 2 > width:
+            yield pad + row
+            row = f"{flat},"
+        else:
+            row += f"{' ' if row else ''}{flat},"
+    if row:
+        yield pad + row
+
+
+_Parts = tuple[str, list[tuple[str, Node]], str]
+
+
+def _parts(node: Node) -> _Parts | None:
+    """(opening, labelled parts, closing) of what has parts, None of what has none."""
+    match node:
+        case Items(items, unordered):
+            return ("{", [("", i) for i in items], "}") if unordered else (
+                "[", [("", i) for i in items], "]")  # fmt: skip
+        case Pairs(pairs, rest):
+            inside: list[tuple[str, Node]] = [(f"{line(key)}: ", item) for key, item in pairs]
+            return "{", [*inside, *([("", rest)] if rest is not None else [])], "}"
+        case Struct(name, fields):
+            return _fields(name, fields)
+        case Variant(name, fields):
+            return None if fields is None else _fields(name, fields)
+        case Guarded(name, word, held, data):
+            state = {True: " (held)", False: " (free)", None: ""}[held]
+            told = Variant(f"{word}{state}", None)
+            return f"{name} {{", [("lock: ", told), ("data: ", data)], " }"
+        case _:
+            return None
+
+
+def _fields(name: str, fields: Fields) -> _Parts:
+    if isinstance(fields, tuple):
+        return (f"{name}(", [("", part) for part in fields], ")") if fields or not name else (
+            name, [], "")  # fmt: skip
+    opening = f"{name} {{" if name else "{"
+    return opening, [(f"{key}: ", part) for key, part in fields.items()], " }"
+
+
+def _scalar(node: Node, name_of: NameOf | None) -> str:
+    match node:
+        case Text(text, cut):
+            return _quoted(text, '"') + (f"... {cut} bytes more" if cut else "")
+        case Char(text):
+            return _quoted(text, "'")
+        case Unknown(reason):
+            return f"<{reason}>"
+        case Cut(more):
+            return "..." if more is None else f"... {more} more"
+        case Pointer(address, what):
+            name = name_of(address) if name_of and address else None
+            known = ", ".join(filter(None, (what, name)))
+            return f"{hex64(address)} <{known}>" if known else hex64(address)
+        case Variant(name):
+            return name
+        case bool():
+            return "true" if node else "false"
+        case int():
+            return number(node)
+        case _:
+            return str(node)
+
+
+def number(value: int) -> str:
+    """Hexadecimal from 32 bits on, and where it looks like the address of a page."""
+    aligned = value >= 1 << 16 and value % PAGE == 0
+    return hex64(value) if aligned or value >= 1 << 32 else str(value)
+
+
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0", "\\": "\\\\"}
+
+
+def _quoted(text: str, quote: str) -> str:
+    """With the escapes of Rust's Debug form."""
+    escapes = {**_ESCAPES, quote: f"\\{quote}"}
+    shown = (c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+    return quote + "".join(escapes.get(c, s) for c, s in zip(text, shown, strict=True)) + quote
+
+
+def json_of(plain: Plain) -> Json:
+    """Python data (`tree.to_python`) as JSON: addresses in pointers as strings, what could not be
+    had as an object that says why."""
+    match plain:
+        case dict():
+            return {str(key): json_of(part) for key, part in plain.items()}
+        case list() | tuple():
+            return [json_of(part) for part in plain]
+        case Unknown(reason, corrupt):
+            return {"corrupt" if corrupt else "unreadable": reason}
+        case Pointer(address):
+            return hex64(address)
+        case Cut(more):
+            return {"left_out": more}
+        case float():
+            return plain if abs(plain) < float("inf") else str(plain)
+        case _:
+            return plain
