@@ -1,3 +1,73 @@
-"""breenix_gdbagent: tells why the Breenix kernel faulted, from outside."""
+"""breenix_gdbagent: tells why the Breenix kernel faulted, from outside.
+
+The Python face, `face.vm` and `face.stops`, is imported when a name of it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.checks.examine import Examination
+    from breenix_gdbagent.checks.finding import Finding
+    from breenix_gdbagent.control.points import Point
+    from breenix_gdbagent.errors import AgentError
+    from breenix_gdbagent.face.stops import (
+        backtrace,
+        examine,
+        open_snapshot,
+        read,
+        save,
+        value,
+        walk,
+    )
+    from breenix_gdbagent.face.vm import Vm, attach, launch
+    from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.stop import Stop, StopReason
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AgentError",
+    "Examination",
+    "Finding",
+    "Kernel",
+    "Point",
+    "Stop",
+    "StopReason",
+    "Vm",
+    "__version__",
+    "attach",
+    "backtrace",
+    "examine",
+    "launch",
+    "open_snapshot",
+    "read",
+    "save",
+    "value",
+    "walk",
+]
+
+_HOMES = {
+    "AgentError": "errors",
+    "Examination": "checks.examine",
+    "Finding": "checks.finding",
+    "Kernel": "kernel.view",
+    "Point": "control.points",
+    "Stop": "stop",
+    "StopReason": "stop",
+    **dict.fromkeys(("Vm", "attach", "launch"), "face.vm"),
+    **dict.fromkeys(
+        ("backtrace", "examine", "open_snapshot", "read", "save", "value", "walk"), "face.stops"
+    ),
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A name of the face, from the module where it lives."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.stop import Stop
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.snapshot.note import ImageRecord
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -136,24 +132,10 @@ def description(target: Target) -> dict[str, Json]:
 def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     """The Stop a snapshot holds, with the kernel's ELF where one is given or is our own, and what
     the run left beside it (None in a bare core). Raises `InputError`."""
-    from breenix_gdbagent.snapshot.opening import read_snapshot
+    from breenix_gdbagent.targets.saved import saved
 
     options = target.options
-    ram = None
-    if options.ram_size:
-        from breenix_gdbagent.memory.ramfile import parse_ram_size
-
-        ram = parse_ram_size(options.ram_size)
-    opened = read_snapshot(options.snapshot, ram)
-    stop = opened.stop
-    path = options.kernel
-    if path is None and opened.image is not None:
-        from breenix_gdbagent import guest
-
-        path = guest.elf_of(opened.image.sha256)
-    if path is not None:
-        stop = _with_elf(stop, path, opened.image)
-    return stop, opened.extra
+    return saved(options.snapshot, options.kernel, options.ram_size)
 
 
 def explained_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
@@ -162,22 +144,3 @@ def explained_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]
 
     stop, extra = opened_snapshot(target)
     return with_reason(stop), extra
-
-
-def _with_elf(stop: Stop, path: Path, record: ImageRecord | None) -> Stop:
-    """`stop` with the ELF where the snapshot says it ran; proved by its code when the file is
-    another one than `record` names. Raises `InputError`."""
-    from breenix_gdbagent.kernel.image import with_image
-    from breenix_gdbagent.symbols import Image
-
-    image = Image.open(path)
-    if record is not None and record.bias is not None and record.sha256 == image.sha256:
-        return replace(stop, image=image.loaded(record.bias))
-    placed, bias = with_image(stop, image)
-    if record is not None and record.sha256 is not None and (bias is None or not bias.proved):
-        raise InputError(
-            f"{path.name} is not the ELF that ran: its SHA-256 differs, and its code cannot be "
-            "compared",
-            fix=f"give the ELF with SHA-256 {record.sha256[:16]}...",
-        )
-    return placed

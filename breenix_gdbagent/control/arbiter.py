@@ -9,13 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.halt import Halt
 from breenix_gdbagent.errors import InputError
 
-Listener = Callable[[str, Halt], None]
-Job = Callable[[], Halt]
+if TYPE_CHECKING:
+    from breenix_gdbagent.control.debugger import Debugger
+    from breenix_gdbagent.control.halt import Halt
+
+    Listener = Callable[[str, Halt], None]
+    Job = Callable[[], Halt]
+
+SHELL, GDB, PYTHON = "the shell", "gdb", "Python"
+"""Who may run the guest, as the others are told."""
 
 
 class Arbiter:

@@ -18,13 +18,15 @@ None, and no order holds of it. An enum is its variant's name as text.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.control.scene import Scene
-from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
+from breenix_gdbagent.locations import parse_address
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols import LoadedImage
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     Known = int | float | str | bool | None | Value
     Evaluate = Callable[[Scene], Known]
 
+_NAME = re.compile(r"[\w:<>{}]+\Z")
 _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
@@ -164,3 +167,17 @@ def register(scene: Scene, name: str) -> int:
     if value is None:
         raise ReadError(f"register {name} is not known")
     return value & 0xFFFFFFFF if name in LOWER else value
+
+
+def address_at(scene: Scene, text: str) -> int:
+    """An address as people name it: a number, a register, a symbol with an offset, or any
+    expression. Raises `InputError`, `ReadError`, `SymbolNotFound`."""
+    bare = text.strip().removeprefix("$")
+    if bare in REGISTERS or bare in LOWER:
+        return register(scene, bare)
+    try:
+        return parse_address(text, scene.kernel.stop.image)
+    except (InputError, SymbolNotFound):
+        if _NAME.match(text.strip()):
+            raise
+    return number(parse(text).value(scene)) & (1 << 64) - 1

@@ -75,7 +75,7 @@ class RunDir:
     def watch(self, pid: int | None) -> None:
         """The process that must not outlive us; None when it has ended (and was waited for)."""
         pipe = self._janitor.stdin
-        if pipe is not None:
+        if pipe is not None and not pipe.closed:
             with suppress(BrokenPipeError):
                 pipe.write(b"\n" if pid is None else b"%d\n" % pid)
                 pipe.flush()

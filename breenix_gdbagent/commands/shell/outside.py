@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from breenix_gdbagent.commands.output import writable
@@ -58,27 +60,26 @@ def do_save(session: Session, line: Line) -> int:
 
 def do_ipython(session: Session, line: Line) -> int:
     arguments(line)
-    with session.standing():
+    # Not what this command prints: it has the terminal, and no pager must wait for its end.
+    with session.standing(), redirect_stdout(sys.__stdout__):
         return embed(session)
 
 
 def embed(session: Session) -> int:
-    """IPython where it is installed, else Python's own prompt."""
-    import breenix_gdbagent as ba
-
-    names: dict[str, object] = {"ba": ba, "session": session, "run": session.execute}
-    if session.arbiter is not None:
-        names["vm"] = session.arbiter.debugger.vm
-    if session.known is not None or session.arbiter is not None:
-        names["kernel"] = session.kernel
-        names["stop"] = session.kernel.stop
-    banner = f"breenix_gdbagent: {', '.join(sorted(names))}; run('COMMAND') is the shell"
+    """IPython on the guest; the shell goes on where Python has left it. Raises `InputError` where
+    IPython is not installed, and where nobody sits at a terminal."""
     try:
         from IPython import start_ipython
     except ImportError:
-        import code
+        raise InputError("IPython is not installed", fix="pip install ipython") from None
+    if not sys.stdin.isatty():
+        raise InputError("IPython needs a terminal", fix="in a script: import breenix_gdbagent")
+    import breenix_gdbagent as ba
 
-        code.interact(banner + " (IPython is not installed)", local=names, exitmsg="")
-        return 0
+    names: dict[str, object] = {"ba": ba, "kernel": session.kernel, "stop": session.kernel.stop}
+    if session.arbiter is not None:
+        vm = names["vm"] = ba.Vm(session.arbiter)
+        vm.halt = session.halt
+    print(f"breenix_gdbagent: {', '.join(sorted(names))}; Ctrl-D leaves")
     start_ipython(argv=["--no-banner", "--no-confirm-exit"], user_ns=names)
     return 0

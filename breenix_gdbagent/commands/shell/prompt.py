@@ -17,11 +17,11 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from breenix_gdbagent.commands.shell.completion import ShellCompleter
 from breenix_gdbagent.commands.shell.session import (
     INTERRUPTED,
-    OWNER,
     Quit,
     Session,
     space_label,
 )
+from breenix_gdbagent.control.arbiter import SHELL
 from breenix_gdbagent.errors import AgentError
 
 REFRESH_SECONDS = 0.25
@@ -137,7 +137,7 @@ def bar(session: Session, width: int) -> str:
     known = session.known
     if session.running and vm is not None:
         owner = session.arbiter.owner if session.arbiter is not None else ""
-        parts.append("running" if owner == OWNER else f"running for {owner}")
+        parts.append("running" if owner == SHELL else f"running for {owner}")
         parts.append(f"{vm.clock.seconds():.1f} s")
     elif known is not None:
         cpu = session.view.stop.cpu

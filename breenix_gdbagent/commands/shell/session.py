@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.commands.shell.echo import Echo
 from breenix_gdbagent.commands.shell.screen import Screen
 from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
+from breenix_gdbagent.control.arbiter import GDB, PYTHON, SHELL, Arbiter
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
 
     from breenix_gdbagent.commands.shell.beside import Beside
     from breenix_gdbagent.commands.target import Target
-    from breenix_gdbagent.control.arbiter import Arbiter
     from breenix_gdbagent.control.debugger import Debugger
     from breenix_gdbagent.control.halt import Halt
     from breenix_gdbagent.control.stepping import Stepper
 
-OWNER = "the shell"
 REPEATED = {"step", "next", "stepi", "nexti"}
 INTERRUPTED = 130
 
@@ -85,12 +84,11 @@ class Session:
         self._thread: threading.Thread | None = None
         self._last = ""
         self._unseen: Halt | None = None
+        self._mover = SHELL
         self._echo: Echo | None = None
         self.beside: Beside | None = None
         self.arbiter: Arbiter | None = None
         if debugger is not None:
-            from breenix_gdbagent.control.arbiter import Arbiter
-
             self.arbiter = Arbiter(debugger)
             self.arbiter.listeners.append(self._stopped)
             debugger.say = screen.write
@@ -178,7 +176,7 @@ class Session:
             raise InputError("the guest is running already", fix="Ctrl-C stops it")
         self.debugger.vm.asked_to_stop = False
         if not self.background:
-            arbiter.run(OWNER, job)
+            arbiter.run(SHELL, job)
             return 0
         begun = threading.Event()
 
@@ -188,7 +186,7 @@ class Session:
                 return job()
 
             try:
-                arbiter.run(OWNER, begin)
+                arbiter.run(SHELL, begin)
             except AgentError as error:
                 self.say(error)
             finally:
@@ -212,12 +210,14 @@ class Session:
         if self._echo is not None:
             self._echo.flush()
         self.halt = halt
-        if who != OWNER and halt.reason.kind == "step":
-            # gdb takes hundreds of steps for one of its commands: looked at when it is asked for.
+        self._mover = who
+        if who == PYTHON or (who == GDB and halt.reason.kind == "step"):
+            # Python shows what it wants to; gdb takes hundreds of steps for one of its commands:
+            # looked at when it is asked for.
             self._unseen = halt
             return
         text = self._shown(halt)
-        if who == OWNER:
+        if who == SHELL:
             self.screen.write(text)
         else:
             # A terminal that does not take it must not keep gdb waiting.
@@ -320,7 +320,7 @@ class Session:
         if self.running:
             return "(running) "
         if self._unseen is not None:
-            return "(moved by gdb) "
+            return f"(moved by {self._mover}) "
         if self._kernel is None:
             return "(not started) "
         cpu = self.view.stop.cpu

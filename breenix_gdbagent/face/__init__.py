@@ -1,0 +1,2 @@
+"""The Python face: what ``import breenix_gdbagent as ba`` gives. `vm` is a guest under run control,
+`stops` what can be asked of one that stands still, live or out of a file. Nothing here prints."""

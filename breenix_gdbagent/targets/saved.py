@@ -1,0 +1,55 @@
+"""A stop out of a file: a snapshot of ours or a bare core, with the kernel's ELF where it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.snapshot.opening import read_snapshot
+from breenix_gdbagent.stop import Stop
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.snapshot.note import ImageRecord
+
+
+def saved(
+    path: Path, kernel: Path | None = None, ram_size: str | None = None
+) -> tuple[Stop, Mapping[str, Json] | None]:
+    """The Stop a snapshot holds, with the kernel's ELF where one is given or is our own, and what
+    the run left beside it (None in a bare core). `ram_size` is the RAM map that a bare core lacks
+    (``512M``, or ranges). Raises `InputError`."""
+    ram = None
+    if ram_size:
+        from breenix_gdbagent.memory.ramfile import parse_ram_size
+
+        ram = parse_ram_size(ram_size)
+    opened = read_snapshot(path, ram)
+    if kernel is None and opened.image is not None:
+        from breenix_gdbagent import guest
+
+        kernel = guest.elf_of(opened.image.sha256)
+    stop = opened.stop if kernel is None else _with_elf(opened.stop, kernel, opened.image)
+    return stop, opened.extra
+
+
+def _with_elf(stop: Stop, path: Path, record: ImageRecord | None) -> Stop:
+    """`stop` with the ELF where the snapshot says it ran; proved by its code when the file is
+    another one than `record` names. Raises `InputError`."""
+    from breenix_gdbagent.kernel.image import with_image
+    from breenix_gdbagent.symbols import Image
+
+    image = Image.open(path)
+    if record is not None and record.bias is not None and record.sha256 == image.sha256:
+        return replace(stop, image=image.loaded(record.bias))
+    placed, bias = with_image(stop, image)
+    if record is not None and record.sha256 is not None and (bias is None or not bias.proved):
+        raise InputError(
+            f"{path.name} is not the ELF that ran: its SHA-256 differs, and its code cannot be "
+            "compared",
+            fix=f"give the ELF with SHA-256 {record.sha256[:16]}...",
+        )
+    return placed
