@@ -18,7 +18,7 @@ from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
 from breenix_gdbagent.control.benign import BenignFaults, of_ring3
 from breenix_gdbagent.control.looked_at import Waypoints
 from breenix_gdbagent.control.waypoints import Checkpoint, Invariant, Step
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, SymbolNotFound
 from breenix_gdbagent.kernel.image import with_image
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import Fault, LiveVm
@@ -164,7 +164,10 @@ class Run:
                 f"{location!r} is no number, and without the kernel's ELF no symbol is known",
                 fix="give --kernel ELF, or write the address as 0x...",
             )
-        link = parse_address(location, self.image.loaded(0))
+        try:
+            link = parse_address(location, self.image.loaded(0))
+        except SymbolNotFound as error:  # of an option: nothing was looked at
+            raise InputError(error.what, error.why, error.fix) from error
         for base in self._possible_bases(self.image):
             self.vm.insert((base + link) & (2**64 - 1))
 

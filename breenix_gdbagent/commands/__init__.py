@@ -11,6 +11,7 @@ import threading
 from typing import NoReturn
 
 from breenix_gdbagent import __version__
+from breenix_gdbagent.commands import stdout
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
 
 TERMINATED = 128 + signal.SIGTERM
@@ -52,6 +53,7 @@ def run(argv: list[str]) -> int:
     """Dispatch `argv`; every error becomes at most three lines on stderr and an exit code."""
     try:
         _hear_signals()
+        stdout.guard()
         code = _dispatch(argv)
         sys.stdout.flush()
         return code
@@ -64,8 +66,6 @@ def run(argv: list[str]) -> int:
         if done.code != TERMINATED:
             return int(done.code or 0)  # argparse's own --help
         _say(AgentError("terminated; nothing is left running"))
-    except BrokenPipeError:
-        _give_up_stdout()
     except OSError as error:
         _say(_refused(error))
         _give_up_stdout()
@@ -83,7 +83,7 @@ def _hear_signals() -> None:
 
 
 def _give_up_stdout() -> None:
-    """The reader of our output left, or its disk is full: a second failure is not wanted."""
+    """The disk behind our output is full: a second failure is not wanted."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

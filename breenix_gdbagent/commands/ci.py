@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
 from breenix_gdbagent.control.waypoints import Step, parse_checkpoint, parse_invariant, parse_script
-from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.errors import InputError, OutputError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.document import Document, RunRecord
 from breenix_gdbagent.targets import Machine
 from breenix_gdbagent.watch import Ended, Orders, Run
 
@@ -107,7 +109,29 @@ def conclude(
     outcome = _outcome(code, judged.counted)
     record = replace(ended.record, outcome=outcome, exit=code)
     document = archive.with_outcome(judged.document, outcome, code)
-    if options.output is not None:
+    failed = _saved(options, ended, record, named, machine)
+    write_faces(document, options, code, ended.kernel)
+    for text in judged.missing:
+        print(f"expected and not seen: {text}", file=sys.stderr)
+    for text in judged.gone:
+        print(f"in the baseline and gone: {text}", file=sys.stderr)
+    if failed is not None:
+        raise failed
+    return code
+
+
+def _saved(
+    options: argparse.Namespace,
+    ended: Ended,
+    record: RunRecord,
+    named: Mapping[str, Json],
+    machine: Machine,
+) -> OutputError | None:
+    """Write the snapshot where one is asked for. What could not be written is told after the
+    report: at night nobody runs it twice."""
+    if options.output is None:
+        return None
+    try:
         archive.save(
             options.output,
             ended.kernel,
@@ -118,12 +142,9 @@ def conclude(
             ended.history,
             machine_facts(machine),
         )
-    write_faces(document, options, code, ended.kernel)
-    for text in judged.missing:
-        print(f"expected and not seen: {text}", file=sys.stderr)
-    for text in judged.gone:
-        print(f"in the baseline and gone: {text}", file=sys.stderr)
-    return code
+    except OutputError as error:
+        return error
+    return None
 
 
 def _objects(document: Document) -> list[dict[str, object]]:

@@ -6,11 +6,12 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
-from breenix_gdbagent.errors import OutputError
+from breenix_gdbagent.errors import InputError, OutputError
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.text import objects, render
 
@@ -30,7 +31,11 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_faces(options: argparse.Namespace) -> None:
-    """Refuse unwritable outputs before anything runs."""
+    """Refuse unwritable outputs, and two answers on one stream, before anything runs."""
+    if options.json and str(options.markdown) == "-":
+        raise InputError(
+            "--json and --markdown would both go to stdout", fix="name a file: --markdown OUT"
+        )
     for path in (options.html, options.markdown, options.junit):
         if path is not None and str(path) != "-":
             writable(path)
@@ -50,28 +55,43 @@ def write_faces(
 ) -> int:
     """Write every face asked for; returns the exit code. With the stop still at hand (`kernel`)
     the HTML draws every mapping."""
-    if options.html is not None:
-        from breenix_gdbagent.report.html import render as html
-
-        write_whole(options.html, html(document, kernel, _source_reader(options)))
-    if options.markdown is not None:
-        from breenix_gdbagent.report.markdown import render as markdown
-
-        if str(options.markdown) == "-":
-            sys.stdout.write(markdown(document))
-        else:
-            write_whole(options.markdown, markdown(document))
-    if options.junit is not None:
-        from breenix_gdbagent.report.junit import render as junit
-
-        write_whole(options.junit, junit(document))
+    failed = None
+    for path, made in _files(document, options, kernel):
+        try:
+            write_whole(path, made())
+        except OutputError as error:  # told after the others and the terminal's
+            failed = failed or error
     if options.github:
         _tell_github(document, options.json)
     if options.json:
         print_json(document)
-    elif str(options.markdown) != "-" and not options.github:
+    elif str(options.markdown) == "-":
+        from breenix_gdbagent.report.markdown import render as markdown
+
+        sys.stdout.write(markdown(document))
+    elif not options.github:
         sys.stdout.write(_for_terminal(document))
+    if failed is not None:
+        raise failed
     return verdict(document, options.fail_on) if code is None else code
+
+
+def _files(
+    document: Document, options: argparse.Namespace, kernel: Kernel | None
+) -> Iterator[tuple[Path, Callable[[], str]]]:
+    """The faces that go into files, each with what makes it."""
+    if options.html is not None:
+        from breenix_gdbagent.report.html import render as html
+
+        yield options.html, lambda: html(document, kernel, _source_reader(options))
+    if options.markdown is not None and str(options.markdown) != "-":
+        from breenix_gdbagent.report.markdown import render as markdown
+
+        yield options.markdown, lambda: markdown(document)
+    if options.junit is not None:
+        from breenix_gdbagent.report.junit import render as junit
+
+        yield options.junit, lambda: junit(document)
 
 
 def _source_reader(options: argparse.Namespace) -> ReadSource:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
-from breenix_gdbagent.guest import scenarios
+from breenix_gdbagent.guest import scenario, scenarios
 
 
 def run(name: str, argv: list[str]) -> int:
-    """``lab [--json]``."""
+    """``lab [SCENARIO] [--json]``. Raises `InputError` for a scenario that is none."""
     parser = Parser("breenix-gdbagent lab", description="the lab guest's scenarios")
+    parser.add_argument("scenario", nargs="?", metavar="SCENARIO", help="only that one")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
-    table = scenarios().values()
+    chosen = options.scenario
+    table = list(scenarios().values()) if chosen is None else [scenario(chosen)]
     if options.json:
         print_json(
             [
@@ -26,5 +28,5 @@ def run(name: str, argv: list[str]) -> int:
         print(f"{s.name:<{width}}  exit {s.exit}  {s.shows}")
         if s.codes:
             print(f"{'':<{width}}          {', '.join(s.codes)}")
-    print("\nRun one: breenix-gdbagent ci --lab NAME")
+    print(f"\nRun {'it' if chosen else 'one'}: breenix-gdbagent ci --lab {chosen or 'NAME'}")
     return 0

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Self
 
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.stdout import reader_left
 from breenix_gdbagent.commands.target import add_target_options, opened_snapshot, target_of
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import logview
 from breenix_gdbagent.report.ink import PLAIN, Ink
-from breenix_gdbagent.report.seriallog import LEVELS, LogLine, lines_of, place_of
+from breenix_gdbagent.report.seriallog import LEVELS, Growing, LogLine, lines_of, place_of
 from breenix_gdbagent.report.story import Object, objects, record, stop_words
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
 
@@ -180,8 +181,7 @@ class _Follower:
         self._choice = choice
         self._json = as_json
         self._done = threading.Event()
-        self._seen: dict[int, int] = {}
-        self._chunks = 0
+        self._lines = Growing()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
@@ -200,27 +200,16 @@ class _Follower:
 
     def _watch(self) -> None:
         while not self._done.wait(REFRESH_SECONDS):
-            serial = self._vm.serial
-            if len(serial.chunks) != self._chunks:
-                self._chunks = len(serial.chunks)
-                self._print(serial, unfinished=False)
+            self._print(self._vm.serial, unfinished=False)
 
     def _print(self, serial: SerialText, unfinished: bool) -> None:
-        news = []
-        for line in lines_of(serial):
-            if line.number > self._seen.get(line.port, 0) and (
-                unfinished or self._finished(serial, line)
-            ):
-                self._seen[line.port] = line.number
-                news.append(line)
-        shown = logview.chosen(news, self._choice)
+        shown = logview.chosen(self._lines.take(serial, unfinished), self._choice)
         if self._json:
             for row in logview.json_of(shown):
                 print_json(row)
-        else:
+        elif shown:
             sys.stdout.write(logview.text_of(shown, {}, 2, _ink()))
             sys.stdout.flush()
-
-    def _finished(self, serial: SerialText, line: LogLine) -> bool:
-        text = serial.port(line.port)
-        return text.endswith(("\n", "\r")) or line.number < len(text.splitlines())
+        if reader_left() and not self._done.is_set():
+            self._done.set()
+            self._vm.ask_to_stop()  # nobody reads on

@@ -381,15 +381,15 @@ def headline(found: Document) -> str:
     """``2 findings new, 1 gone; 3 spaces changed``; ``no difference``."""
     findings, spaces = record(found["findings"]), record(found["spaces"])
     parts = []
-    for value, words in (
-        (findings["new"], "findings new"), (findings["gone"], "findings gone"),
-        (spaces["new"], "spaces new"), (spaces["gone"], "spaces gone"),
-        (spaces["changed"], "spaces changed"), (found["sharing"], "shared tables"),
-        (found["stacks"], "stack cells"),
+    for value, noun, rest in (
+        (findings["new"], "finding", " new"), (findings["gone"], "finding", " gone"),
+        (spaces["new"], "space", " new"), (spaces["gone"], "space", " gone"),
+        (spaces["changed"], "space", " changed"), (found["sharing"], "shared table", ""),
+        (found["stacks"], "stack cell", " changed"),
     ):  # fmt: skip
         number = len(cast(Sequence[Json], value))
         if number:
-            parts.append(f"{number} {words}")
+            parts.append(f"{number} {noun}{'s' * (number != 1)}{rest}")
     if found["serial"]:
         parts.append("serial text")
     if any(a["delta"] for a in objects(found["allocators"])):

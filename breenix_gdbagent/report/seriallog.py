@@ -74,6 +74,66 @@ def _lines_of_port(serial: SerialText, port: int) -> Iterator[tuple[tuple[int, i
         yield (chunk_index, number), line
 
 
+class Growing:
+    """Lines of text that still arrives: `take` has each line once, when it has ended."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._open: dict[int, _OpenLine] = {}
+
+    def take(self, serial: SerialText, unfinished: bool = False) -> list[LogLine]:
+        """What ended since the last call, as `lines_of` has it; with `unfinished` the last line of
+        each port too."""
+        found: list[tuple[int, LogLine]] = []
+        for index, chunk in enumerate(serial.chunks[self._taken :], self._taken):
+            line = self._open.setdefault(chunk.port, _OpenLine(chunk.port))
+            found += line.feed(chunk.data, index, chunk.seconds)
+        self._taken = len(serial.chunks)
+        if unfinished:
+            for line in self._open.values():
+                found += line.close()
+        found.sort(key=lambda item: item[0])
+        return [line for _, line in found]
+
+
+class _OpenLine:
+    """The line of one port that has not ended yet, and where it began."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._text = ""
+        self._number = 1
+        self._began = (0, 0.0)
+
+    def feed(self, data: bytes, index: int, seconds: float) -> list[tuple[int, LogLine]]:
+        if not self._text:
+            self._began = (index, seconds)
+        self._text += self._decoder.decode(data)
+        found = []
+        for piece in self._text.splitlines(keepends=True):
+            clean = piece.splitlines()[0]
+            # A carriage return at the very end may be half of the line's end.
+            if clean == piece or (piece.endswith("\r") and len(piece) == len(self._text)):
+                break
+            found.append(self._line(clean))
+            self._text = self._text[len(piece) :]
+            self._began = (index, seconds)
+        return found
+
+    def close(self) -> list[tuple[int, LogLine]]:
+        self._text += self._decoder.decode(b"", final=True)
+        rest = self._text.splitlines()
+        self._text = ""
+        return [self._line(clean) for clean in rest]
+
+    def _line(self, clean: str) -> tuple[int, LogLine]:
+        index, seconds = self._began
+        line = LogLine(self._port, self._number, seconds, level_of(clean), clean)
+        self._number += 1
+        return index, line
+
+
 def place_of(lines: Sequence[LogLine], stop: Object) -> int | None:
     """Index of the last line that had begun at a stop of the report document, None for none."""
     ends = {end["port"]: int(str(end["line"])) for end in objects(stop.get("serial"))}

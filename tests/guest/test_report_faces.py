@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -202,6 +203,28 @@ def test_log_follows_a_guest_to_its_marker() -> None:
     assert done.code == 0
     assert done.out.splitlines()[-1].endswith("kernel: LAB COMPLETE")
     assert "Hello from userspace!" in done.out
+
+
+def test_a_full_disk_takes_the_files_and_not_the_report(tmp_path: Path) -> None:
+    """Nobody runs it twice at night: what could not be written is said, the findings are there."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        one = agent(
+            "ci", "--lab", "panic", "--json", "-o", str(tmp_path / "stop.core"),
+            "--html", str(tmp_path / "r.html"),
+        )  # fmt: skip
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert one.code == 3
+    assert [f["code"] for f in one.document["findings"]] == ["panic"]
+    assert "No space left" in one.err
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.commands import run
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord
-from breenix_gdbagent.report.seriallog import level_of, lines_of
+from breenix_gdbagent.report.seriallog import Growing, level_of, lines_of
 from breenix_gdbagent.stop import SerialChunk, SerialText
 from tests.unit.report import stops
 
@@ -29,6 +29,22 @@ def test_lines_are_the_ports_lines_however_they_arrive(text: str, cuts: list[int
     lines = lines_of(serial)
     assert [line.text for line in lines] == text.splitlines()
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.text(alphabet="aé\n\r\u2028☃", max_size=6))),
+    st.integers(0, 8),
+)
+def test_growing_lines_are_those_of_the_whole(said: list[tuple[int, str]], cut: int) -> None:
+    pieces = [(port, bytes([b])) for port, text in said for b in text.encode()]
+    chunks = tuple(SerialChunk(port, n / 10, data) for n, (port, data) in enumerate(pieces))
+    growing = Growing()
+    found = growing.take(SerialText(chunks[:cut]))
+    found += growing.take(SerialText(chunks), unfinished=True)
+    whole = lines_of(SerialText(chunks))
+    assert sorted(found, key=lambda one: (one.port, one.number)) == sorted(
+        whole, key=lambda one: (one.port, one.number)
+    )
 
 
 def test_ports_are_interleaved_by_the_arrival_of_a_lines_first_byte() -> None:

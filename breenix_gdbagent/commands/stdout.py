@@ -1,0 +1,45 @@
+"""Standard output whose reader may leave: `lab | head` is no failure of ours."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _Pipe(io.FileIO):
+    """Goes on into nothing once nobody reads any more: the command ends with its own exit code."""
+
+    left = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """As `FileIO.write`; nothing raised for a reader that has gone."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _Pipe.left = True
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            return memoryview(data).nbytes
+
+
+def reader_left() -> bool:
+    """Whether nobody reads our output any more: what never ends by itself should end then."""
+    return _Pipe.left
+
+
+def guard() -> None:
+    """Replace the process's own `sys.stdout`, where it is one."""
+    ours = sys.stdout
+    if ours is not sys.__stdout__ or not isinstance(ours, io.TextIOWrapper):
+        return
+    raw = _Pipe(ours.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), ours.encoding, ours.errors, line_buffering=ours.line_buffering
+    )
+
