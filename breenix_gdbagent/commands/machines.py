@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent import targets
 from breenix_gdbagent.commands.target import Target
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.targets import Machine
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.targets.checkout import Build
 
 
 def open_machine(target: Target) -> Machine:
@@ -36,7 +41,7 @@ def open_machine(target: Target) -> Machine:
         return targets.lab(
             options.lab, stripped=options.stripped, config=options.config, **settings
         )
-    return targets.breenix(
+    machine = targets.breenix(
         options.breenix,
         image=options.image,
         kernel=options.kernel,
@@ -44,6 +49,21 @@ def open_machine(target: Target) -> Machine:
         config=options.config,
         **settings,
     )
+    if machine.build is not None and not machine.build.only:
+        _say_choice(machine.build, options.breenix)
+    return machine
+
+
+def _say_choice(build: Build, directory: Path) -> None:
+    """Which of several builds this is, and why it and no other."""
+    print(
+        f"breenix-gdbagent: {build.image.relative_to(directory)} with {build.kernel.name}: the "
+        f"newest of {build.images} image(s) that holds one of {build.kernels} kernel ELF(s)",
+        file=sys.stderr,
+    )
+    if build.passed_over:
+        newer = build.passed_over[0].relative_to(directory)
+        print(f"  newer, but its own ELF is gone: {newer}", file=sys.stderr)
 
 
 SETTINGS = ("deterministic", "memory", "cpu", "smp", "accel")

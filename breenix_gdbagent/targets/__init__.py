@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config
     from breenix_gdbagent.live import LiveVm
     from breenix_gdbagent.symbols import Image
+    from breenix_gdbagent.targets.checkout import Build
 
 Setting = str | int | bool | None
 DEFAULT_LINGER = 3.0
@@ -22,12 +23,13 @@ DEFAULT_LINGER = 3.0
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A guest in our hands, the ELF of its kernel where one is given, seconds to stay after its
-    own marker, and the disk images it boots from."""
+    own marker, the disk images it boots from, and how the build was chosen, where it was."""
 
     vm: LiveVm
     image: Image | None
     linger: float
     files: tuple[Path, ...] = ()
+    build: Build | None = None
 
 
 def lab(
@@ -64,15 +66,17 @@ def breenix(
     from breenix_gdbagent.symbols import Image
     from breenix_gdbagent.targets.checkout import find_build, verify
 
+    build = None
     if directory is not None:
-        image, kernel = find_build(directory, kernel)
+        build = find_build(directory, kernel)
+        image, kernel = build.image, build.kernel
     elif image is None or kernel is None:
         raise InputError("an image needs its kernel's ELF, and an ELF its image")
     else:
         verify(image, kernel)
     elf = Image.open(kernel)
     vm = launch(_config(config or "breenix", settings), image=image, disks=disks)
-    return Machine(vm, elf, DEFAULT_LINGER, (image, *disks))
+    return Machine(vm, elf, DEFAULT_LINGER, (image, *disks), build)
 
 
 def running(

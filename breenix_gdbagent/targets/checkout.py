@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from breenix_gdbagent.errors import InputError
@@ -15,19 +17,63 @@ SECTOR = 512
 BUILD_LINE = "build it for x86-64 first: cargo build --release (its own README has the features)"
 
 
-def find_build(directory: Path, kernel: Path | None) -> tuple[Path, Path]:
-    """(image, kernel ELF): the newest image, and the ELF whose bytes are in it.
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What was chosen in a checkout, and out of what.
+
+    `images` and `kernels` count all that lie there; `passed_over` are images newer than the chosen
+    one that hold none of the ELFs: their own was overwritten or removed.
+    """
+
+    image: Path
+    kernel: Path
+    images: int = 1
+    kernels: int = 1
+    passed_over: tuple[Path, ...] = ()
+
+    @property
+    def only(self) -> bool:
+        """Whether there was nothing to choose."""
+        return self.images == self.kernels == 1
+
+
+def find_build(directory: Path, kernel: Path | None) -> Build:
+    """The newest image that holds one of the ELFs, and the ELF whose bytes are in it.
 
     The bootloader packs the ELF as it is, so the right one is proved and not guessed by date.
     Raises `InputError`: no checkout, not built, only aarch64, no ELF that matches.
     """
+    images = _images(directory)
+    if kernel is not None:
+        if not kernel.is_file():
+            raise InputError(f"there is no kernel ELF {kernel}")
+        elves = [kernel]
+    else:
+        elves = _newest_first(p for p in directory.glob(KERNELS) if _is_elf(p))
+    if not elves:
+        raise InputError(f"{directory} has an image but no kernel ELF in target/", fix=BUILD_LINE)
+    for number, image in enumerate(images):
+        for elf in elves:
+            if _packed(image, elf):
+                return Build(image, elf, len(images), len(elves), tuple(images[:number]))
+    raise InputError(
+        f"none of the {len(elves)} kernel ELFs in {directory} is the one packed in an image"
+        if kernel is None
+        else f"{kernel.name} is packed in none of the {len(images)} images in {directory}",
+        f"the newest image is {images[0].relative_to(directory)}",
+        "build again, so that both come from one build, or give --image and --kernel",
+    )
+
+
+def _images(directory: Path) -> list[Path]:
+    """Newest first, at least one. Raises `InputError`."""
     if not directory.is_dir():
         raise InputError(f"there is no directory {directory}", fix="name a Breenix checkout")
     if not (directory / "kernel").is_dir() and not (directory / "target").is_dir():
         raise InputError(
             f"{directory} is no Breenix checkout", "it has neither kernel/ nor target/"
         )
-    images = sorted(directory.glob(IMAGES), key=_age)
+    images = _newest_first(directory.glob(IMAGES))
     if not images:
         if any(directory.glob(AARCH64)):
             raise InputError(
@@ -35,25 +81,13 @@ def find_build(directory: Path, kernel: Path | None) -> tuple[Path, Path]:
                 fix=BUILD_LINE,
             )
         raise InputError(f"{directory} has no built UEFI image in target/", fix=BUILD_LINE)
-    elves = sorted((p for p in directory.glob(KERNELS) if _is_elf(p)), key=_age)
-    if kernel is not None:
-        elves = [kernel]
-    if not elves:
-        raise InputError(f"{directory} has an image but no kernel ELF in target/", fix=BUILD_LINE)
-    for image in images:
-        for elf in elves:
-            if _packed(image, elf):
-                return image, elf
-    raise InputError(
-        f"none of the {len(elves)} kernel ELFs in {directory} is the one packed in an image",
-        f"the newest image is {images[0].relative_to(directory)}",
-        "build again, so that both come from one build, or give --image and --kernel",
-    )
+    return images
 
 
-def _age(path: Path) -> float:
-    """Newest first."""
-    return -path.stat().st_mtime
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Files that are there and not empty (a build that was cut off, a link to nothing)."""
+    found = [p for p in paths if p.is_file() and p.stat().st_size]
+    return sorted(found, key=lambda p: (-p.stat().st_mtime, p))
 
 
 def _is_elf(path: Path) -> bool:

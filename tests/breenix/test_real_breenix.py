@@ -67,7 +67,7 @@ def test_the_snapshot_says_the_same(at_marker: tuple[Result, Path]) -> None:
     if kernel is None:
         from breenix_gdbagent.targets.checkout import find_build
 
-        kernel = str(find_build(Path(TARGET[1]), None)[1])
+        kernel = str(find_build(Path(TARGET[1]), None).kernel)
     again = agent("report", str(file), "--kernel", kernel, "--json")
     for part in ("spaces", "findings", "checks", "maps"):
         assert again.document[part] == result.document[part]
