@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.memory import PhysicalMemory
-from breenix_gdbagent.x86.cpu import Cpu, PagingMode
+from breenix_gdbagent.x86.cpu import CR0_PG, Cpu, PagingMode
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols import LoadedImage
@@ -88,3 +88,14 @@ class Stop:
         """Paging mode of that CPU, else of any CPU with paging on; None in early boot."""
         modes = (cpu.paging for cpu in (self.cpu, *self.cpus))
         return next((mode for mode in modes if mode is not None), None)
+
+    @property
+    def no_paging(self) -> str:
+        """Why `paging` is None, in words: a state, as every boot passes through it."""
+        if not self.cpus:
+            return "there is no CPU to ask: QEMU has ended"
+        cr0 = self.cpu.get("cr0")
+        if cr0 is None:
+            return f"the control registers of CPU {self.cpu.index} are not known"
+        paged = "under 32-bit paging, " if cr0 & CR0_PG else ""
+        return f"CPU {self.cpu.index} is {paged}in {self.cpu.privilege}: early boot"

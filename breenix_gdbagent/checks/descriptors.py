@@ -89,6 +89,8 @@ def check_reachable(kernel: Kernel) -> Iterator[Finding]:
     """IDT, GDT and TSS can be read, and handlers executed, under every CR3 that an exception may
     come from: each audited space. Of other kernels the tables alone, under what each CPU runs on:
     Linux leaves gates for vectors that never come pointing to memory it has given back."""
+    if kernel.mode is None:
+        raise NotChecked(kernel.stop.no_paging)
     lacking: list[str] = []
     inherited: list[str] = []
     for cpu, spaces in _places(kernel):

@@ -71,6 +71,8 @@ _DEVICES_END = 1 << 46
 
 def check_ram(kernel: Kernel) -> Iterator[Finding]:
     """Leaves that name no RAM, devices and direct maps left out. Any kernel."""
+    if kernel.mode is None:
+        raise NotChecked(kernel.stop.no_paging)
     ram = kernel.stop.memory.ram
     if ram is None:
         raise NotChecked("where RAM ends is not known (give --ram-size)")
@@ -127,6 +129,8 @@ def _beyond(kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page]) -> Findi
 def check_tables(kernel: Kernel) -> Iterator[Finding]:
     """Leaves that map a frame which is in use as a page table: for ring 3 on any kernel, outside
     the direct map on Breenix (others keep tables in their image)."""
+    if kernel.mode is None:
+        raise NotChecked(kernel.stop.no_paging)
     ledger = kernel.ledger
     frames = ledger.table_frames.keys()
     ordered = sorted(frames)

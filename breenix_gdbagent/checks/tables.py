@@ -63,6 +63,8 @@ BEYOND_RAM = declare(
 
 def check_shape(kernel: Kernel) -> Iterator[Finding]:
     """Loops, tables in no RAM, frames that are tables twice. Any kernel: it needs no Breenix."""
+    if kernel.mode is None:
+        raise NotChecked(kernel.stop.no_paging)
     ledger = kernel.ledger
     graph = ledger.graph
     yield from _bad_links(kernel, CYCLE, graph.cycles)

@@ -111,7 +111,11 @@ def _read(
     target = target_of(options, default_lab=False)
     stop, extra = opened_snapshot(target)
     if not stop.serial.chunks:
-        raise InputError(f"{path.name} has no serial text", "a bare core of QEMU's carries none")
+        why = "the guest had written nothing, or no serial line was connected"
+        raise InputError(
+            f"{path.name} has no serial text",
+            why if extra is not None else "a bare core of QEMU's carries none",
+        )
     if options.around is not None:
         return _around(stop, extra, options.around)
     lines = lines_of(stop.serial)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.commands.examined import kernel_of
 from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.ptwalk import no_root
 from breenix_gdbagent.commands.target import Target
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.view import Kernel
@@ -25,7 +26,9 @@ def answer(target: Target, options: argparse.Namespace) -> int:
 def _map(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.report.mappings import map_json, map_text
 
-    root = _required(chosen_root(kernel, options.root, options.pid))
+    root = chosen_root(kernel, options.root, options.pid)
+    if root is None:
+        raise no_root(kernel.stop)
     space = kernel.merged.space(root)
     ranges = _filtered(space.ranges, options)
     if options.json:
@@ -98,14 +101,6 @@ def _named_root(kernel: Kernel, text: str) -> int:
     root = parse_number(text)
     if root is None:
         raise InputError(f"{text!r} names no address space", fix="write 0x..., pid:N or master")
-    return root
-
-
-def _required(root: int | None) -> int:
-    if root is None:
-        raise InputError(
-            "no CPU has paging on, so there is no root to walk from", fix="give --root CR3"
-        )
     return root
 
 

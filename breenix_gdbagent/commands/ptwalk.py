@@ -40,9 +40,7 @@ def _walks(stop: Stop, options: argparse.Namespace) -> Iterator[Walk]:
     for text, named in list(_questions(options.va)):
         root = chosen if named is None else named
         if root is None:
-            raise InputError(
-                "no CPU has paging on, so there is no root to walk from", fix="give --root CR3"
-            )
+            raise no_root(stop)
         yield walk(tables, root, parse_address(text, stop.image), levels, nxe)
 
 
@@ -54,6 +52,13 @@ def _root(stop: Stop, options: argparse.Namespace) -> int | None:
     from breenix_gdbagent.kernel.view import Kernel
 
     return chosen_root(Kernel(stop), options.root, options.pid)
+
+
+def no_root(stop: Stop) -> InputError:
+    """There is none to walk from, and why."""
+    return InputError(
+        "there is no root to walk from", stop.no_paging, "give --root CR3, or let it run further"
+    )
 
 
 def _questions(given: list[str]) -> Iterator[tuple[str, int | None]]:

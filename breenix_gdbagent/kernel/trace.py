@@ -30,7 +30,7 @@ def unwinder(kernel: Kernel, root: int) -> Unwinder:
 def of_cpu(kernel: Kernel, cpu: Cpu) -> Backtrace:
     """Where `cpu` is, and how it came there. Raises `ReadError`."""
     if cpu.paging is None or cpu.root is None or "rip" not in cpu.registers:
-        raise ReadError(f"CPU {cpu.index} runs without paging yet: there are no kernel frames")
+        raise ReadError(f"{kernel.stop.no_paging}, where there are no kernel frames")
     return unwinder(kernel, cpu.root).backtrace(cpu.registers)
 
 

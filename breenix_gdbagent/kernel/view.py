@@ -150,6 +150,8 @@ class Kernel:
     @property
     def no_master(self) -> str:
         """Why there is no master PML4, in words."""
+        if self.mode is None:
+            return self.stop.no_paging
         if self.is_breenix:
             return "the kernel has not built its master PML4 yet: early boot"
         return "no Breenix per-CPU block: the master PML4 is not known"
@@ -376,8 +378,7 @@ class Kernel:
         that is about to run. None when there is no panic, or its message cannot be told."""
         if self.log.panics:
             return self.log.panics[0]
-        cpu = self.stop.cpu
-        info = cpu.get("rdi")
+        cpu, info = self.stop.cpu, self.stop.cpu.get("rdi")
         if self.stop.reason.kind != "panic" or info is None or cpu.root is None:
             return None
         from breenix_gdbagent.kernel.panic_message import panic_message
@@ -393,8 +394,7 @@ class Kernel:
 
     def describe(self, va: int) -> str:
         """Address with its symbol, as reports print it."""
-        name = self.symbol(va)
-        return f"{hex64(va)} <{name}>" if name else hex64(va)
+        return f"{hex64(va)} <{name}>" if (name := self.symbol(va)) else hex64(va)
 
     def is_percpu(self, va: int) -> bool:
         return any(p.base <= va < VirtAddr(p.base + PERCPU_SIZE) for p in self.percpus)

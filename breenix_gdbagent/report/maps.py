@@ -44,7 +44,7 @@ def build(kernel: Kernel) -> dict[str, Json]:
         "spaces": [], "left_out": 0, "stacks": [], "common": [], "own": [], "reason": None,
     }  # fmt: skip
     if kernel.mode is None:
-        return {**empty, "reason": "no CPU has long-mode paging on"}
+        return {**empty, "reason": kernel.stop.no_paging}
     try:
         audited = kernel.audited
         drawn = audited[:MOST_SPACES]

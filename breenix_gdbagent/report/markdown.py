@@ -24,6 +24,7 @@ from breenix_gdbagent.report.story import (
     objects,
     ordered,
     paragraph,
+    place_words,
     printable,
     record,
     run_words,
@@ -119,7 +120,7 @@ def _stop(stop: Object) -> str:
         symbol = f" {code('<' + str(cpu['symbol']) + '>')}" if cpu["symbol"] else ""
         inside = f", in {escaped(str(cpu['process']))}" if cpu["process"] else ""
         rows.append(
-            f"- CPU {cpu['id']}, ring {cpu['cpl']}{inside}: RIP {code(str(cpu['rip']))}{symbol}, "
+            f"- CPU {cpu['id']}, {place_words(cpu)}{inside}: RIP {code(str(cpu['rip']))}{symbol}, "
             f"RSP {code(str(cpu['rsp']))}, CR3 {code(str(cpu['cr3']))}"
         )
     return rows[0] + "\n\n" + "\n".join(rows[1:])

@@ -8,6 +8,7 @@ from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import VECTOR_NAMES
+from breenix_gdbagent.x86.cpu import privilege
 
 Object = Mapping[str, Json]
 
@@ -248,6 +249,14 @@ def heading(finding: Object) -> str:
     """The finding's title, empty where its summary begins with it anyhow."""
     title, summary = str(finding["title"]), str(finding["summary"])
     return "" if summary.startswith(title) else title
+
+
+def place_words(cpu: Object) -> str:
+    """``ring 3``, ``real mode``: see `x86.cpu.privilege`."""
+    cr0, cpl = cpu.get("cr0"), cpu.get("cpl")
+    return privilege(
+        int(cr0, 16) if isinstance(cr0, str) else None, cpl if isinstance(cpl, int) else None
+    )
 
 
 def stop_words(stop: Object) -> str:

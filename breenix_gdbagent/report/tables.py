@@ -49,7 +49,10 @@ def walk_text(kernel: Kernel, walk: Walk) -> str:
 
 
 def spaces_text(kernel: Kernel) -> str:
-    """`pt roots` as a table."""
+    """`pt roots` as a table; why there is nothing in it where there is not."""
+    if not kernel.spaces:
+        paged = kernel.mode is not None
+        return f"no root was found: {'CR3 leads to no table' if paged else kernel.stop.no_paging}"
     lines = [f"{'root':<14} {'role':<8} {'live':<8} {'pid':>4}  {'name':<24} found by"]
     for s in kernel.spaces:
         live = {True: "yes", False: "no", None: "unknown"}[s.live]

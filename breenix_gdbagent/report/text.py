@@ -21,6 +21,7 @@ from breenix_gdbagent.report.story import (
     objects,
     ordered,
     paragraph,
+    place_words,
     record,
     run_words,
     stop_words,
@@ -172,11 +173,12 @@ def _stops(page: Page, document: Object, registers: bool) -> None:
 
 def _cpu(page: Page, cpu: Object, registers: bool) -> None:
     symbol = f" <{cpu['symbol']}>" if cpu["symbol"] else ""
-    ring = "?" if cpu["cpl"] is None else cpu["cpl"]
     inside = "".join(
         f", {what} {cpu[what]}" for what in ("process", "thread") if cpu.get(what) is not None
     )
-    page.text(f"CPU {cpu['id']} in ring {ring}{inside}: RIP {cpu['rip']}{symbol}", "  ", "    ")
+    page.text(
+        f"CPU {cpu['id']} in {place_words(cpu)}{inside}: RIP {cpu['rip']}{symbol}", "  ", "    "
+    )
     if not registers:
         return
     names = (("rsp", "RSP"), ("cr2", "CR2"), ("cr3", "CR3"), ("cr0", "CR0"), ("cr4", "CR4"),

@@ -3,11 +3,14 @@
 Per CPU a core of QEMU's has ``CORE``/NT_PRSTATUS (general registers, as Linux lays them out) and
 ``QEMU`` type 0 (QEMU target/i386/arch_dump.c, `QEMUCPUState` version 1), which adds the hidden
 parts of the segments, descriptor tables, CR0 to CR4 and the kernel's GS base. Neither has EFER.
+While CPU 0 is not in long mode yet (firmware, a boot loader) the core is one of an i386, and its
+NT_PRSTATUS is the shorter one of 32-bit Linux (`x86_elf_prstatus` there).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from struct import Struct
 
 from breenix_gdbagent.addresses import VirtAddr
@@ -40,21 +43,34 @@ _PRSTATUS_REGISTERS = (
 )
 _PRSTATUS = Struct("<32xI76x27Q8x")
 
+_SHORT_REGISTERS = (
+    *("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rax", "ds", "es", "fs", "gs"),
+    *("orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
+)
+_SHORT_PRSTATUS = Struct("<24xI44x17I4x")
+_LONG_CODE = 1 << 21
+"""The L bit of a code segment's access rights, as QEMU keeps them."""
 
-def cpus_of_notes(notes: Iterable[Note]) -> tuple[Cpu, ...]:
+
+def cpus_of_notes(notes: Iterable[Note], *, long_mode: bool | None = None) -> tuple[Cpu, ...]:
     """Every CPU that the notes describe, in their order.
 
     The ``QEMU`` notes where there are any, else what NT_PRSTATUS has (no control registers then).
-    Raises `InputError` for a note too short or of another version.
+    `long_mode` is whether CPU 0 was in it, where the core's machine tells. Raises `InputError` for
+    a note too short or of another version.
     """
-    general: list[Cpu] = []
-    full: list[Cpu] = []
+    general: list[Note] = []
+    full: list[Note] = []
     for note in notes:
         if note.owner == "QEMU" and note.type == 0:
-            full.append(_of_qemu_note(note.data, len(full)))
+            full.append(note)
         elif note.owner == "CORE" and note.type == NT_PRSTATUS:
-            general.append(_of_prstatus(note.data, len(general)))
-    return tuple(full or general)
+            general.append(note)
+    read = _of_qemu_note if full else _of_prstatus
+    cpus = [read(note.data, index) for index, note in enumerate(full or general)]
+    if cpus and long_mode is not None:
+        cpus[0] = replace(cpus[0], long_mode=long_mode)
+    return tuple(cpus)
 
 
 def _of_qemu_note(data: bytes, index: int) -> Cpu:
@@ -67,9 +83,12 @@ def _of_qemu_note(data: bytes, index: int) -> Cpu:
         )
     registers = dict(zip(_GENERAL, general, strict=True))
     parts: dict[str, tuple[int, int, int]] = {}
+    long_mode = None
     at = _HEAD.size
     for name in (*_SEGMENTS, *_TABLES):
-        selector, limit, _flags, _pad, base = _SEGMENT.unpack_from(data, at)
+        selector, limit, flags, _pad, base = _SEGMENT.unpack_from(data, at)
+        if name == "cs" and flags & _LONG_CODE:
+            long_mode = True
         parts[name] = selector, limit, base
         at += _SEGMENT.size
     for name in _SEGMENTS:
@@ -88,6 +107,7 @@ def _of_qemu_note(data: bytes, index: int) -> Cpu:
         idtr=_table(parts["idt"]),
         tr=_system(parts["tr"]),
         ldtr=_system(parts["ldt"]),
+        long_mode=long_mode,
     )
 
 
@@ -100,6 +120,13 @@ def _system(part: tuple[int, int, int]) -> SystemSegment:
 
 
 def _of_prstatus(data: bytes, index: int) -> Cpu:
+    if len(data) == _SHORT_PRSTATUS.size:
+        _pid, *values = _SHORT_PRSTATUS.unpack(data)
+        short = dict(zip(_SHORT_REGISTERS, values, strict=True))
+        del short["orig_rax"]
+        for name in ("ds", "es", "fs", "gs", "cs", "ss"):
+            short[name] &= 0xFFFF  # the other half is padding
+        return Cpu(index=index, registers=short)
     if len(data) < _PRSTATUS.size:
         raise InputError(f"the registers of CPU {index} in the core are cut short")
     _pid, *values = _PRSTATUS.unpack_from(data)

@@ -41,7 +41,11 @@ class SystemSegment:
 @dataclass(frozen=True, slots=True)
 class Cpu:
     """One vCPU. `registers` is by gdb's names (rax, rip, eflags, cs, fs_base, gs_base, k_gs_base,
-    cr0, cr2, cr3, cr4, efer); a name that is absent was not to be had, and is never 0 for us."""
+    cr0, cr2, cr3, cr4, efer); a name that is absent was not to be had, and is never 0 for us.
+
+    `long_mode` is what else than EFER.LMA tells of it (an ELF core of QEMU's has no EFER, but its
+    machine is x86-64 only in long mode); None where nothing does.
+    """
 
     index: int
     registers: Mapping[str, int]
@@ -50,6 +54,7 @@ class Cpu:
     tr: SystemSegment | None = None
     ldtr: SystemSegment | None = None
     halted: bool | None = field(default=None)
+    long_mode: bool | None = None
 
     def get(self, name: str) -> int | None:
         """A register by gdb's name, None when not known."""
@@ -65,9 +70,16 @@ class Cpu:
 
     @property
     def cpl(self) -> int | None:
-        """Current privilege level: RPL of CS outside real mode."""
-        cs = self.get("cs")
+        """Current privilege level: RPL of CS, 0 in real mode, where CS is a paragraph."""
+        cs, cr0 = self.get("cs"), self.get("cr0")
+        if cr0 is not None and not cr0 & CR0_PE:
+            return 0
         return None if cs is None else cs & 3
+
+    @property
+    def privilege(self) -> str:
+        """`privilege` of this CPU."""
+        return privilege(self.get("cr0"), self.cpl)
 
     @property
     def root(self) -> PhysAddr | None:
@@ -79,6 +91,14 @@ class Cpu:
     def paging(self) -> PagingMode | None:
         """The paging mode, None while paging is off or not in 4- or 5-level form (early boot)."""
         return PagingMode.of(self)
+
+
+def privilege(cr0: int | None, cpl: int | None) -> str:
+    """``ring 3``, ``real mode``, ``ring 0, paging off``; ``ring ?`` where CS is not known."""
+    if cr0 is not None and not cr0 & CR0_PE:
+        return "real mode"
+    ring = f"ring {'?' if cpl is None else cpl}"
+    return ring if cr0 is None or cr0 & CR0_PG else f"{ring}, paging off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +121,7 @@ class PagingMode:
         cr0, cr4, efer = cpu.get("cr0"), cpu.get("cr4"), cpu.get("efer")
         if cr0 is None or cr4 is None or not cr0 & CR0_PG or not cr4 & CR4_PAE:
             return None
-        if efer is not None and not efer & EFER_LMA:
+        if not (cpu.long_mode is not False if efer is None else efer & EFER_LMA):
             return None
         return cls(
             levels=5 if cr4 & CR4_LA57 else 4,

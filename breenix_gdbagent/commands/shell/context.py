@@ -70,8 +70,7 @@ def who(kernel: Kernel) -> str:
     cpu = kernel.stop.cpu
     parts = []
     if "rip" in cpu.registers:
-        ring = "" if cpu.cpl is None else f" ring {cpu.cpl}"
-        parts.append(f"CPU {cpu.index}{ring}{' halted' if cpu.halted else ''}")
+        parts.append(f"CPU {cpu.index} {cpu.privilege}{' halted' if cpu.halted else ''}")
         space = space_label(kernel)
         if space:
             parts.append(space)
@@ -339,7 +338,7 @@ def cpu_line(kernel: Kernel, cpu: Cpu) -> str:
     halted = ", halted" if cpu.halted else ""
     thread = kernel.thread_of(cpu)
     named = f", thread {thread.id} {thread.name}" if thread is not None else ""
-    return f"CPU {cpu.index} ring {cpu.cpl}{halted} at {kernel.describe(cpu.rip)}{named}"
+    return f"CPU {cpu.index} {cpu.privilege}{halted} at {kernel.describe(cpu.rip)}{named}"
 
 
 def _beside(left: Sequence[str], right: Sequence[str], width: int) -> list[str]:

@@ -31,7 +31,7 @@ def do_registers(session: Session, line: Line) -> int:
         if options.which not in (None, "all"):
             raise InputError(f"{options.which!r} is not `all`", fix="one register: print $NAME")
         for cpu in stop.cpus if every else [session.view.stop.cpu]:
-            print(f"CPU {cpu.index}, ring {cpu.cpl}" + (", halted" if cpu.halted else ""))
+            print(f"CPU {cpu.index}, {cpu.privilege}" + (", halted" if cpu.halted else ""))
             print("\n".join(registers(session, cpu, session.screen.width)))
     return 0
 
@@ -56,6 +56,7 @@ def do_cpu(session: Session, line: Line) -> int:
 
 def do_walk(session: Session, line: Line) -> int:
     from breenix_gdbagent.commands.ptspaces import chosen_root
+    from breenix_gdbagent.commands.ptwalk import no_root
     from breenix_gdbagent.report.tables import walk_text
 
     options = arguments(line, ("va", ""), ("root", "?"))
@@ -63,7 +64,7 @@ def do_walk(session: Session, line: Line) -> int:
         kernel = session.view
         root = chosen_root(kernel, options.root, None)
         if root is None:
-            raise InputError("no CPU has paging on, so there is no root to walk from")
+            raise no_root(kernel.stop)
         walked = kernel.walk(root, parse_address(options.va, kernel.stop.image))
         print(walk_text(kernel, walked))
     return 0 if walked.mapped else 1
@@ -80,6 +81,7 @@ def do_roots(session: Session, line: Line) -> int:
 
 def do_map(session: Session, line: Line) -> int:
     from breenix_gdbagent.commands.ptspaces import chosen_root
+    from breenix_gdbagent.commands.ptwalk import no_root
     from breenix_gdbagent.report.mappings import map_text
 
     options = arguments(line, ("root", "?"))
@@ -87,7 +89,7 @@ def do_map(session: Session, line: Line) -> int:
         kernel = session.view
         root = chosen_root(kernel, options.root, None)
         if root is None:
-            raise InputError("no CPU has paging on: nothing is mapped yet")
+            raise no_root(kernel.stop)
         space = kernel.merged.space(root)
         print(map_text(kernel, space, space.ranges))
     return 0

@@ -143,7 +143,7 @@ def bar(session: Session, width: int) -> str:
         cpu = session.view.stop.cpu
         parts.append(known.stop.reason.kind)
         if "rip" in cpu.registers:
-            parts.append(f"CPU {cpu.index} of {len(known.stop.cpus)} ring {cpu.cpl}")
+            parts.append(f"CPU {cpu.index} of {len(known.stop.cpus)} {cpu.privilege}")
             cr3 = cpu.get("cr3")
             try:
                 owner = space_label(session.view)
