@@ -61,10 +61,12 @@ def run(argv: list[str]) -> int:
         _say(error)
         return error.exit_code
     except KeyboardInterrupt:
+        _give_up_stdout()
         _say(AgentError("interrupted; nothing is left running"))
     except SystemExit as done:
         if done.code != TERMINATED:
             return int(done.code or 0)  # argparse's own --help
+        _give_up_stdout()
         _say(AgentError("terminated; nothing is left running"))
     except OSError as error:
         _say(_refused(error))
@@ -83,7 +85,7 @@ def _hear_signals() -> None:
 
 
 def _give_up_stdout() -> None:
-    """The disk behind our output is full: a second failure is not wanted."""
+    """What is still held back is no whole answer, or cannot be written."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

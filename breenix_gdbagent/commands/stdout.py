@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+WHOLE = 1 << 20
+"""Bytes that are held back until the answer is complete: a signal leaves all of it or nothing."""
+
 
 class _Pipe(io.FileIO):
     """Goes on into nothing once nobody reads any more: the command ends with its own exit code."""
@@ -39,7 +42,8 @@ def guard() -> None:
     if ours is not sys.__stdout__ or not isinstance(ours, io.TextIOWrapper):
         return
     raw = _Pipe(ours.fileno(), "w", closefd=False)
+    held = io.BufferedWriter(raw, WHOLE)
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw), ours.encoding, ours.errors, line_buffering=ours.line_buffering
+        held, ours.encoding, ours.errors, line_buffering=ours.line_buffering
     )
 
