@@ -45,6 +45,8 @@ def parse_ram_map(text: str) -> RamMap:
         ours = sorted((a, b, at) for a, b, name, at in rows if name in names)
         joined: list[RamRange] = []
         for start, end, at in ours:
+            if end <= start or (joined and start < joined[-1].end):
+                return RamMap([])  # no view that we understand
             if joined and joined[-1].end == start:
                 last = joined[-1]
                 if last.offset + last.end - last.start == at:
