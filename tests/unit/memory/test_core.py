@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from struct import pack
@@ -222,6 +223,22 @@ def test_ten_thousand_broken_cores_open_or_are_refused() -> None:
         assert sum(len(data) for _, data in core.filled()) <= len(honest)
     assert time.monotonic() - began < 60
     assert 500 < opened < 9_500, "both ways are taken"
+
+
+def test_the_memory_that_a_broken_core_takes_is_bounded() -> None:
+    """Whatever its headers claim."""
+    honest = qemu_core([Segment(paddr=0x1000, data=ONE)], rip=0x1234).build()
+    for seed in range(500):
+        file: Any = FileInMemory(_broken(honest, seed))
+        tracemalloc.start()
+        try:
+            list(ElfCore(file, read_headers(file.data, file.name)).filled())
+        except InputError:
+            continue
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 4 << 20, seed
 
 
 @settings(max_examples=300, deadline=None)

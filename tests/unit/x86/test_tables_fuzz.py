@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 
 import pytest
 
@@ -70,6 +71,19 @@ def test_ten_thousand_random_memories(part: int) -> None:
             for one in space.ranges[:3]:
                 assert walk(tables, ROOT, one.start, levels).effective is not None
     assert time.monotonic() - began < 60
+
+
+def test_the_memory_that_noise_takes_is_bounded() -> None:
+    for seed in range(0, 3000, 20):
+        memory = _memory(random.Random(seed))
+        tracemalloc.start()
+        try:
+            tables = Tables(memory)
+            Spaces(tables, 4).space(ROOT)
+            next(iter(FrameIndex(tables, [ROOT], 4).leaves()), None)
+            assert tracemalloc.get_traced_memory()[1] < 32 << 20, seed
+        finally:
+            tracemalloc.stop()
 
 
 def test_the_slow_readers_of_noise_end_too() -> None:
