@@ -37,13 +37,12 @@ def reader_left() -> bool:
 
 
 def guard() -> None:
-    """Replace the process's own `sys.stdout`, where it is one."""
+    """Replace the process's own `sys.stdout`, where it is one and no terminal."""
     ours = sys.stdout
-    if ours is not sys.__stdout__ or not isinstance(ours, io.TextIOWrapper):
+    if ours is not sys.__stdout__ or not isinstance(ours, io.TextIOWrapper) or ours.isatty():
         return
     raw = _Pipe(ours.fileno(), "w", closefd=False)
     held = io.BufferedWriter(raw, WHOLE)
-    sys.stdout = io.TextIOWrapper(
-        held, ours.encoding, ours.errors, line_buffering=ours.line_buffering
-    )
+    sys.stdout = io.TextIOWrapper(held, ours.encoding, ours.errors)
+    sys.__stdout__ = sys.stdout  # type: ignore[misc]  # two buffers would mix up their order
 
