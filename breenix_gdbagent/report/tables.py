@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
@@ -10,6 +11,8 @@ from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
+
+LEAST = 16  # columns of the text in a table's last column
 
 
 def walk_json(walk: Walk) -> dict[str, Json]:
@@ -48,19 +51,28 @@ def walk_text(kernel: Kernel, walk: Walk) -> str:
     return "\n".join(page.lines)
 
 
-def spaces_text(kernel: Kernel) -> str:
-    """`pt roots` as a table; why there is nothing in it where there is not."""
+def spaces_text(kernel: Kernel, width: int | None = None) -> str:
+    """`pt roots` as a table, its last column wrapped to `width`; why there is nothing in it where
+    there is not."""
     if not kernel.spaces:
         paged = kernel.mode is not None
         return f"no root was found: {'CR3 leads to no table' if paged else kernel.stop.no_paging}"
-    lines = [f"{'root':<14} {'role':<8} {'live':<8} {'pid':>4}  {'name':<24} found by"]
+    longest = max((len(s.name or "") for s in kernel.spaces), default=0)
+    column = max(longest, len("name"))
+    lines = [f"{'root':<14} {'role':<8} {'live':<8} {'pid':>4}  {'name':<{column}}  found by"]
     for s in kernel.spaces:
         live = {True: "yes", False: "no", None: "unknown"}[s.live]
         pid = "" if s.pid is None else str(s.pid)
-        lines.append(
-            f"{hex64(s.root):<14} {s.role:<8} {live:<8} {pid:>4}  {s.name or '-':<24} {s.source}"
-        )
+        head = f"{hex64(s.root):<14} {s.role:<8} {live:<8} {pid:>4}  {s.name or '-':<{column}}  "
+        lines += _hung(head, s.source, width)
     return "\n".join(lines)
+
+
+def _hung(head: str, text: str, width: int | None) -> list[str]:
+    """`text` behind `head`, its further lines below its first."""
+    room = LEAST if width is None else max(width - len(head), LEAST)
+    parts = [text] if width is None else textwrap.wrap(text, room) or [""]
+    return [head + parts[0], *(" " * len(head) + part for part in parts[1:])]
 
 
 def spaces_json(kernel: Kernel) -> list[Json]:

@@ -76,7 +76,7 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
     if not target.runs:
         from breenix_gdbagent.commands.target import explained_snapshot
 
-        return Session(screen, stop=explained_snapshot(target)[0], target=target)
+        return Session(screen, target, stop=explained_snapshot(target)[0])
     from breenix_gdbagent.commands.machines import open_machine
     from breenix_gdbagent.control.debugger import Debugger
 
@@ -84,7 +84,7 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
     leave.enter_context(machine.vm)
     debugger = Debugger(machine.vm, machine.image)
     debugger.start()
-    session = Session(screen, debugger=debugger, target=target)
+    session = Session(screen, target, debugger=debugger)
     leave.callback(session.close)
     return session
 

@@ -89,7 +89,8 @@ def why(session: Session, halt: Halt | None, kernel: Kernel) -> str:
         named = ", ".join(f"{p.number}: {p.describe()}" for p in points)
         hits = f", hit {points[0].hits}" if points[0].hits > 1 else ""
         vector = f" ({vector_name(reason.vector)})" if reason.vector is not None else ""
-        return f"{named}{vector}{hits}"
+        several = f", CPU {reason.cpu}" if len(kernel.stop.cpus) > 1 else ""
+        return f"{named}{vector}{hits}{several}"
     if reason.kind == "fault":
         what = reason.text if reason.vector is None else f"exception {vector_name(reason.vector)}"
         return f"{what}, caught before its handler runs"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands.shell import context as views
 from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.locations import parse_number
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.percpu import PerCpu
+    from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.x86.cpu import Cpu
 
 SERIAL_LINES = 20
 STACK_WORDS = 16
@@ -65,7 +73,7 @@ def do_walk(session: Session, line: Line) -> int:
         root = chosen_root(kernel, options.root, None)
         if root is None:
             raise no_root(kernel.stop)
-        walked = kernel.walk(root, parse_address(options.va, kernel.stop.image))
+        walked = kernel.walk(root, _address(kernel, options.va))
         print(walk_text(kernel, walked))
     return 0 if walked.mapped else 1
 
@@ -75,7 +83,7 @@ def do_roots(session: Session, line: Line) -> int:
 
     arguments(line)
     with session.standing():
-        print(spaces_text(session.kernel))
+        print(spaces_text(session.kernel, session.screen.width))
     return 0
 
 
@@ -100,15 +108,47 @@ def do_who(session: Session, line: Line) -> int:
     from breenix_gdbagent.x86.reverse import FrameIndex
 
     options = arguments(line, ("pa", ""))
-    pa = parse_number(options.pa)
-    if pa is None:
-        raise InputError(f"{options.pa!r} is no physical address", fix="write it as 0x...")
     with session.standing():
         kernel = session.kernel
+        pa = _address(session.view, options.pa)
         roots = [s.root for s in kernel.spaces]
         index = FrameIndex(kernel.tables, roots, kernel.levels, kernel.nxe)
         print(who_text(kernel, index.who(pa)))
     return 0
+
+
+def do_percpu(session: Session, line: Line) -> int:
+    """What stands behind GS, CPU by CPU; exit code 1 where no CPU has a block."""
+    arguments(line)
+    with session.standing():
+        kernel = session.kernel
+        for cpu in kernel.stop.cpus:
+            block = kernel.percpu_of(cpu)
+            if block is None:
+                print(f"CPU {cpu.index}: GS leads to no per-CPU block")
+                continue
+            print(f"CPU {cpu.index}, block at {hex64(block.base)}")
+            for name, text in _percpu_rows(kernel, cpu, block):
+                print(f"  {name:<18} {text}")
+    return 0 if kernel.percpus else 1
+
+
+def _percpu_rows(kernel: Kernel, cpu: Cpu, block: PerCpu) -> Iterator[tuple[str, str]]:
+    """(field, value with what it names)."""
+    yield "cpu_id", str(block.cpu_id)
+    thread = kernel.thread_of(cpu)
+    named = f"  {thread.id} {thread.name}" if thread is not None else ""
+    yield "current_thread", hex64(block.current_thread) + named
+    yield "idle_thread", hex64(block.idle_thread)
+    stack = kernel.stack_at(block.kernel_stack_top - 8)
+    yield "kernel_stack_top", hex64(block.kernel_stack_top) + (f"  {stack.name}" if stack else "")
+    yield "preempt_count", hex64(block.preempt_count)
+    yield "need_resched", str(block.need_resched)
+    yield "tss", hex64(block.tss)
+    for name in ("next_cr3", "kernel_cr3", "saved_process_cr3"):
+        root = getattr(block, name)
+        space = kernel.space_of(root)
+        yield name, hex64(root) + (f"  {space.label}" if root and space is not None else "")
 
 
 def do_stacks(session: Session, line: Line) -> int:
@@ -146,7 +186,7 @@ def do_memory(session: Session, line: Line) -> int:
         raise InputError(f"{length} bytes are more than are shown at once", fix=f"{MOST_BYTES}")
     with session.standing():
         kernel = session.view
-        va = parse_address(options.va, kernel.stop.image)
+        va = _address(kernel, options.va)
         root = kernel.stop.cpu.root
         if root is None or kernel.stop.cpu.paging is None:
             raise ReadError("paging is not on yet: there are no virtual addresses")
@@ -162,6 +202,7 @@ def do_audit(session: Session, line: Line) -> int:
     from breenix_gdbagent import archive
     from breenix_gdbagent.checks.examine import examine
     from breenix_gdbagent.checks.run import RunFacts
+    from breenix_gdbagent.commands.target import description
     from breenix_gdbagent.report.document import History, RunRecord
     from breenix_gdbagent.report.text import render
 
@@ -169,8 +210,9 @@ def do_audit(session: Session, line: Line) -> int:
     with session.standing():
         kernel = session.kernel
         seen = examine(kernel.stop, kernel)
-        record, facts, history = RunRecord(), RunFacts(), History()
-        document = archive.finish(kernel, {"kind": "shell"}, record, facts, history, seen)
+        record, facts, history = RunRecord(seconds=kernel.stop.seconds), RunFacts(), History()
+        target = description(session.target)
+        document = archive.finish(kernel, target, record, facts, history, seen)
         print(render(document, session.screen.width, session.screen.ink.on))
     return int(any(f.weight == "error" for f in seen.findings))
 
@@ -194,3 +236,11 @@ def do_serial(session: Session, line: Line) -> int:
         for one in text.port(port).splitlines()[-count:]:
             print(f"  {one}")
     return 0
+
+
+def _address(kernel: Kernel, text: str) -> int:
+    """A number, a register, a symbol or an expression. Raises `InputError`, `ReadError`."""
+    from breenix_gdbagent.control.expressions import address_at
+    from breenix_gdbagent.control.scene import Scene
+
+    return address_at(Scene.of(kernel), text)

@@ -51,8 +51,7 @@ def do_save(session: Session, line: Line) -> int:
     writable(path)
     with session.standing():
         kernel = session.kernel
-        record = RunRecord(seconds=kernel.stop.seconds)
-        target = description(session.target) if session.target is not None else {"kind": "shell"}
+        record, target = RunRecord(seconds=kernel.stop.seconds), description(session.target)
         archive.save(path, kernel, memory, target, record, RunFacts(), History(), {})
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0

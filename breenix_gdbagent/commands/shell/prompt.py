@@ -15,6 +15,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from breenix_gdbagent.commands.shell.completion import ShellCompleter
+from breenix_gdbagent.commands.shell.screen import clipped
 from breenix_gdbagent.commands.shell.session import (
     INTERRUPTED,
     Quit,
@@ -120,45 +121,50 @@ def _open_ended(text: str) -> bool:
 def _keys(session: Session) -> KeyBindings:
     keys = KeyBindings()
 
-    @keys.add("c-c")
+    @keys.add("c-c", filter=Condition(lambda: session.running))
     def _interrupt(event: KeyPressEvent) -> None:
-        """Ctrl-C stops the guest when it runs, else drops the line."""
-        if session.arbiter is not None and session.arbiter.interrupt():
-            return
-        event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+        """Ctrl-C stops the guest while it runs; else it does what it does at any prompt."""
+        if session.arbiter is not None:
+            session.arbiter.interrupt()
 
     return keys
 
 
 def bar(session: Session, width: int) -> str:
     """The bottom bar: state, CPU, whose address space, running time, the last serial line."""
-    parts = []
-    vm = session.arbiter.debugger.vm if session.arbiter is not None else None
-    known = session.known
-    if session.running and vm is not None:
-        owner = session.arbiter.owner if session.arbiter is not None else ""
-        parts.append("running" if owner == SHELL else f"running for {owner}")
-        parts.append(f"{vm.clock.seconds():.1f} s")
-    elif known is not None:
-        cpu = session.view.stop.cpu
-        parts.append(known.stop.reason.kind)
-        if "rip" in cpu.registers:
-            parts.append(f"CPU {cpu.index} of {len(known.stop.cpus)} {cpu.privilege}")
-            cr3 = cpu.get("cr3")
-            try:
-                owner = space_label(session.view)
-            except AgentError:
-                owner = ""
-            if cr3 is not None:
-                parts.append(f"CR3 {cr3:#x}{f' {owner}' if owner else ''}")
-        parts.append(f"{known.stop.seconds:.3f} s")
-    else:
-        parts.append("not started: continue")
-    if vm is not None and vm.last_line:
-        line = "".join(c for c in vm.last_line if c.isprintable())
-        if not session.hides(line):
+    parts = _running(session) if session.running else _standing(session)
+    if session.arbiter is not None:
+        line = "".join(c for c in session.arbiter.debugger.vm.last_line if c.isprintable())
+        if line and not session.hides(line):
             parts.append(line)
-    return " | ".join(parts)[: max(width - 1, 10)]
+    return clipped(" | ".join(parts), max(width - 1, 10))
+
+
+def _running(session: Session) -> list[str]:
+    arbiter = session.arbiter
+    if arbiter is None:
+        return []
+    state = "running" if arbiter.owner in (SHELL, "") else f"running for {arbiter.owner}"
+    return [state, f"{arbiter.debugger.vm.clock.seconds():.1f} s"]
+
+
+def _standing(session: Session) -> list[str]:
+    known = session.known
+    if known is None:
+        return ["not started: continue"]
+    cpu = session.view.stop.cpu
+    parts = [known.stop.reason.kind]
+    if "rip" in cpu.registers:
+        parts.append(f"CPU {cpu.index}/{len(known.stop.cpus)} {cpu.privilege}")
+        try:
+            owner = space_label(session.view)
+        except AgentError:
+            owner = ""
+        cr3 = cpu.get("cr3")
+        if cr3 is not None:
+            parts.append(owner or f"CR3 {cr3:#x}")
+    parts.append(f"{known.stop.seconds:.3f} s")
+    return parts
 
 
 def _history() -> History:
@@ -172,4 +178,3 @@ def _history() -> History:
     except OSError:
         return InMemoryHistory()
     return FileHistory(str(place / "history"))
-

@@ -63,9 +63,9 @@ class Session:
     def __init__(
         self,
         screen: Screen,
+        target: Target,
         stop: Stop | None = None,
         debugger: Debugger | None = None,
-        target: Target | None = None,
     ) -> None:
         self.screen = screen
         self.target = target
@@ -259,7 +259,7 @@ class Session:
 
     def hides(self, line: str) -> bool:
         """Whether a serial line is not for people: the lab guest's words for its tests."""
-        return self.target is not None and self.target.kind == "lab" and line.startswith("@{")
+        return self.target.kind == "lab" and line.startswith("@{")
 
     def close(self) -> None:
         """Let go of what commands have opened."""
@@ -289,7 +289,7 @@ class Session:
         if not name.isalpha() and name[:1] in "?!":
             name, rest = name[:1], (name[1:] + " " + rest).strip()
         try:
-            command = find(name)
+            command = find(name, rest.strip())
             self._last = text if ALIASES.get(name, name) in REPEATED else ""
             line = Line(command, rest.strip())
             if not command.raw:

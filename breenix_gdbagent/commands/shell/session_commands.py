@@ -12,7 +12,7 @@ from breenix_gdbagent.errors import InputError
 def do_help(session: Session, line: Line) -> int:
     options = arguments(line, ("command", "?"))
     if options.command is not None:
-        print(explained(find(options.command)))
+        print(explained(find(options.command), session.screen.width))
     else:
         print(overview(session.screen.width))
     return 0

@@ -6,10 +6,13 @@ A command's function is `do_NAME` in the module it names, imported when it is fi
 from __future__ import annotations
 
 import difflib
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
 from breenix_gdbagent.errors import InputError
+
+USAGE = 34  # columns of a command with what it takes, in the list
 
 Takes = Literal["", "symbol", "code", "value", "point", "check", "command", "space", "file"]
 
@@ -106,6 +109,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("context", "", "where the guest stands, as after a stop", "looking"),
         Command("registers", "[all]", "registers of the CPU, or of all; * has changed", "looking"),
         Command("cpu", "[NUMBER]", "every CPU, or choose one", "looking"),
+        Command("percpu", "", "the per-CPU block of every CPU", "looking"),
         Command("walk", "VA [ROOT]", "where an address leads, level by level", "looking", "symbol"),
         Command("roots", "", "every address space", "looking"),
         Command("map", "[ROOT]", "all that one space maps, merged by rights", "looking", "space"),
@@ -172,8 +176,17 @@ ALIASES = {
 }  # fmt: skip
 
 
-def find(word: str) -> Command:
-    """The command of that name, or the only one that begins so. Raises `InputError`."""
+ELSEWHERE = {
+    "log": "serial", "snapshot": "save", "report": "audit", "explain": "fault", "run": "continue",
+    "pt": "walk, map, who, roots", "info": "registers", "start": "continue", "thread": "threads",
+    "frame": "bt", "up": "bt", "down": "bt", "examine": "memory", "dump": "memory",
+}  # fmt: skip
+"""What the command line and gdb call it, and the command here that comes nearest."""
+
+
+def find(word: str, rest: str = "") -> Command:
+    """The command of that name, or the only one that begins so. Raises `InputError`, which names
+    the nearest; `rest` is what follows on the line, as in ``pt roots`` or ``info threads``."""
     word = ALIASES.get(word, word)
     if word in COMMANDS:
         return COMMANDS[word]
@@ -181,28 +194,43 @@ def find(word: str) -> Command:
     if len(begin) == 1:
         return COMMANDS[begin[0]]
     near = begin or difflib.get_close_matches(word, [*COMMANDS, *ALIASES], 3)
+    word_of = word.partition("/")[0]
+    inner = rest.partition(" ")[0]
+    if word_of in ELSEWHERE:
+        near = [inner] if inner in COMMANDS else [ELSEWHERE[word_of]]
+    elif word_of in ALIASES:
+        near = [ALIASES[word_of]]
     raise InputError(
         f"no command {word!r}", fix=f"did you mean {', '.join(near)}?" if near else "see: help"
     )
 
 
 def overview(width: int = 100) -> str:
-    """`help`: every command in one line."""
+    """`help`: every command with one sentence."""
     lines = []
     for group, commands in GROUPS.items():
         lines.append(f"{group}:")
         for one in commands:
-            head = f"  {f'{one.name} {one.usage}':<38} "
-            lines.append(f"{head}{one.help}"[:width])
-    lines.append("A command may be cut short; an empty line repeats a step. See: help COMMAND.")
+            head = f"  {f'{one.name} {one.usage}':<{USAGE}} "
+            lines += _wrapped(f"{head}{one.help}", width, " " * (USAGE + 3))
+    lines += _wrapped(
+        "A command may be cut short; an empty line repeats a step. See: help COMMAND.", width, ""
+    )
     return "\n".join(lines)
 
 
-def explained(one: Command) -> str:
+def explained(one: Command, width: int = 100) -> str:
     """`help COMMAND`."""
     short = [alias for alias, name in ALIASES.items() if name == one.name]
-    lines = [f"{one.name} {one.usage}".rstrip(), f"  {one.help}"]
-    lines += [f"  {line}" for line in one.more.splitlines()]
+    lines = [f"{one.name} {one.usage}".rstrip(), *_wrapped(f"  {one.help}", width, "  ")]
+    for line in one.more.splitlines():
+        lines += _wrapped(f"  {line}", width, "    ")
     if short:
         lines.append(f"  short: {', '.join(short)}")
     return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int, hanging: str) -> list[str]:
+    return textwrap.wrap(
+        text, max(width, 2 * USAGE), subsequent_indent=hanging, break_on_hyphens=False
+    )
