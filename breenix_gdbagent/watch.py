@@ -196,7 +196,9 @@ class Run:
 
     def _run(self, patterns: Sequence[str], seconds: float) -> Stop:
         """Run until something decides. After a recorded fault of ring 3 the guest is looked at
-        soon: a kernel that halts for ever then has given up, and waiting would not tell more."""
+        soon: a kernel that halts for ever then has given up, and waiting would not tell more.
+
+        Raises `KeyboardInterrupt` for a Ctrl-C, which is no end that could pass for one."""
         until = self.vm.clock.seconds() + seconds
         every = self.orders.audit_every
         look = False
@@ -208,6 +210,8 @@ class Run:
             if self.orders.fatal_only:
                 awaited.append(SURVIVED_NOT)
             stop = self.vm.run_until(awaited, limit, self._on_fault)
+            if stop.reason.kind == "interrupt" and not stop.reason.text:
+                raise KeyboardInterrupt
             if stop.reason.kind == "fault" and not self.decides:
                 look = True
             elif stop.reason.kind == "breakpoint" and self.waypoints.here(stop):

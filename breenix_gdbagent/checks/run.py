@@ -90,7 +90,7 @@ def check(kernel: Kernel, facts: RunFacts, cause: str | None) -> Iterator[Findin
     """Findings about the run's end. `cause` is the code of the fault that led there, if any."""
     if facts.ended == "panic" or (kernel.log.panics and facts.ended):
         yield _panic(kernel, facts, cause)
-    if facts.ended == "deadline":
+    if facts.ended in ("deadline", "interrupt"):
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)
     if facts.ended == "exit":
         yield _exit(kernel, facts, cause)
@@ -188,9 +188,12 @@ def _waited(facts: RunFacts) -> dict[str, Json]:
 
 def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
     wanted = f"{facts.until!r} was not printed" if facts.until else "the run came to no end"
+    said = f"{wanted} within {facts.timeout or 0:g} s; the kernel still runs"
+    if facts.ended == "interrupt":
+        said = f"{wanted}; the guest was {kernel.stop.reason.text or 'interrupted'}"
     return Finding(
         MARKER_MISSING,
-        f"{wanted} within {facts.timeout or 0:g} s; the kernel still runs",
+        said,
         facts.until or "end of run",
         {
             **_waited(facts),

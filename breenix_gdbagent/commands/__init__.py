@@ -14,6 +14,7 @@ from breenix_gdbagent import __version__
 from breenix_gdbagent.commands import stdout
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
 
+LONGEST = 1e6
 TERMINATED = 128 + signal.SIGTERM
 
 COMMANDS = {
@@ -47,6 +48,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message, fix=f"see: {self.prog} --help")
+
+
+def seconds(text: str) -> float:
+    """The value of --timeout. What waits on a socket takes no more than some 24 days."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 0 < value <= LONGEST:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not above 0 and at most {LONGEST:.0f} seconds (11 days)"
+        )
+    return value
 
 
 def run(argv: list[str]) -> int:
@@ -170,4 +184,4 @@ def _say(error: AgentError) -> None:
         print(f"  {' '.join(line.split())}", file=sys.stderr)
 
 
-__all__ = ["COMMANDS", "Parser", "ReadError", "run"]
+__all__ = ["COMMANDS", "Parser", "ReadError", "run", "seconds"]

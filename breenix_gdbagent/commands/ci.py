@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from breenix_gdbagent import archive
-from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands import Parser, seconds
 from breenix_gdbagent.commands.expectations import (
     Expectation,
     add_expectation_options,
@@ -181,8 +181,6 @@ def check_options(options: argparse.Namespace) -> None:
                 raise InputError(
                     f"--{name.replace('_', '-')} {pattern!r} is no regular expression: {error}"
                 ) from error
-    if not 0 < options.timeout < 1e7:
-        raise InputError(f"--timeout {options.timeout:g} is no number of seconds above 0")
     check_faces(options)
     for path in (options.output, options.write_baseline):
         writable(path)
@@ -193,7 +191,7 @@ def _parser() -> Parser:
         "breenix-gdbagent ci",
         description="boot a kernel, run to a marker or its end, assert that nothing faults",
     )
-    add_target_options(parser)
+    add_target_options(parser, saved=False)
     add_run_end_options(parser)
     add_expectation_options(parser)
     add_face_options(parser)
@@ -215,6 +213,6 @@ def _parser() -> Parser:
 def add_run_end_options(parser: argparse.ArgumentParser) -> None:
     """--until, --timeout, -o, --memory: the same for `ci` and `snapshot`."""
     parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (60)")
+    parser.add_argument("--timeout", type=seconds, default=60.0, metavar="S", help="seconds (60)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="snapshot of the stop")
     parser.add_argument("--memory", choices=("tables", "kernel", "all"), default="kernel")

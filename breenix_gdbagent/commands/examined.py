@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from breenix_gdbagent.commands import seconds
 from breenix_gdbagent.commands.target import Target, opened_snapshot
 from breenix_gdbagent.stop import Stop, StopReason
 
@@ -19,7 +20,7 @@ DEFAULT_SECONDS = 60.0
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """How far a target that we boot runs before it is looked at."""
     parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
-    parser.add_argument("--timeout", type=float, default=DEFAULT_SECONDS, metavar="S")
+    parser.add_argument("--timeout", type=seconds, default=DEFAULT_SECONDS, metavar="S")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands import Parser, seconds
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.stdout import reader_left
 from breenix_gdbagent.commands.target import add_target_options, opened_snapshot, target_of
@@ -46,7 +46,9 @@ def run(name: str, argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--follow", action="store_true", help="a target that runs, as it speaks")
     parser.add_argument("--until", metavar="REGEX", help="with --follow: stop there")
-    parser.add_argument("--timeout", type=float, metavar="S", help="with --follow: at most so long")
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="S", help="with --follow: at most so long"
+    )
     add_target_options(parser)
     options = parser.parse_args(argv)
     return _follow(options) if options.follow else _show(options)

@@ -22,7 +22,7 @@ def run(name: str, argv: list[str]) -> int:
     """``report FILE``."""
     parser = Parser("breenix-gdbagent report", description="examine a snapshot again, offline")
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
-    add_target_options(parser)
+    add_target_options(parser, runs=False)
     add_face_options(parser)
     options = parser.parse_args(argv)
     if (options.file is None) == (options.snapshot is None):

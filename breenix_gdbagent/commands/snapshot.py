@@ -67,7 +67,7 @@ def _parser() -> Parser:
         description="boot or attach, stop at the first unexpected fault (or --now, --until, --at), "
         f"examine, and write one file ({DEFAULT_NAME})",
     )
-    add_target_options(parser)
+    add_target_options(parser, saved=False)
     add_run_end_options(parser)
     add_face_options(parser)
     parser.add_argument("--now", action="store_true", help="as it stands (when attached: default)")

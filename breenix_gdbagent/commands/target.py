@@ -12,26 +12,36 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.stop import Stop
 
 
-def add_target_options(parser: argparse.ArgumentParser) -> None:
-    """The contract's target: one of lab, breenix, image, gdb, snapshot."""
-    group = parser.add_argument_group("target (one of)")
-    group.add_argument(
-        "--lab", nargs="?", const="clean", metavar="SCENARIO", help="our own lab guest"
-    )
-    group.add_argument("--stripped", action="store_true", help="with --lab: the ELF without DWARF")
-    group.add_argument("--breenix", type=Path, metavar="DIR", help="a Breenix checkout, built")
-    group.add_argument("--image", type=Path, metavar="IMG", help="a bootable disk image")
-    group.add_argument("--kernel", type=Path, metavar="ELF", help="the kernel's ELF")
-    group.add_argument("--disk", type=Path, action="append", default=[], metavar="FILE")
-    group.add_argument("--gdb", metavar="ADDR", help="a running QEMU: unix:PATH or HOST:PORT")
-    group.add_argument("--qmp", metavar="PATH", help="with --gdb: its QMP socket")
-    group.add_argument("--ram", type=Path, metavar="FILE", help="with --gdb: its RAM file")
-    group.add_argument("--serial", metavar="ADDR|FILE", help="with --gdb: its serial line")
-    group.add_argument("--snapshot", type=Path, metavar="FILE", help="an ELF core, ours or QEMU's")
-    group.add_argument("--ram-size", metavar="SIZE|RANGES", help="RAM of a bare core")
-    group.add_argument("--config", metavar="NAME|FILE", help="the machine (qemu_configs/)")
-    group.add_argument("--accel", metavar="NAME", help="tcg (default), kvm, hvf")
-    group.add_argument("--deterministic", action="store_true", help="QEMU's instruction counter")
+def add_target_options(
+    parser: argparse.ArgumentParser, *, runs: bool = True, saved: bool = True
+) -> None:
+    """The contract's target: one of lab, breenix, image, gdb, snapshot. What a command refuses it
+    does not offer: without `runs` targets that run, without `saved` a snapshot. It is understood
+    all the same, and refused in words of its own."""
+    group = parser.add_argument_group("target (one of)" if runs else "target")
+
+    def running(text: str) -> str:
+        return text if runs else argparse.SUPPRESS
+
+    add = group.add_argument
+    add("--lab", nargs="?", const="clean", metavar="SCENARIO", help=running("our own lab guest"))
+    add("--stripped", action="store_true", help=running("with --lab: the ELF without DWARF"))
+    add("--breenix", type=Path, metavar="DIR", help=running("a Breenix checkout, built"))
+    add("--image", type=Path, metavar="IMG", help=running("a bootable disk image"))
+    add("--kernel", type=Path, metavar="ELF", help="the kernel's ELF")
+    disks = running("with --image: a further disk")
+    add("--disk", type=Path, action="append", default=[], metavar="FILE", help=disks)
+    add("--gdb", metavar="ADDR", help=running("a running QEMU: unix:PATH or HOST:PORT"))
+    add("--qmp", metavar="PATH", help=running("with --gdb: its QMP socket"))
+    add("--ram", type=Path, metavar="FILE", help=running("with --gdb: its RAM file"))
+    add("--serial", metavar="ADDR|FILE", help=running("with --gdb: its serial line"))
+    ours = "an ELF core, ours or QEMU's" if saved else argparse.SUPPRESS
+    add("--snapshot", type=Path, metavar="FILE", help=ours)
+    whose = " or ".join(("a bare core",) * saved + ("a QEMU without QMP",) * runs)
+    add("--ram-size", metavar="SIZE|RANGES", help=f"RAM of {whose}")
+    add("--config", metavar="NAME|FILE", help=running("the machine (qemu_configs/)"))
+    add("--accel", metavar="NAME", help=running("tcg (default), kvm, hvf"))
+    add("--deterministic", action="store_true", help=running("QEMU's instruction counter"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ def refused(result: Result, code: int, *words: str) -> None:
         (("ci", "--image", "/dev/null", "--kernel", LAB), "/dev/null"),
         (("ci", "--breenix", "/nonexistent"), "/nonexistent"),
         (("ci", "--lab", "clean", "--timeout", "0"), "--timeout"),
+        (("ci", "--lab", "clean", "--timeout", "1e9"), "at most"),
+        (("audit", "--lab", "clean", "--timeout", "nan"), "--timeout"),
+        (("snapshot", "--lab", "clean", "--at", "kernel_mian"), "did you mean kernel_main"),
         (("ci", "--lab", "clean", "--timeout", "soon"), "soon"),
         (("ci", "--lab", "clean", "--until", "("), "regular expression"),
         (("ci", "--lab", "clean", "-o", "/nonexistent/x"), "/nonexistent"),
@@ -113,6 +116,31 @@ def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None
     if number is not signal.SIGKILL:
         assert agent_process.returncode == 3
         assert len(err.strip().splitlines()) <= 3
+    _wait_until_gone(child)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [("ci",), ("snapshot",), ("audit",)], ids=" ".join)
+def test_an_interrupted_run_has_not_passed(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Ctrl-C while the guest runs on after its first lines: no report, no file, and exit 3."""
+    face = () if command == ("audit",) else ("-o", str(tmp_path / "stop"))
+    mark = ("--checkpoint", "kernel_main") if command == ("ci",) else ()
+    agent_process = subprocess.Popen(
+        [
+            sys.executable, "-m", "breenix_gdbagent", *command, "--lab", "marker-missing",
+            "--timeout", "60", *face, *mark,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    child = _wait_for_child(agent_process.pid)
+    if mark:
+        assert agent_process.stderr is not None
+        assert "kernel_main" in agent_process.stderr.readline()
+    agent_process.send_signal(signal.SIGINT)
+    out, err = agent_process.communicate(timeout=20)
+    assert (agent_process.returncode, out) == (3, ""), err
     _wait_until_gone(child)
     assert not list(tmp_path.iterdir())
 

@@ -103,7 +103,13 @@ def test_every_command_says_the_state(early: tuple[Beside, str], tmp_path: Path)
         assert int(cpu["cr0"], 16) == wanted["cr0"]
         assert cpu["cpl"] == 0
         statuses = {c["name"]: c["status"] for c in document["checks"]}
-        for name in ("page-tables", "frames-in-ram", "frames-of-tables", "descriptor-tables"):
+        for name in (
+            "faults",
+            "page-tables",
+            "frames-in-ram",
+            "frames-of-tables",
+            "descriptor-tables",
+        ):
             assert statuses[name] == "not_checked", (target, name)
         assert f"CPU 0 in {mode}: RIP" in agent("audit", *target).out
 

@@ -27,9 +27,12 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """The fault of every CPU that stands at a handler's first instruction, the shutdown, or at
     another stop the exceptions that a CPU is still handling.
 
-    Raises `NotChecked` where a fault is there and cannot be looked at.
+    Raises `NotChecked` where a fault is there and cannot be looked at, and before 64-bit paging,
+    whose exceptions are not judged.
     """
     kind = kernel.stop.reason.kind
+    if kind != "shutdown" and kernel.mode is None:
+        raise NotChecked(kernel.stop.no_paging)
     if kind == "shutdown":
         yield from shutdown.check(kernel)
     elif kind not in ("fault", *_PAST):
