@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
-from typing import BinaryIO, cast
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr
-from breenix_gdbagent.errors import OutputError, Unreadable
+from breenix_gdbagent.errors import Unreadable
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.memory.corewriter import CoreWriter
@@ -19,6 +15,7 @@ from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.memory.mapped import MappedMemory
 from breenix_gdbagent.snapshot.note import note_of
 from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.wholefile import appearing
 from breenix_gdbagent.x86.core_notes import prstatus_note, qemu_note
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.runs import Run, mapped_runs
@@ -43,7 +40,7 @@ def save_snapshot(
     else of this machine is. Raises `OutputError` when the file cannot be written; then, and when
     interrupted, `path` is as it was and nothing else remains.
     """
-    with _appearing(path) as out:
+    with appearing(path) as out:
         writer = CoreWriter(out)
         if frames is None:
             _keep_all(writer, stop.memory)
@@ -125,63 +122,3 @@ def _auxiliary(stop: Stop) -> list[Note]:
         return []
     entry = stop.image.va(stop.image.image.entry)
     return [Note("CORE", _NT_AUXV, pack("<4Q", _AT_ENTRY, entry, 0, 0))]
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` when the block ends well, and else vanishes.
-
-    Where the system can (Linux, O_TMPFILE) it has no name until then, so that nothing remains even
-    of an agent that is killed.
-    """
-    hidden = path.parent / f".{path.name}.{os.urandom(6).hex()}"
-    try:
-        try:
-            descriptor, nameless = _opened(hidden)
-            with os.fdopen(descriptor, "wb") as out:
-                yield cast(BinaryIO, out)
-                # Without fsync(): it keeps a CI job waiting for a disk, and what it guards against
-                # is a power cut. A full disk shows in write(), flush() or close().
-                out.flush()
-                if nameless:
-                    _name(out.fileno(), hidden)
-            hidden.replace(path)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
-    except OSError as refused:
-        raise _not_written(path, refused) from refused
-
-
-def _opened(hidden: Path) -> tuple[int, bool]:
-    """A descriptor of a new file, and whether it has no name yet."""
-    nameless = getattr(os, "O_TMPFILE", 0)
-    if nameless:
-        try:
-            return os.open(hidden.parent, os.O_RDWR | nameless, 0o666), True
-        except OSError as refused:
-            # File systems without it answer one of these; what else is wrong shows again below.
-            if refused.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-                raise
-    return os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), False
-
-
-def _name(descriptor: int, name: Path) -> None:
-    """Gives a file opened with O_TMPFILE a name (open(2))."""
-    folder = os.open(name.parent, os.O_RDONLY)
-    try:
-        # With a directory descriptor Python uses linkat(), which follows the link in /proc.
-        os.link(f"/proc/self/fd/{descriptor}", name.name, dst_dir_fd=folder)
-    finally:
-        os.close(folder)
-
-
-def _not_written(path: Path, refused: OSError) -> OutputError:
-    fix = {
-        errno.ENOSPC: "make room there, or keep less: --memory tables",
-        errno.EDQUOT: "make room there, or keep less: --memory tables",
-        errno.ENOENT: "make the directory first",
-        errno.EACCES: "choose a directory that you may write to",
-        errno.EROFS: "choose a directory that can be written to",
-    }.get(refused.errno or 0, "choose another place for it")
-    return OutputError(f"{path} cannot be written", refused.strerror or str(refused), fix)

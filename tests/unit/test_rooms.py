@@ -14,7 +14,7 @@ ORDER = [
     ("jsonvalue",),
     ("addresses",),
     ("errors",),
-    ("memory",),
+    ("memory", "wholefile"),
     ("x86",),
     ("symbols",),
     ("stop", "locations"),
@@ -38,7 +38,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 WORLD = {"socket", "subprocess", "time", "os", "tempfile", "mmap", "shutil", "select", "signal"}
 EDGES = {
     "link", "live", "snapshot", "targets", "commands", "memory", "symbols", "watch", "selftest",
-    "__main__",
+    "wholefile", "__main__",
 }  # fmt: skip
 
 
