@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -46,6 +47,12 @@ def stop_of(target: Target) -> Iterator[Stop]:
 
             stop = with_image(stop, machine.image)[0]
         yield stop
+        if vm.disturbed():
+            print(
+                "breenix-gdbagent: racy: somebody else let the guest run while it was read, so "
+                "this is of more than one moment\n  try again, or end the other monitor session",
+                file=sys.stderr,
+            )
 
 
 @contextmanager

@@ -148,6 +148,8 @@ class Guest:
             memory = self._memory_after_exit()
         else:
             with self.uncut():
+                if self._holds.qmp is not None:
+                    self._holds.qmp.events()
                 memory = self.memory()
                 cpus = self._cpus()
         return Stop(
@@ -158,6 +160,19 @@ class Guest:
             epoch=self.epoch,
             seconds=self.clock.seconds(),
         )
+
+    def disturbed(self) -> bool:
+        """Whether somebody else has let the guest run since `stop`: what was read meanwhile is of
+        more than one moment. By QEMU's events, or by the stop that the stub tells of unasked.
+        Raises `LinkError`."""
+        if self.exited or self.running:
+            return False
+        qmp = self._holds.qmp
+        if qmp is not None:
+            qmp.status()  # its events come in front of its answers
+            return any(event.name == "RESUME" for event in qmp.events())
+        self.stub.ask(b"qC")  # what came before its answer is there then
+        return bool(self.stub.link.take_stops())
 
     def _cpus(self) -> tuple[Cpu, ...]:
         hidden: Mapping[int, Cpu | HiddenRegisters]

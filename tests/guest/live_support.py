@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,22 @@ class Beside:
     def serial(self) -> str:
         return str(self.room / "serial.txt")
 
+    def execute(self, command: str) -> dict[str, Any]:
+        """What the test's own monitor answers; it is on QEMU's stdio."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"execute": command}).encode() + b"\n")
+        self.process.stdin.flush()
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            message = dict(json.loads(line))
+            if "return" in message:
+                return message
+        raise EOFError("QEMU has ended")
+
+    def status(self) -> str:
+        """QEMU's run state."""
+        return str(self.execute("query-status")["return"]["status"])
+
 
 @contextmanager
 def beside(
@@ -100,7 +118,9 @@ def beside(
     try:
         assert process.stdout is not None
         assert b"QMP" in process.stdout.readline()
-        yield Beside(process, room)
+        qemu = Beside(process, room)
+        qemu.execute("qmp_capabilities")
+        yield qemu
     finally:
         process.kill()
         process.communicate()

@@ -3,7 +3,6 @@ within its deadline, in at most three lines, with the contract's exit code, and 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import resource
@@ -128,18 +127,10 @@ def run_directories() -> set[Path]:
     return set(Path("/dev/shm").glob("breenix-gdbagent-*"))
 
 
-def tell(qemu: Beside, command: str) -> None:
-    """By the monitor on QEMU's stdio, which is the test's."""
-    assert qemu.process.stdin is not None
-    for one in ("qmp_capabilities", command):
-        qemu.process.stdin.write(json.dumps({"execute": one}).encode() + b"\n")
-    qemu.process.stdin.flush()
-
-
 FAULTS: dict[str, tuple[Callable[[Beside], None], tuple[int, ...]]] = {
     "killed": (lambda qemu: qemu.process.send_signal(signal.SIGKILL), (0, 1, 3, 4)),
     "stopped": (lambda qemu: qemu.process.send_signal(signal.SIGSTOP), (0, 1, 3, 4)),
-    "reset": (lambda qemu: tell(qemu, "system_reset"), (0, 1, 3, 4)),
+    "reset": (lambda qemu: qemu.execute("system_reset"), (0, 1, 3, 4)),
 }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent.commands.examined import stop_of
+from breenix_gdbagent.commands.target import add_target_options, target_of
 from breenix_gdbagent.errors import ConnectError
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
@@ -152,3 +155,28 @@ def test_what_is_no_gdbstub(tmp_path: Path) -> None:
 def test_what_is_no_monitor(tmp_path: Path) -> None:
     with beside(tmp_path) as qemu, pytest.raises(ConnectError):
         attach(qemu.gdb, qmp=qemu.gdb)
+
+
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize("way", ["qmp", "stub"])
+def test_a_guest_that_somebody_else_let_run_is_told_as_racy(
+    way: str, others: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with beside(tmp_path, "hang") as qemu:
+        target = ["--gdb", qemu.gdb, *(("--qmp", qemu.qmp) if way == "qmp" else ())]
+        with stop_of(target_of(_options(target), default_lab=False)) as stop:
+            assert qemu.status() == "paused"
+            if others:
+                qemu.execute("cont")
+                qemu.execute("stop")
+            assert stop.cpu.root is not None
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("racy: somebody else let the guest run" in err) == others
+    assert (err == "") != others
+
+
+def _options(target: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_target_options(parser)
+    return parser.parse_args(target)
