@@ -13,6 +13,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import maps
+from breenix_gdbagent.report.backtraces import backtrace_json
 from breenix_gdbagent.report.tables import spaces_json, walk_json
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.x86.cpu import Cpu
@@ -153,6 +154,7 @@ def _cpu_json(kernel: Kernel, cpu: Cpu) -> Document:
         "symbol": kernel.symbol(rip) if rip is not None else None,
         "process": space.label if space is not None else None,
         "thread": kernel.thread_name(cpu),
+        "backtrace": backtrace_json(kernel, cpu),
     }
 
 

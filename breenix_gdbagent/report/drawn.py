@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from breenix_gdbagent.report.backtraces import rows
 from breenix_gdbagent.report.maps import CELLS
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
@@ -232,3 +233,24 @@ def _region(page: Page, region: Object, changed: bool = False) -> None:
         ("note" if any("wx" in r for r in rights) else "", f"{shown:<15}"),
         f" {holds}",
     )
+
+
+def backtrace(page: Page, trace: Object, indent: str = "  ", most: int = 24) -> None:
+    """A line a frame, innermost first, inlined functions above the one that holds them."""
+    shown = [row for frame in objects(trace["frames"]) for row in rows(frame)]
+    widest = max((len(str(row["name"])) for row in shown[:most]), default=0)
+    for row in shown[:most]:
+        if row["interrupted"]:
+            page.line(("bad", f"{indent}---- {row['interrupted']} ----"))
+        times = f"  x {row['times']}" if cast(int, row["times"]) > 1 else ""
+        where = str(row["place"] or row["pc"] or "")
+        name = f"{indent}{row['name']}{times}"
+        if len(indent) + max(widest, len(name) - len(indent)) + 2 + len(where) <= page.width:
+            page.line(f"{name:<{len(indent) + widest}}  ", ("dim", where))
+        else:
+            page.line(name)
+            page.line(("dim", f"{indent}    {where}"))
+    left = len(shown) - most + cast(int, trace["left_out"])
+    if left > 0:
+        page.line(("dim", f"{indent}... {left} more"))
+    page.text(f"no more: {trace['end']}", indent, indent + "  ", "dim")

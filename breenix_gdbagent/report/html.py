@@ -24,7 +24,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
 from breenix_gdbagent.report.htmllog import log_rows
-from breenix_gdbagent.report.htmltrace import ReadSource, traces
+from breenix_gdbagent.report.htmltrace import ReadSource, stops_of
 from breenix_gdbagent.report.maps import CELLS
 from breenix_gdbagent.report.story import (
     Object,
@@ -37,6 +37,7 @@ from breenix_gdbagent.report.story import (
     facts,
     heading,
     labels,
+    lost,
     matrix_rows,
     objects,
     ordered,
@@ -46,7 +47,6 @@ from breenix_gdbagent.report.story import (
     run_words,
     size_words,
     stack_names,
-    stop_words,
     table_rows,
     target_words,
     texts,
@@ -65,13 +65,13 @@ _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
 
 
 def render(document: Object, kernel: Kernel | None = None, source: ReadSource | None = None) -> str:
-    """The page. With `kernel` the maps show every range, the tables open, the log is whole and
-    the CPUs have backtraces; `source` reads lines of source files for those."""
+    """The page. With `kernel` the maps show every range, the tables open and the log is whole;
+    `source` reads lines of source files for the backtraces."""
     script = _asset("script.js")
     policy = b64encode(sha256(script.encode()).digest()).decode()
     context = {
         **_context(document, kernel),
-        "traces": traces(kernel, source) if kernel is not None else [],
+        "stops": stops_of(document, kernel, source),
         "style": style(),
         "script": Markup(script),
         "script_hash": policy,
@@ -118,7 +118,7 @@ def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
         "target": target_words(document),
         "run": run_words(document),
         "findings": findings,
-        "stops": [{"words": stop_words(s), **s} for s in objects(document["stops"])],
+        "lost": lost(document),
         "matrix": _matrix(document),
         "cells": CELLS,
         "cell_class": CELL_CLASS,

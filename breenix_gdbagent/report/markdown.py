@@ -12,6 +12,7 @@ from typing import cast
 
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.report import drawn
+from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
@@ -19,8 +20,10 @@ from breenix_gdbagent.report.story import (
     counts,
     drawn_by_check,
     facts,
+    inside,
     labels,
     log_text,
+    lost,
     objects,
     ordered,
     paragraph,
@@ -37,7 +40,10 @@ from breenix_gdbagent.report.story import (
 
 WIDTH = 96
 TAIL = 12
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@])")
+_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_MARKUP = re.compile(r"[\\`*\[|~]|(?<!\w)_|_(?!\w)|#(?=\d)")
+_START = re.compile(r"[>=]|[+-](?=\s|$)|-(?=-)|#(?=[#\s]|$)|\d+(?=[.)](?:\s|$))")
+_HTML = str.maketrans({"<": "&lt;", "&": "&amp;"})
 
 
 def render(document: Object) -> str:
@@ -51,10 +57,26 @@ def render(document: Object) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown and HTML show as it stands, on one line."""
-    safe = _MARKUP.sub(r"\\\1", printable(" ".join(text.split("\n"))))
-    # A backslash does not stop GitHub from seeing a mention or a tag.
-    return safe.replace("\\@", "&#64;").replace("\\<", "&lt;").replace("\\&", "&amp;")
+    """Text that Markdown and HTML show as it stands, on one line, and that is still easy to read
+    as it is written; what stands between backticks stays code."""
+    line = printable(" ".join(text.split("\n"))).strip()
+    parts = _SPAN.split(line)
+    told = "".join(code(part) if n % 2 else _plain(part) for n, part in enumerate(parts))
+    start = _START.match(told)
+    if start is None:
+        return told
+    return f"{start[0]}\\{told[start.end() :]}" if start[0].isdigit() else f"\\{told}"
+
+
+def cell(text: str) -> str:
+    """The same in a table, where a bar would end a cell even in a code span."""
+    return _plain(printable(" ".join(text.split("\n"))))
+
+
+def _plain(text: str) -> str:
+    """A backslash where there would be markup: ``a_b`` needs none, ``_b`` does. It does not stop
+    GitHub from seeing a mention or a tag."""
+    return _MARKUP.sub(r"\\\g<0>", text).translate(_HTML).replace("@", "&#64;")
 
 
 def code(text: str) -> str:
@@ -82,6 +104,8 @@ def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
     root = causes[-1] if causes else lead
     yield f"# {escaped(str(lead['code']))}: {escaped(str(lead['title']))}"
     yield f"**{escaped(counts(document))}**"
+    if lost(document):
+        yield escaped(lost(document))
     yield "## Problem"
     yield escaped(str(lead["summary"]))
     stops = objects(document["stops"])
@@ -92,6 +116,7 @@ def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
     yield "## Evidence"
     for finding in (root, lead) if root is not lead else (lead,):
         yield from _evidence(document, finding)
+    yield from _backtraces(stop)
     yield from _pictures(document)
     yield "## Fix"
     yield escaped(str(root["fix"] or lead["fix"] or "Not known."))
@@ -118,12 +143,21 @@ def _stop(stop: Object) -> str:
     rows = [f"Stopped: {escaped(stop_words(stop))}."]
     for cpu in objects(stop["cpus"]):
         symbol = f" {code('<' + str(cpu['symbol']) + '>')}" if cpu["symbol"] else ""
-        inside = f", in {escaped(str(cpu['process']))}" if cpu["process"] else ""
+        where = inside(cpu)
+        words = place_words(cpu) + (f", {where}" if where else "")
         rows.append(
-            f"- CPU {cpu['id']}, {place_words(cpu)}{inside}: RIP {code(str(cpu['rip']))}{symbol}, "
+            f"- CPU {cpu['id']}, {escaped(words)}: RIP {code(str(cpu['rip']))}{symbol}, "
             f"RSP {code(str(cpu['rsp']))}, CR3 {code(str(cpu['cr3']))}"
         )
     return rows[0] + "\n\n" + "\n".join(rows[1:])
+
+
+def _backtraces(stop: Object) -> Iterator[str]:
+    for cpu in objects(stop["cpus"]):
+        trace = record(cpu.get("backtrace") or {"frames": []})
+        if tells(trace):
+            yield f"**Backtrace of CPU {cpu['id']}**"
+            yield fenced(_drawn(lambda page, trace=trace: drawn.backtrace(page, trace, "")))  # type: ignore[misc]
 
 
 def _root_cause(lead: Object, root: Object) -> Iterator[str]:
@@ -153,7 +187,7 @@ def _evidence(document: Object, finding: Object) -> Iterator[str]:
     rows = [(name, value_words(value)) for name, value in facts(finding)]
     if rows:
         table = ["| what | value |", "|---|---|"]
-        table += [f"| {escaped(name)} | {escaped(value)} |" for name, value in rows]
+        table += [f"| {cell(name)} | {cell(value)} |" for name, value in rows]
         yield "\n".join(table)
 
 
@@ -204,7 +238,7 @@ def _others(errors: Sequence[Object], findings: Sequence[Object]) -> Iterator[st
     if rest:
         rows = ["## Also found", "", "| severity | code | what |", "|---|---|---|"]
         rows += [
-            f"| {f['severity']} | {code(str(f['code']))} | {escaped(str(f['summary']))} |"
+            f"| {f['severity']} | {code(str(f['code']))} | {cell(str(f['summary']))} |"
             for f in rest
         ]
         yield "\n".join(rows)

@@ -25,6 +25,17 @@ _TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\
 TOLD = ("explanation", "walk_text")
 """Evidence that is shown as text of its own, not as a fact."""
 
+ROLES = {"process": "a process", "unknown": "not known whose"}
+"""How a space without a name is called."""
+
+SAID_AGAIN = ("cr2_is", "error_says", "address_is", "message", "text_at_rip")
+"""Evidence in words that summary and explanation mostly hold already."""
+
+NOTHING: tuple[tuple[str, Json], ...] = (
+    ("implicit", False), ("printed", False), ("owners", []), ("master_pa", None),
+)  # fmt: skip
+"""Facts that say nothing to a reader when they have this value."""
+
 LEVELS = {1: "PT", 2: "PD", 3: "PDPT", 4: "PML4", 5: "PML5"}
 ENDS = {
     "not-present": "not present (P is clear)",
@@ -76,7 +87,8 @@ def _rank(finding: Object) -> tuple[int, int, int]:
 
 
 def counts(document: Object) -> str:
-    """``2 errors, 1 warning``; ``nothing found``."""
+    """``2 errors, 1 warning``; ``nothing found``; with what could not be looked at, so that
+    nothing found is not read as all being well."""
     findings = objects(document["findings"])
     said = []
     for severity in SEVERITIES:
@@ -84,7 +96,27 @@ def counts(document: Object) -> str:
         if number:
             noun = "for information" if severity == "info" else severity + "s" * (number != 1)
             said.append(f"{number} {noun}")
-    return ", ".join(said) or "nothing found"
+    words = ", ".join(said) or "nothing found"
+    now = last_checks(document)
+    lacking = sum(1 for c in now if c["status"] == "not_checked")
+    return words + (f"; {lacking} of {len(now)} checks could not be made" if lacking else "")
+
+
+def last_checks(document: Object) -> list[Object]:
+    """The checks of the last stop."""
+    checks = objects(document["checks"])
+    latest = max((cast(int, c["stop"]) for c in checks), default=0)
+    return [c for c in checks if c["stop"] == latest]
+
+
+def lost(document: Object) -> str:
+    """What a report without the kernel's ELF cannot tell; empty where there is one."""
+    if not any("no kernel ELF" in str(c["reason"]) for c in last_checks(document)):
+        return ""
+    return (
+        "Without the kernel's ELF there are no symbols, backtraces, processes, threads and "
+        "allocators here: give --kernel ELF."
+    )
 
 
 def target_words(document: Object) -> str:
@@ -124,8 +156,26 @@ def labels(document: Object) -> dict[str, str]:
         if space["name"] is not None and space["pid"] is not None:
             named[str(space["root"])] = f"{space['name']} (pid {space['pid']})"
         else:
-            named[str(space["root"])] = str(space["role"])
+            named[str(space["root"])] = ROLES.get(str(space["role"]), str(space["role"]))
     return named
+
+
+def inside(cpu: Object) -> str:
+    """Whose space a CPU is in and which thread it runs: ``process init (pid 1), thread init``."""
+    label, thread = cpu.get("process"), cpu.get("thread")
+    said = []
+    if label is not None:
+        name = str(label)
+        known = name.startswith(("process ", "root ")) or "(pid " not in name
+        said.append(
+            "a space that is not known" if name == "unknown"
+            else f"the {name} space" if name in ("master", "boot")
+            else name if known
+            else f"process {name}"
+        )  # fmt: skip
+    if thread is not None and not str(label).startswith(f"{thread} (pid "):
+        said.append(f"thread {thread}")
+    return ", ".join(said)
 
 
 def called(root: Json, named: Mapping[str, str]) -> str:
@@ -159,11 +209,19 @@ def drawn_by_check(finding: Object) -> list[str]:
 
 
 def facts(finding: Object) -> Iterator[tuple[str, Json]]:
-    """The evidence that is neither a walk nor told as text; what is null is left out unless it
-    is all there is to say (a null fact means not known)."""
-    for key, value in record(finding["evidence"]).items():
-        if key not in TOLD and not is_walk(value):
-            yield key.replace("_", " "), value
+    """The evidence that is neither a walk nor told as text already, less what says nothing."""
+    evidence = record(finding["evidence"])
+    told = f"{finding['summary']} {paragraph(finding)}".lower()
+    for key, value in evidence.items():
+        if key in TOLD or is_walk(value) or (key, value) in NOTHING:
+            continue
+        if key in SAID_AGAIN and str(value).lower() in told:
+            continue
+        if key == "symbol" and value is None and evidence.get("ring") == 3:
+            continue  # user code has none
+        if key == "spaces_count" and evidence.get("spaces"):
+            continue  # counted where they are listed
+        yield key.replace("_", " "), value
 
 
 def paragraph(finding: Object) -> str:

@@ -7,6 +7,7 @@ from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
+from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
@@ -16,8 +17,11 @@ from breenix_gdbagent.report.story import (
     drawn_by_check,
     facts,
     heading,
+    inside,
     labels,
+    last_checks,
     log_text,
+    lost,
     objects,
     ordered,
     paragraph,
@@ -66,10 +70,12 @@ def _headline(page: Page, document: Object) -> None:
     run = record(document["run"])
     outcome = str(run["outcome"])
     ink = OUTCOME_INK.get(outcome, "error")
-    page.line((ink, f"{outcome.upper()}: {counts(document)}"))
+    page.text(f"{outcome.upper()}: {counts(document)}", "", "  ", ink)
     page.text(", ".join(p for p in (target_words(document), run_words(document)) if p), kind="dim")
     if run.get("armed"):
         page.text(f"watched from: {run['armed']}", kind="dim")
+    if lost(document):
+        page.text(lost(document), kind="note")
 
 
 def _finding(page: Page, document: Object, finding: Object, told: Collection[str]) -> None:
@@ -144,18 +150,24 @@ def _short(name: str, value: Json, words: str) -> bool:
 
 
 def _table(page: Page, name: str, rows: list[Object]) -> bool:
-    """Draws `rows` where they fit the width; says whether it did."""
+    """Draws `rows`, the last column under the others where it does not fit beside them; says
+    whether they fit the width."""
     if not rows:
         return False
     heads = [key.replace("_", " ") for key in rows[0]]
     body = [[value_words(cell) for cell in row.values()] for row in rows[:MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
-    if sum(widths) + 2 * len(widths) + 4 > page.width:
+    room = page.width - 4
+    under = sum(widths) + 2 * (len(widths) - 1) > room
+    beside = widths[:-1] if under else widths
+    if not beside or sum(beside) + 2 * (len(beside) - 1) > room or widths[-1] + 4 > room:
         return False
     page.line(f"  {name}:")
     for number, cells in enumerate((heads, *body)):
-        line = "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, widths, strict=True))
+        line = "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, beside, strict=False))
         page.line(("dim" if not number else "", f"    {line}"))
+        if under and number:
+            page.line(("dim", f"        {cells[-1]}"))
     if len(rows) > len(body):
         page.line(("dim", f"    ... {len(rows)} in all"))
     return True
@@ -173,12 +185,9 @@ def _stops(page: Page, document: Object, registers: bool) -> None:
 
 def _cpu(page: Page, cpu: Object, registers: bool) -> None:
     symbol = f" <{cpu['symbol']}>" if cpu["symbol"] else ""
-    inside = "".join(
-        f", {what} {cpu[what]}" for what in ("process", "thread") if cpu.get(what) is not None
-    )
-    page.text(
-        f"CPU {cpu['id']} in {place_words(cpu)}{inside}: RIP {cpu['rip']}{symbol}", "  ", "    "
-    )
+    where = inside(cpu)
+    words = place_words(cpu) + (f", {where}" if where else "")
+    page.text(f"CPU {cpu['id']} in {words}: RIP {cpu['rip']}{symbol}", "  ", "    ")
     if not registers:
         return
     names = (("rsp", "RSP"), ("cr2", "CR2"), ("cr3", "CR3"), ("cr0", "CR0"), ("cr4", "CR4"),
@@ -186,6 +195,10 @@ def _cpu(page: Page, cpu: Object, registers: bool) -> None:
     page.items(
         [f"{word} {cpu[key]}" for key, word in names if cpu.get(key) is not None], "    ", "  "
     )
+    trace = record(cpu.get("backtrace") or {"frames": []})
+    if tells(trace):
+        page.line(("head", "    Backtrace, innermost first"))
+        drawn.backtrace(page, trace, "      ")
 
 
 def _maps(page: Page, document: Object, clean: bool) -> None:
@@ -211,9 +224,7 @@ def _maps(page: Page, document: Object, clean: bool) -> None:
 
 
 def _checks(page: Page, document: Object) -> None:
-    checks = objects(document["checks"])
-    latest = max((cast(int, c["stop"]) for c in checks), default=0)
-    now = [c for c in checks if c["stop"] == latest]
+    now = last_checks(document)
     for status, ink in (("passed", "good"), ("failed", "bad")):
         names = [str(c["name"]) for c in now if c["status"] == status]
         if names:

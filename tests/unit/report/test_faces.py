@@ -6,6 +6,9 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.report import github, junit, markdown
@@ -108,6 +111,31 @@ def test_github_one_command_a_finding() -> None:
         "::error", "::error", "::warning", "::notice", "::notice",
     ]  # fmt: skip
     assert lines[0].startswith("::error title=breenix-gdbagent%3A double-fault::summary")
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab1 _*[]()#+-=>.|~<&;@!\\\\é:/", max_size=24))
+def test_markdown_shows_text_as_it_stands(said: str) -> None:
+    """By a Markdown parser that is not ours: one paragraph of nothing but that text."""
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    opened, inline, closed = parser.parse(markdown.escaped(f"x{said}y"))
+    assert (opened.type, closed.type) == ("paragraph_open", "paragraph_close")
+    kinds = {child.type for child in inline.children or ()}
+    assert kinds <= {"text", "text_special"}
+    shown = "".join(child.content for child in inline.children or ())
+    assert shown == f"x{said}y"
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab1 #+-=>.)", min_size=1, max_size=6))
+def test_markdown_text_begins_no_block(said: str) -> None:
+    tokens = MarkdownIt("commonmark").parse(markdown.escaped(said))
+    assert [t.type for t in tokens] in ([], ["paragraph_open", "inline", "paragraph_close"])
+
+
+def test_markdown_keeps_code_as_code() -> None:
+    assert markdown.escaped("was at `mov [rax], *b*`, [x]") == "was at `mov [rax], *b*`, \\[x]"
+    assert markdown.cell("`a|b`") == "\\`a\\|b\\`"
 
 
 def test_github_escapes() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breenix_gdbagent import archive
@@ -31,6 +31,7 @@ def test_lines_are_the_ports_lines_however_they_arrive(text: str, cuts: list[int
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.text(alphabet="aé\n\r\u2028☃", max_size=6))),
     st.integers(0, 8),

@@ -1,0 +1,100 @@
+"""Backtraces in the report document, and their frames as every face tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, cast
+
+from breenix_gdbagent.errors import AgentError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import VECTOR_NAMES
+from breenix_gdbagent.report.story import Object, objects
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.x86.cpu import Cpu
+
+MOST_FRAMES = 64
+KEPT = ("pc", "name", "offset", "how", "ring", "vector")
+
+
+def backtrace_json(kernel: Kernel, cpu: Cpu) -> dict[str, Json]:
+    """``{frames, left_out, end}`` of one CPU, innermost first: the frames of `bt --json` with
+    equal ones in a row (recursion) told once with their number, and files by their short names.
+    Where there are none `end` says why."""
+    from breenix_gdbagent.kernel import trace
+    from breenix_gdbagent.report.names import trace_json
+
+    if kernel.stop.image is None:
+        return {"frames": [], "left_out": 0, "end": "no kernel ELF is known for this stop"}
+    try:
+        walked = trace_json(kernel, trace.of_cpu(kernel, cpu))
+    except AgentError as lacking:
+        return {"frames": [], "left_out": 0, "end": lacking.what}
+    frames = objects(walked["frames"])
+    groups = [list(same) for _, same in groupby(frames, key=lambda f: (f["pc"], f["vector"]))]
+    shown: list[Json] = [
+        {
+            **{key: same[0][key] for key in KEPT},
+            "times": len(same),
+            "lines": [
+                {**spot, "file": short(spot["file"])} for spot in objects(same[0]["lines"])
+            ],
+        }
+        for same in groups[:MOST_FRAMES]
+    ]
+    left = sum(map(len, groups[MOST_FRAMES:]))
+    return {"frames": shown, "left_out": left, "end": walked["end"]}
+
+
+def short(file: Json) -> str | None:
+    """A source file as a person names it, without the machine that built it:
+    ``kernel/src/interrupts.rs``, ``core/src/panicking.rs``."""
+    if not file:
+        return None
+    parts = PurePosixPath(str(file)).parts
+    sources = [n for n, part in enumerate(parts) if part == "src" and n < len(parts) - 1]
+    start = max(0, sources[-1] - 1) if sources else max(0, len(parts) - 2)
+    return "/".join(part for part in parts[start:] if part != "/")
+
+
+def rows(frame: Object) -> Iterator[dict[str, Json]]:
+    """The functions inlined into a frame, innermost first, then the frame itself: ``name``,
+    ``place`` (file:line or ""), ``pc`` (None where inlined), ``times``, ``interrupted`` (what cut
+    in above it, or "")."""
+    chain = objects(frame["lines"])
+    for number, spot in enumerate(chain or [cast(Object, {})]):
+        last = number >= len(chain) - 1
+        known = spot.get("file") and spot.get("line")
+        yield {
+            "pc": frame["pc"] if last else None,
+            "times": frame["times"] if last else 1,
+            "name": spot.get("function") or _called(frame),
+            "file": spot.get("file"),
+            "line": spot.get("line"),
+            "place": f"{spot['file']}:{spot['line']}" if known else "",
+            "interrupted": _interrupted(frame) if number == 0 else "",
+        }
+
+
+def tells(trace: Object) -> bool:
+    """Whether there is more in a backtrace than RIP says already: a caller in the kernel."""
+    return any(frame["ring"] == 0 for frame in objects(trace["frames"])[1:])
+
+
+def _called(frame: Object) -> str:
+    if frame["ring"]:
+        return f"ring {frame['ring']}"
+    if frame["name"] is None:
+        return "no symbol"
+    return f"{frame['name']}+{frame['offset']}" if frame["offset"] != "0x0" else str(frame["name"])
+
+
+def _interrupted(frame: Object) -> str:
+    if frame["vector"] is None:
+        return ""
+    vector = cast(int, frame["vector"])
+    name = VECTOR_NAMES.get(vector) or (f"int {vector:#x}" if vector >= 32 else f"vector {vector}")
+    return f"{name} interrupted"
