@@ -27,6 +27,8 @@ def do_wait(session: Session, line: Line) -> int:
         pattern, seconds = line.text, WAIT_SECONDS
     if not pattern:
         raise InputError("wait for what?", fix="wait REGEX [SECONDS]")
+    if len(pattern) > 1 and pattern[0] == pattern[-1] and pattern[0] in "'\"":
+        pattern = pattern[1:-1]  # as one would write it in a shell; the rest is taken as it stands
     _regex(pattern)
     code = session.run(lambda: session.debugger.go([pattern], seconds))
     if session.background or session.halt is None:

@@ -49,7 +49,7 @@ class Echo:
             for port, text in texts.items():
                 self._screen.serial(port, text, self._hides)
             if mark is not None:
-                self._screen.flush_serial()
+                self._screen.flush_serial(self._hides)
                 mark.set()
                 if mark is self._ended:
                     return

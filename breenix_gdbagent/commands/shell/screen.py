@@ -101,10 +101,13 @@ class Screen:
             for one in held or ():
                 self.write(one)
 
-    def flush_serial(self) -> None:
-        """The guest stands still: what it wrote of a line so far is all there is."""
+    def flush_serial(self, hide: Callable[[str], bool]) -> None:
+        """The guest stands still: what it wrote of a line so far is all there is. The beginning of
+        a line that is hidden waits for its end."""
         with self._lock:
             for port, tail in self._tails.items():
+                if hide(tail):
+                    continue
                 if tail.strip():
                     self.write(self._serial_line(port, tail))
                 self._tails[port] = ""
