@@ -2,8 +2,8 @@
 
 Many spaces cost little more than one. What lies below a table is worked out once, however many
 entries of however many spaces name it (memoised by table frame and level), and of the top tables
-each run of 64 entries once for each content: a kernel half shared by a thousand spaces is looked
-at once. Permissions of 512 entries are read in a few operations on strings of bytes, one byte an
+each piece once for each content: a kernel half shared by a thousand spaces is looked at once.
+Permissions of 512 entries are read in a few operations on strings of bytes, one byte an
 entry; only where the permission changes does Python look at an entry.
 """
 
@@ -38,6 +38,7 @@ MOST_STORED = 1 << 20
 
 # One byte an entry: bit 3 present, bits 2..0 executable, user, writable; bit 6 a large page.
 _PRESENT, _ALL, _LARGE = 8, 7, 0x40
+_FULL = P | W | U
 _Run = tuple[int, int, int]  # first byte, end, code
 _Hole = tuple[int, int, str, int]  # first byte, end, reason, level
 _Below = tuple[tuple[_Run, ...], tuple[_Hole, ...]]
@@ -123,8 +124,10 @@ class Spaces:
         self.tables = tables
         self.levels = levels
         self._nx = 0 if nxe is False else NX
+        self._looked_at = P | W | U | PS | self._nx
         self._below: dict[int, _Below] = {}
         self._pieces: dict[bytes, _Piece] = {}  # no two pieces have the same length
+        self._rest: tuple[bytes, _Piece] = b"", ((), ())
         self._uses: dict[int, frozenset[int]] = {}
         self._stored = 0
 
@@ -139,20 +142,37 @@ class Spaces:
             low = Gap(VirtAddr(0), VirtAddr(half), UNREADABLE, top.number)
             high = Gap(VirtAddr((1 << 64) - half), VirtAddr(1 << 64), UNREADABLE, top.number)
             return Space(base, (), (low, high))
-        ranges: list[Range] = []
-        gaps: list[Gap] = []
-        for first, last in _CUTS:
-            piece = raw[first * 8 : last * 8]
-            found = self._pieces.get(piece)
-            if found is None:
-                found = self._pieces[piece] = self._piece(first, piece, top)
-            _join(ranges, found[0])
-            gaps += found[1]
+        first, below = self._cut(0, raw, top)
+        ranges, gaps = [*first], [*below]
+        # Mostly as in the root before: comparing costs far less than hashing.
+        rest, joined = self._rest
+        if raw[8:] != rest:
+            joined = self._joined(raw, top)
+            self._rest = raw[8:], joined
+        _join(ranges, joined[0])
+        gaps += joined[1]
         if len(ranges) > MOST_RANGES:
-            rest = ranges[MOST_RANGES]
-            gaps.append(Gap(rest.start, ranges[-1].end, TOO_MANY, top.number))
+            gaps.append(Gap(ranges[MOST_RANGES].start, ranges[-1].end, TOO_MANY, top.number))
             del ranges[MOST_RANGES:]
         return Space(base, tuple(ranges), tuple(gaps))
+
+    def _joined(self, raw: bytes, top: Level) -> _Piece:
+        """The entries of a top table but the first, piece by piece."""
+        ranges: list[Range] = []
+        gaps: list[Gap] = []
+        for number in range(1, len(_CUTS)):
+            more, unknown = self._cut(number, raw, top)
+            _join(ranges, more)
+            gaps += unknown
+        return tuple(ranges), tuple(gaps)
+
+    def _cut(self, number: int, raw: bytes, top: Level) -> _Piece:
+        first, last = _CUTS[number]
+        piece = raw[first * 8 : last * 8]
+        found = self._pieces.get(piece)
+        if found is None:
+            found = self._pieces[piece] = self._piece(first, piece, top)
+        return found
 
     def _piece(self, first: int, piece: bytes, top: Level) -> _Piece:
         """The entries of a top table from index `first` on, as ranges and gaps."""
@@ -207,14 +227,18 @@ class Spaces:
 
     def _entries(self, table: memoryview, level: Level, first: int) -> _Below:
         """The runs and holes of consecutive entries above the last level, from index `first` on."""
+        raw = table.tobytes()
+        present = raw[0::8].translate(_PRESENTS)
+        at = present.find(1)
+        if at < 0:
+            return (), ()
+        if table[at] & self._looked_at == _FULL and present.find(1, at + 1) < 0:
+            return self._through(table[at], level, first + at)
         runs: list[_Run] = []
         holes: list[_Hole] = []
         shift = level.shift
-        raw = table.tobytes()
-        present = raw[0::8].translate(_PRESENTS)
         codes = b""
         below_level = level.number - 1
-        at = present.find(1)
         while at >= 0:
             entry = table[at]
             after = at + 1
@@ -240,6 +264,21 @@ class Spaces:
                     break
             at = present.find(1, after)
         return tuple(runs), tuple(holes)
+
+    def _through(self, entry: int, level: Level, index: int) -> _Below:
+        """What the only entry of a table leads to, where it takes no right away."""
+        key = entry & ADDRESS | level.number - 1
+        below = self._below.get(key)
+        if below is None:
+            below = self._below[key] = self._table(key)
+        base = index << level.shift
+        runs, holes = below
+        if not base:
+            return below
+        return (
+            tuple([(base + start, base + end, code) for start, end, code in runs]),
+            tuple([(base + start, base + end, why, on) for start, end, why, on in holes]),
+        )
 
     def tables_of(self, root: int) -> frozenset[tuple[PhysAddr, int]]:
         """(frame, level) of every table that `root` uses, itself included, readable or not."""
