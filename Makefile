@@ -39,6 +39,7 @@ selftest: setup  ## the page-fault matrix on this machine's QEMU
 	$(AGENT) selftest
 
 bench: setup  ## ratios measured in one run; PEERS=DIR names checkouts of gdb-pt-dump and gef
+	sh tools/setup-peers.sh build/peers
 	$(PY) -m tests.bench --peers "$(PEERS)"
 
 readme: setup  ## write the README's session and report again from a real run

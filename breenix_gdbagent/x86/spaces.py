@@ -158,8 +158,7 @@ class Spaces:
 
     def _joined(self, raw: bytes, top: Level) -> _Piece:
         """The entries of a top table but the first, piece by piece."""
-        ranges: list[Range] = []
-        gaps: list[Gap] = []
+        ranges, gaps = list[Range](), list[Gap]()
         for number in range(1, len(_CUTS)):
             more, unknown = self._cut(number, raw, top)
             _join(ranges, more)
@@ -202,18 +201,19 @@ class Spaces:
 
     def _pages(self, raw: bytes) -> tuple[_Run, ...]:
         """The runs of a table of the last level."""
-        rest = raw[0::8].translate(_CODES_OF_LAST)
-        high = raw[7::8]
+        low, high = raw[0::8], raw[7::8]
+        present, codes = low.translate(_PRESENTS), low.translate(_CODES_OF_LAST)
         plain = not self._nx or high.isascii()
         runs: list[_Run] = []
-        while rest := rest.lstrip(b"\0"):
-            start = 512 - len(rest)
-            code = rest[0]
-            rest = rest.lstrip(rest[:1])
-            if plain or high[start : 512 - len(rest)].isascii():
-                runs.append((start << 12, 512 - len(rest) << 12, code))
+        start = present.find(1)
+        while start >= 0:
+            rest = codes[start:]
+            end = 512 - len(rest.lstrip(rest[:1]))
+            if plain or high[start:end].isascii():
+                runs.append((start << 12, end << 12, rest[0]))
             else:
-                _add_by_nx(runs, high[start : 512 - len(rest)], start, code)
+                _add_by_nx(runs, high[start:end], start, rest[0])
+            start = present.find(1, end)
         return tuple(runs)
 
     def _codes(self, raw: bytes, codes: bytes) -> bytes:

@@ -19,7 +19,6 @@ from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import launch
-from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.report.document import History, RunRecord, build
 from breenix_gdbagent.report.html import render
 from breenix_gdbagent.report.text import render as render_text
@@ -29,7 +28,6 @@ from breenix_gdbagent.watch import Orders, Run
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.spaces import Spaces
 from tests.bench.harness import Row, absent, measured, median_ms, within
-from tests.bench.many import many_spaces
 
 
 def rows() -> Iterator[Row]:
@@ -45,10 +43,8 @@ def rows() -> Iterator[Row]:
             yield from _audit(stop)
             yield from _snapshots(stop, Path(name))
             yield from _faces(stop)
-            yield from _info_tlb(vm, stop)
         yield from _explanation()
         yield from _names(Path(name))
-        yield from _a_thousand()
 
 
 def _spaces(stop: Stop) -> Iterator[Row]:
@@ -65,25 +61,6 @@ def _spaces(stop: Stop) -> Iterator[Row]:
     nine = median_ms(lambda: walk(9))
     yield measured("nine spaces of one stop", nine, "one space", one, "ms", "<=", 3.0)
     yield within(f"all {len(roots)} spaces", every, 10.0, "ms")
-
-
-def _info_tlb(vm, stop: Stop) -> Iterator[Row]:  # type: ignore[no-untyped-def]
-    """The same space by QEMU's monitor, parsed into lines."""
-    kernel = Kernel(stop)
-    root = kernel.stop.cpu.root
-    assert root is not None
-
-    def ours() -> None:
-        Spaces(Tables(stop.memory), 4, True).space(root)
-
-    def theirs() -> None:
-        for line in vm.hmp("info tlb").splitlines():
-            va, _, rest = line.partition(":")
-            int(va, 16), int(rest.split()[0], 16)
-
-    yield measured(
-        "one space", median_ms(ours), "info tlb, parsed", median_ms(theirs, 3), "ms", ">=", 10.0
-    )
 
 
 def _audit(stop: Stop) -> Iterator[Row]:
@@ -205,17 +182,3 @@ def _names(place: Path) -> Iterator[Row]:
         3,
     )
     yield measured("first bt, from process start", ours, "gdb -batch bt", theirs, "ms", ">=", 1.0)
-
-
-def _a_thousand() -> Iterator[Row]:
-    memory: PhysicalMemory
-    memory, roots = many_spaces(1000)
-
-    def walk(number: int) -> None:
-        spaces = Spaces(Tables(memory), 4, True)
-        for root in roots[:number]:
-            spaces.space(root)
-
-    one = median_ms(lambda: walk(1))
-    thousand = median_ms(lambda: walk(1000), 3)
-    yield measured("1,000 spaces, shared kernel half", thousand, "one space", one, "ms", "<=", 60.0)
