@@ -106,7 +106,8 @@ def _cpu(cpu: Cpu) -> Json:
             None if part is None else [hex64(part.selector), hex64(part.base), part.limit]
         )
     registers = {name: hex64(value) for name, value in cpu.registers.items()}
-    return {"index": cpu.index, "registers": registers, "halted": cpu.halted, **tables}
+    states: dict[str, Json] = {"halted": cpu.halted, "long_mode": cpu.long_mode}
+    return {"index": cpu.index, "registers": registers, **states, **tables}
 
 
 def _ram(ram: RamMap | None) -> Json:
@@ -178,9 +179,6 @@ def _cpu_told(told: Json) -> Cpu:
         if part is not None:
             selector, base, limit = _list(part)[:3]
             systems[name] = SystemSegment(_hex(selector), VirtAddr(_hex(base)), _optional(limit))
-    halted = cpu["halted"]
-    if halted is not None and not isinstance(halted, bool):
-        raise GarbledNote("halted")
     return Cpu(
         index=_int(cpu["index"]),
         registers={name: _hex(value) for name, value in _map(cpu["registers"]).items()},
@@ -188,8 +186,15 @@ def _cpu_told(told: Json) -> Cpu:
         idtr=tables["idtr"],
         tr=systems["tr"],
         ldtr=systems["ldtr"],
-        halted=halted,
+        halted=_truth(cpu["halted"]),
+        long_mode=_truth(cpu.get("long_mode")),  # the first files of version 1 lack it
     )
+
+
+def _truth(told: Json) -> bool | None:
+    if told is not None and not isinstance(told, bool):
+        raise GarbledNote("a truth value")
+    return told
 
 
 def _ram_told(told: Json) -> RamMap | None:

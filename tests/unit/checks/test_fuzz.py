@@ -80,9 +80,9 @@ def broken(name: str, seed: int):  # type: ignore[no-untyped-def]
 def test_nothing_raises_and_everything_ends(name: str) -> None:
     for seed in range(ROUNDS):
         stop = broken(name, seed)
-        started = time.perf_counter()
+        started = time.process_time()
         found = examine(stop)
-        assert time.perf_counter() - started < SECONDS, seed
+        assert time.process_time() - started < SECONDS, seed
         assert len(found.findings) < 2000, seed
         assert all(c.reason for c in found.checks if c.status == "not_checked"), seed
         assert len({f.fingerprint for f in found.findings}) <= len(found.findings)

@@ -223,11 +223,11 @@ def test_tables_that_name_themselves_with_512_permissions_end_soon() -> None:
     root = writer.new_table()
     for index in range(512):
         writer.set(root, index, root | P | (W if index % 2 else U))
-    began = time.monotonic()
+    began = time.process_time()
     space = Spaces(Tables(writer.memory())).space(root)
     index = FrameIndex(Tables(writer.memory()), [root])
     who = index.who(root)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert len(space.ranges) <= MOST_RANGES
     assert {g.reason for g in space.gaps} == {"too-many-ranges"}
     assert sum(m.aliases for m in who.mappings) == 512**4
