@@ -16,14 +16,15 @@ from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
 from breenix_gdbagent.control.benign import BenignFaults, of_ring3
-from breenix_gdbagent.control.looked_at import Waypoints
-from breenix_gdbagent.control.waypoints import Checkpoint, Invariant, Step
-from breenix_gdbagent.errors import InputError, SymbolNotFound
+from breenix_gdbagent.control.judge import Judge
+from breenix_gdbagent.control.points import Point
+from breenix_gdbagent.control.script import Step
+from breenix_gdbagent.control.table import PointTable
+from breenix_gdbagent.control.written import breakpoint_of, checkpoint_of, invariant_of
+from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.image import with_image
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import Fault, LiveVm
-from breenix_gdbagent.live.elfcode import KernelCode
-from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.report.document import (
     Document,
@@ -35,7 +36,7 @@ from breenix_gdbagent.report.document import (
     stop_json,
 )
 from breenix_gdbagent.stop import Stop, StopReason
-from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.symbols import Image, LoadedImage
 
 LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
 STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
@@ -103,8 +104,14 @@ class Run:
     benign: int = 0
     decides: bool = True
     account: growth.Account | None = None
-    waypoints: Waypoints = field(default_factory=Waypoints)
     benign_faults: BenignFaults = field(default_factory=BenignFaults)
+    table: PointTable = field(init=False)
+    judge: Judge = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.table = PointTable(self.vm, self.image)
+        self.judge = Judge(self.vm, self.table, self.placed, self.say)
+        self.vm.when_armed = self.table.place_all
 
     def start(self, *, arm: bool = True) -> None:
         """Arm fault catching; before a launched guest's first instruction."""
@@ -153,44 +160,33 @@ class Run:
         return self._end(self.placed(self.vm.stop(StopReason("attached"))), "", None)
 
     def stop_at(self, location: str) -> None:
-        """A breakpoint at an address or ``symbol+offset``; the place ends the run. Before the
-        load bias is known it stands at each address where the kernel may be loaded."""
-        number = parse_number(location)
-        if number is not None:
-            self.vm.insert(number)
-            return
-        if self.image is None:
-            raise InputError(
-                f"{location!r} is no number, and without the kernel's ELF no symbol is known",
-                fix="give --kernel ELF, or write the address as 0x...",
-            )
-        try:
-            link = parse_address(location, self.image.loaded(0))
-        except SymbolNotFound as error:  # of an option: nothing was looked at
-            raise InputError(error.what, error.why, error.fix) from error
-        for base in self._possible_bases(self.image):
-            self.vm.insert((base + link) & (2**64 - 1))
+        """A breakpoint that ends the run, after `start`. Raises `InputError`."""
+        self._add(breakpoint_of, location)
 
-    def look_at(self, checkpoints: Sequence[Checkpoint], invariants: Sequence[Invariant]) -> None:
-        """Breakpoints at the places of checkpoints and invariants, after `start`."""
-        places: list[Checkpoint | Invariant] = [*checkpoints, *invariants]
-        for one in places:
-            before = set(self.vm.users)
-            self.stop_at(one.location)
-            self.waypoints.add(one, {b.address for b in self.vm.users - before})
+    def look_at(self, checkpoints: Sequence[str], invariants: Sequence[str]) -> None:
+        """Checkpoints and invariants as users write them, after `start`. Raises `InputError`."""
+        for text in checkpoints:
+            self._add(checkpoint_of, text)
+        for text in invariants:
+            self._add(invariant_of, text)
+
+    def _add(self, make: Callable[[str, LoadedImage | None, int], Point], text: str) -> None:
+        try:
+            self.table.add(make(text, self._linked, self.table.number()))
+        except ReadError as error:
+            # "no such symbol" is an answer of `symbol`; here nothing can begin.
+            raise InputError(error.what, error.why, error.fix) from error
+
+    @property
+    def _linked(self) -> LoadedImage | None:
+        """The ELF to look names up in, wherever it will be loaded."""
+        return None if self.image is None else self.image.loaded(self.table.base or 0)
 
     def describe(self, va: int) -> str | None:
         """The symbol at `va`, None while the load bias is not known."""
         if self.image is None or self.vm.bias is None:
             return None
         return self.image.loaded(self.vm.bias).name_of(va)
-
-    def _possible_bases(self, image: Image) -> list[int]:
-        if self.vm.bias is not None:
-            return [self.vm.bias]
-        config = self.vm.config
-        identity = config is not None and "kernel" in config.needs
-        return KernelCode.read(image.path).bases(identity=identity)
 
     # Stops -----------------------------------------------------------------------------------
 
@@ -209,14 +205,11 @@ class Run:
             awaited = [*patterns, *([every] if every else [])]
             if self.orders.fatal_only:
                 awaited.append(SURVIVED_NOT)
-            stop = self.vm.run_until(awaited, limit, self._on_fault)
+            stop = self.vm.run_until(awaited, limit, self._on_fault, self.judge.passes)
             if stop.reason.kind == "interrupt" and not stop.reason.text:
                 raise KeyboardInterrupt
             if stop.reason.kind == "fault" and not self.decides:
                 look = True
-            elif stop.reason.kind == "breakpoint" and self.waypoints.here(stop):
-                if self.waypoints.violated(Kernel(self.placed(stop)), self.say):
-                    return self.placed(stop)
             elif stop.reason.kind == "marker" and not _any(patterns, stop):
                 self._survived()
                 if every and _any([every], stop):
@@ -224,6 +217,8 @@ class Run:
                 elif (given_up := self._in_handler(stop)) is not None:
                     return given_up
             elif stop.reason.kind != "deadline" or limit == left:
+                for note in self.judge.notes:
+                    self.say(f"{stop.seconds:9.3f}  {note}")
                 return self.placed(stop)
             elif _dead(stop):
                 return self.placed(replace(stop, reason=StopReason("halted", text=GAVE_UP)))
@@ -269,6 +264,9 @@ class Run:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
         for a moment (`decides` is False). A fault of ring 3 proves that the kernel survived the
         one before."""
+        points = self.table.at(fault.registers.get("rip", 0))
+        if points and self.judge.stops(points, self.judge.scene(fault)):
+            return False
         user = of_ring3(fault)
         if user:
             self._survived()
@@ -340,7 +338,9 @@ class Run:
             if not stop.cpus or not all(_interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus):
                 return stop, False
             said = len(stop.serial.chunks)
-            stop = self.placed(self.vm.run_until([], STUCK_SECONDS, self._on_fault))
+            stop = self.placed(
+                self.vm.run_until([], STUCK_SECONDS, self._on_fault, self.judge.passes)
+            )
             if stop.reason.kind != "deadline" or len(stop.serial.chunks) != said:
                 return stop, False
         return stop, True

@@ -26,7 +26,7 @@ from breenix_gdbagent.commands.output import writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
-from breenix_gdbagent.control.waypoints import Step, parse_checkpoint, parse_invariant, parse_script
+from breenix_gdbagent.control.script import Step, parse_script
 from breenix_gdbagent.errors import InputError, OutputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document, RunRecord
@@ -51,21 +51,21 @@ def run(name: str, argv: list[str]) -> int:
         strict=options.strict,
         script=read_script(options.script),
     )
-    checkpoints = [parse_checkpoint(text) for text in options.checkpoint]
-    invariants = [parse_invariant(text) for text in options.invariant]
     started = time.monotonic()
     machine = open_machine(target)
     with machine.vm as vm:
         watched = Run(vm, replace(orders, linger=machine.linger), machine.image, say=_say)
         with Progress(vm):
             watched.start()
-            watched.look_at(checkpoints, invariants)
+            watched.look_at(options.checkpoint, options.invariant)
             ended = watched.go()
+        for point in watched.table:
+            _say(f"{point.describe()}: {point.count}")
         return conclude(options, target, machine, ended, expected, known, started)
 
 
 def _say(line: str) -> None:
-    """What a checkpoint prints: on stderr, as stdout is the report's."""
+    """What points say: on stderr, as stdout is the report's."""
     print(line, file=sys.stderr)
 
 

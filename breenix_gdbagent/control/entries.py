@@ -8,7 +8,7 @@ mapped when armed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,9 @@ from breenix_gdbagent.x86.paging import LEVEL, A, D, Entry, P
 from breenix_gdbagent.x86.reverse import FrameIndex
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.control.debugger import Debugger
+    from breenix_gdbagent.control.table import PointTable
+    from breenix_gdbagent.live import LiveVm
+    from breenix_gdbagent.stop import Stop
 
 MOST_ALIASES = 16
 WALKERS = A | D
@@ -54,9 +56,9 @@ class EntryWatch:
     entries: tuple[WatchedEntry, ...] = ()
     seen: dict[int, int] = field(default_factory=dict)
 
-    def arm(self, debugger: Debugger) -> list[str]:
+    def arm(self, vm: LiveVm, table: PointTable, placed: Callable[[Stop], Stop]) -> list[str]:
         """Walk again and watch what is on the way now; what has changed since, in sentences."""
-        kernel = Kernel(debugger.placed(debugger.vm.stop()))
+        kernel = Kernel(placed(vm.stop()))
         notes = []
         root = self._root_now(kernel)
         if root is not None and root != self.root:
@@ -73,7 +75,7 @@ class EntryWatch:
                 for alias in one.aliases
             )
         self.seen = {e.entry_pa: e.raw for e in walked.entries}
-        debugger.table.place(self.point)
+        table.place(self.point)
         return notes
 
     def _root_now(self, kernel: Kernel) -> PhysAddr | None:
@@ -82,12 +84,12 @@ class EntryWatch:
         found = [s for s in kernel.witnessed if self.process in (str(s.pid), s.name)]
         return found[0].root if len(found) == 1 else None
 
-    def look(self, debugger: Debugger, scene: Scene) -> list[str]:
+    def look(self, scene: Scene, watched: tuple[str, int] | None) -> list[str]:
         """What a write that was seen has changed, in sentences; [] when nothing but what the
-        walker changes too."""
+        walker changes too. `watched` is the kind and address of the watchpoint."""
         notes = self._changes(scene)
-        if notes and debugger.vm.watched is not None:
-            notes.append(f"written through {hex64(debugger.vm.watched[1])}")
+        if notes and watched is not None:
+            notes.append(f"written through {hex64(watched[1])}")
         return notes
 
     def unseen(self, scene: Scene) -> list[str]:

@@ -61,7 +61,8 @@ class Recorded:
 @dataclass(slots=True, eq=False)
 class Point:
     """One numbered point. `hits` counts those that its `only` admits, `ignore` how many of the next
-    are passed; `accept` is the test of an internal one (a passage on the way of a step)."""
+    are passed; `value` is what a watched range held last, or why an invariant could not look;
+    `accept` is the test of an internal one (a passage on the way of a step)."""
 
     number: int
     kind: Kind
@@ -88,6 +89,12 @@ class Point:
         if self.first is None or self.last is None or self.last <= self.first:
             return None
         return (self.hits - 1) / (self.last - self.first)
+
+    @property
+    def count(self) -> str:
+        """How many hits, and how often, in words."""
+        rate = "" if self.rate is None else f", {self.rate:.1f} a second"
+        return f"{self.hits} hit{'s' if self.hits != 1 else ''}{rate}"
 
     def counted(self, seconds: float) -> None:
         """One more hit, at this running time of the guest."""

@@ -193,7 +193,7 @@ class Stepper:
     def _passage(self, addresses: tuple[int, ...], accept: Callable[[Scene], bool]) -> Halt | None:
         with self.debugger.passage(addresses, accept) as passage:
             halt = self.debugger.go_on()
-            reached = passage in self.debugger.stopping
+            reached = passage in self.debugger.judge.stopping
         if reached and not halt.points and halt.reason.kind == "breakpoint":
             return None
         return halt

@@ -6,7 +6,7 @@ the IDT is loaded. Two points may share a breakpoint; it goes when the last of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.control.places import Place
@@ -37,6 +37,8 @@ class PointTable:
         self.points: dict[int, Point] = {}
         self.foreign: set[Break] = set()
         self._next = 1
+        self._passages = 0
+        self._base: int | None = None
         self._bases: tuple[int, ...] | None = None
         self._refused: set[int] = set()
 
@@ -47,6 +49,11 @@ class PointTable:
         """The next free number."""
         self._next += 1
         return self._next - 1
+
+    def passage(self) -> int:
+        """A number for a point that is not the user's: below 0."""
+        self._passages -= 1
+        return self._passages
 
     def add(self, point: Point) -> Point:
         """Enter a point and put it in. Raises `InputError`, `LinkError`."""
@@ -85,6 +92,7 @@ class PointTable:
 
     def forget(self) -> None:
         """The machine was reset: what was learnt of the kernel's place holds no more."""
+        self._base = None
         self._refused.clear()
         self.place_all()
 
@@ -142,8 +150,8 @@ class PointTable:
 
     def bases(self) -> tuple[int, ...]:
         """The load bias, or all that are possible."""
-        if self.vm.bias is not None:
-            return (self.vm.bias,)
+        if self.base is not None:
+            return (self.base,)
         if self._bases is None:
             if self.image is None:
                 self._bases = ()
@@ -187,9 +195,29 @@ class PointTable:
             for b in self.foreign
         )
 
-    def base_at(self, rip: int) -> int | None:
-        """The base under which the code at `rip` is the kernel's, while the load bias is not known;
-        None when it is other code."""
+    @property
+    def base(self) -> int | None:
+        """The load bias as far as it is known: proved at ``lidt``, or by code that was stopped
+        at."""
+        return self.vm.bias if self.vm.bias is not None else self._base
+
+    @base.setter
+    def base(self, base: int) -> None:
+        self._base = base
+
+    def learn(self, rip: int, points: Sequence[Point]) -> bool:
+        """The base from the code at `rip`, while it is not known; False when what was hit there is
+        not the kernel, but other code at one of the candidate addresses of `points`."""
+        if self.base is not None or not all(p.place.links for p in points):
+            return True
+        self._base = self._base_at(rip)
+        if self._base is None and points:
+            self._refused.add(rip)
+            self.place_all()
+            return False
+        return True
+
+    def _base_at(self, rip: int) -> int | None:
         if self.image is None:
             return None
         code = KernelCode.read(self.image.path)
@@ -197,11 +225,6 @@ class PointTable:
             if self._proved(code, base, (rip - base) & _MASK):
                 return base
         return None
-
-    def refuse(self, rip: int) -> None:
-        """What is at a candidate address is not the kernel: it is not looked at again."""
-        self._refused.add(rip)
-        self.place_all()
 
     def _proved(self, code: KernelCode, base: int, link: int) -> bool:
         samples = list(code.samples(link))

@@ -123,9 +123,10 @@ class Qmp:
         answer = self.execute("query-status")
         return str(answer["status"]) if isinstance(answer, dict) else ""
 
-    def reset(self, seconds: float = ANSWER_SECONDS) -> None:
+    def reset(self, action: str, seconds: float = ANSWER_SECONDS) -> None:
         """Reset the machine, also one whose own resets are to pause it (``-action``); it stands
-        still afterwards if it did before. Returns when it is done. Raises `LinkError`."""
+        still afterwards if it did before. `action` is its reboot action, ``reset`` or ``shutdown``,
+        to be put back. Returns when it is done. Raises `LinkError`."""
         self.events()
         self.execute("set-action", {"reboot": "reset"})
         try:
@@ -135,7 +136,7 @@ class Qmp:
                 if not select.select([self.wake], [], [], deadline.left())[0]:
                     raise LinkTimeout("QMP system_reset", seconds)
         finally:
-            self.execute("set-action", {"reboot": "shutdown"})
+            self.execute("set-action", {"reboot": action})
 
     def ram_map(self) -> RamMap:
         """Where RAM is, from ``info mtree -f``."""

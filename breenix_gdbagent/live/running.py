@@ -11,6 +11,7 @@ from breenix_gdbagent.link.stopreply import SIGTRAP, StopReply
 from breenix_gdbagent.live.arming import Arming
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import Guest, Holds
+from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.stop import StopReason
 
 STEP_SECONDS = 2.0
@@ -25,6 +26,7 @@ class Running(Guest):
     """
 
     _arming: Arming
+    _resets: Resets
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
@@ -104,7 +106,7 @@ class Running(Guest):
         self._note_halt()
         self.watched = reply.watch
         if reply.shutdown:
-            return StopReason("shutdown", reply.cpu)
+            return None if self._resets.by_firmware() else StopReason("shutdown", reply.cpu)
         if reply.signal != SIGTRAP:
             return StopReason("interrupt", reply.cpu, text="paused from outside")
         thread = reply.thread or "01"

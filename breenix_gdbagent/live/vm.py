@@ -21,6 +21,7 @@ from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.live.fault import Fault, Hit, OnFault, OnHit
 from breenix_gdbagent.live.guest import DYING_SECONDS, Holds
+from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
@@ -38,6 +39,7 @@ class LiveVm(Running):
         self.faults_passed = 0
         self.left = ""
         self._arming = Arming(self)
+        self._resets = Resets(self, holds)
         self._waiting: Interrupts | None = None
         self.asked_to_stop = False
         self._armed_with: tuple[Path | None, tuple[int, ...]] | None = None
@@ -135,14 +137,11 @@ class LiveVm(Running):
 
     def reset(self) -> None:
         """The machine as after power-on, standing still; breakpoints of the user's stay, and faults
-        are caught again as they were. Raises `LinkError` without QMP."""
-        if self._holds.qmp is None:
-            raise LinkError("QEMU's monitor is not connected, so it cannot be reset", fix="--qmp")
+        are caught again as they were. Raises `LinkError`, see `Resets.machine`."""
         with self.uncut():
             self.stub.halt()
             self._note_halt()
-            self._holds.qmp.reset()
-            self.stub.state = RunState.HALTED
+            self._resets.machine()
             self.stub.remove(*(self.stub.breaks - self.users))
         self.epoch += 1
         self._at = self._pending = None

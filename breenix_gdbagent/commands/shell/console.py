@@ -13,7 +13,7 @@ from pathlib import Path
 
 from breenix_gdbagent.commands.shell.session import Line, Session, arguments
 from breenix_gdbagent.control.halt import Halt
-from breenix_gdbagent.control.waypoints import Step, parse_script
+from breenix_gdbagent.control.script import Step, parse_script
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.locations import parse_number
 

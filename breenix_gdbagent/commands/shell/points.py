@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
-from breenix_gdbagent.control.debugger import Debugger, watched_value
+from breenix_gdbagent.control.debugger import Debugger
 from breenix_gdbagent.control.entries import UNSEEN, EntryWatch, find_root
-from breenix_gdbagent.control.expressions import Expression, parse, parse_list
-from breenix_gdbagent.control.places import (
-    Place,
-    find_place,
-    joined,
-    parse_vector,
-    split_location,
-    vector_place,
-)
+from breenix_gdbagent.control.expressions import Expression, parse
+from breenix_gdbagent.control.judge import watched_value
+from breenix_gdbagent.control.places import Place, joined
 from breenix_gdbagent.control.points import Only, Point, Watched
 from breenix_gdbagent.control.scene import Scene
-from breenix_gdbagent.control.waypoints import ALIASES
+from breenix_gdbagent.control.written import (
+    breakpoint_of,
+    checkpoint_of,
+    invariant_of,
+    split_if,
+)
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.symbols import LoadedImage
 
-_WORD = re.compile(r"\s*(process|cpu|count|if)\b\s*")
 LAST = 10
 LONGEST_WATCH = 64
 
@@ -33,58 +30,34 @@ LONGEST_WATCH = 64
 # Setting --------------------------------------------------------------------------------------
 
 
-def do_break(session: Session, line: Line, *, once: bool = False) -> int:
+def do_break(session: Session, line: Line) -> int:
     if not line.text:
         return listed(session)
-    with session.standing():
-        debugger = session.debugger
-        place, rest = _place(debugger, line.text)
-        only, ignore = _when(debugger, rest)
-        point = Point(debugger.table.number(), "break", place, only, ignore, once)
-        _added(debugger, debugger.add(point))
-    return 0
+    return _set(session, lambda image, number: breakpoint_of(line.text, image, number))
 
 
 def do_tbreak(session: Session, line: Line) -> int:
     if not line.text:
         raise InputError("no location", fix="see: help tbreak")
-    return do_break(session, line, once=True)
+    return _set(session, lambda image, number: breakpoint_of(line.text, image, number, once=True))
 
 
 def do_checkpoint(session: Session, line: Line) -> int:
     number = parse_number(line.text) if line.text.isdigit() else None
     if number is not None:
         return _told(session.debugger.table.get(number))
-    quiet = line.text.startswith("--quiet ")
-    text = line.text.removeprefix("--quiet ")
-    with session.standing():
-        debugger = session.debugger
-        place, rest = _place(debugger, text)
-        head, condition = _split_if(rest)
-        image = debugger.loaded_or_linked
-        expressions = parse_list(head, image) if head else ()
-        only = Only(condition=parse(condition, image) if condition else None)
-        point = Point(debugger.table.number(), "checkpoint", place, only, quiet=quiet)
-        point.expressions = tuple(expressions)
-        _added(debugger, debugger.add(point))
-    return 0
+    return _set(session, lambda image, number: checkpoint_of(line.text, image, number))
 
 
 def do_invariant(session: Session, line: Line) -> int:
-    name, _, location = line.text.partition(" at ")
-    check = ALIASES.get(name.strip(), name.strip())
-    known = [n for n, _ in CHECKS]
-    if check not in (*known, "audit") or not location.strip():
-        raise InputError(
-            f"{line.text!r} is no invariant",
-            f"checks: {', '.join(known)}, audit",
-            "write: invariant CHECK at LOCATION",
-        )
+    return _set(session, lambda image, number: invariant_of(line.text, image, number))
+
+
+def _set(session: Session, make: Callable[[LoadedImage | None, int], Point]) -> int:
+    """Put a point in, and say where."""
     with session.standing():
         debugger = session.debugger
-        place, rest = _place(debugger, location.strip())
-        only, ignore = _when(debugger, rest)
-        point = Point(debugger.table.number(), "invariant", place, only, ignore, check=check)
+        point = make(debugger.loaded_or_linked, debugger.table.number())
         _added(debugger, debugger.add(point))
     return 0
 
@@ -117,7 +90,7 @@ def do_watch(session: Session, line: Line) -> int:
 def _watched(session: Session, text: str) -> tuple[Watched, Expression | None, Only]:
     """(what is watched, how its value is shown, when it counts)."""
     debugger = session.debugger
-    head, condition = _split_if(text)
+    head, condition = split_if(text)
     image = debugger.loaded_or_linked
     only = Only(condition=parse(condition, image) if condition else None)
     words = head.split()
@@ -156,10 +129,10 @@ def _watch_entry(session: Session, words: list[str]) -> int:
         root, label = own, space.label if space is not None else hex64(own)
     point = Point(debugger.table.number(), "entry", Place(f"{hex64(va)} in {label}"))
     watch = EntryWatch(point, va, root, words[2] if len(words) == 3 else None, label)
-    debugger.entries[point.number] = watch
+    debugger.judge.entries[point.number] = watch
     try:
         debugger.add(point)
-        watch.arm(debugger)
+        watch.arm(debugger.vm, debugger.table, debugger.placed)
     except BaseException:
         debugger.remove(point)
         raise
@@ -172,51 +145,6 @@ def _watch_entry(session: Session, words: list[str]) -> int:
               f"{hex64(one.entry.entry_pa)}: {places}{more}")  # fmt: skip
     print(f"  {UNSEEN}")
     return 0
-
-
-def _place(debugger: Debugger, text: str) -> tuple[Place, str]:
-    """(the place, the rest of the line)."""
-    location, rest = split_location(text)
-    if location == "exception":
-        vector, rest = split_location(rest)
-        return vector_place(parse_vector(vector)), rest
-    return find_place(location, debugger.image), rest
-
-
-def _when(debugger: Debugger, text: str) -> tuple[Only, int]:
-    """``[process P] [cpu N] [count N] [if COND]``. Raises `InputError`."""
-    process = cpu = condition = None
-    ignore = 0
-    rest = text.strip()
-    while rest:
-        found = _WORD.match(rest)
-        if found is None:
-            raise InputError(
-                f"cannot read {rest!r}", fix="write: [process P] [cpu N] [count N] [if COND]"
-            )
-        rest = rest[found.end() :]
-        if found[1] == "if":
-            condition = parse(rest, debugger.loaded_or_linked)
-            break
-        word, _, rest = rest.partition(" ")
-        if found[1] == "process":
-            process = word
-        elif found[1] == "cpu":
-            cpu = parse_number(word)
-        else:
-            ignore = count_of(word, "hits") - 1
-        if not word or (found[1] == "cpu" and cpu is None):
-            raise InputError(f"{found[1]} which?", fix=f"write: {found[1]} N")
-        rest = rest.strip()
-    return Only(process, cpu, condition), ignore
-
-
-def _split_if(text: str) -> tuple[str, str]:
-    """(what stands before ``if``, the condition)."""
-    if text.startswith("if "):
-        return "", text[3:].strip()
-    head, _, condition = text.partition(" if ")
-    return head.strip(), condition.strip()
 
 
 def _added(debugger: Debugger, point: Point) -> None:
@@ -241,11 +169,10 @@ def listed(session: Session) -> int:
     for point in points:
         state = "" if point.enabled else "off  "
         pending = table.pending(point)
-        hits = f"  {point.hits} hits" if point.hits else ""
-        rate = f", {point.rate:.1f} a second" if point.rate is not None else ""
+        hits = f"  {point.count}" if point.hits else ""
         left = f", {point.ignore} to pass" if point.ignore else ""
         print(
-            f"{point.number:>3}  {state}{point.describe()}{hits}{rate}{left}"
+            f"{point.number:>3}  {state}{point.describe()}{hits}{left}"
             f"{f'  ({pending})' if pending else ''}"
         )
     if not points:
@@ -257,8 +184,7 @@ def listed(session: Session) -> int:
 
 def _told(point: Point) -> int:
     """The last hits of a checkpoint."""
-    rate = f", {point.rate:.1f} a second" if point.rate is not None else ""
-    print(f"{point.number}: {point.describe()}: {point.hits} hits{rate}")
+    print(f"{point.number}: {point.describe()}: {point.count}")
     for one in list(point.records)[-LAST:]:
         print(f"  {one.seconds:9.3f}  CPU {one.cpu}  {one.text}")
     return 0

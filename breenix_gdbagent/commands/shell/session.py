@@ -91,7 +91,7 @@ class Session:
         if debugger is not None:
             self.arbiter = Arbiter(debugger)
             self.arbiter.listeners.append(self._stopped)
-            debugger.say = screen.write
+            debugger.judge.say = screen.write
 
     # The stop at hand ------------------------------------------------------------------------
 

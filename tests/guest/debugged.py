@@ -1,0 +1,64 @@
+"""The lab guest under our run control, as a test's subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from breenix_gdbagent.control.debugger import Catching, Debugger
+from breenix_gdbagent.control.halt import Halt
+from breenix_gdbagent.control.points import Point
+from breenix_gdbagent.control.written import breakpoint_of, checkpoint_of, invariant_of
+from breenix_gdbagent.symbols import Image
+from tests.guest.live_support import ELF, lab
+
+BASE = 0x8000000000
+"""Where the lab guest is loaded; it never moves (fixtures/labguest/src/boot.s)."""
+
+SYSCALL = "kernel::interrupts::handlers::syscall"
+
+
+@cache
+def image() -> Image:
+    return Image.open(ELF)
+
+
+def va(symbol: str) -> int:
+    """Where the lab guest has a symbol, as readelf would say it."""
+    return image().addresses_of(symbol)[0] + BASE
+
+
+@contextmanager
+def debugged(
+    scenario: str = "clean",
+    *,
+    deterministic: bool = False,
+    catching: Catching = "unexpected",
+    said: list[str] | None = None,
+) -> Iterator[Debugger]:
+    """The guest before its first instruction; `said` takes what goes on without a stop."""
+    with lab(scenario, deterministic=deterministic) as vm:
+        debugger = Debugger(vm, image(), (lambda line: None) if said is None else said.append)
+        debugger.catching = catching
+        debugger.start()
+        yield debugger
+
+
+def set_break(debugger: Debugger, text: str) -> Point:
+    return debugger.add(breakpoint_of(text, image().loaded(BASE), debugger.table.number()))
+
+
+def set_checkpoint(debugger: Debugger, text: str) -> Point:
+    return debugger.add(checkpoint_of(text, image().loaded(BASE), debugger.table.number()))
+
+
+def set_invariant(debugger: Debugger, text: str) -> Point:
+    return debugger.add(invariant_of(text, image().loaded(BASE), debugger.table.number()))
+
+
+def go(debugger: Debugger, *patterns: str, seconds: float = 20) -> Halt:
+    """Run on, and look at the stop as the shell does."""
+    halt = debugger.go(patterns, seconds)
+    debugger.stop(halt)
+    return halt
