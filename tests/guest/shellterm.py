@@ -32,6 +32,7 @@ class Terminal:
         self.screen = pyte.HistoryScreen(columns, lines, history=20_000, ratio=1.0)
         self._stream = pyte.ByteStream(self.screen)
         self._mark = 0
+        self.raw = b""
         self.child = pexpect.spawn(
             sys.executable,
             ["-m", "breenix_gdbagent", "shell", *arguments],
@@ -97,6 +98,7 @@ class Terminal:
             return True
         except pexpect.EOF:
             return False
+        self.raw += data
         self._stream.feed(data)
         if _POSITION in data:
             row, column = self.screen.cursor.y + 1, self.screen.cursor.x + 1

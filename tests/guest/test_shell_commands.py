@@ -36,12 +36,12 @@ LINES: tuple[tuple[str, str, str | None], ...] = (
     ("until", "until", r"^── step ──"),
     ("finish", "finish", r"^── step ──"),
     ("interrupt", "interrupt", r"stands still already"),
-    ("break", "break syscall_entry process 2", r"^(\d+): breakpoint at syscall_entry process 2, at"),
+    ("break", "break syscall_entry process 2", r"^\d+: breakpoint at syscall_entry process 2"),
     ("break", "continue", r"── \d+: breakpoint at syscall_entry process 2 "),
     ("condition", "condition {number} rax == 1", None),
     ("ignore", "ignore {number} 3", None),
     ("disable", "disable {number}", None),
-    ("disable", "break", r"^ +\d+  off  breakpoint at syscall_entry process 2 if rax == 1 .*3 to pass"),
+    ("disable", "break", r"^ +\d+  off  .*process 2 if rax == 1 .*3 to pass"),
     ("enable", "enable {number}", None),
     ("enable", "break", r"^ +\d+  breakpoint at syscall_entry process 2 if rax == 1"),
     ("watch", "watch SCHEDULER.current_thread", r"watch SCHEDULER\.current_thread, .*now .*3"),
@@ -93,7 +93,6 @@ def test_every_line(tmp_path: Path) -> None:
         number = ""
         for command, template, pattern in LINES:
             line = template.format(number=number)
-            typed = line.format(room=tmp_path)
             if command == "quit":
                 shell.enter(line)
                 assert shell.ended() == 0

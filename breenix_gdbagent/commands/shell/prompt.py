@@ -133,10 +133,9 @@ def _keys(session: Session) -> KeyBindings:
 def bar(session: Session, width: int) -> str:
     """The bottom bar: state, CPU, whose address space, running time, the last serial line."""
     parts = _running(session) if session.running else _standing(session)
-    if session.arbiter is not None:
-        line = "".join(c for c in session.arbiter.debugger.vm.last_line if c.isprintable())
-        if line and not session.hides(line):
-            parts.append(line)
+    line = "".join(c for c in session.screen.last_line if c.isprintable())
+    if line:
+        parts.append(line)
     return clipped(" | ".join(parts), max(width - 1, 10))
 
 

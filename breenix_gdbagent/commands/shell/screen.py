@@ -23,7 +23,8 @@ _CONTROL = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f
 
 
 class Screen:
-    """`terminal` is whether a person sits there. Writing is safe from any thread."""
+    """`terminal` is whether a person sits there; `last_line` is the guest's last whole line of
+    serial text. Writing is safe from any thread."""
 
     def __init__(self, terminal: bool = False) -> None:
         self.terminal = terminal
@@ -34,6 +35,7 @@ class Screen:
         self._lock = threading.RLock()
         self._held: list[str] | None = None
         self._tails: dict[int, str] = {}
+        self.last_line = ""
         self._out: TextIO | None = None
         self._raw: int | None = None
 
@@ -80,9 +82,10 @@ class Screen:
                 return
             whole = self._tails.get(port, "") + text.replace("\r\n", "\n").replace("\r", "\n")
             *lines, self._tails[port] = whole.split("\n")
-            shown = [self._serial_line(port, line) for line in lines if not hide(line)]
-            if shown:
-                self.write("\n".join(shown))
+            told = [line for line in lines if not hide(line)]
+            if told:
+                self.last_line = next((t for t in reversed(told) if t.strip()), self.last_line)
+                self.write("\n".join(self._serial_line(port, line) for line in told))
 
     @contextmanager
     def raw(self, port: int) -> Iterator[None]:
