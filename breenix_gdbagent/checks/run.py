@@ -24,7 +24,7 @@ PANIC = declare(
     "(`EXCEPTION: DOUBLE FAULT`). The panic handler prints `KERNEL PANIC:` and halts, or leaves "
     "QEMU through isa-debug-exit with feature testing.",
     confirm="bt at this stop; the last serial lines hold the message.",
-    mend="Start at the message's file and line, and at the finding named as cause.",
+    mend="Start at the message's file and line and its backtrace; where a cause is named, there.",
     see=("kernel/src/main.rs",),
 )
 HANG = declare(

@@ -37,6 +37,7 @@ from breenix_gdbagent.report.story import (
     facts,
     heading,
     labels,
+    last_checks,
     lost,
     matrix_rows,
     objects,
@@ -111,6 +112,7 @@ def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
     atlas = atlases.build(document, kernel)
     named = labels(document)
     roots = texts(record(document["maps"])["spaces"])
+    now = last_checks(document)
     return {
         "document": document,
         "outcome": str(record(document["run"])["outcome"]),
@@ -119,6 +121,7 @@ def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
         "run": run_words(document),
         "findings": findings,
         "lost": lost(document),
+        "unsure": 2 * sum(c["status"] == "not_checked" for c in now) > len(now),
         "matrix": _matrix(document),
         "cells": CELLS,
         "cell_class": CELL_CLASS,

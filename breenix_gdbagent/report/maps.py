@@ -19,6 +19,10 @@ from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, P, U, W
 from breenix_gdbagent.x86.spaces import Range, Spaces
 
+HIGH_HALF = 256
+"""The first slot above the hole of canonical addresses: what ring 3 may read there (Linux's
+vsyscall page) is still the kernel's."""
+
 MOST_SPACES = 64
 MOST_RIGHTS = 4
 SAME = P | W | U | NX | ADDRESS
@@ -266,7 +270,7 @@ class _Regions:
     def _holds(self, number: int, slot: int, ranges: Sequence[Range]) -> str | None:
         if (named := self.names.get(slot)) is not None:
             return named
-        if any(r.u for r in ranges):
+        if any(r.u for r in ranges) and slot < HIGH_HALF:
             return "user memory"
         first = ranges[0]
         pa = self.kernel.walk(self.drawn[number].root, first.start).pa

@@ -36,6 +36,13 @@ NOTHING: tuple[tuple[str, Json], ...] = (
 )  # fmt: skip
 """Facts that say nothing to a reader when they have this value."""
 
+REASONS = {
+    "core": "a core, and why it stands still is not known",
+    "shutdown": "the CPU shut down",
+    "deadline": "the deadline passed",
+}
+"""Reasons that read better in words."""
+
 LEVELS = {1: "PT", 2: "PD", 3: "PDPT", 4: "PML4", 5: "PML5"}
 ENDS = {
     "not-present": "not present (P is clear)",
@@ -319,7 +326,7 @@ def place_words(cpu: Object) -> str:
 
 def stop_words(stop: Object) -> str:
     """Why the guest stood still: ``fault, vector 14 (#PF), error code 0x2, CR2 0x...``."""
-    said = str(stop["reason"])
+    said = REASONS.get(str(stop["reason"]), str(stop["reason"]))
     if stop["vector"] is not None:
         vector = cast(int, stop["vector"])
         said += f", vector {vector}" + (

@@ -137,7 +137,9 @@ def _facts(page: Page, finding: Object) -> None:
     """Short facts side by side, each long one on lines of its own, lists of objects as tables."""
     known = [(name, value, value_words(value)) for name, value in facts(finding)]
     page.blank()
-    page.items([f"{n} {w}" for n, v, w in known if _short(n, v, w)], "  ")
+    page.items(
+        [w if w.startswith(f"{n} ") else f"{n} {w}" for n, v, w in known if _short(n, v, w)], "  "
+    )
     for name, value, words in known:
         if _short(name, value, words):
             continue

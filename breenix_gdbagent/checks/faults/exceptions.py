@@ -158,8 +158,8 @@ def _story(
     explanation: Explanation, raised: Raised, defect: Defect | None, pushed: Raised | None
 ) -> str:
     context, instruction = explanation.context, explanation.prediction.instruction
-    ran = f"`{instruction.text}`" if instruction is not None else "an instruction"
-    said = [f"{who(context)} was at {ran}, {at(context)}."]
+    ran = f"`{instruction.text}`, " if instruction is not None else ""
+    said = [f"{who(context)} was at {ran}{at(context)}."]
     said.append(f"{vector_name(raised.vector)} came because {raised.why}." if raised.why else
                 f"{_nothing_known(explanation)}.")  # fmt: skip
     if defect is not None and pushed is not None:

@@ -116,11 +116,10 @@ def possible(context: Context, prediction: Prediction) -> Iterator[Raised]:
     if context.cpl == 3 and context.rflags & RFLAGS_AC:
         yield Raised(AC, 0, why="an access was not aligned, with alignment checks on")
     if prediction.gap and not prediction.raised:
+        lacking = "" if prediction.instruction else " (its bytes are not at hand)"
         for vector in (PF, GP, UD):
             code = 0 if vector == GP else None
-            yield Raised(
-                vector, code, None, "the instruction there raised it, whose bytes are not here"
-            )
+            yield Raised(vector, code, None, f"the instruction there raised it{lacking}")
 
 
 def _by_hidden_state(context: Context, instruction: Instruction) -> Iterator[Raised]:
