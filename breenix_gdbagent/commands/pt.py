@@ -10,6 +10,11 @@ from breenix_gdbagent.commands.target import add_target_options, target_of
 def run(name: str, argv: list[str]) -> int:
     """``pt walk | map | who | roots | diff``, see the parser."""
     options = _parser().parse_args(argv)
+    if options.verb == "diff":
+        from breenix_gdbagent.commands import ptstops
+
+        if ptstops.named_by(options):
+            return ptstops.between(options)
     target = target_of(options, default_lab=True)
     if options.verb == "walk":
         from breenix_gdbagent.commands.ptwalk import walk_all
@@ -29,17 +34,21 @@ def _parser() -> Parser:
     mapping.add_argument("--range", metavar="FROM-TO", help="only these addresses")
     for flag, what in (("w", "writable"), ("x", "executable"), ("u", "user"), ("s", "supervisor")):
         mapping.add_argument(f"-{flag}", action="store_true", help=f"only {what} memory")
-    who = verbs.add_parser("who", help="who maps a physical address")
-    who.add_argument("pa", metavar="PA")
+    who = verbs.add_parser("who", help="who maps a physical address, or has a virtual one")
+    asked = who.add_mutually_exclusive_group(required=True)
+    asked.add_argument("pa", nargs="?", metavar="PA")
+    asked.add_argument("--va", metavar="VA", help="what a map of VA would meet in each space")
     roots = verbs.add_parser("roots", help="every address space")
-    diff = verbs.add_parser("diff", help="two spaces of one stop: ROOT or pid:N each")
+    diff = verbs.add_parser(
+        "diff", help="two spaces of one stop (ROOT, pid:N or master each), or two saved stops"
+    )
     diff.add_argument("before", metavar="A")
     diff.add_argument("after", metavar="B")
     for verb in (walk, mapping, who, roots, diff):
         add_target_options(verb)
         add_run_options(verb)
         verb.add_argument("--json", action="store_true")
-    for verb in (walk, mapping):
+    for verb in (walk, mapping, who):
         verb.add_argument("--root", metavar="CR3")
         verb.add_argument("--pid", metavar="N")
     return parser

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.commands.examined import kernel_of
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.ptwalk import no_root
 from breenix_gdbagent.commands.target import Target
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.locations import parse_number
+from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.report.tables import spaces_json, spaces_text
 from breenix_gdbagent.x86.spaces import Range
 
@@ -59,6 +60,10 @@ def _filtered(ranges: Sequence[Range], options: argparse.Namespace) -> list[Rang
 
 
 def _who(kernel: Kernel, options: argparse.Namespace) -> int:
+    if options.va is not None:
+        return _in_the_way(kernel, options)
+    if options.root is not None or options.pid is not None:
+        raise InputError("--root and --pid go with `pt who --va`", fix="leave them out")
     from breenix_gdbagent.report.mappings import who_json, who_text
     from breenix_gdbagent.x86.reverse import FrameIndex
 
@@ -72,6 +77,26 @@ def _who(kernel: Kernel, options: argparse.Namespace) -> int:
     else:
         print(who_text(kernel, who))
     return 0 if who.mappings or who.tables else 1
+
+
+def _in_the_way(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.checks.mapping import obstacle
+    from breenix_gdbagent.report.obstacles import obstacle_json, obstacles_text
+
+    va = parse_address(options.va, kernel.stop.image)
+    spaces = list(kernel.audited)
+    if options.root is not None or options.pid is not None:
+        root = chosen_root(kernel, options.root, options.pid)
+        space = kernel.space_of(root)
+        if space is None:
+            raise InputError(f"{hex64(root or 0)} is no root that is known", fix="see `pt roots`")
+        spaces = [space]
+    found = [obstacle(kernel, va, space) for space in spaces]
+    if options.json:
+        print_json(list[Json](obstacle_json(one) for one in found))
+    else:
+        print(obstacles_text(found) or "no address space is known")
+    return 0 if any(one.taken for one in found) else 1
 
 
 def _diff(kernel: Kernel, options: argparse.Namespace) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.paging import LEVEL
 from breenix_gdbagent.x86.reverse import Who
 from breenix_gdbagent.x86.spaces import Gap, Range, Space
 
+LEAST_ALIKE = 4
 UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -69,15 +71,22 @@ def map_json(space: Space, ranges: Sequence[Range]) -> dict[str, Json]:
 
 
 def map_text(kernel: Kernel, space: Space, ranges: Sequence[Range]) -> str:
-    """One line a range: from, to, size, rights (user or supervisor last), what begins there."""
+    """One line a range: from, to, size, rights (user or supervisor last), what begins there. Of top
+    slots that map alike, one after another (Breenix has 253), the first is shown."""
     known = kernel.space_of(space.root)
     lines = [f"root {hex64(space.root)}" + (f"  {known.label}" if known is not None else "")]
-    for one in ranges:
-        name = kernel.symbol(one.start)
-        lines.append(
-            f"{one.start:#018x}-{one.end:#018x} {size_text(one.end - one.start):>9} {rights(one)}"
-            + (f"  {name}" if name else "")
-        )
+    for slots in _alike(ranges, LEVEL[kernel.levels].shift):
+        for one in slots[0]:
+            name = kernel.symbol(one.start)
+            size = size_text(one.end - one.start)
+            lines.append(
+                f"{one.start:#018x}-{one.end:#018x} {size:>9} {rights(one)}"
+                + (f"  {name}" if name else "")
+            )
+        if len(slots) > 1:
+            lines.append(
+                f"  and the same in {len(slots) - 1} more slots, up to {slots[-1][-1].end:#018x}"
+            )
     lines += [
         f"{gap.start:#018x}-{gap.end:#018x}   not known: {gap.reason} at level {gap.level}"
         for gap in space.gaps
@@ -85,6 +94,22 @@ def map_text(kernel: Kernel, space: Space, ranges: Sequence[Range]) -> str:
     if not ranges:
         lines.append("nothing is mapped that the filters let through")
     return "\n".join(lines)
+
+
+def _alike(ranges: Sequence[Range], shift: int) -> Iterator[list[list[Range]]]:
+    """The ranges by top slot; slots that map alike one after another together, if many."""
+    slots = [list(found) for _, found in groupby(ranges, lambda r: r.start >> shift)]
+    mask = (1 << shift) - 1
+
+    def inside(slot: list[Range]) -> tuple[object, ...]:
+        return tuple((r.start & mask, r.end - r.start, *r[2:]) for r in slot)
+
+    for _, run in groupby(slots, inside):
+        found = list(run)
+        if len(found) < LEAST_ALIKE:
+            yield from ([slot] for slot in found)
+        else:
+            yield found
 
 
 def who_json(kernel: Kernel, who: Who) -> dict[str, Json]:

@@ -111,7 +111,7 @@ def _head(page: Page, document: Object, finding: Object) -> None:
     severity = str(finding["severity"])
     rest = [("", f"  {finding['title']}")] if heading(finding) else []
     if len(objects(document["stops"])) > 1:
-        rest.append(("dim", f"  (stop {finding['stop']})"))
+        rest.append(("dim", f"  ({_first_seen(document, finding)})"))
     if finding["cause"]:
         rest.append(("dim", f"  <- {finding['cause']}"))
     line: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding['code']}")]
@@ -121,6 +121,14 @@ def _head(page: Page, document: Object, finding: Object) -> None:
             line = []
         line.append(part)
     page.line(*line)
+
+
+def _first_seen(document: Object, finding: Object) -> str:
+    """The stop at which it was first seen, with the marker it was."""
+    number = finding["stop"]
+    stop = next((s for s in objects(document["stops"]) if s["id"] == number), None)
+    marker = stop is not None and stop["reason"] == "marker" and stop.get("text")
+    return f"stop {number}: {str(marker).strip()[:48]}" if marker else f"stop {number}"
 
 
 def _chain(page: Page, finding: Object) -> None:
