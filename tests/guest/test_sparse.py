@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
 from breenix_gdbagent.live import attach
+from breenix_gdbagent.snapshot import open_snapshot
 from tests.guest.labrun import agent
 from tests.guest.live_support import Beside, beside, needs_qemu
 
@@ -85,6 +87,43 @@ def test_holes_stay_holes_and_every_way_says_the_same(net: str, room: Path) -> N
                 assert told[0] == told[1] == told[2]
                 assert told[0]
             assert used(qemu) - before < 1 << 20, name
+
+
+def test_eight_gibibytes_on_both_sides_of_the_pci_hole(room: Path) -> None:
+    """All of it is RAM, hardly any of it is there, and every way is quick and says the same."""
+    with beside(room, "hang", memory="8G") as qemu:
+        with attach(qemu.gdb, qmp=qemu.qmp, serial=qemu.serial) as vm:
+            vm.run_until(["idle"], 5)
+            vm._holds = vm._holds._replace(was_running=False)
+            ram = vm.ram_map()
+            assert ram is not None and ram.size > 8191 << 20
+            low, high = ram.ranges[-2:]
+            assert low.end <= 0xE000_0000 and high.start == 4 << 30
+            # A byte that only the right offset of the file gives: written by QEMU's own debugger.
+            above = high.start + (2 << 30) + 0x123
+            with vm.stub.physical():
+                vm.stub.ask(b"M%x,4:beefcafe" % above)
+        before = used(qemu)
+        assert before < LITTLE
+        said = []
+        for name, target in ways(qemu, qemu.gdb).items():
+            start = time.monotonic()
+            result = agent("pt", "roots", "--json", *target)
+            assert result.code == 0 and result.err == ""
+            assert time.monotonic() - start < 8, name
+            said.append(json.loads(result.out))
+            arguments = {"qmp": {"qmp": qemu.qmp}, "ram": {"qmp": qemu.qmp, "ram": qemu.ram}}
+            with attach(qemu.gdb, **arguments.get(name, {})) as vm:
+                assert vm.stop().memory.read(PhysAddr(above), 4) == b"\xbe\xef\xca\xfe", name
+        assert said[0] == said[1] == said[2] and said[0]
+        core = room / "stop"
+        result = agent(
+            "snapshot", "--now", "--memory", "all", "-o", str(core), *ways(qemu, qemu.gdb)["qmp"]
+        )
+        assert result.code in (0, 1), result.err
+        assert core.stat().st_size < LITTLE
+        assert open_snapshot(core).memory.read(PhysAddr(above), 4) == b"\xbe\xef\xca\xfe"
+        assert used(qemu) - before < 1 << 20
 
 
 @contextmanager
