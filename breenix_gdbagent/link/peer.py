@@ -8,7 +8,27 @@ import struct
 import sys
 from pathlib import Path
 
+from breenix_gdbagent.errors import LinkTimeout
+
 _ESTABLISHED = "01"
+
+
+def stopped(pid: int) -> bool:
+    """Whether that process was stopped by a signal (SIGSTOP, a debugger of its own). Linux only:
+    False elsewhere, and where it is not known."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def with_cause(error: LinkTimeout, pid: int) -> LinkTimeout:
+    """The error, with the reason and the remedy where QEMU (`pid`) is seen to be stopped."""
+    if pid > 0 and stopped(pid):
+        error.why = f"QEMU (process {pid}) is stopped by a signal"
+        error.fix = f"let it go on (kill -CONT {pid}), then try again"
+    return error
 
 
 def unix_peer(sock: socket.socket) -> int:

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -59,6 +58,9 @@ class QemuProcess:
     def _start(self, program: str, files: Files, firmware: Firmware | None, size: int) -> None:
         self.ram = self.run.path / "ram"
         try:
+            # It outlives its name: what QEMU said last is read after the directory has gone.
+            self._stderr = (self.run.path / "stderr").open("w+b")
+            (self.run.path / "stderr").unlink()
             self.ram.touch(mode=0o600)
             os.truncate(self.ram, size)
             self.serials = [
@@ -83,8 +85,6 @@ class QemuProcess:
             values[f"{name}_fd"] = str(its.fileno())
         self.gdb, self.qmp = ours
         self.arguments = [program, *self.config.command_line(files, values)]
-        # Lives as long as QEMU does, and has no name that could be left over.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._spawn([its.fileno() for its in theirs])
         for its in theirs:
             its.close()

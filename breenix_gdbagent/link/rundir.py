@@ -36,7 +36,9 @@ rm -rf -- "$1"
 def bases() -> list[Path]:
     """Directories to make run directories in, best first: memory, then temporary files."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    places = [Path("/dev/shm"), Path(runtime) if runtime else None, Path(tempfile.gettempdir())]
+    places = [Path("/dev/shm"), Path(runtime) if runtime else None]
+    with suppress(FileNotFoundError):  # not one that can be written
+        places.append(Path(tempfile.gettempdir()))
     return [p for p in places if p is not None and os.access(p, os.W_OK | os.X_OK)]
 
 

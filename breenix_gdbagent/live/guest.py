@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from breenix_gdbagent.errors import LinkClosed, LinkError
+from breenix_gdbagent.errors import LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import HiddenRegisters, parse_ram_map, parse_registers
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
+from breenix_gdbagent.link.peer import with_cause
 from breenix_gdbagent.link.serial import Match, SerialLines, Watch
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
@@ -284,9 +285,14 @@ class Guest:
 
     @contextmanager
     def dying(self) -> Iterator[None]:
-        """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`)."""
+        """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`), and a
+        silence because QEMU was stopped as that."""
         try:
             yield
+        except LinkTimeout as error:
+            process = self._holds.process
+            pid = self._holds.pid if process is None else process.pid
+            raise with_cause(error, pid or self.stub.link.peer) from None
         except LinkClosed as error:
             process = self._holds.process
             died = process.died(DYING_SECONDS) if process is not None else None

@@ -7,11 +7,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.errors import ConnectError, LinkClosed
+from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkTimeout
 from breenix_gdbagent.link.address import Address, connect
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState
-from breenix_gdbagent.link.peer import unix_peer
+from breenix_gdbagent.link.peer import unix_peer, with_cause
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.serial import SerialLines, SerialPort, follow
 from breenix_gdbagent.link.stopreply import SIGINT
@@ -79,6 +79,8 @@ def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> Liv
             stub = GdbStub(RspLink(process.gdb, "QEMU's gdbstub"))
             stub.handshake(START_SECONDS)
             qmp = Qmp(process.qmp, seconds=CONNECT_SECONDS)
+        except LinkTimeout as error:
+            raise with_cause(error, process.pid) from None
         except (LinkClosed, ConnectError) as error:
             died = process.died()
             raise error if died is None else died from error
