@@ -45,6 +45,7 @@ class QemuProcess:
         self.config = config
         self.exited = threading.Event()
         self.status: int | None = None
+        self._said: str | None = None
         self.serials: list[SerialPort] = []
         self._pairs: list[socket.socket] = []
         self._on_exit: list[Callable[[], None]] = []
@@ -58,7 +59,7 @@ class QemuProcess:
     def _start(self, program: str, files: Files, firmware: Firmware | None, size: int) -> None:
         self.ram = self.run.path / "ram"
         try:
-            # It outlives its name: what QEMU said last is read after the directory has gone.
+            # Without a name from the start, so that it is nobody's to remove.
             self._stderr = (self.run.path / "stderr").open("w+b")
             (self.run.path / "stderr").unlink()
             self.ram.touch(mode=0o600)
@@ -128,6 +129,8 @@ class QemuProcess:
 
     def stderr(self) -> str:
         """The tail of what QEMU said on stderr."""
+        if self._said is not None:
+            return self._said
         self._stderr.flush()
         fd = self._stderr.fileno()
         size = os.fstat(fd).st_size
@@ -158,6 +161,9 @@ class QemuProcess:
     def close(self) -> None:
         """Kill QEMU, close all sockets, remove the run directory. Twice does no harm."""
         self.kill()
+        if self._said is None and hasattr(self, "_stderr"):
+            self._said = self.stderr()
+            self._stderr.close()
         self.run.watch(None)
         for sock in self._pairs:
             sock.close()
