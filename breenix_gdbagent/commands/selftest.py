@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.selftest.matrix import GROUPS
-from breenix_gdbagent.selftest.running import Result
+from breenix_gdbagent.selftest.matrix import GROUPS, KINDS, RINGS, SIZES
+from breenix_gdbagent.selftest.running import Result, Tally
 from breenix_gdbagent.selftest.running import run as run_matrix
 
 SHOWN = 10
@@ -24,30 +23,35 @@ def run(name: str, argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     started = time.monotonic()
-    results = run_matrix(_progress if sys.stderr.isatty() else lambda done, of: None)
+    tallies = run_matrix(_progress if sys.stderr.isatty() else lambda done, of: None)
     seconds = time.monotonic() - started
-    differ = [r for r in results if r.compared == "differ"]
     if options.json:
-        print_json(_document(results, seconds))
+        print_json(_document(tallies, seconds))
     else:
-        _print(results, differ, seconds)
-    return int(bool(differ))
+        _print(tallies, seconds)
+    return int(any(t.differ for t in tallies))
 
 
 def _progress(done: int, of: int) -> None:
     print(f"\r{done} of {of} cases", end="", file=sys.stderr, flush=True)
 
 
-def _document(results: list[Result], seconds: float) -> dict[str, Json]:
+def _document(tallies: list[Tally], seconds: float) -> dict[str, Json]:
     return {
-        "cases": len(results),
+        "cases": sum(t.cases for t in tallies),
         "seconds": round(seconds, 3),
         "groups": [
-            {"name": g.name, **Counter(r.compared for r in results if r.case.group is g)}
-            for g in GROUPS
+            {
+                "name": t.group.name,
+                "cases": t.cases,
+                "agree": t.agree,
+                "deviation": t.deviation,
+                "differ": len(t.differ),
+            }
+            for t in tallies
         ],
-        "deviations": {DEVIATION: sum(1 for r in results if r.compared == "deviation")},
-        "differ": [_told(r) for r in results if r.compared == "differ"],
+        "deviations": {DEVIATION: sum(t.deviation for t in tallies)},
+        "differ": [_told(r) for t in tallies for r in t.differ],
     }
 
 
@@ -67,17 +71,21 @@ def _told(result: Result) -> dict[str, Json]:
     }
 
 
-def _print(results: list[Result], differ: list[Result], seconds: float) -> None:
-    print(f"{'group':<16} {'cases':>6} {'agree':>6} {'deviate':>8} {'differ':>7}")
-    for group in GROUPS:
-        counts = Counter(r.compared for r in results if r.case.group is group)
+def _print(tallies: list[Tally], seconds: float) -> None:
+    cases = sum(t.cases for t in tallies)
+    print(
+        f"{{{', '.join(SIZES.values())}}} pages x W, U, NX at each level, not present, reserved, "
+        f"not canonical;\neach {', '.join(KINDS)} in ring {' and '.join(map(str, RINGS))}, under"
+    )
+    width = len(GROUPS[0].name)
+    print(f"{'control bits':<{width}} {'cases':>7} {'agree':>7} {'deviate':>8} {'differ':>7}")
+    for t in tallies:
         print(
-            f"{group.name:<16} {counts.total():>6} {counts['agree']:>6} "
-            f"{counts['deviation']:>8} {counts['differ']:>7}"
+            f"{t.group.name:<{width}} {t.cases:>7} {t.agree:>7} {t.deviation:>8} {len(t.differ):>7}"
         )
-    print(f"{len(results)} accesses in {seconds:.1f} s, each predicted from the tables first")
-    if any(r.compared == "deviation" for r in results):
+    print(f"{cases} accesses in {seconds:.1f} s, each predicted from the tables first")
+    if any(t.deviation for t in tallies):
         print(f"known deviation: {DEVIATION}")
-    for result in differ[:SHOWN]:
+    for result in [r for t in tallies for r in t.differ][:SHOWN]:
         told = _told(result)
         print(f"DIFFERS {told['case']}: predicted {told['predicted']}, saw {told['observed']}")

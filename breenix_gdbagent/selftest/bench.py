@@ -1,40 +1,53 @@
-"""The lab guest as a test bench: registers and RAM are set, and one instruction runs."""
+"""The lab guest as a test bench: tables and a runner are put into its RAM, and the runner (machine
+code, `fixtures/selftest/runner.s`) makes the accesses in the guest, one after the other."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from breenix_gdbagent import guest
-from breenix_gdbagent.errors import AgentError, LinkTimeout
+from breenix_gdbagent.addresses import PhysAddr
+from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.link.deadline import Deadline
+from breenix_gdbagent.link.gdbstub import Break
 from breenix_gdbagent.live import LiveVm, launch
-from breenix_gdbagent.selftest.matrix import Group
+from breenix_gdbagent.selftest.matrix import KINDS, PERMISSIVE, Builder, Group, Mapping
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE
+from breenix_gdbagent.x86.paging import P, W
 
 SECONDS = 30.0
-STEP_SECONDS = 5.0
-STEPS = 5
 MEMORY = "64M"
 TABLES = 0x200_0000  # unused RAM of the lab guest from here on
+RUNNER = 0x300_0000  # physical, and the pages behind it
 PAGE = 0x3F0_0000  # the page under test
-STUBS = 0x3F1_0000  # two pages of code: of ring 0, of ring 3
-STUB_SLOT = 0x7F  # PML4 slot of the stubs
-EFLAGS = 0x2
-EFLAGS_AC = 1 << 18
-READ = b"\x8a\x07"  # mov al, [rdi]
-WRITE = b"\x88\x07"  # mov [rdi], al
-NOPS = b"\x90" * 0x1000
-RINGS = {0: (0x08, 0x10), 3: (0x33, 0x2B)}  # CS, SS (kernel/src/gdt.rs)
+RUNNER_SLOT = 0x7F  # PML4 slot of the runner
+BASE = RUNNER_SLOT << 39
 TIMER = 32
-WITH_CODE = frozenset({8, 13, 14})
+# Places of `runner.s`, in bytes from its start.
+DONE = 0x7F0
+HANDLERS, HANDLER_SIZE = 0x800, 16
+USER_PAGE = 0x1000
+GDT, TSS, GDTR, IDTR, IDT = 0x2000, 0x2080, 0x2100, 0x2110, 0x2400
+IST1 = 0x4000
+CASES = 0x1_0000
+CASE, RESULT = struct.Struct("<Q3B5x"), struct.Struct("<4Q")
+TSS_SIZE = 0x68
+# Flat 64-bit segments (SDM vol. 3, 3.4.5), at the selectors of `runner.s`.
+KERNEL_CODE, KERNEL_DATA, USER_DATA, USER_CODE = (
+    0x00AF9B00_0000FFFF, 0x00CF9300_0000FFFF, 0x00CFF300_0000FFFF, 0x00AFFB00_0000FFFF,
+)  # fmt: skip
+BREAKPOINT = 3  # the vector that ends an access which was let pass
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one access came to: `vector` None when it was let pass."""
+    """What one access came to: `vector` None when it was let pass; the code as it was pushed, 0
+    where the vector has none."""
 
     vector: int | None
     error_code: int | None
@@ -42,23 +55,20 @@ class Outcome:
 
 
 class Bench:
-    """A lab guest that stands still, idle, with 64-bit paging and its IDT loaded."""
+    """A lab guest that stands still with 64-bit paging on, and the runner in its RAM."""
 
     def __init__(self) -> None:
         elf = guest.elf(stripped=True)
         append = guest.scenario("clean").append
         self.vm: LiveVm = launch("lab", kernel=elf, append=append, cpu="max", memory=MEMORY)
         self._until([guest.MARKER], "marker")
-        # An idle CPU halts, and would not step: it is taken at its next timer interrupt.
+        # An idle CPU halts, and would not go on at another RIP: it is taken at its next interrupt.
         timer = self.vm.insert(Kernel(self.stop).gates[TIMER].offset)
         self._until([], "breakpoint")
         self.vm.remove(timer)
-        self.kernel = Kernel(self.stop)
-        self.handlers = {int(g.offset): v for v, g in self.kernel.gates.items()}
         cpu = self.stop.cpu
         self._cr0, self._cr4 = cpu.registers["cr0"], cpu.registers["cr4"]
         self._efer = cpu.registers["efer"]
-        self._stack = max(s.top for s in self.kernel.stacks) - 0x100
 
     def _until(self, patterns: list[str], kind: str) -> None:
         self.stop: Stop = self.vm.run_until(patterns, SECONDS)
@@ -78,45 +88,97 @@ class Bench:
             ram.seek(pa)
             ram.write(data)
 
+    def prepare(self, builder: Builder, cases: int) -> None:
+        """The runner, its descriptor tables and its pages, with room for so many cases; then all
+        tables of `builder`."""
+        pages = (CASES + cases * (CASE.size + RESULT.size)) // 0x1000 + 1
+        assert pages <= 512 and builder.next_frame <= RUNNER
+        tables = [builder.root, *(builder.new_table() for _ in range(3))]
+        for number, index in enumerate((RUNNER_SLOT, 0, 0)):
+            builder.frames[tables[number]][index] = tables[number + 1] | PERMISSIVE
+        rights = [PERMISSIVE if n == USER_PAGE >> 12 else P | W for n in range(pages)]
+        builder.frames[tables[3]][:pages] = [
+            RUNNER + 0x1000 * n | bits for n, bits in enumerate(rights)
+        ]
+        for frame, entries in builder.frames.items():
+            self.write(frame, struct.pack("<512Q", *entries))
+        code = Path(__file__).with_name("runner.bin").read_bytes()
+        self.write(RUNNER, code.ljust(GDT, b"\x90") + _descriptors())
+        # What lies at the address under test: a fetch that passes ends in a breakpoint too.
+        self.write(PAGE, b"\x90\xcc" * 0x800)
+        self.vm.stub.insert(Break("hardware", BASE + DONE))
+
+    def run(self, group: Group, root: int, mappings: Sequence[Mapping]) -> Iterator[Outcome]:
+        """Make each kind of access to each mapping in each ring, in the order of `matrix.KINDS`
+        within `matrix.RINGS` within the mappings. Raises `LinkError`, `AgentError`."""
+        ac = int(group.ac)
+        cases = b"".join(
+            CASE.pack(m.va, kind, ring, ac)
+            for m in mappings
+            for ring in (0, 3)
+            for kind in range(len(KINDS))
+        )
+        count = len(cases) // CASE.size
+        results = CASES + len(cases)
+        self.write(RUNNER + CASES, cases)
+        self.write(RUNNER + results, bytes(count * RESULT.size))
+        self._start(group, root, count, BASE + results)
+        reply = self.vm.stub.wait(Deadline(SECONDS))
+        registers = self.vm.stub.registers()
+        if reply is None or reply.shutdown or registers["rip"] != BASE + DONE:
+            done = count - registers.get("r14", count)
+            raise AgentError(
+                f"the matrix did not end: {done} of {count} accesses with {group.name}",
+                f"RIP is {registers['rip']:#x}",
+            )
+        told = self.vm.recent_memory().read(PhysAddr(RUNNER + results), count * RESULT.size)
+        return (
+            Outcome(None, None, None) if vector == BREAKPOINT else Outcome(vector, code, cr2)
+            for vector, code, cr2, _ in RESULT.iter_unpack(told)
+        )
+
+    def _start(self, group: Group, root: int, count: int, results: int) -> None:
+        self.set_group(group, root)
+        stub = self.vm.stub
+        for name, value in (
+            ("eflags", 2), ("r12", BASE + CASES), ("r13", results), ("r14", count), ("r15", root),
+            ("rip", BASE),
+        ):  # fmt: skip
+            stub.write_register(name, value)
+        stub.cont()
+
     def set_group(self, group: Group, root: int) -> None:
         """Control registers of a group; CR3 last, which empties the TLB."""
         cr0 = self._cr0 | CR0_WP if group.wp else self._cr0 & ~CR0_WP
         cr4 = self._cr4 & ~(CR4_SMEP | CR4_SMAP)
         cr4 |= (CR4_SMEP if group.smep else 0) | (CR4_SMAP if group.smap else 0)
         efer = self._efer | EFER_NXE if group.nxe else self._efer & ~EFER_NXE
-        stub = self.vm.stub
         for name, value in (("efer", efer), ("cr0", cr0), ("cr4", cr4), ("cr3", root)):
-            stub.write_register(name, value)
+            self.vm.stub.write_register(name, value)
 
-    def access(self, va: int, kind: str, ring: int, *, ac: bool) -> Outcome:
-        """Make one access by one instruction. Raises `LinkError`."""
-        base = STUB_SLOT << 39 | (0x1000 if ring == 3 else 0)
-        start = va if kind == "fetch" else base + (0x10 if kind == "write" else 0)
-        cs, ss = RINGS[ring]
-        stub = self.vm.stub
-        for name, value in (
-            ("ss", ss), ("cs", cs), ("eflags", EFLAGS | (EFLAGS_AC if ac else 0)),
-            ("rsp", self._stack), ("rdi", va), ("rax", 0x90), ("rip", start),
-        ):  # fmt: skip
-            stub.write_register(name, value)
-        registers = self._step(start)
-        vector = self.handlers.get(registers["rip"])
-        if vector is None:
-            return Outcome(None, None, None)
-        code = None
-        if vector in WITH_CODE:
-            code = struct.unpack("<I", stub.read(registers["rsp"], 4))[0]
-        return Outcome(vector, code, registers["cr2"])
 
-    def _step(self, start: int) -> dict[str, int]:
-        """Registers after one instruction. A step that QEMU ends before the instruction began
-        (it had a timer to look after) is made again."""
-        stub = self.vm.stub
-        for _ in range(STEPS):
-            stub.step()
-            if stub.wait(Deadline(STEP_SECONDS)) is None:
-                raise LinkTimeout("a single step of the self-test", STEP_SECONDS)
-            registers = stub.registers()
-            if registers["rip"] != start:
-                return registers
-        raise AgentError(f"QEMU does not step at {start:#x}", "the instruction never began")
+def _descriptors() -> bytes:
+    """GDT, TSS, GDTR, IDTR and IDT, as they lie from `GDT` on."""
+    base, low = BASE + TSS, (BASE + TSS) & 0xFFFFFF
+    segment = (TSS_SIZE - 1) | low << 16 | 0x89 << 40 | (base >> 24 & 0xFF) << 56
+    gdt = struct.pack("<7Q", 0, KERNEL_CODE, KERNEL_DATA, segment, base >> 32, USER_DATA, USER_CODE)
+    tss = bytearray(TSS_SIZE)
+    struct.pack_into("<Q", tss, 4, BASE + IST1)  # RSP0
+    struct.pack_into("<Q", tss, 36, BASE + IST1)
+    struct.pack_into("<H", tss, 102, TSS_SIZE)  # no I/O bitmap
+    pages = bytearray(IDT - GDT)
+    pages[: len(gdt)] = gdt
+    pages[TSS - GDT : TSS - GDT + TSS_SIZE] = tss
+    struct.pack_into("<HQ", pages, GDTR - GDT, len(gdt) - 1, BASE + GDT)
+    struct.pack_into("<HQ", pages, IDTR - GDT, 32 * 16 - 1, BASE + IDT)
+    return bytes(pages) + b"".join(
+        _gate(BASE + HANDLERS + HANDLER_SIZE * vector) for vector in range(32)
+    )
+
+
+def _gate(handler: int) -> bytes:
+    """An interrupt gate of DPL 3 with IST1 (SDM vol. 3, 6.14.1)."""
+    attributes = 0xEE << 8 | 1
+    return struct.pack(
+        "<HHHHII", handler & 0xFFFF, 0x08, attributes, handler >> 16 & 0xFFFF, handler >> 32, 0
+    )

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
-from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
-from breenix_gdbagent.selftest.bench import (
-    NOPS,
-    PAGE,
-    READ,
-    STUB_SLOT,
-    STUBS,
-    TABLES,
-    WRITE,
-    Bench,
-    Outcome,
-)
-from breenix_gdbagent.selftest.matrix import GROUPS, KINDS, PERMISSIVE, Builder, Group, Mapping
+from breenix_gdbagent.selftest.bench import PAGE, TABLES, Bench, Outcome
+from breenix_gdbagent.selftest.matrix import GROUPS, KINDS, RINGS, Builder, Group, Mapping
 from breenix_gdbagent.x86.cpu import PagingMode
-from breenix_gdbagent.x86.paging import ADDRESS, NX, PS, P, Tables, W, walk
+from breenix_gdbagent.x86.paging import Tables, Walk, walk
 from breenix_gdbagent.x86.verdict import Access, Processor, Verdict, verdict
 
-RINGS = (0, 3)
 LEVELS = 4
-KERNEL_SLOTS = (1, KERNEL_STACKS_SLOT, IST_STACKS_SLOT)  # image with GDT, IDT and TSS; stacks
+PAGE_FAULT = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,90 +33,92 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A case, what the CPU did, and how that compares: ``agree``, ``deviation`` (a way of this
-    emulator that is known by name) or ``differ``."""
+    """A case and what the CPU did."""
 
     case: Case
     outcome: Outcome
-    compared: str
 
 
-def run(progress: Callable[[int, int], None]) -> list[Result]:
+@dataclass(slots=True)
+class Tally:
+    """What came of a group: how many cases ``agree``, how many are a ``deviation`` (a way of this
+    emulator that is known by name), and those that differ."""
+
+    group: Group
+    agree: int = 0
+    deviation: int = 0
+    differ: list[Result] = field(default_factory=list)
+
+    @property
+    def cases(self) -> int:
+        return self.agree + self.deviation + len(self.differ)
+
+
+def run(progress: Callable[[int, int], None], groups: Sequence[Group] = GROUPS) -> list[Tally]:
     """All cases. `progress` is told (done, of). Raises `AgentError`, `LinkError`, `QemuError`."""
     bench = Bench()
     try:
-        root, mappings = _write(bench)
-        cases = _predict(bench, root, mappings)
-        results = []
-        current: Group | None = None
-        for number, case in enumerate(cases):
-            if case.group is not current:
-                current = case.group
-                bench.set_group(current, root)
-                progress(number, len(cases))
-            outcome = bench.access(case.mapping.va, case.kind, case.ring, ac=case.group.ac)
-            results.append(Result(case, outcome, _compare(case.predicted, outcome)))
-        return results
+        builder = Builder(root=TABLES, next_frame=TABLES, page=PAGE)
+        root = builder.new_table()
+        mappings = list(builder.mappings())
+        each = len(mappings) * len(RINGS) * len(KINDS)
+        bench.prepare(builder, each)
+        tables = Tables(bench.vm.recent_memory())
+        ways = {
+            nxe: [walk(tables, root, m.va, LEVELS, nxe) for m in mappings] for nxe in (False, True)
+        }
+        tallies = []
+        for number, group in enumerate(groups):
+            progress(number * each, len(groups) * each)
+            # Predicted before the guest runs: what it does cannot leak into it.
+            predicted = list(_predict(ways[group.nxe], group))
+            tallies.append(_judge(group, mappings, predicted, bench.run(group, root, mappings)))
+        return tallies
     finally:
         bench.close()
 
 
-def _write(bench: Bench) -> tuple[int, list[Mapping]]:
-    """Page tables of all cases and the code of the accesses, into RAM; the root and mappings."""
-    master = bench.kernel.reference_root
-    assert master is not None
-    builder = Builder(root=TABLES, next_frame=TABLES, page=PAGE)
-    root = builder.new_table()
-    for slot in KERNEL_SLOTS:
-        raw = bench.kernel.tables.table(master)[slot]
-        builder.frames[root][slot] = _without_nx(bench, builder, raw, LEVELS - 1)
-    mappings = list(builder.mappings())
-    stubs = [builder.new_table() for _ in range(3)]
-    builder.frames[root][STUB_SLOT] = stubs[0] | PERMISSIVE
-    builder.frames[stubs[0]][0] = stubs[1] | PERMISSIVE
-    builder.frames[stubs[1]][0] = stubs[2] | PERMISSIVE
-    builder.frames[stubs[2]][:2] = [STUBS | P | W, (STUBS + 0x1000) | PERMISSIVE]
-    for frame, entries in builder.frames.items():
-        bench.write(frame, struct.pack("<512Q", *entries))
-    bench.write(PAGE, NOPS)
-    code = READ.ljust(0x10, b"\x90") + WRITE
-    for page in (STUBS, STUBS + 0x1000):
-        bench.write(page, code.ljust(0x1000, b"\x90"))
-    return root, mappings
-
-
-def _without_nx(bench: Bench, builder: Builder, raw: int, level: int) -> int:
-    """A copy of the tables below a kernel entry, executable all over: with NXE off an NX bit is a
-    reserved bit, and the exception could not be delivered."""
-    entries = bench.kernel.tables.table(raw & ADDRESS).tolist()
-    copy = builder.new_table()
-    builder.frames[copy] = [
-        e & ~NX if level == 1 or not e & P or e & PS else _without_nx(bench, builder, e, level - 1)
-        for e in entries
-    ]
-    return copy | raw & 0xFFF
-
-
-def _predict(bench: Bench, root: int, mappings: list[Mapping]) -> list[Case]:
-    tables = Tables(bench.vm.recent_memory())
+def _predict(ways: Sequence[Walk], group: Group) -> Iterator[Verdict]:
+    """What each access of a group comes to, in the order in which the bench makes them."""
+    mode = PagingMode(LEVELS, group.nxe, group.wp, group.smep, group.smap, False)
     processor = Processor(gigabyte_pages=True)
-    cases = []
-    for group in GROUPS:
-        mode = PagingMode(LEVELS, group.nxe, group.wp, group.smep, group.smap, False)
-        for mapping in mappings:
-            way = walk(tables, root, mapping.va, LEVELS, group.nxe)
-            for kind in KINDS:
-                for ring in RINGS:
-                    access = Access(kind, ring, ac=group.ac)
-                    said = verdict(way, access, mode, processor)
-                    cases.append(Case(group, mapping, kind, ring, said))
-    return cases
+    accesses = [Access(kind, ring, ac=group.ac) for ring in RINGS for kind in KINDS]
+    for way in ways:
+        for access in accesses:
+            yield verdict(way, access, mode, processor)
 
 
-def _compare(predicted: Verdict, outcome: Outcome) -> str:
+def _judge(
+    group: Group,
+    mappings: Sequence[Mapping],
+    predicted: Sequence[Verdict],
+    outcomes: Iterator[Outcome],
+) -> Tally:
+    tally = Tally(group)
+    order = [(kind, ring) for ring in RINGS for kind in KINDS]
+    said = iter(predicted)
+    for mapping in mappings:
+        verdicts = islice(said, len(order))
+        for (kind, ring), expected in zip(order, verdicts, strict=True):
+            outcome = next(outcomes)
+            compared = compare(expected, outcome, mapping.va)
+            if compared == "agree":
+                tally.agree += 1
+            elif compared == "deviation":
+                tally.deviation += 1
+            else:
+                case = Case(group, mapping, kind, ring, expected)
+                tally.differ.append(Result(case, outcome))
+    return tally
+
+
+def compare(predicted: Verdict, outcome: Outcome, va: int) -> str:
+    """``agree``, ``deviation`` or ``differ``: vector, error code, and CR2 of a page fault."""
     if predicted.allowed:
         return "agree" if outcome.vector is None else "differ"
     if outcome.vector != predicted.vector:
+        return "differ"
+    if outcome.vector == PAGE_FAULT and outcome.cr2 != va:
         return "differ"
     if outcome.error_code == predicted.error_code:
         return "agree"
