@@ -20,6 +20,7 @@ A defect of the *guest* is never an exception: it is a finding (`checks/`).
         ├── Unreadable          physical memory that we do not have
         ├── NotMapped           a virtual address that the tables do not map
         ├── SymbolNotFound      no such symbol, with the nearest names
+        │   └── NoSuchPart      a value without that field, index or key
         └── ValueCorrupt        bytes that are no value of their type
 """
 
@@ -143,6 +144,15 @@ class SymbolNotFound(ReadError):
         )
         self.name = name
         self.near = near
+
+
+class NoSuchPart(SymbolNotFound):
+    """A field, index or key that a value does not have; `near` are some of those it has."""
+
+    def __init__(self, what: str, near: tuple[str, ...] = ()) -> None:
+        super().__init__(what, near)
+        self.what = what
+        self.fix = f"there are: {', '.join(near)}" if near else ""
 
 
 class ValueCorrupt(ReadError):

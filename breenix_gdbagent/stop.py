@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.x86.cpu import CR0_PG, Cpu, PagingMode
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.symbols import LoadedImage
+    from breenix_gdbagent.symbols import Image, LoadedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Stop:
     """CPUs, memory, serial text, the reason, and the kernel's ELF, frozen at one moment.
 
     `epoch` counts stops of one run: whatever is cached belongs to one epoch. `seconds` is the
-    guest's running time since the start of the run.
+    guest's running time since the start of the run. `image` is the ELF where it runs; `unplaced`
+    the ELF that was given while it is not known where (before the kernel has loaded its IDT).
     """
 
     cpus: tuple[Cpu, ...]
@@ -74,6 +76,25 @@ class Stop:
     image: LoadedImage | None = None
     epoch: int = 0
     seconds: float = 0.0
+    unplaced: Image | None = None
+
+    @property
+    def loaded(self) -> LoadedImage:
+        """The kernel's ELF where it runs. Raises `ReadError` that says what is missing."""
+        if self.image is not None:
+            return self.image
+        if self.unplaced is not None:
+            raise ReadError(
+                f"where {self.unplaced.path.name} runs is not known yet: the kernel has not come "
+                "to load its IDT",
+                fix="let the guest run first (in the shell: continue), then ask again",
+            )
+        raise ReadError("no kernel ELF is known for this stop", fix="give --kernel ELF")
+
+    @property
+    def elf(self) -> Image:
+        """The kernel's ELF, wherever it runs. Raises `ReadError` without one."""
+        return self.unplaced if self.unplaced is not None else self.loaded.image
 
     @property
     def cpu(self) -> Cpu:

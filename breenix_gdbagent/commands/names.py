@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
-from breenix_gdbagent.addresses import PhysAddr, hex64
+from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of
+from breenix_gdbagent.commands.frames import bt
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import add_target_options, target_of
 from breenix_gdbagent.control.values import value_of
-from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
+from breenix_gdbagent.errors import ReadError, SymbolNotFound
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.symbols import LoadedImage
-from breenix_gdbagent.symbols.backtrace import Backtrace
 
 Verb = Callable[[Kernel, argparse.Namespace], int]
 AROUND = 5  # source lines above and below
@@ -76,85 +75,33 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--count", type=int, default=INSTRUCTIONS, metavar="N")
 
 
-def _image(kernel: Kernel) -> LoadedImage:
-    image = kernel.stop.image
-    if image is None:
-        raise ReadError("no kernel ELF is known for this stop", fix="give --kernel ELF")
-    return image
+def _location(kernel: Kernel, text: str | None, image: LoadedImage | None) -> int:
+    """RIP, or what ``0x...``, ``symbol+offset`` or ``file.rs:12`` names; the first of several."""
+    if text is None:
+        return kernel.stop.cpu.rip
+    number = parse_number(text)
+    if number is not None:
+        return number
+    from breenix_gdbagent.control.places import find_place
+
+    place = find_place(text, None if image is None else image.image)
+    return place.at(0 if image is None else image.bias)[0]
 
 
-def _location(kernel: Kernel, text: str | None) -> int:
-    return kernel.stop.cpu.rip if text is None else parse_address(text, kernel.stop.image)
+def _placed(kernel: Kernel, text: str | None) -> LoadedImage | None:
+    """The kernel's ELF where it runs, None where none is given. Raises `ReadError` for a name while
+    it is not known where that is."""
+    stop = kernel.stop
+    if stop.unplaced is not None and text is not None and parse_number(text) is None:
+        return stop.loaded
+    return stop.image
 
 
-# Frames ---------------------------------------------------------------------------------------
-
-
-def _bt(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.kernel import trace
-
-    found: list[tuple[str, Callable[[], Backtrace]]] = []
-    for cpu in kernel.stop.cpus:
-        if options.thread is None and options.pid is None and _wanted(options, cpu.index):
-            found.append((f"CPU {cpu.index}", partial(trace.of_cpu, kernel, cpu)))
-    if options.thread is not None or options.pid is not None or options.all:
-        found += _thread_traces(kernel, options)
-    answers: list[Json] = []
-    code = 0
-    for title, unwind in found:
-        try:
-            traced = unwind()
-        except ReadError as error:
-            code = 1
-            answers.append({"of": title, "frames": [], "end": error.what})
-            if not options.json:
-                print(f"{title}\n     not checked: {error.what}")
-            continue
-        answers.append({"of": title, **shown.trace_json(kernel, traced)})
-        if not options.json:
-            print(f"{title}\n{shown.trace_text(kernel, traced)}")
-    if options.json:
-        print_json(answers)
-    return code
-
-
-def _wanted(options: argparse.Namespace, cpu: int) -> bool:
-    if options.cpu is not None:
-        return parse_number(options.cpu) == cpu
-    return True
-
-
-def _thread_traces(
-    kernel: Kernel, options: argparse.Namespace
-) -> Iterator[tuple[str, Callable[[], Backtrace]]]:
-    from breenix_gdbagent.kernel import trace
-
-    scheduler, processes = kernel.books.scheduler, kernel.books.processes
-    running = {t for t in scheduler.current if t is not None}
-    wanted = None
-    if options.thread is not None:
-        wanted = {parse_number(options.thread)}
-    elif options.pid is not None:
-        pid = parse_number(options.pid)
-        process = processes.by_pid(pid) if pid is not None else None
-        if process is None:
-            raise InputError(f"there is no process {options.pid}", fix="see: ps")
-        wanted = {*process.thread_ids, *([process.thread.id] if process.thread else [])}
-    if wanted is not None and not any(t.id in wanted for t in scheduler.threads):
-        raise InputError(f"there is no thread {options.thread or options.pid}", fix="see: threads")
-    for thread in scheduler.threads:
-        if wanted is not None and thread.id not in wanted:
-            continue
-        title = f"thread {thread.id} {thread.name} ({thread.state})"
-        if thread.id in running:
-            cpu = scheduler.current.index(thread.id)
-            at = kernel.stop.cpus[min(cpu, len(kernel.stop.cpus) - 1)]
-            yield f"{title}, on CPU {cpu}", partial(trace.of_cpu, kernel, at)
-            continue
-        owner = processes.by_thread(thread.id)
-        root = owner.effective_root if owner is not None else None
-        used = root if root is not None else kernel.reference_root or 0
-        yield title, partial(trace.of_thread, kernel, thread, PhysAddr(used))
+def anywhere(kernel: Kernel) -> LoadedImage:
+    """The kernel's ELF where it runs, at its link addresses while that is not known yet: what is
+    asked by name has an answer all the same."""
+    stop = kernel.stop
+    return stop.elf.loaded(0) if stop.image is None else stop.image
 
 
 # Processes, threads, allocators ---------------------------------------------------------------
@@ -171,7 +118,6 @@ def _ps(kernel: Kernel, options: argparse.Namespace) -> int:
 
 def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
     scheduler = kernel.books.scheduler
-    current = [t if t is not None else -1 for t in scheduler.current]
     rows = list(scheduler.threads)
     try:
         rows += [p.thread for p in kernel.books.processes.processes if p.thread is not None]
@@ -180,9 +126,9 @@ def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
             print(f"process copies are not checked: {error.what}")
     rows.sort(key=lambda t: (t.id, t.copy))
     if options.json:
-        print_json([shown.thread_json(t, current) for t in rows])
+        print_json([shown.thread_json(t, scheduler) for t in rows])
     else:
-        print(shown.threads_text(kernel, rows, current))
+        print(shown.threads_text(kernel, rows, scheduler))
     return 0
 
 
@@ -208,7 +154,7 @@ def _frames(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
-    image = _image(kernel)
+    image = kernel.stop.loaded
     va = parse_number(options.what)
     if va is None:
         va = image.va_of(options.what)
@@ -230,8 +176,9 @@ def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
     elif hit is None:
         print(f"no symbol covers {hex64(va)}")
     else:
-        also = f" (or one of {len(hit.also)} others folded on it)" if hit.also else ""
-        print(f"{hex64(va)} {hit}{also}")
+        print(f"{hex64(va)} {hit}")
+        for other in hit.also:
+            print(f"  or {other}, the same code")
         for spot in lines:
             print(f"  {'inlined ' if spot.inlined else ''}{spot}")
     return 0 if hit is not None else 1
@@ -263,7 +210,10 @@ def _print(kernel: Kernel, options: argparse.Namespace) -> int:
 def _type(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.symbols.types import describe
 
-    types = kernel.books.values.types
+    elf = kernel.stop.elf
+    if not elf.has_dwarf:
+        raise ReadError("the kernel's ELF has no debug information (DWARF)")
+    types = elf.debug.types
     try:
         lines = describe(types, types.named(options.what))
     except SymbolNotFound:
@@ -279,38 +229,46 @@ def _type(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _list(kernel: Kernel, options: argparse.Namespace) -> int:
-    va = _location(kernel, options.what)
-    chain = shown.spots(_image(kernel), va)
+    image = anywhere(kernel)
+    va = _location(kernel, options.what, image)
+    chain = shown.spots(image, va)
     if not chain or chain[0].file is None or chain[0].line is None:
-        raise ReadError(f"no source line is known for {kernel.describe(va)}")
+        why = "" if image.image.has_dwarf else ": the ELF has no debug information (DWARF)"
+        raise ReadError(f"no source line is known for {called(image, va)}{why}")
     spot = chain[0]
     if options.json:
         print_json({"address": hex64(va), "file": spot.file, "line": spot.line})
         return 0
-    print(f"{kernel.describe(va)} is at {spot.file}:{spot.line}")
-    for number, text in source_lines(spot.file or "", spot.line or 0, options.source):
+    print(f"{called(image, va)} is at {spot.file}:{spot.line}")
+    lines = source_lines(spot.file or "", spot.line or 0, options.source)
+    if not lines:
+        where = "here" if options.source is None else f"below {options.source}"
+        print(f"that file was not found {where}: --source DIR says where the kernel's source lies")
+    for number, text in lines:
         print(f"{'>' if number == spot.line else ' '}{number:5} {text}")
     return 0
+
+
+def called(image: LoadedImage, va: int) -> str:
+    """An address with its symbol."""
+    name = image.name_of(va)
+    return f"{hex64(va)} <{name}>" if name else hex64(va)
 
 
 def source_lines(file: str, line: int, directory: Path | None) -> list[tuple[int, str]]:
     """Lines around one of a source file, looked for below `directory` or where it says; [] when
     the source is not at hand."""
-    places = [Path(file)] if directory is None else [directory / file, directory / Path(file).name]
-    for place in places:
-        try:
-            text = place.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        first = max(line - AROUND, 1)
-        return [(n, text[n - 1]) for n in range(first, min(line + AROUND, len(text)) + 1)]
-    return []
+    from breenix_gdbagent.commands.shell.sources import text_of
+
+    text = text_of(() if directory is None else (directory,), file)
+    first = max(line - AROUND, 1)
+    return [(n, text[n - 1]) for n in range(first, min(line + AROUND, len(text)) + 1)]
 
 
 def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.report.code import code_json, code_text, instructions
 
-    va = _location(kernel, options.what)
+    va = _location(kernel, options.what, _placed(kernel, options.what))
     root = kernel.stop.cpu.root
     if root is None:
         raise ReadError("no CPU's CR3 is known")
@@ -323,7 +281,7 @@ def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 VERBS: dict[str, Verb] = {
-    "bt": _bt,
+    "bt": bt,
     "ps": _ps,
     "threads": _threads,
     "heap": _heap,

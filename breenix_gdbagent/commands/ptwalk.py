@@ -11,7 +11,8 @@ from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import Target
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.kernel.location import address_in
+from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report.tables import walk_json, walk_text
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.paging import Tables, Walk, walk
@@ -41,7 +42,7 @@ def _walks(stop: Stop, options: argparse.Namespace) -> Iterator[Walk]:
         root = chosen if named is None else named
         if root is None:
             raise no_root(stop)
-        yield walk(tables, root, parse_address(text, stop.image), levels, nxe)
+        yield walk(tables, root, address_in(text, stop), levels, nxe)
 
 
 def _root(stop: Stop, options: argparse.Namespace) -> int | None:

@@ -63,7 +63,7 @@ class Debugger:
             return stop
         loaded = self.loaded
         if loaded is not None:
-            return replace(stop, image=loaded)
+            return replace(stop, image=loaded, unplaced=None)
         return with_image(stop, self.image)[0]
 
     def stop(self, halt: Halt) -> Stop:

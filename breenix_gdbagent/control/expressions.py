@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
-from breenix_gdbagent.locations import parse_address
+from breenix_gdbagent.kernel.location import address_in
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols import LoadedImage
@@ -176,7 +176,7 @@ def address_at(scene: Scene, text: str) -> int:
     if bare in REGISTERS or bare in LOWER:
         return register(scene, bare)
     try:
-        return parse_address(text, scene.kernel.stop.image)
+        return address_in(text, scene.kernel.stop)
     except (InputError, SymbolNotFound):
         if _NAME.match(text.strip()):
             raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.control.expressions import LOWER, REGISTERS, compare, number, register, truth
 from breenix_gdbagent.control.scene import Scene
-from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols.values import Value
 
@@ -291,10 +291,7 @@ def _applied(
 
 
 def _address_of(scene: Scene, name: str) -> int:
-    image = scene.kernel.stop.image
-    if image is None:
-        raise ReadError("no kernel ELF is known for this stop")
-    return image.va_of(name)
+    return scene.kernel.stop.loaded.va_of(name)
 
 
 def pieces(text: str) -> list[str]:

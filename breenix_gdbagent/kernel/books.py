@@ -44,9 +44,7 @@ class Books:
     @cached_property
     def values(self) -> Values:
         """Rust values in the kernel's address space."""
-        image, root = self._kernel.stop.image, self._kernel.reference_root
-        if image is None:
-            raise ReadError("no kernel ELF is known for this stop")
+        image, root = self._kernel.stop.loaded, self._kernel.reference_root
         if not image.image.has_dwarf:
             raise ReadError("the kernel's ELF has no debug information (DWARF)")
         if root is None:

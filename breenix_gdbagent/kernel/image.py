@@ -20,13 +20,14 @@ MAX_PAGES = 1 << 16
 def with_image(stop: Stop, image: Image) -> tuple[Stop, Bias | None]:
     """`stop` with `image` at its load bias, and how that was proved.
 
-    The stop comes back as it was, with None, where nothing tells yet where the kernel is (early
-    boot). Raises `InputError` when another kernel than this ELF runs.
+    The stop comes back with `image` unplaced, and None, where nothing tells yet where the kernel is
+    (early boot). Raises `InputError` when another kernel than this ELF runs.
     """
     kernel = Kernel(stop)
     root = kernel.reference_root
+    unplaced = replace(stop, unplaced=image)
     if root is None:
-        return stop, None
+        return unplaced, None
     cpu = stop.cpu
     memory = kernel.memory_of(root)
     try:
@@ -37,8 +38,8 @@ def with_image(stop: Stop, image: Image) -> tuple[Stop, Bias | None]:
     try:
         bias = find_bias(image, cpu, memory.read, _low_pages(kernel, root), gates, gs_base)
     except ReadError:
-        return stop, None
-    return replace(stop, image=image.loaded(bias.value)), bias
+        return unplaced, None
+    return replace(stop, image=image.loaded(bias.value), unplaced=None), bias
 
 
 def attach_image(stop: Stop, path: Path) -> Stop:

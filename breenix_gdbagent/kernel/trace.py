@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.threads import CONTEXT, Thread
 from breenix_gdbagent.kernel.view import Kernel
@@ -14,12 +16,7 @@ GDB_NAMES = {"rflags": "eflags"}
 
 def unwinder(kernel: Kernel, root: int) -> Unwinder:
     """An unwinder that reads under `root`. Raises `ReadError` without the kernel's ELF."""
-    image = kernel.stop.image
-    if image is None:
-        raise ReadError(
-            "no kernel ELF is known for this stop, so frames cannot be followed",
-            fix="give --kernel ELF",
-        )
+    image = kernel.stop.loaded
     try:
         gates = {vector: int(gate.offset) for vector, gate in kernel.gates.items()}
     except ReadError:
@@ -31,11 +28,24 @@ def of_cpu(kernel: Kernel, cpu: Cpu) -> Backtrace:
     """Where `cpu` is, and how it came there. Raises `ReadError`."""
     if cpu.paging is None or cpu.root is None or "rip" not in cpu.registers:
         raise ReadError(f"{kernel.stop.no_paging}, where there are no kernel frames")
-    return unwinder(kernel, cpu.root).backtrace(cpu.registers)
+    return at_bottom(kernel, unwinder(kernel, cpu.root).backtrace(cpu.registers))
 
 
 def of_thread(kernel: Kernel, thread: Thread, root: int) -> Backtrace:
     """A thread that does not run, from its saved context, read under `root`."""
     saved = thread.context
+    if not saved.rsp:
+        raise ReadError(f"no registers are saved for thread {thread.id}: RSP is 0 in its context")
     registers = {GDB_NAMES.get(name, name): saved.get(name) for name in CONTEXT}
-    return unwinder(kernel, root).backtrace(registers)
+    return at_bottom(kernel, unwinder(kernel, root).backtrace(registers))
+
+
+def at_bottom(kernel: Kernel, found: Backtrace) -> Backtrace:
+    """`found`, with a better reason for its end where that is simply the bottom of a stack."""
+    last = found.frames[-1]
+    if found.unreadable is None:
+        return found
+    stack = next((s for s in (*kernel.stacks, *kernel.ist) if s.top == found.unreadable), None)
+    if stack is None:
+        return found
+    return replace(found, end=f"{last.name} began at the top of {stack.name}: nothing called it")

@@ -9,6 +9,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
 from breenix_gdbagent.kernel.processes import Process
+from breenix_gdbagent.kernel.scheduler import Scheduler
 from breenix_gdbagent.kernel.threads import Thread
 from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
 from breenix_gdbagent.report.mappings import size_text
@@ -67,7 +68,7 @@ def trace_text(kernel: Kernel, trace: Backtrace) -> str:
     if circle is not None:
         names, rounds = circle
         lines.append(f"     recursion: {' -> '.join(names)}, {rounds} rounds")
-        largest = ", ".join(f"{f.name} {size} bytes" for size, f in trace.largest(FEW))
+        largest = ", ".join(f"{f.name} {size} bytes each" for size, f in trace.largest(FEW))
         lines.append(f"     largest frames: {largest}")
     return "\n".join(lines)
 
@@ -131,8 +132,14 @@ def processes_text(processes: Sequence[Process], locked: bool | None) -> str:
     return "\n".join(lines)
 
 
-def thread_json(thread: Thread, current: Sequence[int]) -> dict[str, Json]:
-    """One row of `threads --json`; `cpu` is the CPU that runs it."""
+def thread_json(thread: Thread, scheduler: Scheduler) -> dict[str, Json]:
+    """One row of `threads --json`; `cpu` is the CPU that runs it, `queued` its place in the ready
+    queue of a CPU, the next to run first."""
+    queued: Json = None
+    for cpu, queue in enumerate(scheduler.ready):
+        if thread.id in queue:
+            queued = {"cpu": cpu, "position": queue.index(thread.id)}
+    current = scheduler.current
     return {
         "id": thread.id,
         "name": thread.name,
@@ -145,21 +152,33 @@ def thread_json(thread: Thread, current: Sequence[int]) -> dict[str, Json]:
         "kernel_stack_top": _hex(thread.kernel_stack_top),
         "kernel_stack_slot": thread.kernel_stack_slot,
         "owner_pid": thread.owner_pid,
+        "queued": queued,
     }
 
 
-def threads_text(kernel: Kernel, threads: Sequence[Thread], current: Sequence[int]) -> str:
-    """`threads` as a table: both copies of a thread where two exist."""
+def threads_text(kernel: Kernel, threads: Sequence[Thread], scheduler: Scheduler) -> str:
+    """`threads` as a table: both copies of a thread where two exist; then each CPU's queue."""
+    current = scheduler.current
     lines = [
-        f"{'id':>4} {'name':<24} {'copy':<10} {'state':<20} {'cpu':<4} {'slot':>4}  saved RIP, RSP"
+        f"{'id':>4} {'name':<24} {'copy':<10} {'state':<20} {'cpu':<4} {'kernel stack below':<18}  "
+        "saved RIP, RSP"
     ]
     for t in threads:
         cpu = str(current.index(t.id)) if t.id in current and t.copy == "scheduler" else ""
-        slot = "-" if t.kernel_stack_slot is None else str(t.kernel_stack_slot)
+        top = "-" if t.kernel_stack_top is None else hex64(t.kernel_stack_top)
         lines.append(
-            f"{t.id:>4} {t.name:<24} {t.copy:<10} {t.state:<20} {cpu:<4} {slot:>4}  "
+            f"{t.id:>4} {t.name:<24} {t.copy:<10} {t.state:<20} {cpu:<4} {top:<18}  "
             f"{kernel.describe(t.context.rip)}, {hex64(t.context.rsp)}"
         )
+    for number, queue in enumerate(scheduler.ready):
+        runs, idle = scheduler.current_of(number), scheduler.idle[number : number + 1]
+        lines.append(
+            f"CPU {number} runs {'nothing' if runs is None else f'thread {runs}'}, "
+            f"ready: {', '.join(map(str, queue)) or 'none'}, "
+            f"idle thread: {idle[0] if idle and idle[0] is not None else 'none'}"
+        )
+    if scheduler.locked:
+        lines.append("SCHEDULER is locked at this stop: a row may be half changed")
     return "\n".join(lines)
 
 

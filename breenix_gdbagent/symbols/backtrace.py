@@ -43,10 +43,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Backtrace:
-    """Frames from the innermost out, and in `end` one sentence on why there are no more."""
+    """Frames from the innermost out, and in `end` one sentence on why there are no more;
+    `unreadable` is where the return address would lie when that cannot be read."""
 
     frames: tuple[Frame, ...]
     end: str
+    unreadable: int | None = None
 
     def size(self, index: int) -> int | None:
         """Bytes of stack that a frame takes, its return address included.
@@ -60,9 +62,13 @@ class Backtrace:
         return grown if 0 < grown < 1 << 20 and above.ring == below.ring else None
 
     def largest(self, count: int = 5) -> list[tuple[int, Frame]]:
-        """The frames that take most, as (bytes, frame)."""
-        sized = [(s, f) for i, f in enumerate(self.frames) if (s := self.size(i)) is not None]
-        return sorted(sized, key=lambda pair: -pair[0])[:count]
+        """Of each function its largest frame, as (bytes, frame), those that take most first."""
+        most: dict[str, tuple[int, Frame]] = {}
+        for number, frame in enumerate(self.frames):
+            size = self.size(number)
+            if size is not None and size > most.get(frame.name, (0, frame))[0]:
+                most[frame.name] = size, frame
+        return sorted(most.values(), key=lambda pair: -pair[0])[:count]
 
     def circle(self) -> tuple[int, int, int] | None:
         """(first frame, frames in a round, rounds) of a recursion: the shortest circle of functions

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.errors import InputError, SymbolNotFound
+from breenix_gdbagent.errors import InputError, NoSuchPart, SymbolNotFound
 from breenix_gdbagent.symbols import btree, hashing, lists
 from breenix_gdbagent.symbols.shapes import OWNERS, address_in, is_wide, path_name, wide_pointer
 from breenix_gdbagent.symbols.types import Type
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # No object is larger than half the address space (Rust: isize::MAX); a kernel's lies far below.
 _ADDRESS_SPACE = 1 << 47
 _DEPTH = 8
+_NAMED = 12  # keys that are named where one is missing
 
 
 def is_text(type_: Type) -> bool:
@@ -116,20 +117,23 @@ def item(value: Value, key: int) -> Value:
                 break
             here = inner.peel()
     if path_name(here.type) == "BTreeMap" or hashing.is_map(here.type):
+        there: list[int] = []
         for have, found in here.entries():
-            if have.integer() == key:
+            there.append(have.integer())
+            if there[-1] == key:
                 return found
-    elif lists.is_list(here.type):
+        raise NoSuchPart(f"the map has no key {key}", tuple(map(str, there[:_NAMED])))
+    if lists.is_list(here.type):
         for index, found in enumerate(lists.items(here, key + 1)):
             if index == key:
                 return found
-    else:
-        start, count, element, (begin, capacity) = sequence(here)
-        if 0 <= key < count:
-            slot = begin + key
-            slot = slot - capacity if capacity and slot >= capacity else slot
-            return start.shifted(element, slot * element.size).initialised()
-    raise SymbolNotFound(f"{value.type.name}[{key}]")
+        raise NoSuchPart(f"the list has no item {key}, but {length(here)}")
+    start, count, element, (begin, capacity) = sequence(here)
+    if 0 <= key < count:
+        slot = begin + key
+        slot = slot - capacity if capacity and slot >= capacity else slot
+        return start.shifted(element, slot * element.size).initialised()
+    raise NoSuchPart(f"there is no item {key}: it has {count}")
 
 
 def sequence(value: Value) -> tuple[Value, int, Type, tuple[int, int]]:

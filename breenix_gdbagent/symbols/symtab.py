@@ -59,7 +59,9 @@ class SymbolHit:
 
     def __str__(self) -> str:
         text = self.name if not self.offset else f"{self.name}+{hex64(self.offset)}"
-        return f"{text} (or one of {len(self.also)} folded with it)" if self.also else text
+        if not self.also:
+            return text
+        return f"{text} (one of {len(self.also) + 1} symbols folded here)"
 
 
 class SymbolTable:

@@ -25,11 +25,17 @@ CALLEE_SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 _MASK = (1 << 64) - 1
 # How far above the stack pointer an assembly entry may have pushed before it calls Rust.
 _SCAN = 1024
+# More than a kernel stack of 64 KiB holds: of a recursion that ate it, its first caller counts.
+MOST_FRAMES = 4096
 ReadVirtual = Callable[[int, int], bytes]
 
 
 class _End(Exception):
-    """The trace ends here; the text says why."""
+    """The trace ends here; the text says why, `unreadable` where that is so."""
+
+    def __init__(self, why: str, unreadable: int | None = None) -> None:
+        super().__init__(why)
+        self.unreadable = unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Unwinder:
         self.read = read_virtual
         self.handlers = _handlers(image, gates)
 
-    def backtrace(self, registers: Mapping[str, int], limit: int = 256) -> Backtrace:
+    def backtrace(self, registers: Mapping[str, int], limit: int = MOST_FRAMES) -> Backtrace:
         """The frames from a CPU's (or a saved context's) registers: rip, rsp, cs and what else
         is known, by gdb's names. At most `limit` frames."""
         ring = registers.get("cs", 0) & 3
@@ -73,7 +79,7 @@ class Unwinder:
                 seen.add((frame.pc, frame.sp))
                 frames.append(frame)
         except _End as end:
-            return Backtrace(tuple(frames), str(end))
+            return Backtrace(tuple(frames), str(end), end.unreadable)
         return Backtrace(tuple(frames), f"more than {limit} frames, the rest is not shown")
 
     def frame(
@@ -127,7 +133,10 @@ class Unwinder:
         entry = self.by_cfi(frame, link) or self.by_simulation(frame, link)
         if entry.address + 8 <= frame.sp:
             raise _End(f"the stack pointer {hex64(entry.address + 8)} did not move up")
-        back = int.from_bytes(self.read(entry.address, 8), "little")
+        try:
+            back = self.word(entry.address)
+        except ReadError as error:
+            raise _End(f"the stack cannot be read: {error.what}", entry.address) from None
         if back == 0:
             raise _End("the return address is 0: the bottom of the stack")
         if not self.is_return_address(back):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr, hex64
-from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound, ValueCorrupt
+from breenix_gdbagent.errors import InputError, NoSuchPart, ReadError, ValueCorrupt
 from breenix_gdbagent.symbols import btree, hashing, sequences, shapes
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.image import LoadedImage
@@ -31,6 +31,7 @@ from breenix_gdbagent.symbols.types import Member, Type, only_member
 _MASK = (1 << 64) - 1
 _MAX_VALUE = 1 << 24
 _DEPTH = 24
+_NAMED = 24  # fields that are named where one is missing
 ReadVirtual = Callable[[int, int], bytes]
 
 
@@ -189,7 +190,9 @@ class Value:
             return self.item(key)
         found = self.field(key)
         if found is None:
-            raise SymbolNotFound(f"{self.type.name}.{key}", tuple(self.fields())[:8])
+            raise NoSuchPart(
+                f"{self.type.name} has no field {key!r}", tuple(self.fields())[:_NAMED]
+            )
         return found
 
     def field(self, name: str) -> Value | None:

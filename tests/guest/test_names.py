@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,78 @@ def test_print_on_a_snapshot(snapshot: Path) -> None:
     assert one["value"]["deep"] == {"Some": None} and one["value"]["flag"] is False
     gone = agent("print", *from_file, f"{SHAPES}.nosuch")
     assert gone.code == 1 and "nosuch" in gone.out
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Processes that have run and were preempted, stopped at a fault in a system call of one."""
+    file = tmp_path_factory.mktemp("names") / "running"
+    result = agent("snapshot", "--lab", "guard-page", "-o", str(file))
+    assert result.code == 1, result.err
+    return file
+
+
+def test_a_thread_is_followed_from_the_copy_with_its_registers(running: Path) -> None:
+    from_file = ("--snapshot", str(running), "--json")
+    rows = json.loads(agent("threads", *from_file).out)
+    saved = {r["id"]: r["rip"] for r in rows if r["copy"] == "process"}
+    traces = json.loads(agent("bt", "--all", *from_file).out)
+    followed = {
+        int(t["of"].split()[1]): t["frames"][0]["pc"]
+        for t in traces
+        if t["of"].startswith("thread") and t["frames"]
+    }
+    assert set(saved) & set(followed)
+    assert {i: saved[i] for i in saved if i in followed} == {
+        i: pc for i, pc in followed.items() if i in saved
+    }
+    assert [t["of"] for t in traces if t["of"].startswith("CPU")] == ["CPU 0"]
+
+
+def test_without_types_it_is_said_what_is_missing(running: Path) -> None:
+    """Neither serial text nor tables name the lab's pids (Breenix's text does: tests/breenix)."""
+    stripped = str(resources.files("breenix_gdbagent") / "guest" / "labguest-stripped.elf")
+    from_file = ("--snapshot", str(running), "--kernel", stripped)
+    by_pid = agent("bt", "--pid", "2", *from_file)
+    assert by_pid.code == 1
+    assert "no debug information" in by_pid.out and "names a process 2" in by_pid.out
+    everything = agent("bt", "--all", *from_file)
+    assert everything.code == 0 and "[simulated]" in everything.out
+    assert "threads\n     not checked: the kernel's ELF has no debug information" in everything.out
+    for command in ("ps", "threads", "heap", "frames", "print SCHEDULER", "type Process"):
+        said = agent(*command.split(), *from_file)
+        assert said.code == 1 and "no debug information" in said.out, command
+    with_types = json.loads(agent("bt", "--snapshot", str(running), "--json").out)
+    without = json.loads(agent("bt", *from_file, "--json").out)
+    places = [
+        [(f["pc"], f["sp"], f["ring"]) for f in t[0]["frames"]] for t in (with_types, without)
+    ]
+    assert places[0] == places[1] and len(places[0]) > 60, "the recursion, with and without DWARF"
+
+
+def test_before_the_kernel_has_loaded_its_idt() -> None:
+    """The ELF is known, only not where it runs: names that need no place have their answer."""
+    said = agent("shell", "--lab", "-c", "print kernel::task::scheduler::SCHEDULER")
+    assert "not known yet" in said.out + said.err and "continue" in said.out + said.err
+    assert "no kernel ELF" not in said.out + said.err
+    listed = agent("shell", "--lab", "-c", "list kernel_main")
+    assert "main.rs" in listed.out
+    shape = agent("shell", "--lab", "-c", "type kernel::process::process::Process")
+    assert shape.out.startswith("struct kernel::process::process::Process")
+
+
+def test_source_that_is_not_there_and_source_that_is(snapshot: Path) -> None:
+    from_file = ("--snapshot", str(snapshot))
+    bare = agent("list", *from_file, "kernel_main")
+    assert "main.rs" in bare.out and "--source DIR" in bare.out
+    guest = Path(__file__).parents[2] / "fixtures" / "labguest"
+    for directory in (guest, guest / "src"):
+        shown = agent("list", *from_file, "kernel_main", "--source", str(directory))
+        assert ">" in shown.out and "fn kernel_main" in shown.out
+    line = agent("list", *from_file, "main.rs:45", "--source", str(guest))
+    assert ">   45 " in line.out
+
+
+def test_the_bottom_of_a_stack_is_said(snapshot: Path) -> None:
+    ended = agent("bt", "--snapshot", str(snapshot)).out
+    assert "no more: idle_loop began at the top of slot" in ended

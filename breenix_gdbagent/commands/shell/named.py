@@ -50,9 +50,9 @@ def do_list(session: Session, line: Line) -> int:
 
     with session.standing():
         kernel = session.view
-        image = kernel.stop.image
+        image = kernel.stop.image if line.text == "" else names.anywhere(kernel)
         if image is None:
-            raise ReadError("no kernel ELF is known for this stop", fix="give --kernel ELF")
+            image = kernel.stop.loaded
         if line.text:
             place = find_place(line.text, image.image)
             va = place.at(image.bias)[0]
@@ -63,8 +63,8 @@ def do_list(session: Session, line: Line) -> int:
             known = seat is not None and seat.pc == va
             file, number = seat.line if known and seat is not None else Source(image).seat(va).line
         if file is None or number is None:
-            raise ReadError(f"no source line is known for {kernel.describe(va)}")
-        print(f"{kernel.describe(va)} is at {file}:{number}")
+            raise ReadError(f"no source line is known for {names.called(image, va)}")
+        print(f"{names.called(image, va)} is at {file}:{number}")
         text = text_of(session.sources, file)
         if not text:
             print("its source is not at hand: source DIR says where it lies")

@@ -20,7 +20,8 @@ from breenix_gdbagent.control.written import (
     split_if,
 )
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.kernel.location import address_in
+from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols import LoadedImage
 
 LAST = 10
@@ -118,7 +119,7 @@ def _watch_entry(session: Session, words: list[str]) -> int:
     if len(words) not in (1, 3) or (len(words) == 3 and words[1] != "process"):
         raise InputError("watch which entry?", fix="watch entry VA [process PID|NAME]")
     debugger, kernel = session.debugger, session.view
-    va = parse_address(words[0], kernel.stop.image)
+    va = address_in(words[0], kernel.stop)
     if len(words) == 3:
         root, label = find_root(kernel, words[2])
     else:

@@ -33,7 +33,9 @@ def _candidates(directories: Sequence[Path], file: str) -> list[Path]:
     found: list[Path] = []
     if not file.startswith("/rustc/"):
         for directory in directories:
-            last = max(len(parts) - 1, 1)
+            # A file alone only below the very directory that it is in.
+            alone = len(parts) < 2 or directory.absolute().name == parts[-2]
+            last = len(parts) if alone else len(parts) - 1
             found += [directory.joinpath(*parts[cut:]) for cut in range(last)]
     if Path(file).is_absolute():
         found.append(Path(file))
