@@ -449,12 +449,17 @@ def temporary_heap(hand: Hand) -> None:
     hand.put(heap["next"], heap["next"].integer() + 4096)
 
 
+LEAKS = {"heap.leak": heap_taken, "frames.leak": frames_taken}
+
+
 @pytest.mark.parametrize("era", BOTH)
 def test_leaks_are_what_grew(guests: Guests, era: int) -> None:
     assert leaked(guests, era, lambda hand: None) == set()
-    assert leaked(guests, era, heap_taken) == {"heap.leak"}
+    for code, breaks in LEAKS.items():
+        # In 2026 a frame is given out through the ledger, which the frontier alone does not move.
+        if era == 2025 or breaks is not frames_taken:
+            assert leaked(guests, era, breaks) == {code}
     if era == 2025:
-        assert leaked(guests, era, frames_taken) == {"frames.leak"}
         assert leaked(guests, era, temporary_heap) == set()
 
 

@@ -1,0 +1,48 @@
+"""No code of the contract without a scenario of the lab guest that must report it, and none without
+a mutation that brings it about."""
+
+from __future__ import annotations
+
+import pytest
+
+from breenix_gdbagent.guest import scenarios
+from tests.guest import test_audit_mutations, test_leaks
+from tests.guest.labrun import agent
+from tests.guest.live_support import needs_qemu
+from tests.unit.checks import test_fault_mutations, test_mutations
+from tests.unit.report.contract_codes import CONTRACT
+
+WITHOUT_SCENARIO = {
+    "page-fault.stale-tlb": "QEMU's TCG walks the tables again before it faults",
+}
+INFO = {"page-fault.handled": "page-fault-user"}
+"""Of severity info, so that no scenario's list has it: seen in this one."""
+
+
+def of_scenarios() -> set[str]:
+    found = {code for s in scenarios().values() for code in (*s.codes, *s.strict)}
+    return found | set(test_leaks.CODES) | set(INFO)
+
+
+def of_mutations() -> set[str]:
+    registers = (test_mutations, test_audit_mutations, test_fault_mutations)
+    found = {code for one in registers for m in one.MUTATIONS for code in m.codes}
+    return found | set(test_audit_mutations.LEAKS)
+
+
+def test_every_code_has_a_scenario() -> None:
+    assert set(CONTRACT) - of_scenarios() == set(WITHOUT_SCENARIO)
+
+
+def test_every_code_has_a_mutation() -> None:
+    assert set(CONTRACT) - of_mutations() == set()
+
+
+def test_nothing_else_is_declared() -> None:
+    assert of_scenarios() | of_mutations() <= set(CONTRACT)
+
+
+@needs_qemu
+@pytest.mark.parametrize(("code", "scenario"), INFO.items())
+def test_a_code_of_severity_info(code: str, scenario: str) -> None:
+    assert code in agent("ci", "--lab", scenario, "--json").codes("info")
