@@ -72,10 +72,11 @@ class Beside:
     def serial(self) -> str:
         return str(self.room / "serial.txt")
 
-    def execute(self, command: str) -> dict[str, Any]:
+    def execute(self, command: str, **arguments: object) -> dict[str, Any]:
         """What the test's own monitor answers; it is on QEMU's stdio."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"execute": command}).encode() + b"\n")
+        asked = {"execute": command, "arguments": arguments}
+        self.process.stdin.write(json.dumps(asked).encode() + b"\n")
         self.process.stdin.flush()
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
@@ -83,6 +84,10 @@ class Beside:
             if "return" in message:
                 return message
         raise EOFError("QEMU has ended")
+
+    def monitor(self, line: str) -> str:
+        """What QEMU's human monitor prints."""
+        return str(self.execute("human-monitor-command", **{"command-line": line})["return"])
 
     def status(self) -> str:
         """QEMU's run state."""
