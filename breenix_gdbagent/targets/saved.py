@@ -40,12 +40,18 @@ def _with_elf(stop: Stop, path: Path, record: ImageRecord | None) -> Stop:
     """`stop` with the ELF where the snapshot says it ran; proved by its code when the file is
     another one than `record` names. Raises `InputError`."""
     from breenix_gdbagent.kernel.image import with_image
+    from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.symbols import Image
 
     image = Image.open(path)
     if record is not None and record.bias is not None and record.sha256 == image.sha256:
         return replace(stop, image=image.loaded(record.bias))
     placed, bias = with_image(stop, image)
+    if record is None and bias is None and Kernel(stop).percpus:
+        raise InputError(
+            f"{path.name} is not the kernel that runs: nothing in memory agrees with it",
+            fix="give the ELF of the very build that booted, or none",
+        )
     if record is not None and record.sha256 is not None and (bias is None or not bias.proved):
         raise InputError(
             f"{path.name} is not the ELF that ran: its SHA-256 differs, and its code cannot be "

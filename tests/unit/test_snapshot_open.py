@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from breenix_gdbagent.commands import run
 from breenix_gdbagent.errors import InputError, Unreadable
 from breenix_gdbagent.memory.ramfile import parse_ram_size
 from breenix_gdbagent.snapshot import open_snapshot
@@ -44,6 +46,13 @@ def test_the_local_table_of_a_linux_capture(name: str) -> None:
     ldtr = open_snapshot(capture(name) / "core.elf").cpu.ldtr
     assert ldtr is not None
     assert [ldtr.selector, ldtr.base, ldtr.limit] == [int(v, 16) for v in truth["ldtr"]]
+
+
+def test_an_elf_of_something_else_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    core = capture("breenix-first-gp") / "core.elf"
+    assert run(["report", str(core), "--kernel", sys.executable]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "is not the kernel that runs" in err
 
 
 def test_a_ram_map_tells_what_is_beyond_ram_from_what_was_not_kept() -> None:
