@@ -10,10 +10,13 @@ from breenix_gdbagent.commands.shell import context as views
 from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.kernel.stack_room import room_of
 from breenix_gdbagent.locations import parse_number
+from breenix_gdbagent.report.mappings import size_text
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.percpu import PerCpu
+    from breenix_gdbagent.kernel.stacks import KernelStack
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.x86.cpu import Cpu
 
@@ -166,7 +169,20 @@ def do_stacks(session: Session, line: Line) -> int:
             cpus = ", ".join(str(c) for c in on.get(stack.name, ()))
             here = f"   <- RSP of CPU {cpus}" if cpus else ""
             print(f"{stack.name:<12} {hex64(stack.bottom)}-{hex64(stack.top)}  {owners}{here}")
+            print(f"{'':<12} {_room(kernel, stack)}")
     return 0
+
+
+def _room(kernel: Kernel, stack: KernelStack) -> str:
+    """What is free of a stack now, and was at its deepest use."""
+    room = room_of(kernel, stack)
+    said = "nobody stands on it" if room.free is None else f"{size_text(room.free)} free"
+    if room.deepest is not None:
+        left = size_text(room.deepest - stack.bottom)
+        return f"{said}; used down to {hex64(room.deepest)} so far, {left} above its end"
+    return f"{said}; " + (
+        f"its use so far is not known: {room.unread}" if room.unread else "no use has left traces"
+    )
 
 
 def do_stack(session: Session, line: Line) -> int:
