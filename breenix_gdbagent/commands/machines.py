@@ -70,16 +70,22 @@ SETTINGS = ("deterministic", "memory", "cpu", "smp", "accel")
 
 
 def machine_facts(machine: Machine) -> dict[str, Json]:
-    """What boots the same again: configuration, clock mode, hashes of ELF and images."""
+    """What boots the same again: configuration, clock mode, hashes of ELF, images and firmware,
+    QEMU's version. None where we did not boot it."""
     config, image = machine.vm.config, machine.image
     settings: dict[str, Json] = {}
+    firmware: list[Json] | None = None
     if config is not None:
         settings = {name: getattr(config.settings, name) for name in SETTINGS}
+        pair = config.find_firmware()
+        firmware = [] if pair is None else [sha256(pair.code), sha256(pair.vars)]
     return {
         "config": config.name if config is not None else None,
         "settings": settings,
         "kernel": image.sha256 if image is not None else None,
         "images": [sha256(file) for file in machine.files],
+        "firmware": firmware,
+        "qemu": machine.vm.qemu_version,
     }
 
 

@@ -9,7 +9,7 @@ from typing import cast
 
 from breenix_gdbagent import archive
 from breenix_gdbagent.commands.ci import check_options
-from breenix_gdbagent.commands.machines import open_machine, sha256
+from breenix_gdbagent.commands.machines import machine_facts, open_machine, sha256
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.target import Target, explained_snapshot, target_of
@@ -35,6 +35,7 @@ def reproduce(options: argparse.Namespace) -> int:
     machine = open_machine(target)
     with machine.vm as vm:
         _same_kernel(machine, machine_was)
+        other = _other_tools(machine_was, machine_facts(machine))
         fault = facts["ended"] == "fault"
         orders = Orders(
             until=None if fault else cast("str | None", facts["until"]),
@@ -54,7 +55,7 @@ def reproduce(options: argparse.Namespace) -> int:
             ended.history,
             ended.examined,
         )
-    return _compare(before, after, options.json)
+    return _compare(before, after, other, options.json)
 
 
 def _kept(options: argparse.Namespace) -> tuple[Object, Document]:
@@ -105,7 +106,14 @@ def _same_kernel(machine: Machine, was: Object) -> None:
         )
 
 
-def _compare(before: Document, after: Document, as_json: bool) -> int:
+def _other_tools(was: Object, now: Object) -> dict[str, str]:
+    """What booted it besides the files that are given, where it is another than then (older
+    snapshots do not say): no reason to refuse, and one to know when the fault is another."""
+    said = {"firmware": "another OVMF than then", "qemu": f"QEMU {was.get('qemu')} then"}
+    return {k: text for k, text in said.items() if was.get(k) is not None and was[k] != now[k]}
+
+
+def _compare(before: Document, after: Document, other: Mapping[str, str], as_json: bool) -> int:
     """Say whether the deciding stop and the errors found are the same."""
     one, two = objects(before["stops"])[-1], objects(after["stops"])[-1]
     differ = [name for name in COMPARED if one[name] != two[name]]
@@ -122,6 +130,7 @@ def _compare(before: Document, after: Document, as_json: bool) -> int:
                 "after": {name: two[name] for name in COMPARED},
                 "gone": sorted(prints[0] - prints[1]),
                 "new": sorted(prints[1] - prints[0]),
+                "other": sorted(other),
             }
         )
         return int(not same)
@@ -132,4 +141,6 @@ def _compare(before: Document, after: Document, as_json: bool) -> int:
     for text, words in ((prints[0] - prints[1], "then only"), (prints[1] - prints[0], "now only")):
         for fingerprint in sorted(text):
             print(f"  {words}: {fingerprint}")
+    for said in other.values():
+        print(f"  booted with something else: {said}")
     return int(not same)
