@@ -343,6 +343,39 @@ def table_where_there_is_no_ram(hand: Hand) -> None:
     hand.memory.set_entry(at, BEYOND_RAM | P | W)
 
 
+@mutation("table.beyond-ram")
+def table_in_the_memory_of_a_device(hand: Hand) -> None:
+    """The local APIC: reading it would act on it."""
+    at = hand.entry_pa(hand.master.root, HEAP + (9 << 30), 3)
+    hand.memory.set_entry(at, 0xFEE0_0000 | P | W)
+
+
+@mutation("frame.maps-page-table")
+def table_in_the_kernels_image(hand: Hand) -> None:
+    code = hand.frame_of(hand.master.root, hand.kernel.gates[14].offset)
+    at = hand.entry_pa(hand.master.root, HEAP + (9 << 30), 3)
+    hand.memory.set_entry(at, code | P | W)
+
+
+@mutation()
+def root_of_which_the_user_half_is_gone(hand: Hand) -> None:
+    """Half freed: nothing is mapped there, and the kernel's half is as it should be."""
+    root = hand.processes[-1].root
+    for slot in range(256):
+        if slot not in hand.kernel.ledger.slots.slots:
+            hand.memory.set_entry(root + 8 * slot, 0)
+
+
+@mutation("shared-table.conflict")
+def table_of_512_equal_entries(hand: Hand) -> None:
+    """One table of the heap's slot at 512 addresses."""
+    directory, table = hand.fresh(), hand.fresh()
+    for index in range(512):
+        hand.memory.set_entry(directory + 8 * index, table | P | W)
+    at = hand.entry_pa(hand.master.root, HEAP + (9 << 30), 3)
+    hand.memory.set_entry(at, directory | P | W)
+
+
 # -- frames -------------------------------------------------------------------------------------
 
 
