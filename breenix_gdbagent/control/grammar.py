@@ -34,7 +34,11 @@ _BINARY: tuple[dict[str, Callable[[int, int], int]], ...] = (
     {"&": operator.and_},
     {"<<": lambda a, b: a << min(b, 64), ">>": lambda a, b: a >> min(b, 64)},
     {"+": operator.add, "-": operator.sub},
-    {"*": operator.mul, "/": operator.floordiv, "%": operator.mod},
+    {
+        "*": operator.mul,
+        "/": lambda a, b: _quotient(a, b),
+        "%": lambda a, b: a - _quotient(a, b) * b,
+    },
 )
 _MEMORY = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 _SPECIAL = ("cpu", "ring", "tid", "pid", "thread", "process")
@@ -274,6 +278,11 @@ class Grammar:
             raise self.wrong(f"there is no register {name}, before")
         self.statics.append(name)
         return _Static(name)
+
+
+def _quotient(a: int, b: int) -> int:
+    """Towards 0, as Rust has it."""
+    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
 def _applied(

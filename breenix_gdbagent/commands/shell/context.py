@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands.shell.registers import registers
-from breenix_gdbagent.commands.shell.screen import bare, clipped
+from breenix_gdbagent.commands.shell.screen import clipped, columns_of
 from breenix_gdbagent.commands.shell.session import Session, space_label
 from breenix_gdbagent.control.halt import Halt
 from breenix_gdbagent.errors import ReadError
@@ -59,7 +59,7 @@ def context(session: Session, halt: Halt | None, width: int) -> str:
 def rule(ink: Ink, text: str, width: int) -> str:
     """A line that begins a section."""
     text = clipped(text, width - 8)
-    return f"{ink('dim', '──')} {text} {ink('dim', '─' * max(2, width - len(bare(text)) - 4))}"
+    return f"{ink('dim', '──')} {text} {ink('dim', '─' * max(2, width - columns_of(text) - 4))}"
 
 
 # Why and who ----------------------------------------------------------------------------------
@@ -349,5 +349,5 @@ def _beside(left: Sequence[str], right: Sequence[str], width: int) -> list[str]:
     for number in range(max(len(left), len(right))):
         a = clipped(left[number], half - 2) if number < len(left) else ""
         b = right[number] if number < len(right) else ""
-        lines.append(f"{a}{' ' * (half - len(bare(a)))}{b}".rstrip())
+        lines.append(f"{a}{' ' * (half - columns_of(a))}{b}".rstrip())
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.commands.shell.screen import bare
+from breenix_gdbagent.commands.shell.screen import columns_of
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.report.ink import Ink
 from breenix_gdbagent.x86.bits import flags
@@ -57,7 +57,7 @@ def _filled(parts: Sequence[str], width: int) -> list[str]:
     """Parts in lines, as many in one as fit."""
     lines = [""]
     for part in parts:
-        if lines[-1] and len(bare(lines[-1])) + len(bare(part)) + 1 > width:
+        if lines[-1] and columns_of(lines[-1]) + columns_of(part) + 1 > width:
             lines.append("")
         lines[-1] += part if not lines[-1] else " " + part
     return lines

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
@@ -43,7 +44,8 @@ class Screen:
     def size(self) -> tuple[int, int]:
         """(columns, lines)."""
         if not self.terminal:
-            return int(os.environ.get("COLUMNS", PLAIN_WIDTH)), 24
+            wanted = os.environ.get("COLUMNS", "")
+            return int(wanted) if wanted.isdecimal() and int(wanted) else PLAIN_WIDTH, 24
         found = shutil.get_terminal_size((PLAIN_WIDTH, 24))
         return found.columns, found.lines
 
@@ -140,7 +142,7 @@ class Screen:
         if not text:
             return
         columns, lines = self.size
-        rows = sum(1 + max(len(bare(line)) - 1, 0) // columns for line in text.splitlines())
+        rows = sum(1 + max(columns_of(line) - 1, 0) // columns for line in text.splitlines())
         if rows < lines - 1 or not self._page(text):
             self.write(text.rstrip("\n"))
 
@@ -170,17 +172,32 @@ def bare(text: str) -> str:
     return _SGR.sub("", text)
 
 
+def columns_of(text: str) -> int:
+    """Columns that a terminal gives to `text`, colours aside."""
+    plain = bare(text)
+    return len(plain) if plain.isascii() else sum(map(_columns, plain))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
 def clipped(text: str, width: int) -> str:
     """`text` in at most `width` columns, colours kept; what was cut off shows as an ellipsis."""
-    if len(bare(text)) <= width:
+    if columns_of(text) <= width:
         return text
     out: list[str] = []
     left = width - 1
     for part in re.split(r"(\x1b\[[0-9;]*m)", text):
         if _SGR.fullmatch(part):
             out.append(part)
-        else:
-            out.append(part[:left])
-            left -= len(part[:left])
+            continue
+        for character in part:
+            left -= _columns(character)
+            if left < 0:
+                break
+            out.append(character)
     closed = "\x1b[0m" if "\x1b" in text else ""
-    return "".join(out) + "…" + closed
+    return "".join(out) + closed + "…"

@@ -168,7 +168,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
 COMMANDS: dict[str, Command] = {c.name: c for group in GROUPS.values() for c in group}
 
 ALIASES = {
-    "c": "continue", "n": "next", "s": "step", "si": "stepi", "ni": "nexti", "b": "break",
+    "c": "continue", "cont": "continue", "n": "next", "s": "step", "si": "stepi", "ni": "nexti",
+    "b": "break", "tb": "tbreak",
     "r": "registers", "regs": "registers", "q": "quit", "exit": "quit", "p": "print",
     "disas": "disassemble", "l": "list", "?": "help", "h": "help", "d": "delete", "x": "memory",
     "backtrace": "bt", "where": "bt", "k": "context", "fin": "finish", "u": "until",
