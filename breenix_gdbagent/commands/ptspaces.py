@@ -100,22 +100,16 @@ def _in_the_way(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _diff(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.report.mappings import (
-        changes,
-        changes_json,
-        changes_text,
-        merged_changes,
-    )
+    from breenix_gdbagent.report.mappings import changes_json, changes_text, space_changes
 
     before, after = (_named_root(kernel, text) for text in (options.before, options.after))
-    found = merged_changes(
-        changes(kernel.merged.space(before).ranges, kernel.merged.space(after).ranges)
-    )
+    first, second = kernel.merged.space(before), kernel.merged.space(after)
+    found, gaps = space_changes(first, second), (*first.gaps, *second.gaps)
     if options.json:
-        print_json(changes_json(found))
+        print_json(changes_json(found, gaps))
     else:
-        print(changes_text(found))
-    return 1 if found else 0
+        print(changes_text(found, gaps))
+    return 1 if found or gaps else 0
 
 
 def _named_root(kernel: Kernel, text: str) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from breenix_gdbagent.addresses import hex64
@@ -12,14 +14,9 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.diff import paired
-from breenix_gdbagent.report.mappings import (
-    Change,
-    changes,
-    changes_json,
-    changes_text,
-    merged_changes,
-)
+from breenix_gdbagent.report.mappings import Change, changes_json, changes_text, space_changes
 from breenix_gdbagent.targets.saved import saved
+from breenix_gdbagent.x86.spaces import Gap
 
 TARGETS = ("lab", "breenix", "image", "gdb", "snapshot")
 
@@ -36,52 +33,65 @@ def named_by(options: argparse.Namespace) -> bool:
 
 
 def between(options: argparse.Namespace) -> int:
-    """0 when every space of one stop maps the same in the other, 1 when not. Raises `InputError`
-    for a file that is no snapshot."""
+    """0 when every space of one stop maps the same in the other, 1 when not or not all of it is
+    known. Raises `InputError` for a file that is no snapshot."""
     first, second = (
         Kernel(saved(Path(text), options.kernel, options.ram_size)[0])
         for text in (options.before, options.after)
     )
-    found = [(a, b, _changes(first, a, second, b)) for a, b in paired(first, second)]
-    told = [one for one in found if one[2] is None or one[2]]
+    told = [one for a, b in paired(first, second) if (one := _pair(first, a, second, b)).differs]
     if options.json:
-        print_json(list[Json](_json(*one) for one in told))
+        print_json(list[Json](_json(one) for one in told))
     else:
-        print("\n\n".join(_text(*one) for one in told) or _ALIKE)
+        print("\n\n".join(_text(one) for one in told) or _ALIKE)
     return 1 if told else 0
 
 
 _ALIKE = "both stops have the same spaces, and each maps the same addresses with the same rights"
 
 
-def _changes(
-    first: Kernel, a: Space | None, second: Kernel, b: Space | None
-) -> list[Change] | None:
-    """None where one stop lacks the space."""
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One space in both stops; `changes` None where one of them lacks it."""
+
+    before: Space | None
+    after: Space | None
+    changes: Sequence[Change] | None
+    gaps: Sequence[Gap] = ()
+
+    @property
+    def space(self) -> Space:
+        """The space, of whichever stop has it."""
+        one = self.before or self.after
+        assert one is not None
+        return one
+
+    @property
+    def differs(self) -> bool:
+        return self.changes is None or bool(self.changes or self.gaps)
+
+
+def _pair(first: Kernel, a: Space | None, second: Kernel, b: Space | None) -> Pair:
     if a is None or b is None:
-        return None
-    return merged_changes(
-        changes(first.merged.space(a.root).ranges, second.merged.space(b.root).ranges)
-    )
+        return Pair(a, b, None)
+    before, after = first.merged.space(a.root), second.merged.space(b.root)
+    return Pair(a, b, space_changes(before, after), (*before.gaps, *after.gaps))
 
 
-def _json(a: Space | None, b: Space | None, found: list[Change] | None) -> dict[str, Json]:
-    space = a or b
-    assert space is not None
+def _json(one: Pair) -> dict[str, Json]:
     return {
-        "role": space.role,
-        "pid": space.pid,
-        "name": space.name,
-        "before": None if a is None else hex64(a.root),
-        "after": None if b is None else hex64(b.root),
-        "changes": None if found is None else changes_json(found),
+        "role": one.space.role,
+        "pid": one.space.pid,
+        "name": one.space.name,
+        "before": None if one.before is None else hex64(one.before.root),
+        "after": None if one.after is None else hex64(one.after.root),
+        "changes": None if one.changes is None else changes_json(one.changes, one.gaps),
     }
 
 
-def _text(a: Space | None, b: Space | None, found: list[Change] | None) -> str:
-    space = a or b
-    assert space is not None
-    if found is None:
-        return f"{space.label}, {hex64(space.root)}: only in {'B' if a is None else 'A'}"
-    roots = dict.fromkeys(hex64(s.root) for s in (a, b) if s is not None)
-    return f"{space.label}, {' and '.join(roots)}\n{changes_text(found)}"
+def _text(one: Pair) -> str:
+    if one.changes is None:
+        side = "B" if one.before is None else "A"
+        return f"{one.space.label}, {hex64(one.space.root)}: only in {side}"
+    roots = dict.fromkeys(hex64(s.root) for s in (one.before, one.after) if s is not None)
+    return f"{one.space.label}, {' and '.join(roots)}\n{changes_text(one.changes, one.gaps)}"

@@ -18,7 +18,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import Document
-from breenix_gdbagent.report.mappings import Change, changes, merged_changes, rights
+from breenix_gdbagent.report.mappings import Change, rights, space_changes
 from breenix_gdbagent.report.story import (
     Object,
     log_text,
@@ -166,9 +166,7 @@ def _space(space: Space) -> Document:
 
 
 def _changes(first: Kernel, a: Space, second: Kernel, b: Space) -> list[Change]:
-    return merged_changes(
-        changes(first.merged.space(a.root).ranges, second.merged.space(b.root).ranges)
-    )
+    return space_changes(first.merged.space(a.root), second.merged.space(b.root))
 
 
 def _key(change: Change) -> tuple[int, int, str, str]:

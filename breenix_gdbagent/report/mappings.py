@@ -87,11 +87,8 @@ def map_text(kernel: Kernel, space: Space, ranges: Sequence[Range]) -> str:
             lines.append(
                 f"  and the same in {len(slots) - 1} more slots, up to {slots[-1][-1].end:#018x}"
             )
-    lines += [
-        f"{gap.start:#018x}-{gap.end:#018x}   not known: {gap.reason} at level {gap.level}"
-        for gap in space.gaps
-    ]
-    if not ranges:
+    lines += [_unknown(gap) for gap in space.gaps]
+    if not ranges and not space.gaps:
         lines.append("nothing is mapped that the filters let through")
     return "\n".join(lines)
 
@@ -110,6 +107,10 @@ def _alike(ranges: Sequence[Range], shift: int) -> Iterator[list[list[Range]]]:
             yield from ([slot] for slot in found)
         else:
             yield found
+
+
+def _unknown(gap: Gap) -> str:
+    return f"{gap.start:#018x}-{gap.end:#018x}   not known: {gap.reason} at level {gap.level}"
 
 
 def who_json(kernel: Kernel, who: Who) -> dict[str, Json]:
@@ -187,6 +188,28 @@ def changes(before: Sequence[Range], after: Sequence[Range]) -> Iterator[Change]
             yield Change(start, end, a, b)
 
 
+def space_changes(before: Space, after: Space) -> list[Change]:
+    """`changes` of two whole spaces, neighbours of one kind as one; what is not known of either is
+    left out, and is no change."""
+    gaps = sorted((*before.gaps, *after.gaps), key=lambda gap: gap.start)
+    known = [list(_outside(space.ranges, gaps)) for space in (before, after)]
+    return merged_changes(changes(*known))
+
+
+def _outside(ranges: Sequence[Range], gaps: Sequence[Gap]) -> Iterator[Range]:
+    """The parts of the ranges that no gap covers; the gaps in order of address."""
+    for one in ranges:
+        start = one.start
+        for gap in gaps:
+            if gap.end <= start or gap.start >= one.end:
+                continue
+            if gap.start > start:
+                yield one._replace(start=start, end=gap.start)
+            start = gap.end
+        if start < one.end:
+            yield one._replace(start=start)
+
+
 class _Cursor:
     """The range that holds an address, for addresses asked in order."""
 
@@ -218,21 +241,36 @@ def merged_changes(found: Iterable[Change]) -> list[Change]:
     return out
 
 
-def changes_json(found: Sequence[Change]) -> list[Json]:
-    return [
+def changes_json(found: Sequence[Change], gaps: Sequence[Gap] = ()) -> list[Json]:
+    """Each change, and with `reason` what is not known of one of the two sides."""
+    told: list[Json] = [
         {
             "start": hex64(c.start),
             "end": hex64(c.end),
             "size": c.end - c.start,
             "before": None if c.before is None else range_json(c.before)["effective"],
             "after": None if c.after is None else range_json(c.after)["effective"],
+            "reason": None,
         }
         for c in found
     ]
+    unknown: list[Json] = [
+        {
+            "start": hex64(gap.start),
+            "end": hex64(gap.end),
+            "size": gap.end - gap.start,
+            "before": None,
+            "after": None,
+            "reason": gap.reason,
+        }
+        for gap in gaps
+    ]
+    return told + unknown
 
 
-def changes_text(found: Sequence[Change]) -> str:
-    """One line a change: ``+`` added, ``-`` removed, ``~`` other rights."""
+def changes_text(found: Sequence[Change], gaps: Sequence[Gap] = ()) -> str:
+    """One line a change: ``+`` added, ``-`` removed, ``~`` other rights; ``?`` where one of the
+    two is not known."""
     lines = []
     for c in found:
         sign = "+" if c.before is None else "-" if c.after is None else "~"
@@ -240,4 +278,5 @@ def changes_text(found: Sequence[Change]) -> str:
             f"{sign} {c.start:#018x}-{c.end:#018x} {size_text(c.end - c.start):>9} "
             f"{rights(c.before)} -> {rights(c.after)}"
         )
+    lines += [f"? {_unknown(gap)}" for gap in gaps]
     return "\n".join(lines) or "the two spaces map the same addresses with the same rights"

@@ -8,7 +8,7 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.mapping import ALREADY_MAPPED, Level, Obstacle
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.x86.paging import LEVEL
+from breenix_gdbagent.x86.paging import LEVEL, NOT_PRESENT
 
 MOST_NAMED = 4
 
@@ -59,14 +59,15 @@ def _paragraph(group: Sequence[Obstacle]) -> str:
         # The topmost entry is each space's own; only its table can be shared.
         own = level.entry.level == one.levels[0].entry.level
         lines.append(f"  {_entry(level)}  {'' if own else _sharers(level)}".rstrip())
-    lines.append(f"  {_verdict(one)}")
+    if one.taken or one.walk.reason == NOT_PRESENT:
+        lines.append(f"  {_verdict(one)}")
     return "\n".join(lines)
 
 
 def _state(one: Obstacle) -> str:
     if one.taken:
         return f"taken ({ALREADY_MAPPED.name}), mapped to {hex64(one.walk.pa or 0)}"
-    if one.walk.reason != "not-present":
+    if one.walk.reason != NOT_PRESENT:
         return f"nothing can be said: {one.walk.reason}"
     return "free"
 

@@ -91,6 +91,19 @@ def test_a_stop_against_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "same" in out
 
 
+def test_what_is_not_known_is_no_change(capsys: pytest.CaptureFixture[str]) -> None:
+    """A root in no memory that we have: nothing was removed there."""
+    code, out = asked(capsys, "diff", "master", "0x1fff0000", "--snapshot", core(SYSCALL), "--json")
+    found = json.loads(out)
+    assert code == 1
+    assert {one["reason"] for one in found} == {"unreadable"} and len(found) == 2
+
+
+def test_an_address_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = asked(capsys, "who", "--va", "0x900000000000", "--snapshot", core(SYSCALL))
+    assert code == 1 and "non-canonical" in out and "mapped in this" not in out
+
+
 def test_two_stops_and_a_target(capsys: pytest.CaptureFixture[str]) -> None:
     file = core(SYSCALL)
     assert run(["pt", "diff", file, file, "--snapshot", file]) == 2
