@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.commands.examined import kernel_of
 from breenix_gdbagent.commands.output import print_json
-from breenix_gdbagent.commands.ptwalk import no_root
+from breenix_gdbagent.commands.root import root_of, root_of_pid
 from breenix_gdbagent.commands.target import Target
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
@@ -27,9 +27,7 @@ def answer(target: Target, options: argparse.Namespace) -> int:
 def _map(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.report.mappings import map_json, map_text
 
-    root = chosen_root(kernel, options.root, options.pid)
-    if root is None:
-        raise no_root(kernel.stop)
+    root = root_of(kernel, options.root, options.pid)
     space = kernel.merged.space(root)
     ranges = _filtered(space.ranges, options)
     if options.json:
@@ -86,10 +84,10 @@ def _in_the_way(kernel: Kernel, options: argparse.Namespace) -> int:
     va = parse_address(options.va, kernel.stop.image)
     spaces = list(kernel.audited)
     if options.root is not None or options.pid is not None:
-        root = chosen_root(kernel, options.root, options.pid)
+        root = root_of(kernel, options.root, options.pid)
         space = kernel.space_of(root)
         if space is None:
-            raise InputError(f"{hex64(root or 0)} is no root that is known", fix="see `pt roots`")
+            raise InputError(f"{hex64(root)} is no root that is known", fix="see `pt roots`")
         spaces = [space]
     found = [obstacle(kernel, va, space) for space in spaces]
     if options.json:
@@ -114,7 +112,7 @@ def _diff(kernel: Kernel, options: argparse.Namespace) -> int:
 
 def _named_root(kernel: Kernel, text: str) -> int:
     if text.startswith("pid:"):
-        return _root_of_pid(kernel, text[4:])
+        return root_of_pid(kernel, text[4:])
     if text == "master" and kernel.master is not None:
         return kernel.master.root
     root = parse_number(text)
@@ -130,37 +128,6 @@ def _roots(kernel: Kernel, options: argparse.Namespace) -> int:
         print(spaces_text(kernel))
     return 0 if kernel.spaces else 1
 
-
-def chosen_root(kernel: Kernel, root: str | None, pid: str | None) -> int | None:
-    """The root that --root or --pid names, else CR3 of the stop's CPU. Raises `InputError`."""
-    if root is not None and pid is not None:
-        raise InputError("--root and --pid at once", fix="give one")
-    if root is not None:
-        value = parse_number(root)
-        if value is None:
-            raise InputError(f"{root!r} is no number", fix="write the CR3 value as 0x...")
-        return value
-    if pid is not None:
-        return _root_of_pid(kernel, pid)
-    cpu = kernel.stop.cpu
-    return cpu.root if cpu.paging is not None else kernel.reference_root
-
-
-def _root_of_pid(kernel: Kernel, text: str) -> int:
-    pid = parse_number(text)
-    if pid is None:
-        raise InputError(f"--pid {text!r} is no number")
-    for space in kernel.spaces:
-        if space.pid == pid:
-            return space.root
-    known = sorted({s.pid for s in kernel.spaces if s.pid is not None})
-    raise InputError(
-        f"no address space is known as that of process {pid}",
-        f"known pids: {', '.join(map(str, known))}"
-        if known
-        else "neither the kernel's types nor its serial text name any pid here",
-        "list the roots with `pt roots` and give --root 0x...",
-    )
 
 
 VERBS: dict[str, Callable[[Kernel, argparse.Namespace], int]] = {

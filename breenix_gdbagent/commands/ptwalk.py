@@ -37,29 +37,23 @@ def _walks(stop: Stop, options: argparse.Namespace) -> Iterator[Walk]:
     tables = Tables(stop.memory)
     mode = stop.paging
     levels, nxe = (mode.levels, mode.nxe) if mode is not None else (4, None)
-    chosen = _root(stop, options)
-    for text, named in list(_questions(options.va)):
-        root = chosen if named is None else named
-        if root is None:
-            raise no_root(stop)
+    questions = list(_questions(options.va))
+    # A root that each line of stdin names is asked for nowhere else.
+    ours = _root(stop, options) if any(named is None for _, named in questions) else 0
+    for text, named in questions:
+        root = ours if named is None else named
         yield walk(tables, root, address_in(text, stop), levels, nxe)
 
 
-def _root(stop: Stop, options: argparse.Namespace) -> int | None:
+def _root(stop: Stop, options: argparse.Namespace) -> int:
     """The root that --root or --pid names, else CR3 of the stop's CPU."""
-    if options.root is None and options.pid is None and stop.cpu.paging is not None:
-        return stop.cpu.root
-    from breenix_gdbagent.commands.ptspaces import chosen_root
+    root = stop.cpu.root if stop.cpu.paging is not None else None
+    if options.root is None and options.pid is None and root is not None:
+        return root
+    from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.kernel.view import Kernel
 
-    return chosen_root(Kernel(stop), options.root, options.pid)
-
-
-def no_root(stop: Stop) -> InputError:
-    """There is none to walk from, and why."""
-    return InputError(
-        "there is no root to walk from", stop.no_paging, "give --root CR3, or let it run further"
-    )
+    return root_of(Kernel(stop), options.root, options.pid)
 
 
 def _questions(given: list[str]) -> Iterator[tuple[str, int | None]]:

@@ -66,16 +66,13 @@ def do_cpu(session: Session, line: Line) -> int:
 
 
 def do_walk(session: Session, line: Line) -> int:
-    from breenix_gdbagent.commands.ptspaces import chosen_root
-    from breenix_gdbagent.commands.ptwalk import no_root
+    from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.report.tables import walk_text
 
     options = arguments(line, ("va", ""), ("root", "?"))
     with session.standing():
         kernel = session.view
-        root = chosen_root(kernel, options.root, None)
-        if root is None:
-            raise no_root(kernel.stop)
+        root = root_of(kernel, options.root)
         walked = kernel.walk(root, _address(kernel, options.va))
         print(walk_text(kernel, walked))
     return 0 if walked.mapped else 1
@@ -91,16 +88,13 @@ def do_roots(session: Session, line: Line) -> int:
 
 
 def do_map(session: Session, line: Line) -> int:
-    from breenix_gdbagent.commands.ptspaces import chosen_root
-    from breenix_gdbagent.commands.ptwalk import no_root
+    from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.report.mappings import map_text
 
     options = arguments(line, ("root", "?"))
     with session.standing():
         kernel = session.view
-        root = chosen_root(kernel, options.root, None)
-        if root is None:
-            raise no_root(kernel.stop)
+        root = root_of(kernel, options.root)
         space = kernel.merged.space(root)
         print(map_text(kernel, space, space.ranges))
     return 0

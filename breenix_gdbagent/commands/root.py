@@ -1,0 +1,47 @@
+"""The PML4 that a question about addresses is asked of."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.locations import parse_number
+
+
+def root_of(kernel: Kernel, root: str | None, pid: str | None = None) -> int:
+    """The root that --root or --pid names, else CR3 of the stop's CPU. Raises `InputError`."""
+    if root is not None and pid is not None:
+        raise InputError("--root and --pid at once", fix="give one")
+    if root is not None:
+        value = parse_number(root)
+        if value is None:
+            raise InputError(f"{root!r} is no number", fix="write the CR3 value as 0x...")
+        return value
+    if pid is not None:
+        return root_of_pid(kernel, pid)
+    stop = kernel.stop
+    found = stop.cpu.root if stop.cpu.paging is not None else kernel.reference_root
+    if found is None:
+        raise InputError(
+            "there is no root to walk from",
+            stop.no_paging,
+            "give --root CR3, or let it run further",
+        )
+    return found
+
+
+def root_of_pid(kernel: Kernel, text: str) -> int:
+    """The root of a process by its pid as text. Raises `InputError`."""
+    pid = parse_number(text)
+    if pid is None:
+        raise InputError(f"--pid {text!r} is no number")
+    for space in kernel.spaces:
+        if space.pid == pid:
+            return space.root
+    known = sorted({s.pid for s in kernel.spaces if s.pid is not None})
+    raise InputError(
+        f"no address space is known as that of process {pid}",
+        f"known pids: {', '.join(map(str, known))}"
+        if known
+        else "neither the kernel's types nor its serial text name any pid here",
+        "list the roots with `pt roots` and give --root 0x...",
+    )
