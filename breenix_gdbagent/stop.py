@@ -66,7 +66,7 @@ class Stop:
 
     `epoch` counts stops of one run: whatever is cached belongs to one epoch. `seconds` is the
     guest's running time since the start of the run. `image` is the ELF where it runs; `unplaced`
-    the ELF that was given while it is not known where (before the kernel has loaded its IDT).
+    the ELF that was given while it is not known where, for the reason `unplaced_why`.
     """
 
     cpus: tuple[Cpu, ...]
@@ -77,6 +77,7 @@ class Stop:
     epoch: int = 0
     seconds: float = 0.0
     unplaced: Image | None = None
+    unplaced_why: str = "the kernel has not come to load its IDT"
 
     @property
     def loaded(self) -> LoadedImage:
@@ -85,9 +86,8 @@ class Stop:
             return self.image
         if self.unplaced is not None:
             raise ReadError(
-                f"where {self.unplaced.path.name} runs is not known yet: the kernel has not come "
-                "to load its IDT",
-                fix="let the guest run first (in the shell: continue), then ask again",
+                f"where {self.unplaced.path.name} runs is not known yet: {self.unplaced_why}",
+                fix="let the guest run on (in the shell: continue), then ask again",
             )
         raise ReadError("no kernel ELF is known for this stop", fix="give --kernel ELF")
 

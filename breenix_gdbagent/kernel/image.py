@@ -37,8 +37,8 @@ def with_image(stop: Stop, image: Image) -> tuple[Stop, Bias | None]:
     gs_base = next((int(p.base) for p in kernel.percpus), None)
     try:
         bias = find_bias(image, cpu, memory.read, _low_pages(kernel, root), gates, gs_base)
-    except ReadError:
-        return unplaced, None
+    except ReadError as unknown:
+        return replace(unplaced, unplaced_why=unknown.why or unknown.what), None
     return replace(stop, image=image.loaded(bias.value), unplaced=None), bias
 
 
