@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.threads import Thread
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.symbols.backtrace import Backtrace
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.threads import Thread
 
 Traces = Iterator[tuple[str, Callable[[], Backtrace]]]
 

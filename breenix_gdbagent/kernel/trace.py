@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.threads import CONTEXT, Thread
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.symbols.unwind import Unwinder
 from breenix_gdbagent.x86.cpu import Cpu
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.threads import Thread
 
 GDB_NAMES = {"rflags": "eflags"}
 
@@ -33,6 +36,8 @@ def of_cpu(kernel: Kernel, cpu: Cpu) -> Backtrace:
 
 def of_thread(kernel: Kernel, thread: Thread, root: int) -> Backtrace:
     """A thread that does not run, from its saved context, read under `root`."""
+    from breenix_gdbagent.kernel.threads import CONTEXT
+
     saved = thread.context
     if not saved.rsp:
         raise ReadError(f"no registers are saved for thread {thread.id}: RSP is 0 in its context")

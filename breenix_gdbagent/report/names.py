@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
-from breenix_gdbagent.kernel.processes import Process
-from breenix_gdbagent.kernel.scheduler import Scheduler
-from breenix_gdbagent.kernel.threads import Thread
 from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
 from breenix_gdbagent.report.mappings import size_text
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
-from breenix_gdbagent.symbols.lines import Spot
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
+    from breenix_gdbagent.kernel.processes import Process
+    from breenix_gdbagent.kernel.scheduler import Scheduler
+    from breenix_gdbagent.kernel.threads import Thread
+    from breenix_gdbagent.symbols.lines import Spot
 
 FEW_REGIONS = 4
 FEW = 3  # frames of a stack overflow that are named as its largest
@@ -25,8 +28,14 @@ def spots(image: LoadedImage | None, va: int) -> tuple[Spot, ...]:
     """File, line and inline chain of a kernel address, innermost first; () where not known."""
     if image is None or not image.image.has_dwarf or not image.holds(va):
         return ()
+    link = image.link(va)
+    symbol = image.image.symbols.covering(link)
     try:
-        return image.image.debug.lines.at(image.link(va))
+        lines = image.image.debug.lines
+        # Hand-written assembly is labels, and has lines only where its unit says so.
+        if symbol is not None and symbol.kind == "label" and not lines.is_listed(link):
+            return ()
+        return lines.at(link)
     except InputError:
         return ()
 

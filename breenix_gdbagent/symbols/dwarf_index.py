@@ -162,7 +162,6 @@ class _Pass(Stepper):
 
     def note(self, row: Row, here: int, body: int, prefix: str) -> str:
         """Put one entry into the index; the prefix for what is below it."""
-        offsets = row.abbrev.offsets
         name = self.name(row, here, body)
         path = f"{prefix}::{name}" if prefix else name
         if row.kind == SCOPE:
@@ -170,9 +169,9 @@ class _Pass(Stepper):
         if row.kind == FUNCTION:
             if name:
                 self.index.paths.setdefault(path, []).append(here)
-            if f.A_LOW_PC in offsets or f.A_RANGES in offsets or row.size < 0:
+            if row.coded:
                 self.note_code(row, here, body)
-        elif not name or any(s[0] == f.A_DECLARATION for s in row.abbrev.specs):
+        elif not name or row.declared:
             pass
         elif row.kind == TYPE:
             self.index.types.setdefault(path, here)
@@ -182,7 +181,7 @@ class _Pass(Stepper):
 
     def name(self, row: Row, here: int, body: int) -> str:
         """DW_AT_name, "" when there is none."""
-        found = row.abbrev.offsets.get(f.A_NAME)
+        found = row.name
         if found is None:
             if row.size >= 0 or all(s[0] != f.A_NAME for s in row.abbrev.specs):
                 return ""

@@ -41,7 +41,8 @@ class Row:
     """How the pass treats one abbreviation.
 
     `size` is that of all attribute values, -1 when it varies: then `parts` are (fixed bytes
-    before, form) of each varying value and `tail` the fixed bytes behind the last.
+    before, form) of each varying value and `tail` the fixed bytes behind the last. `declared`: it
+    is only a declaration; `coded`: it has code; `name` is where its name stands, and the form.
     """
 
     kind: int
@@ -50,6 +51,9 @@ class Row:
     parts: tuple[tuple[int, int], ...]
     tail: int
     abbrev: Abbrev
+    declared: bool
+    coded: bool
+    name: tuple[int, int] | None
 
 
 class Plan:
@@ -146,4 +150,15 @@ def _row(abbrev: Abbrev, offset_size: int) -> Row:
         else:
             fixed += size
     kind = _KINDS.get(abbrev.tag, SKIP)
-    return Row(kind, abbrev.size, int(abbrev.children), tuple(parts), fixed, abbrev)
+    given = {attribute for attribute, _, _ in abbrev.specs}
+    return Row(
+        kind,
+        abbrev.size,
+        int(abbrev.children),
+        tuple(parts),
+        fixed,
+        abbrev,
+        f.A_DECLARATION in given,
+        f.A_LOW_PC in given or f.A_RANGES in given,
+        abbrev.offsets.get(f.A_NAME),
+    )

@@ -59,6 +59,11 @@ class LineTable:
             known = self._known[link] = self._chain(link)
         return known
 
+    def is_listed(self, link: int) -> bool:
+        """Whether .debug_aranges has the address. Where it has not, to be sure costs a look at
+        every unit that it leaves out."""
+        return _in(self._aranges, link) is not None
+
     def function_at(self, link: int) -> Function | None:
         """The function whose code holds a link address."""
         unit = self.unit_at(link)

@@ -1,0 +1,132 @@
+"""Figures on a large kernel: the lab guest built here with thousands of Rust types more."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from breenix_gdbagent.symbols.dwarf import Dwarf
+from breenix_gdbagent.symbols.dwarf_index import DwarfIndex
+from breenix_gdbagent.symbols.elf import ElfFile
+from tests.bench.harness import Row, absent, best_cpu_ms, measured, within
+
+GUEST = Path(__file__).parents[2] / "fixtures" / "labguest"
+TYPES = 520
+LEAST = 12 << 20  # bytes of the ELF
+INDEX = "DWARF index of a 12 MB ELF"
+GROWTH = "memory of that index"
+BT = "first bt on a 12 MB ELF, CPU time of the whole process"
+_TYPE = """
+pub struct S{n}<T> {{ pub a: [u{bits}; {n}], pub next: Option<Box<S{n}<T>>>, pub held: E{n}<T> }}
+pub enum E{n}<T> {{ Empty, Many(Vec<T>), Pair {{ left: T, right: u{bits} }}, Text(String) }}
+type M{n} = BTreeMap<u{bits}, S{n}<Option<(u8, String)>>>;
+#[inline(never)]
+pub fn f{n}(m: &M{n}, q: &VecDeque<E{n}<u{bits}>>) -> usize {{
+    m.len() + q.iter().filter(|e| matches!(e, E{n}::Pair {{ .. }})).count() + {n}
+}}
+#[used]
+static USED{n}: fn(&M{n}, &VecDeque<E{n}<u{bits}>>) -> usize = f{n};
+"""
+
+
+def rows() -> Iterator[Row]:
+    """All figures of this file, absent by name where the ELF cannot be built."""
+    with tempfile.TemporaryDirectory() as name:
+        elf = _build(Path(name))
+        if elf is None:
+            yield absent(INDEX, "pyelftools, all DIEs (cargo)", "ms", ">=", 20.0)
+            yield absent(BT, "gdb -batch bt (cargo)", "ms", ">=", 1.0)
+            return
+        yield from _index(elf)
+        yield _first_bt(elf, Path(name) / "stop")
+
+
+def _build(place: Path) -> Path | None:
+    """The lab guest with the generated module; None where it cannot be built here."""
+    if shutil.which("cargo") is None:
+        return None
+    source = place / "labguest"
+    shutil.copytree(GUEST, source, ignore=shutil.ignore_patterns("target"))
+    body = "".join(_TYPE.format(n=n, bits=(8, 16, 32, 64)[n % 4]) for n in range(1, TYPES + 1))
+    (source / "src" / "generated.rs").write_text(
+        "//! Made by the bench.\n#![allow(dead_code)]\nuse alloc::boxed::Box;\n"
+        "use alloc::collections::{BTreeMap, VecDeque};\nuse alloc::string::String;\n"
+        "use alloc::vec::Vec;\n" + body
+    )
+    main = source / "src" / "main.rs"
+    main.write_text(main.read_text().replace("mod gdt;", "mod gdt;\nmod generated;", 1))
+    script = (source / "build.sh").read_text().partition("# The table of scenarios")[0]
+    (source / "build.sh").write_text(script)
+    built = subprocess.run(
+        ["sh", "build.sh", str(place / "out")],
+        cwd=source, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    elf = place / "out" / "labguest.elf"
+    if built.returncode or not elf.is_file():
+        print(built.stderr[-2000:], file=sys.stderr)
+        return None
+    assert elf.stat().st_size >= LEAST, f"only {elf.stat().st_size} bytes: raise TYPES"
+    return elf
+
+
+def _index(elf: Path) -> Iterator[Row]:
+    from elftools.elf.elffile import ELFFile
+
+    before = _peak()
+    DwarfIndex.build(Dwarf(ElfFile(elf)))
+    grown = (_peak() - before) / 1024
+    ours = best_cpu_ms(lambda: DwarfIndex.build(Dwarf(ElfFile(elf))), 3)
+    start = time.process_time()
+    with elf.open("rb") as file:
+        info = ELFFile(file).get_dwarf_info()
+        count = sum(1 for unit in info.iter_CUs() for _ in unit.iter_DIEs())
+    theirs = (time.process_time() - start) * 1000
+    assert count > 100_000
+    yield measured(INDEX, ours, "pyelftools, all DIEs", theirs, "ms", ">=", 20.0)
+    yield within(GROWTH, grown, 40.0, "MiB")
+
+
+def _peak() -> int:
+    """KiB of this process at its largest."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _first_bt(elf: Path, file: Path) -> Row:
+    """A fault in a recursion, from the snapshot: both tools with everything cold in the process."""
+    from breenix_gdbagent import guest
+    from breenix_gdbagent.archive import save
+    from breenix_gdbagent.checks.run import RunFacts
+    from breenix_gdbagent.live import launch
+    from breenix_gdbagent.report.document import History, RunRecord
+    from breenix_gdbagent.symbols import Image
+    from breenix_gdbagent.watch import Orders, Run
+
+    with launch("lab", kernel=elf, append=guest.scenario("panic").append) as vm:
+        run = Run(vm, Orders(timeout=60), Image.open(elf))
+        run.start()
+        kernel = run.go().kernel
+        save(file, kernel, "kernel", {}, RunRecord(), RunFacts(), History(), {})
+    if shutil.which("gdb") is None:
+        return absent(BT, "gdb -batch bt", "ms", ">=", 1.0)
+    agent = [sys.executable, "-m", "breenix_gdbagent", "bt"]
+    ours = _child_cpu_ms([*agent, "--snapshot", str(file), "--kernel", str(elf)])
+    theirs = _child_cpu_ms(["gdb", "-nx", "-batch", "-ex", "bt", str(elf), str(file)])
+    return measured(BT, ours, "gdb -batch bt", theirs, "ms", ">=", 1.0)
+
+
+def _child_cpu_ms(command: list[str]) -> float:
+    """CPU time of a process, the least of five runs: the other core's load does not count."""
+    best = float("inf")
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best = min(best, used * 1000)
+    return best
