@@ -62,7 +62,7 @@ def _who(kernel: Kernel, options: argparse.Namespace) -> int:
         return _in_the_way(kernel, options)
     if options.root is not None or options.pid is not None:
         raise InputError("--root and --pid go with `pt who --va`", fix="leave them out")
-    from breenix_gdbagent.report.mappings import who_json, who_text
+    from breenix_gdbagent.report.frame import who_json, who_text
     from breenix_gdbagent.x86.reverse import FrameIndex
 
     pa = parse_number(options.pa)

@@ -54,10 +54,12 @@ class Space:
 
     @property
     def label(self) -> str:
-        """How reports call it: process name and pid where known, else role."""
+        """How reports call it: process name and pid where known, else role, and the root where
+        there may be many of that."""
         if self.name is not None and self.pid is not None:
             return f"{self.name} (pid {self.pid})"
-        return self.role if self.role != "process" else f"process {self.root:#x}"
+        word = {"process": "process ", "unknown": "root "}.get(self.role)
+        return self.role if word is None else f"{word}{self.root:#x}"
 
     @property
     def subject(self) -> str:

@@ -10,7 +10,6 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import LEVEL
-from breenix_gdbagent.x86.reverse import Who
 from breenix_gdbagent.x86.spaces import Gap, Range, Space
 
 LEAST_ALIKE = 4
@@ -111,71 +110,6 @@ def _alike(ranges: Sequence[Range], shift: int) -> Iterator[list[list[Range]]]:
 
 def _unknown(gap: Gap) -> str:
     return f"{gap.start:#018x}-{gap.end:#018x}   not known: {gap.reason} at level {gap.level}"
-
-
-def who_json(kernel: Kernel, who: Who) -> dict[str, Json]:
-    """`pt who --json`: every mapping and every use as a table."""
-    return {
-        "pa": hex64(who.pa),
-        "mappings": [
-            {
-                **_owner(kernel, m.root),
-                "va": hex64(m.va),
-                "size": m.size,
-                "effective": {"w": m.effective.w, "u": m.effective.u, "nx": m.effective.nx},
-                "entry_pa": hex64(m.entry_pa),
-                "level": m.level,
-                "aliases": m.aliases,
-            }
-            for m in who.mappings
-        ],
-        "tables": [
-            {
-                **_owner(kernel, t.root),
-                "level": t.level,
-                "va": hex64(t.va),
-                "entry_pa": None if t.entry_pa is None else hex64(t.entry_pa),
-                "aliases": t.aliases,
-            }
-            for t in who.tables
-        ],
-        "ram": None if kernel.stop.memory.ram is None else kernel.stop.memory.ram.holds(who.pa),
-    }
-
-
-def _owner(kernel: Kernel, root: int) -> dict[str, Json]:
-    space = kernel.space_of(root)
-    return {
-        "root": hex64(root),
-        "pid": space.pid if space is not None else None,
-        "name": space.name if space is not None else None,
-        "role": space.role if space is not None else "unknown",
-    }
-
-
-def who_text(kernel: Kernel, who: Who) -> str:
-    """Who maps a physical address, and who uses its frame as a page table."""
-    lines = [f"physical {hex64(who.pa)}"]
-    for m in who.mappings:
-        right = Range(m.va, m.va, m.effective.w, m.effective.u, m.effective.nx)
-        more = f", and at {m.aliases - 1} more addresses" if m.aliases > 1 else ""
-        lines.append(
-            f"  mapped at {hex64(m.va)} {rights(right)} in {_label(kernel, m.root)} "
-            f"(level {m.level} entry at {hex64(m.entry_pa)}{more})"
-        )
-    for t in who.tables:
-        by = f"named by the entry at {hex64(t.entry_pa)}" if t.entry_pa else "the root itself"
-        lines.append(
-            f"  a level {t.level} table of {_label(kernel, t.root)}, for {hex64(t.va)} on, {by}"
-        )
-    if len(lines) == 1:
-        lines.append("  no known space maps it or uses it as a table")
-    return "\n".join(lines)
-
-
-def _label(kernel: Kernel, root: int) -> str:
-    space = kernel.space_of(root)
-    return space.label if space is not None else hex64(root)
 
 
 def changes(before: Sequence[Range], after: Sequence[Range]) -> Iterator[Change]:

@@ -101,7 +101,7 @@ def do_map(session: Session, line: Line) -> int:
 
 
 def do_who(session: Session, line: Line) -> int:
-    from breenix_gdbagent.report.mappings import who_text
+    from breenix_gdbagent.report.frame import who_text
     from breenix_gdbagent.x86.reverse import FrameIndex
 
     options = arguments(line, ("pa", ""))

@@ -74,6 +74,31 @@ def test_folded_slots_are_still_told(name: str, capsys: pytest.CaptureFixture[st
         assert {(int(r["start"], 16), int(r["end"], 16)) for r in ranges} >= set(shown)
 
 
+def test_who_has_a_frame(capsys: pytest.CaptureFixture[str]) -> None:
+    """A page of a user stack: the direct map, the stack through two page tables, and 1-3 MiB."""
+    target = ("--snapshot", core(FIRST_GP), "--ram-size", "512M")
+    code, out = asked(capsys, "who", "0x28b000", *target)
+    assert code == 0 and out.startswith("physical 0x28b000: RAM; the allocator's word is not known")
+    assert len(out.splitlines()) == 1 + 2 * 3
+    _, document = asked(capsys, "who", "0x28b123", *target, "--json")
+    found = json.loads(document)
+    assert found["ram"] is True and found["allocator"] is None and found["reason"]
+    kinds = {(m["va"], m["kind"], m["effective"]["u"]) for m in found["mappings"]}
+    assert kinds == {
+        ("0x2000028b123", "direct-map", False),
+        ("0x7fffff001123", "user-stack", True),
+        ("0x28b123", "user-memory", False),
+    }
+    assert {m["role"] for m in found["mappings"]} == {"boot", "master", "process"}
+
+
+def test_who_has_no_ram(capsys: pytest.CaptureFixture[str]) -> None:
+    target = ("--snapshot", core(FIRST_GP), "--ram-size", "512M")
+    code, out = asked(capsys, "who", "0xfee00000", *target)
+    assert code == 0 and "no RAM, a device's or a hole" in out
+    assert asked(capsys, "who", "0xfff00000000", *target)[0] == 1
+
+
 def test_two_stops(capsys: pytest.CaptureFixture[str]) -> None:
     code, out = asked(capsys, "diff", core(FIRST_GP), core(SYSCALL), "--json")
     found = json.loads(out)
