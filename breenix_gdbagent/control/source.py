@@ -6,7 +6,7 @@ an inlined call is shown at the call, and a step goes into it without moving.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols import LoadedImage
@@ -54,6 +54,8 @@ class Source:
 
     def __init__(self, image: LoadedImage) -> None:
         self.image = image
+        # A step comes by the same addresses again and again: a loop is stepped round by round.
+        self._seats: dict[int, Seat] = {}
         self._lines: LineTable | None = None
         if image.image.has_dwarf:
             try:
@@ -74,8 +76,34 @@ class Source:
         start, end = self.image.va(found.start), self.image.va(found.end)
         return Row(start, end, found.file, found.line, found.statement)
 
+    def extent(self, pc: int) -> tuple[int, int] | None:
+        """[start, end) of the symbol that holds `pc`; None where there is none."""
+        hit = self.image.symbol_at(pc)
+        if hit is None:
+            return None
+        symbols = self.image.image.symbols
+        end = hit.address + hit.size
+        if not hit.size:
+            end = symbols.next_start(hit.address) or symbols.section_end(hit.address)
+        return self.image.va(hit.address), self.image.va(end)
+
+    def is_entry(self, pc: int) -> bool:
+        """Whether `pc` is in the assembly that an interrupt or a system call enters by."""
+        if not self.image.holds(pc):
+            return False
+        try:
+            return self.image.image.frames.is_signal_frame(self.image.link(pc))
+        except InputError:
+            return False
+
     def seat(self, pc: int, hidden: int | None = None) -> Seat:
         """Where `pc` is; `hidden` when a step has gone into calls that begin here."""
+        seat = self._seats.get(pc)
+        if seat is None:
+            seat = self._seats[pc] = self._seat(pc)
+        return seat if hidden is None else replace(seat, hidden=min(hidden, seat.hidden))
+
+    def _seat(self, pc: int) -> Seat:
         if self._lines is None or not self.image.holds(pc):
             return Seat(pc, (), (), None, 0)
         link = self.image.link(pc)
@@ -84,10 +112,7 @@ class Source:
             spots = self._lines.at(link)
         except InputError:
             return Seat(pc, (), (), None, 0)
-        begin = self._beginning(link, frames)
-        return Seat(
-            pc, frames, spots, self.row(pc), begin if hidden is None else min(hidden, begin)
-        )
+        return Seat(pc, frames, spots, self.row(pc), self._beginning(link, frames))
 
     def _beginning(self, link: int, frames: tuple[int, ...]) -> int:
         """How many of the innermost inlined calls begin at `link`: at their entry, or coming from

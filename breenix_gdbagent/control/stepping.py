@@ -24,6 +24,7 @@ from breenix_gdbagent.symbols.backtrace import Frame
 MOST_STEPS = 200_000
 LONGEST = 15
 _MASK = (1 << 64) - 1
+SourceLine = tuple[str | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Stepper:
         self.cpu = cpu
         self.seat: Seat | None = None
         self._source: Source | None = None
+        self._code: dict[int, Instruction] = {}
         self._decode: Callable[[bytes, int], Instruction] | None = None
 
     # The commands --------------------------------------------------------------------------
@@ -58,26 +60,31 @@ class Stepper:
         return self._arrived()
 
     def line(self, *, over: bool) -> Halt:
-        """``step`` and, with `over`, ``next``: to the start of another line. One instruction where
-        no line is known."""
+        """``step`` and, with `over`, ``next``: to the start of another line; out of a function
+        that has none. One instruction where no symbol is known."""
         self._begin()
         seat = self._seat_now()
         if seat.row is None:
-            return self._one(over=over) or self._arrived()
+            extent = self._extent(seat.pc)
+            if extent is None:
+                return self._one(over=over) or self._arrived()
+            return self._lines(seat, extent, over=over)
         if seat.hidden and not over:
             # Into an inlined call that begins here: nothing moves.
             self.seat = self._source_now().seat(seat.pc, seat.hidden - 1)
             return self._arrived(keep=True)
-        return self._lines(seat, over=over)
+        return self._lines(seat, (seat.row.start, seat.row.end), over=over)
 
     def until(self) -> Halt:
         """``until``: as ``next``, but not back to an earlier address of the same function."""
         self._begin()
         seat = self._seat_now()
-        if seat.row is None:
+        if seat.row is not None:
+            return self._lines(seat, (self._function_start(seat), seat.row.end), over=True)
+        extent = self._extent(seat.pc)
+        if extent is None:
             return self._one(over=True) or self._arrived()
-        first = self._function_start(seat)
-        return self._lines(seat, over=True, low=first)
+        return self._lines(seat, (extent[0], seat.pc + 1), over=True)
 
     def finish(self, kernel: Kernel) -> Halt:
         """Until the innermost frame shown is left. Raises `ReadError` when there is no caller."""
@@ -137,6 +144,7 @@ class Stepper:
 
     def _begin(self) -> None:
         self.debugger.begin()
+        self._code.clear()
         self._renew()
 
     def _renew(self) -> None:
@@ -199,12 +207,16 @@ class Stepper:
         return halt
 
     def _instruction_at(self, pc: int) -> Instruction | None:
+        """Read once in a command: a loop in the line is stepped round by round."""
+        if pc in self._code:
+            return self._code[pc]
         code = self.debugger.vm.read_or_none(pc, min(LONGEST, 0x1000 - (pc & 0xFFF)))
         if code is None:
             return None
         if self._decode is None:
             self._decode = _decoder()
-        return self._decode(code, pc)
+        found = self._code[pc] = self._decode(code, pc)
+        return found
 
     def _caller(self, kernel: Kernel) -> Frame:
         traced = trace.of_cpu(kernel, kernel.stop.cpu)
@@ -214,17 +226,18 @@ class Stepper:
 
     # By line -------------------------------------------------------------------------------
 
-    def _lines(self, begin: Seat, *, over: bool, low: int | None = None) -> Halt:
-        """gdb's rules, in gdb's order. `begin` is the frame and line stepped in, which moves on
-        when the middle of another line is come to."""
+    def _lines(
+        self, begin: Seat, span: tuple[int, int], line: SourceLine | None = None, *, over: bool
+    ) -> Halt:
+        """gdb's rules, in gdb's order. `begin` is the frame that is stepped in, `line` the line
+        (the seat's) and `span` where that is; all move on when the middle of another line is come
+        to."""
         source = self._source_now()
-        row = begin.row
-        assert row is not None
-        start, end = (row.start if low is None else low), row.end
+        start, end = span
         if over:
             # A row may hold code of several calls: the one that begins here is stepped over.
             end = min(end, source.end_of_calls(begin) or end)
-        line = begin.line
+        line = begin.line if line is None else line
         for _ in range(MOST_STEPS):
             before = self._instruction_at(self._pc)
             entering = before is not None and before.kind == "call" and not over
@@ -237,7 +250,8 @@ class Stepper:
                 entered = self._enter(back, sp)
                 if entered is not None:
                     return entered
-            if start <= self._pc < end:
+            # The entry of an interrupt counts as a signal trampoline, which gdb steps through.
+            if start <= self._pc < end or source.is_entry(self._pc):
                 continue
             seat = source.seat(self._pc)
             rest = _rest(seat, begin, line, over=over)
@@ -264,16 +278,13 @@ class Stepper:
         return self._arrived()
 
     def _leave_inlined(self, begin: Seat) -> Halt:
-        """Step over calls until the inlined call is left."""
-        source = self._source_now()
-        for _ in range(MOST_STEPS):
-            halt = self._one(over=True)
-            if halt is not None:
-                return halt
-            seat = source.seat(self._pc)
-            if seat.shown[: len(begin.shown)] != begin.shown:
-                return self._arrived()
-        return self.debugger.halted(StopReason("step", self.cpu, text="the call was not left"))
+        """Over calls until a statement of the caller's begins: as a step in the caller's frame,
+        out of no line (gdb/infcmd.c, finish_command)."""
+        caller = replace(begin, hidden=begin.hidden + 1)
+        return self._lines(caller, (begin.pc, begin.pc), (None, None), over=True)
+
+    def _extent(self, pc: int) -> tuple[int, int] | None:
+        return None if self._source is None else self._source.extent(pc)
 
     def _function_start(self, seat: Seat) -> int:
         source = self._source_now()
@@ -283,7 +294,7 @@ class Stepper:
 
 
 def _rest(
-    seat: Seat, begin: Seat, line: tuple[str | None, int | None], *, over: bool
+    seat: Seat, begin: Seat, line: SourceLine, *, over: bool
 ) -> Seat | Literal["on", "middle"]:
     """Where a step that has left its row comes to rest: there, further ``on``, or it goes on from
     the ``middle`` of another line. `begin` is the frame and `line` the line that is stepped in."""

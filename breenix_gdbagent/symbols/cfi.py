@@ -51,6 +51,7 @@ class _Cie:
     return_register: int
     encoding: int
     augmented: bool
+    interrupted: bool
     program: bytes
 
 
@@ -97,6 +98,12 @@ class FrameTable:
     def covers(self, link: int) -> bool:
         """Whether some description covers a link address."""
         return self._at(link) is not None
+
+    def is_signal_frame(self, link: int) -> bool:
+        """Whether a link address is code whose frame was interrupted and not called (augmentation
+        S, ``.cfi_signal_frame``): entries from interrupts and system calls."""
+        fde = self._at(link)
+        return fde is not None and fde.cie.interrupted
 
     def _at(self, link: int) -> _Fde | None:
         lows, found = self._sorted
@@ -189,7 +196,10 @@ class _Section:
         elif augmentation:
             raise BadDwarf(f"has a CIE with augmentation {augmentation!r}")
         program = data[at:end]
-        return _Cie(code_align, data_align, column, encoding, augmentation.startswith("z"), program)
+        augmented = augmentation.startswith("z")
+        return _Cie(
+            code_align, data_align, column, encoding, augmented, "S" in augmentation, program
+        )
 
     def fde(self, cie: _Cie, at: int, end: int) -> _Fde:
         low, at = self.address_at(cie.encoding, at)
