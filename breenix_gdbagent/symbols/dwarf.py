@@ -213,8 +213,8 @@ class Dwarf:
         else:
             raise BadDwarf(f"has a unit of DWARF version {version} at {offset:#x}, 2 to 5 are read")
         if kind == _DW_UT_SKELETON:
-            raise BadDwarf("is split (the types are in .dwo files), which is not read")
-        if kind not in (_DW_UT_COMPILE, _DW_UT_PARTIAL):
+            at += 8  # the id of the .dwo file that the rest is in
+        elif kind not in (_DW_UT_COMPILE, _DW_UT_PARTIAL):
             raise BadDwarf(f"has a unit of type {kind}, which is not read")
         if address_size != 8:
             raise BadDwarf(f"has addresses of {address_size} bytes at {offset:#x}")

@@ -48,7 +48,8 @@ class DwarfIndex:
     `types` has the first complete definition of each path. `statics` has every variable outside
     functions, dead or alive: vtables share paths. `functions` are the live ones by address;
     those placed by DW_AT_ranges are in too, one entry a range. `paths` has every named
-    subprogram, inlined-only ones included.
+    subprogram, inlined-only ones included. `split` counts those of the `units` whose entries are in
+    .dwo files (DWARF 5 7.3.2, and GNU's form of it in DWARF 4), which are not read.
     """
 
     types: dict[str, int] = field(default_factory=dict)
@@ -56,6 +57,8 @@ class DwarfIndex:
     paths: dict[str, list[int]] = field(default_factory=dict)
     functions: list[Function] = field(default_factory=list)
     lows: list[int] = field(default_factory=list)
+    split: int = 0
+    units: int = 0
 
     @classmethod
     def build(cls, dwarf: Dwarf) -> DwarfIndex:
@@ -63,6 +66,8 @@ class DwarfIndex:
         index = cls()
         with guarded(dwarf.elf, ".debug_info"):
             for unit in dwarf.units():
+                index.units += 1
+                index.split += is_split(dwarf, unit)
                 _Pass(dwarf, unit, index, plan_of(dwarf, unit)).run()
         index.sort()
         return index
@@ -92,7 +97,7 @@ class DwarfIndex:
         """The DIE offset of a type; `SymbolNotFound` with near names."""
         if path in self.types:
             return self.types[path]
-        raise SymbolNotFound(path, _near(path, self.types))
+        raise self.missing(path, _near(path, self.types))
 
     def statics_named(self, path: str) -> list[int]:
         """DIE offsets of the statics of that path, or of those whose path ends in it."""
@@ -104,7 +109,23 @@ class DwarfIndex:
             ]
         if found:
             return found
-        raise SymbolNotFound(path, _near(path, self.statics))
+        raise self.missing(path, _near(path, self.statics))
+
+    def missing(self, path: str, near: tuple[str, ...]) -> SymbolNotFound:
+        """The error for a name that is not there, or in a file that is not read."""
+        error = SymbolNotFound(path, near)
+        if self.split and not near:
+            error.why = f"{self.split} of {self.units} units keep names and types in .dwo files"
+            error.fix = "split debug information is not read: build with split-debuginfo=off"
+        return error
+
+
+def is_split(dwarf: Dwarf, unit: Unit) -> bool:
+    """Whether a unit is the skeleton of one in a .dwo file."""
+    code, _ = uleb(dwarf.info, unit.first)
+    root = unit.abbrevs[code] if code < len(unit.abbrevs) else None
+    names = (f.A_DWO_NAME, f.A_GNU_DWO_NAME)
+    return root is not None and any(spec[0] in names for spec in root.specs)
 
 
 def _near(path: str, names: dict[str, int] | dict[str, list[int]]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ _KINDS = {
 }
 _TRANSPARENT = frozenset({f.T_TYPEDEF, f.T_CONST, f.T_VOLATILE})
 _MAX_CHAIN = 64
+_PLUS_UCONST = 0x23
 _MAX_SIZE = 1 << 40
 
 
@@ -201,6 +202,9 @@ class TypeTable:
 
     def _member(self, die: Die) -> Member:
         offset = die.number(f.A_DATA_MEMBER_LOCATION)
+        expression = die.block(f.A_DATA_MEMBER_LOCATION)
+        if expression and expression[0] == _PLUS_UCONST:  # what DWARF 2 has for a number
+            offset = uleb(expression, 1)[0]
         target = die.number(f.A_TYPE)
         if target is None or (offset is None and f.A_DATA_MEMBER_LOCATION in die.attributes):
             raise BadDwarf(f"has a member without type or place at {die.offset:#x}")
