@@ -132,20 +132,27 @@ class Hand:
             base + (i << 12) for i in range(511, 0, -1) if not self.memory.entry(table + 8 * i)
         )
 
+    def examined(self, name: str) -> tuple[list[Finding], set[str]]:
+        """What is found now and was not before, and the checks that could not look."""
+        found = examine(self.stop)
+        new = [f for key, f in seen(found.findings).items() if key not in before(name)]
+        return new, {c.name for c in found.checks if c.status == "not_checked"}
+
     def new_findings(self, name: str) -> list[Finding]:
         """What is found now and was not before."""
-        found = seen(examine(self.stop).findings)
-        return [f for key, f in found.items() if key not in before(name)]
+        return self.examined(name)[0]
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """What is broken, and the codes that must be new then; no more and no fewer."""
+    """What is broken, and the codes that must be new then; no more and no fewer. `unchecked` is
+    the check that has to say that it left something out, where that is why there are none."""
 
     name: str
     breaks: Callable[[Hand], None]
     codes: frozenset[str]
     captures: tuple[str, ...] = BREENIX
+    unchecked: str = ""
 
 
 __all__ = ["Hand", "Mutation", "OverlayMemory", "before", "saved"]

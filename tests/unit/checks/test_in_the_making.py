@@ -13,10 +13,11 @@ from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.cpu import DescriptorTable
 from tests.unit.captures import BREENIX, LINUX
 from tests.unit.checks.mutation import HEAP, NX, Hand, P, U, W, before, saved, seen
+from tests.writers.machine import CODE, DATA, PERCPU, TEXT, Machine, stack_top
 
 HEAD = "breenix-head-cow-fault"
 HEAP_SLOT = 136
@@ -123,6 +124,20 @@ def test_the_firmwares_idt_counts_when_an_exception_needs_it(name: str) -> None:
     assert not seen(early.findings)
     assert "the firmware's" in reason(early, "descriptor-tables")
     assert "idt.handler-unmapped@IDT" in seen(firmwares_idt(name, "shutdown").findings)
+
+
+@pytest.mark.parametrize("ring", [0, 3])
+def test_rsp0_is_needed_once_ring_3_runs(ring: int) -> None:
+    """The boot tests of 2026 make page tables before there is a scheduler."""
+    m = Machine()
+    m.percpu(0)
+    m.write(PERCPU + 8, bytes(8))
+    m.tss(rsp0=0)
+    cs, ss, rsp = (0x33, 0x2B, DATA + 0x100) if ring else (8, 0, stack_top(1) - 0x100)
+    cpu = m.cpu(rip=CODE if ring else TEXT, rsp=rsp, cs=cs, ss=ss, eflags=0x202)
+    found = examine(m.stop(StopReason("interrupt"), cpu))
+    assert ("tss.rsp0-invalid@TSS" in seen(found.findings)) == bool(ring)
+    assert ("nothing needs it so far" in reason(found, "tss")) == (not ring)
 
 
 def reason(found: Examination, name: str) -> str:
