@@ -96,7 +96,7 @@ def check_contexts(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked("no Breenix per-CPU block")
     yield from _interrupted(kernel)
     scheduler, table = kernel.books.scheduler, kernel.books.processes
-    unscheduled = 0
+    unscheduled, half_saved = 0, ""
     for process in table.processes:
         thread = process.thread
         if thread is None or not process.alive or not thread.alive:
@@ -111,8 +111,12 @@ def check_contexts(kernel: Kernel) -> Iterator[Finding]:
             continue
         fresh = scheduled.has_started is False
         wrong = _wrong_entry(kernel, thread, process) if fresh else _wrong(kernel, thread, process)
-        if wrong:
+        if wrong and table.locked:
+            half_saved = f"the process manager's lock is taken: {thread.name}'s may be half saved"
+        elif wrong:
             yield _mismatch(kernel, thread, process, wrong)
+    if half_saved:
+        raise NotChecked(half_saved)
     if unscheduled:
         raise NotChecked(f"{unscheduled} processes {NOBODYS}")
 
