@@ -99,7 +99,7 @@ class Image:
             digest.update(self.elf.pread(offset, min(step, self.elf.size - offset)))
         return digest.hexdigest()
 
-    @property
+    @cached_property
     def extent(self) -> tuple[int, int]:
         """Link addresses [first, end) of what is loaded; (0, 0) without a PT_LOAD."""
         loads = [s for s in self.elf.segments if s.type == PT_LOAD]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tests.bench import generated, live, offline, peers, spaces
+from tests.bench import generated, live, offline, peers, shell, spaces
 from tests.bench.harness import report
 
 OUT = Path("build") / "bench.json"
@@ -16,7 +16,14 @@ def main() -> None:
     parser.add_argument("--peers", default="", help="where checkouts of gdb-pt-dump and gef lie")
     options = parser.parse_args()
     where = Path(options.peers) if options.peers else None
-    rows = [*live.rows(), *offline.rows(), *spaces.rows(), *peers.rows(where), *generated.rows()]
+    rows = [
+        *live.rows(),
+        *offline.rows(),
+        *spaces.rows(),
+        *shell.rows(),
+        *peers.rows(where),
+        *generated.rows(),
+    ]
     report(rows, OUT)
 
 

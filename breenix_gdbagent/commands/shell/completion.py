@@ -14,7 +14,6 @@ from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.texts import ALIASES, COMMANDS, GROUPS, Takes, find
 from breenix_gdbagent.errors import AgentError, InputError
 from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
-from breenix_gdbagent.symbols import Image
 
 MOST = 200
 _PLACE = re.compile(r"(?P<file>[\w/.-]+\.rs):\d*\Z")
@@ -101,21 +100,12 @@ class ShellCompleter(Completer):
 
     # Of the kernel -----------------------------------------------------------------------------
 
-    @property
-    def _image(self) -> Image | None:
-        arbiter = self.session.arbiter
-        if arbiter is not None:
-            return arbiter.debugger.image
-        known = self.session.known
-        loaded = known.stop.image if known is not None else None
-        return loaded.image if loaded is not None else None
-
     def _kernel(self) -> Kernel | None:
         """The stop at hand, None while the guest runs."""
         return None if self.session.running else self.session.known
 
     def _symbols(self, word: str) -> Iterator[str]:
-        image = self._image
+        image = self.session.image
         bare = word.lstrip("`")
         if image is None or len(bare) < 2:
             return
@@ -144,7 +134,7 @@ class ShellCompleter(Completer):
         marked = [f"${r}" for r in sorted(REGISTERS)] if path.startswith("$") else sorted(REGISTERS)
         for name in _beginning(path, (*special, *marked)):
             yield lead + name
-        image = self._image
+        image = self.session.image
         if image is not None and image.has_dwarf and len(path) >= 2:
             wanted = path.lower()
             names = [n for n in image.debug.index.statics if "<" not in n and "{" not in n]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from typing import TextIO, cast
 
-from prompt_toolkit import PromptSession
+from prompt_toolkit import Application, PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.patch_stdout import patch_stdout
+from prompt_toolkit.patch_stdout import StdoutProxy
 
 from breenix_gdbagent.commands.shell.completion import ShellCompleter
 from breenix_gdbagent.commands.shell.screen import clipped
@@ -20,13 +23,13 @@ from breenix_gdbagent.commands.shell.session import (
     INTERRUPTED,
     Quit,
     Session,
-    space_label,
 )
 from breenix_gdbagent.control.arbiter import SHELL
 from breenix_gdbagent.errors import AgentError
 
 REFRESH_SECONDS = 0.25
 LEAVE_SECONDS = 5.0
+WRITE_SECONDS = 0.01
 ENDS_OPEN = ("\\", ",", " and", " or")
 
 
@@ -38,7 +41,7 @@ def converse(session: Session) -> int:
     code = 0
     session.background = True
     session.echo_serial()
-    with patch_stdout(raw=True):
+    with _above_the_prompt():
         while True:
             try:
                 line = prompt.prompt()
@@ -54,6 +57,16 @@ def converse(session: Session) -> int:
             except KeyboardInterrupt:
                 code = INTERRUPTED
                 session.screen.write("interrupted")
+
+
+@contextmanager
+def _above_the_prompt() -> Iterator[None]:
+    """What is written meanwhile comes above the prompt, soon: `patch_stdout` as it is would hold
+    each piece back for 0.2 s, and serial text is gathered before (`Echo`)."""
+    with StdoutProxy(sleep_between_writes=WRITE_SECONDS, raw=True) as proxy:
+        out = cast(TextIO, proxy)
+        with redirect_stdout(out), redirect_stderr(out):
+            yield
 
 
 def _plainly(session: Session) -> int:
@@ -110,7 +123,28 @@ def _prompt_session(session: Session) -> PromptSession[str]:
             prompt.app.invalidate()
 
     session.when_stopped = stopped
+    _read_types(session, prompt)
     return prompt
+
+
+def _read_types(session: Session, prompt: PromptSession[str]) -> None:
+    """Read the kernel's types (a second for a large ELF) behind the first prompt, not before it."""
+    image = session.image
+    if image is None or not image.has_dwarf:
+        return
+
+    def read() -> None:
+        with suppress(AgentError):  # whoever needs them says what is wrong with them
+            image.debug.index  # noqa: B018
+        session.types_read = True
+        session.when_stopped()
+
+    def drawn(app: Application[str]) -> None:
+        prompt.app.after_render -= drawn
+        threading.Thread(target=read, name="types", daemon=True).start()
+
+    session.types_read = False
+    prompt.app.after_render += drawn
 
 
 def _open_ended(text: str) -> bool:
@@ -156,7 +190,7 @@ def _standing(session: Session) -> list[str]:
     if "rip" in cpu.registers:
         parts.append(f"CPU {cpu.index}/{len(known.stop.cpus)} {cpu.privilege}")
         try:
-            owner = space_label(session.view)
+            owner = session.space
         except AgentError:
             owner = ""
         cr3 = cpu.get("cr3")

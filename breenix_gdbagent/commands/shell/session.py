@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.control.debugger import Debugger
     from breenix_gdbagent.control.halt import Halt
     from breenix_gdbagent.control.stepping import Stepper
+    from breenix_gdbagent.symbols import Image
 
 REPEATED = {"step", "next", "stepi", "nexti"}
 INTERRUPTED = 130
@@ -70,6 +71,7 @@ class Session:
         self.screen = screen
         self.target = target
         self.background = False
+        self.types_read = True
         self.halt: Halt | None = None
         self.cpu: int | None = None
         self.previous: dict[int, dict[str, int]] = {}
@@ -103,6 +105,14 @@ class Session:
     def known(self) -> Kernel | None:
         """The stop at hand, None before the first one."""
         return self._kernel
+
+    @property
+    def image(self) -> Image | None:
+        """The kernel's ELF, None where none is known."""
+        if self.arbiter is not None:
+            return self.arbiter.debugger.image
+        loaded = self._kernel.stop.image if self._kernel is not None else None
+        return loaded.image if loaded is not None else None
 
     @property
     def kernel(self) -> Kernel:
@@ -328,8 +338,17 @@ class Session:
             return "(QEMU has ended) "
         name = self.view.symbol(cpu.rip) or f"{cpu.rip:#x}"
         several = f"CPU {cpu.index}: " if len(self._kernel.stop.cpus) > 1 else ""
-        space = space_label(self.view)
+        space = self.space
         return f"({several}{name}{f' in {space}' if space else ''}) "
+
+    @property
+    def space(self) -> str:
+        """Whose address space the chosen CPU is in, "" before paging: its root while the kernel's
+        types, which know the names, are still being read."""
+        cpu = self.view.stop.cpu
+        if self.types_read or cpu.paging is None or cpu.root is None:
+            return space_label(self.view)
+        return f"CR3 {cpu.root:#x}"
 
 
 def space_label(kernel: Kernel) -> str:

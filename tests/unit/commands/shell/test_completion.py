@@ -33,6 +33,11 @@ class Standing:
     arbiter: None = None
     asked: int = 0
 
+    @property
+    def image(self) -> Image | None:
+        loaded = self.known.stop.image if self.known is not None else None
+        return None if loaded is None else loaded.image
+
     @contextmanager
     def standing(self) -> Iterator[None]:
         self.asked += 1
