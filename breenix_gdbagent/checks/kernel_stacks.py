@@ -7,10 +7,11 @@ for each entry that differs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_made
 from breenix_gdbagent.errors import ReadError
@@ -19,7 +20,7 @@ from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import ADDRESS, NX, P, U, W
+from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, UNREADABLE, P, U, W
 
 SKILL = "kernel/src/memory/kernel_stack.rs"
 
@@ -112,6 +113,7 @@ _SHARED = ADDRESS | P | W | U | NX
 
 MOST_SHOWN = 64
 _Leaves = Mapping[int, Leaf]
+_Reader = Callable[[PhysAddr], _Leaves]
 
 
 @dataclass(slots=True)
@@ -137,12 +139,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked("no kernel stack is mapped yet: early boot")
     defects: dict[tuple[str, str], _Defect] = {}
     lacking: list[str] = []
-    for stacks, read, slot in (
-        (kernel.stacks, kernel.kernel_leaves, KERNEL_STACKS_SLOT),
-        (kernel.ist, kernel.ist_leaves, IST_STACKS_SLOT),
-    ):
-        if not stacks:
-            continue
+    for stacks, read, slot in _kinds(kernel):
         try:
             model = read(kernel.master.root)
         except ReadError as error:
@@ -166,9 +163,38 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     for defect in defects.values():
         yield _finding(kernel, defect)
     yield from _aliases(kernel, kernel.master)
+    yield from _inside_another(kernel, kernel.master)
     if lacking:
         raise NotChecked(lacking[0])
     all_made(kernel)
+
+
+def _kinds(kernel: Kernel) -> Iterator[tuple[Sequence[KernelStack], _Reader, int]]:
+    """The stacks by region, how a space's pages there are read, and the region's top-level slot.
+    An IST stack that lies elsewhere (a static array, another stack) is a region of its own."""
+    inside = [s for s in kernel.ist if kernel.ist_region.holds(s.top - 1)]
+    regions = (
+        (kernel.stacks, kernel.kernel_leaves, KERNEL_STACKS_SLOT),
+        (inside, kernel.ist_leaves, IST_STACKS_SLOT),
+    )
+    yield from (region for region in regions if region[0])
+    shift = LEVEL[kernel.levels].shift
+    for stack in kernel.ist:
+        if stack not in inside:
+            yield (stack,), partial(_walked, kernel, stack), stack.bottom >> shift & 0x1FF
+
+
+def _walked(kernel: Kernel, stack: KernelStack, root: PhysAddr) -> _Leaves:
+    """The pages of one stack that a root maps, of whatever size they are."""
+    found: dict[int, Leaf] = {}
+    for va in stack.pages:
+        walk = kernel.walk(root, va)
+        if walk.reason == UNREADABLE:
+            raise ReadError(f"the way to {hex64(va)} is not in the memory we have")
+        last, right = walk.leaf, walk.effective
+        if last is not None and right is not None:
+            found[va] = Leaf(last.raw, last.entry_pa, right.w, right.u, right.nx)
+    return found
 
 
 def _groups(kernel: Kernel, slot: int) -> list[list[Space]]:
@@ -328,3 +354,25 @@ def _aliases(kernel: Kernel, master: Space) -> Iterator[Finding]:
             Where(master.root, va, frames[0], leaf.raw, leaf.entry_pa, 1),
             fix=ALIASED.mend,
         )
+
+
+def _inside_another(kernel: Kernel, master: Space) -> Iterator[Finding]:
+    """IST stacks that lie in the stack of a thread."""
+    for ist in kernel.ist:
+        for stack in kernel.stacks:
+            if ist.bottom >= stack.top or stack.bottom >= ist.top:
+                continue
+            where = _where(kernel, master, ist.top - PAGE)
+            yield Finding(
+                ALIASED,
+                f"{ist.name} lies in {stack.name}, at {hex64(ist.bottom)}-{hex64(ist.top)}",
+                f"{ist.subject}+{stack.subject}",
+                {
+                    "frame": None if where.pa is None else hex64(where.pa),
+                    "frames": ist.size // PAGE,
+                    "addresses": [hex64(va) for va in ist.pages][:MOST_SHOWN],
+                    "stacks": list[Json]((ist.name, stack.name)),
+                },
+                where,
+                fix=ALIASED.mend,
+            )

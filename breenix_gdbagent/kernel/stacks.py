@@ -80,6 +80,10 @@ class StackRegion:
         self._slots = range(self._slot(self._first), self._slot(self._last) + 1)
         self._known: dict[tuple[int, ...], Mapping[int, Leaf]] = {}
 
+    def holds(self, va: int) -> bool:
+        """Whether an address lies in the region."""
+        return self._first <= va & (1 << (9 * self.levels + 12)) - 1 <= self._last
+
     def _slot(self, va: int) -> int:
         return va >> LEVEL[self.levels].shift & 0x1FF
 

@@ -17,6 +17,7 @@ from tests.unit.captures import BREENIX
 from tests.unit.checks.mutation import (
     ADDRESS,
     BEYOND_RAM,
+    FRESH,
     HEAP,
     IF,
     NX,
@@ -30,6 +31,7 @@ from tests.unit.checks.mutation import (
 SEED = ("breenix-seed-syscall", "breenix-first-gp")
 SYSCALL = ("breenix-seed-syscall",)
 STACKS, IST = 402, 403
+DIRECT_MAP = 0x200_0000_0000
 MUTATIONS: list[Mutation] = []
 Breaks = Callable[[Hand], None]
 
@@ -129,6 +131,33 @@ def ist_entries_name_one_stack(hand: Hand) -> None:
     tr = hand.stop.cpu.tr
     assert tr is not None
     hand.write(tr.base + 36 + 8, hand.kernel.ist[0].top.to_bytes(8, "little"))
+
+
+def set_ist1(hand: Hand, top: int) -> None:
+    tr = hand.stop.cpu.tr
+    assert tr is not None
+    hand.write(tr.base + 36, top.to_bytes(8, "little"))
+
+
+@mutation("kernel-stack.aliased")
+def ist_stack_in_the_stack_of_a_thread(hand: Hand) -> None:
+    set_ist1(hand, hand.kernel.stacks[3].top)
+
+
+@mutation()
+def ist_stack_that_is_a_static_array(hand: Hand) -> None:
+    """As kernels have it that keep it in their image."""
+    set_ist1(hand, hand.kernel.percpus[0].base & ~0xFFF)
+
+
+@mutation()
+def ist_stack_in_a_large_page(hand: Hand) -> None:
+    set_ist1(hand, DIRECT_MAP + FRESH + 0x1000)
+
+
+@mutation("ist.unmapped")
+def ist_stack_nowhere(hand: Hand) -> None:
+    set_ist1(hand, 0x4444_6000_0000)
 
 
 @mutation("kernel-stack.overflow", captures=SYSCALL)
