@@ -1,0 +1,40 @@
+"""Every root of a lab guest, each byte of each space: QEMU is the judge, with that root in CR3."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from breenix_gdbagent import guest
+from breenix_gdbagent.guest import elf
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.live import launch
+from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.watch import Orders, Run
+from tests.guest.live_support import needs_qemu
+from tests.guest.oracle import judge
+
+pytestmark = needs_qemu
+
+SCENARIOS = (
+    "many",
+    "kernel-slot-aliased",
+    "table-cycle",
+    "kernel-stack-read-only",
+    "copy-on-write",
+)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_space_of_a_stop(name: str) -> None:
+    scenario = guest.scenario(name)
+    with launch("lab", kernel=elf(False), append=scenario.append, cpu=scenario.cpu) as vm:
+        run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+        run.start()
+        stop = run.go().kernel.stop
+        roots = [s.root for s in Kernel(stop).spaces]
+        assert len(roots) >= (15 if name == "many" else 4)
+        dice = random.Random(name)
+        assert all(judge(vm, stop, root, dice) > 100 for root in roots)
+        assert vm.stop().cpus[0].get("cr3") == stop.cpus[0].get("cr3")
