@@ -21,10 +21,8 @@ MOST_LINES = 12
 def text(found: Document, width: int = 100, colour: bool = False) -> str:
     """The comparison for a terminal."""
     page = Page(width, Ink(True) if colour else PLAIN)
-    page.line(
-        ("error" if found["differs"] else "good", "DIFFERENT: " if found["differs"] else "SAME: "),
-        headline(found),
-    )
+    verdict, ink = ("DIFFERENT", "error") if found["differs"] else ("SAME", "good")
+    page.text(f"{verdict}: {headline(found)}", "", "  ", ink)
     for key in ("a", "b"):
         side = record(found[key])
         page.text(
