@@ -124,8 +124,12 @@ def _refuse_strays(kind: str, options: argparse.Namespace) -> None:
 
 
 def description(target: Target) -> dict[str, Json]:
-    """How reports name the target: no host paths, only what the file is called."""
+    """How reports name the target: no host paths, only what the file is called. A snapshot that
+    was opened is named as what it was taken of."""
     options = target.options
+    was = getattr(options, "was", None)
+    if target.kind == "snapshot" and isinstance(was, Mapping):
+        return dict(was)
     if target.kind == "lab":
         return {"kind": "lab", "scenario": options.lab, "stripped": options.stripped}
     if target.kind == "breenix":
@@ -145,7 +149,9 @@ def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     from breenix_gdbagent.targets.saved import saved
 
     options = target.options
-    return saved(options.snapshot, options.kernel, options.ram_size)
+    stop, extra = saved(options.snapshot, options.kernel, options.ram_size)
+    options.was = (extra or {}).get("target")
+    return stop, extra
 
 
 def explained_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from breenix_gdbagent.errors import Unreadable
+from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel.image import attach_image
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
@@ -17,6 +18,7 @@ from breenix_gdbagent.snapshot import open_snapshot, read_snapshot, save_snapsho
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.paging import Tables, walk
 from breenix_gdbagent.x86.spaces import Spaces
+from tests.guest.labrun import agent
 from tests.guest.live_support import ELF, beside, lab, needs_qemu
 
 pytestmark = needs_qemu
@@ -58,6 +60,31 @@ def test_gdb_with_the_elf_needs_nothing_else(saved: tuple[Path, bytes, int]) -> 
     assert "kernel::scenarios::page_faults::unmapped" in said, said
     for at in range(0, 32, 8):
         assert f"{int.from_bytes(told[at : at + 8], 'little'):#018x}" in said
+
+
+def test_gdb_prints_a_static_by_its_name(tmp_path: Path) -> None:
+    """``p STATIC`` with the DWARF that the kernel was built with: value and address."""
+    gdb = shutil.which("gdb")
+    if gdb is None:
+        pytest.skip("no gdb here")
+    path = tmp_path / "fault"
+    assert agent("snapshot", "--lab", "guard-page", "-o", str(path)).code == 1
+    asked = ("set language rust", "print kernel::gdt::TSS", "bt")
+    said = subprocess.run(
+        [gdb, "-nx", "-batch", *(f"-ex={one}" for one in asked), str(elf(False)), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    ).stdout
+    stop = attach_image(open_snapshot(path), elf(False))
+    root = stop.cpu.root
+    assert stop.image is not None and root is not None
+    pa = walk(Tables(stop.memory), root, stop.image.va_of("kernel::gdt::TSS")).pa
+    assert pa is not None
+    rsp0 = int.from_bytes(stop.memory.read(pa, 12)[4:], "little")
+    assert rsp0 > 1 << 63 and f"privilege_stack_table: [{rsp0}, 0, 0]" in said
+    assert "in kernel::scenarios::probes::recurse" in said, said
 
 
 def test_the_image_and_its_place_are_in_the_file(saved: tuple[Path, bytes, int]) -> None:

@@ -29,7 +29,7 @@ def run(name: str, argv: list[str]) -> int:
     gc.disable()  # what is made now stays: to look for rubbish takes a tenth of the start
     with ExitStack() as leave:
         session = _open(target, leave, terminal=lines is None and sys.stdout.isatty())
-        session.sources += [*options.source, *_sources(target)]
+        session.sources += [*options.source, *_sources(target, session)]
         if lines is not None:
             gc.enable()
             return session.run_script(lines)
@@ -94,12 +94,13 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
     return session
 
 
-def _sources(target: Target) -> list[Path]:
+def _sources(target: Target, session: Session) -> list[Path]:
     """Where the source may lie: the user's checkout, or ours of the lab guest."""
+    from breenix_gdbagent import guest
+
     if target.options.breenix is not None:
         return [target.options.breenix]
-    if target.kind == "lab":
-        from breenix_gdbagent import guest
-
-        return guest.sources()
-    return []
+    kernel = session.known
+    image = kernel.stop.image if kernel is not None else None
+    ours = image is not None and image.image.path in (guest.elf(False), guest.elf(True))
+    return guest.sources() if target.kind == "lab" or ours else []
