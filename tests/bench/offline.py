@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from breenix_gdbagent import guest
+from breenix_gdbagent import guest, targets
 from breenix_gdbagent.archive import save
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.faults import check as explain
@@ -22,6 +22,7 @@ from breenix_gdbagent.live import launch
 from breenix_gdbagent.report.document import History, RunRecord, build
 from breenix_gdbagent.report.html import render
 from breenix_gdbagent.report.text import render as render_text
+from breenix_gdbagent.snapshot import save_snapshot
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.watch import Orders, Run
@@ -43,6 +44,7 @@ def rows() -> Iterator[Row]:
             yield from _audit(stop)
             yield from _snapshots(stop, Path(name))
             yield from _faces(stop)
+        yield from _all_of_ram(Path(name))
         yield from _explanation()
         yield from _names(Path(name))
 
@@ -122,6 +124,22 @@ def _snapshots(stop: Stop, place: Path) -> Iterator[Row]:
         3,
     )
     yield measured(name, ours, "gdb -batch info registers", theirs, "ms", ">=", 1.0)
+
+
+def _all_of_ram(place: Path) -> Iterator[Row]:
+    """512 MiB of one stopped guest, by us and by QEMU."""
+    with targets.lab("clean", memory="512M").vm as vm:
+        stop = vm.run_until([guest.MARKER], 30)
+        file, dump = place / "all", place / "dump"
+        ours = median_ms(lambda: save_snapshot(stop, file, extra={}), 3)
+        asked = {"paging": False, "protocol": f"file:{dump}"}
+        qmp = vm._holds.qmp
+        assert qmp is not None
+        theirs = median_ms(lambda: qmp.execute("dump-guest-memory", asked, 60), 3)
+        dump.unlink()
+    yield measured(
+        "snapshot --memory all, 512 MiB", ours, "dump-guest-memory", theirs, "ms", ">=", 1.0
+    )
 
 
 def _faces(stop: Stop) -> Iterator[Row]:
