@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.report import drawn
@@ -22,6 +21,7 @@ from breenix_gdbagent.report.story import (
     facts,
     inside,
     labels,
+    last_lines,
     log_text,
     lost,
     objects,
@@ -204,10 +204,9 @@ def _pictures(document: Object) -> Iterator[str]:
     if not maps["reason"]:
         lines = _drawn(lambda page: drawn.memory_map(page, document))
         yield _folded("Memory map", fenced(lines))
-    tail = objects(record(document["serial"])["tail"])
-    for port in sorted({cast(int, line["port"]) for line in tail}):
-        mine = [log_text(str(line["text"])) for line in tail if line["port"] == port][-TAIL:]
-        yield _folded(f"Last lines of COM{port + 1}", fenced(mine))
+    for port, tail in last_lines(document):
+        said = [log_text(str(line["text"])) for line in tail[-TAIL:]]
+        yield _folded(f"Last lines of COM{port + 1}", fenced(said))
 
 
 def _folded(title: str, body: str) -> str:

@@ -156,6 +156,16 @@ def run_words(document: Object) -> str:
     return f"the guest ran {run['seconds']} s, {times}{passed}"
 
 
+def last_lines(document: Object) -> Iterator[tuple[int, list[Object]]]:
+    """The last lines of each port that has some, less those in which the lab guest tells its tests
+    the truth: nothing that a person reads."""
+    tail = objects(record(document["serial"])["tail"])
+    for port in sorted({cast(int, line["port"]) for line in tail}):
+        lines = [n for n in tail if n["port"] == port and not str(n["text"]).startswith("@{")]
+        if lines:
+            yield port, lines
+
+
 def labels(document: Object) -> dict[str, str]:
     """Root -> how people call that space: ``init (pid 1)``, ``master``."""
     named: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
@@ -20,6 +19,7 @@ from breenix_gdbagent.report.story import (
     inside,
     labels,
     last_checks,
+    last_lines,
     log_text,
     lost,
     objects,
@@ -248,16 +248,8 @@ def _checks(page: Page, document: Object) -> None:
 
 
 def _tail(page: Page, document: Object) -> None:
-    tail = objects(record(document["serial"])["tail"])
-    ports = sorted({cast(int, line["port"]) for line in tail})
-    for port in ports:
+    for port, lines in last_lines(document):
         page.blank()
-        lines = [line for line in tail if line["port"] == port and not _of_the_lab(line)]
         page.line(("head", f"Last lines of COM{port + 1}"))
         for line in lines[-TAIL:]:
             page.line(("dim", f"  {line['line']:5} | "), log_text(str(line["text"])))
-
-
-def _of_the_lab(line: Object) -> bool:
-    """Lines in which the lab guest tells its tests the truth: nothing that a person reads."""
-    return str(line["text"]).startswith("@{")

@@ -47,6 +47,45 @@ def test_kernel_and_all(name: str, memory: str, tmp_path: Path) -> None:
     assert without_clock(again.document) == without_clock(live.document)
 
 
+LOOKING = (
+    "context", "registers all", "cpu", "percpu", "roots", "map", "stacks", "stack 8", "audit",
+    "fault", "serial 20", "bt", "bt --all", "ps", "threads", "heap", "frames",
+    "symbol kernel_main", "print kernel::process::PROCESS_MANAGER",
+    "print kernel::task::scheduler::SCHEDULER", "disassemble", "walk 0x444444440000",
+    "walk $rsp", "who 0x210000", "memory $rsp 64",
+)  # fmt: skip
+"""What the shell can be asked about a stop: the same code as the commands of the same names."""
+
+
+def answers(*target: str) -> tuple[str, str]:
+    """What the shell says to all of `LOOKING` at once."""
+    asked = [word for command in LOOKING for word in ("-c", command)]
+    done = agent("shell", *target, *asked)
+    return done.out, done.err
+
+
+def same_answers(name: str, memory: str, tmp_path: Path) -> None:
+    file = tmp_path / "stop"
+    live, error = answers(
+        "--lab", name, "-c", 'wait "LAB COMPLETE" 1', "-c", f"save {file} {memory}"
+    )
+    saved, _, said = live.partition(f"{file}: ")[2].partition("\n")
+    assert saved.endswith(" bytes"), error
+    # What the run and the saving said, on stderr as well, belongs to the live side alone.
+    offline, refused = answers("--snapshot", str(file))
+    assert offline == said
+    assert error.endswith(refused)
+
+
+@pytest.mark.parametrize("name", list(scenarios()))
+def test_every_looking_command_says_what_it_said_live(name: str, tmp_path: Path) -> None:
+    same_answers(name, "kernel", tmp_path)
+
+
+def test_and_so_out_of_all_of_ram(tmp_path: Path) -> None:
+    same_answers("kernel-stack-unmapped", "all", tmp_path)
+
+
 @pytest.fixture(scope="module")
 def guard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("snapshot") / "guard-page"
