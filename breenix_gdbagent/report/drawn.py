@@ -247,6 +247,8 @@ def backtrace(page: Page, trace: Object, indent: str = "  ", most: int = 24) -> 
         name = f"{indent}{row['name']}{times}"
         if len(indent) + max(widest, len(name) - len(indent)) + 2 + len(where) <= page.width:
             page.line(f"{name:<{len(indent) + widest}}  ", ("dim", where))
+        elif len(name) + 2 + len(where) <= page.width:
+            page.line(f"{name}  ", ("dim", where))
         else:
             page.line(name)
             page.line(("dim", f"{indent}    {where}"))

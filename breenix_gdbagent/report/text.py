@@ -120,7 +120,10 @@ def _head(page: Page, document: Object, finding: Object) -> None:
             page.line(*line)
             line = []
         line.append(part)
-    page.line(*line)
+    if len(line) == 1:
+        page.text(line[0][1].strip(), "  " if rest else "", "  ", line[0][0])
+    else:
+        page.line(*line)
 
 
 def _first_seen(document: Object, finding: Object) -> str:
@@ -160,24 +163,27 @@ def _short(name: str, value: Json, words: str) -> bool:
 
 
 def _table(page: Page, name: str, rows: list[Object]) -> bool:
-    """Draws `rows`, the last column under the others where it does not fit beside them; says
+    """Draws `rows`, the widest column under the others where it does not fit beside them; says
     whether they fit the width."""
     if not rows:
         return False
     heads = [key.replace("_", " ") for key in rows[0]]
     body = [[value_words(cell) for cell in row.values()] for row in rows[:MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
-    room = page.width - 4
-    under = sum(widths) + 2 * (len(widths) - 1) > room
-    beside = widths[:-1] if under else widths
-    if not beside or sum(beside) + 2 * (len(beside) - 1) > room or widths[-1] + 4 > room:
+    columns = list(range(len(heads)))
+    room, under = page.width - 4, -1
+    if sum(widths) + 2 * (len(widths) - 1) > room:
+        under = max(columns, key=widths.__getitem__)
+        columns.remove(under)
+    across = sum(widths[c] for c in columns) + 2 * (len(columns) - 1)
+    if not columns or across > room or (under >= 0 and widths[under] + 4 > room):
         return False
     page.line(f"  {name}:")
     for number, cells in enumerate((heads, *body)):
-        line = "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, beside, strict=False))
+        line = "  ".join(f"{cells[c]:<{widths[c]}}" for c in columns)
         page.line(("dim" if not number else "", f"    {line}"))
-        if under and number:
-            page.line(("dim", f"        {cells[-1]}"))
+        if under >= 0 and number:
+            page.line(("dim", f"        {cells[under]}"))
     if len(rows) > len(body):
         page.line(("dim", f"    ... {len(rows)} in all"))
     return True
