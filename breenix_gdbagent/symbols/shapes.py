@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError, ReadError
@@ -44,7 +45,12 @@ class Lock:
 def path_name(type_: Type) -> str:
     """The last path component of a type's name without generics: ``Box`` of
     ``alloc::boxed::Box<T>``."""
-    return type_.name.partition("<")[0].rpartition("::")[2]
+    return _last_component(type_.name)
+
+
+@lru_cache(maxsize=4096)
+def _last_component(name: str) -> str:
+    return name.partition("<")[0].rpartition("::")[2]
 
 
 def is_transparent(type_: Type) -> bool:
@@ -76,7 +82,11 @@ def is_special(type_: Type) -> bool:
 
 def is_pointer(value: Value) -> bool:
     """Whether `deref` makes sense: thin pointers, boxes, references, counted pointers."""
-    type_ = value.type
+    return is_pointer_type(value.type)
+
+
+def is_pointer_type(type_: Type) -> bool:
+    """See `is_pointer`."""
     return type_.kind == "pointer" or (
         type_.kind == "struct" and path_name(type_) in _SMART and not is_wide(type_)
     )

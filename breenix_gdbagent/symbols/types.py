@@ -116,6 +116,10 @@ class TypeTable:
         self.dwarf = dwarf
         self.index = index
         self._types: dict[int, Type] = {}
+        # What `layouts.py` has worked out, with the very type that it was for.
+        self.peeled: dict[int, tuple[Type, tuple[Type, int]]] = {}
+        self.scalars: dict[int, tuple[Type, tuple[Type, int] | None]] = {}
+        self.reached: dict[tuple[int, str], tuple[Type, tuple[Type, int, bool]]] = {}
 
     @cached_property
     def _paths(self) -> dict[int, str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr, hex64
 from breenix_gdbagent.errors import InputError, NoSuchPart, ReadError, ValueCorrupt
-from breenix_gdbagent.symbols import btree, hashing, sequences, shapes
+from breenix_gdbagent.symbols import btree, hashing, layouts, sequences, shapes
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.image import LoadedImage
 from breenix_gdbagent.symbols.location import Place, covered, evaluate, linked_address
@@ -197,15 +197,21 @@ class Value:
 
     def field(self, name: str) -> Value | None:
         """The field of that name, None when there is none."""
-        here: Value | None = self
+        here: Value = self
         wanted = f"__{name}" if name.isdigit() else name
         for _ in range(_DEPTH):
-            if here is None:
-                return None
+            type_, offset, found = layouts.reached(self.space.types, here.type, wanted)
+            if found or type_ is not here.type:
+                here = here.shifted(type_, offset)
+            if found:
+                return here
             direct = here._direct(wanted)
             if direct is not None:
                 return direct
-            here = here._inner()
+            inner = here._inner()
+            if inner is None:
+                return None
+            here = inner
         return None
 
     def _direct(self, name: str) -> Value | None:
@@ -219,18 +225,14 @@ class Value:
         return None
 
     def _inner(self) -> Value | None:
-        """What a wrapper holds: looked through when a field is not found."""
-        type_ = self.type
+        """What a pointer or a variant of one field holds: looked through when a field is not
+        found."""
         if shapes.is_pointer(self):
             return shapes.deref(self)
-        guarded = shapes.guarded_member(self.space.types, type_)
-        if guarded is not None:
-            return self.part(guarded)
-        if type_.variants is not None:
+        if self.type.variants is not None:
             _, payload = self.variant()
             return payload if payload is not None and len(payload.type.members) == 1 else None
-        member = only_member(self.space.types, type_)
-        return None if member is None else self.part(member)
+        return None
 
     def fields(self) -> list[str]:
         """Names of the fields, of the active variant's when it is an enum."""
@@ -244,15 +246,8 @@ class Value:
 
     def peel(self) -> Value:
         """The value inside locks, cells, `MaybeUninit` and newtypes; enums and pointers stay."""
-        here = self
-        for _ in range(_DEPTH):
-            inner = shapes.guarded_member(here.space.types, here.type)
-            if inner is None and here.type.variants is None and not shapes.is_special(here.type):
-                inner = only_member(here.space.types, here.type)
-            if inner is None:
-                break
-            here = here.part(inner)
-        return here
+        type_, offset = layouts.peeled(self.space.types, self.type)
+        return self if type_ is self.type else self.shifted(type_, offset)
 
     def initialised(self) -> Value:
         """The value inside `MaybeUninit` and `ManuallyDrop`, which say nothing about it."""
@@ -316,28 +311,25 @@ class Value:
 
     def integer(self) -> int:
         """The number in an integer, bool, pointer, C-like enum, atomic or newtype around one."""
-        here = self.scalar()
-        type_ = here.type
+        type_, offset = self._scalar()
         if type_.kind == "pointer" or type_.kind == "function":
-            return here.number(0, 8)
-        raw = here.number(0, type_.size)
+            return self.number(offset, 8)
+        raw = self.number(offset, type_.size)
         if type_.encoding in (f.ATE_SIGNED, f.ATE_SIGNED_CHAR) and raw >> 8 * type_.size - 1:
             return raw - (1 << 8 * type_.size)
         if type_.encoding == f.ATE_BOOLEAN and raw > 1:
-            raise here.corrupt(f"{raw} is no bool")
+            raise self.shifted(type_, offset).corrupt(f"{raw} is no bool")
         return raw
 
     def scalar(self) -> Value:
         """The base value, pointer or C-like enum inside newtypes, atomics and cells."""
-        here = self.peel()
-        for _ in range(_DEPTH):
-            if here.type.kind in ("base", "pointer", "function") or here.type.enumerators:
-                return here
-            member = only_member(here.space.types, here.type)
-            if member is None:
-                break
-            here = here.part(member)
-        raise InputError(f"{self.type.name} is not a single number")
+        return self.shifted(*self._scalar())
+
+    def _scalar(self) -> tuple[Type, int]:
+        found = layouts.scalar(self.space.types, self.type)
+        if found is None:
+            raise InputError(f"{self.type.name} is not a single number")
+        return found
 
     def boolean(self) -> bool:
         """A bool; `ValueCorrupt` when the byte is neither 0 nor 1."""
