@@ -208,21 +208,31 @@ def _print(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _type(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.symbols.types import describe
+    from breenix_gdbagent.symbols.types import describe, type_of
 
     elf = kernel.stop.elf
     if not elf.has_dwarf:
         raise ReadError("the kernel's ELF has no debug information (DWARF)")
     types = elf.debug.types
-    try:
-        lines = describe(types, types.named(options.what))
-    except SymbolNotFound:
-        near = list(types.find(options.what))[:8]
-        if len(near) != 1:
-            raise SymbolNotFound(options.what, tuple(near)) from None
-        lines = describe(types, types.named(near[0]))
+    found = type_of(types, options.what)
+    lines = describe(types, found)
     if options.json:
-        print_json({"type": options.what, "layout": lines})
+        print_json(
+            {
+                "type": types.path(found),
+                "size": found.size,
+                "members": [
+                    {
+                        "name": m.name,
+                        "offset": m.offset,
+                        "type": types.at(m.type).name,
+                        "size": types.at(m.type).size,
+                    }
+                    for m in found.members
+                ],
+                "layout": lines,
+            }
+        )
     else:
         print("\n".join(lines))
     return 0

@@ -29,6 +29,7 @@ _KINDS = {
 _TRANSPARENT = frozenset({f.T_TYPEDEF, f.T_CONST, f.T_VOLATILE})
 _MAX_CHAIN = 64
 _PLUS_UCONST = 0x23
+_NEAR = 8
 _MAX_SIZE = 1 << 40
 
 
@@ -337,6 +338,21 @@ def describe(table: TypeTable, type_: Type) -> list[str]:
 
 def _shown(tags: tuple[tuple[int, int], ...]) -> str:
     return ", ".join(str(a) if a == b else f"{a}..={b}" for a, b in tags)
+
+
+def type_of(table: TypeTable, name: str) -> Type:
+    """The type of that path, or whose path alone ends in it (or has it inside), or of the static of
+    that path. Raises `SymbolNotFound` with near names."""
+    if name in table.index.types:
+        return table.named(name)
+    near = list(table.find(name))
+    ends = [path for path in near if path.endswith(f"::{name}")]
+    if len(ends or near) == 1:
+        return table.named((ends or near)[0])
+    try:
+        return table.of(table.dwarf.die(table.index.statics_named(name)[0]))
+    except SymbolNotFound:
+        raise table.index.missing(name, tuple((ends or near)[:_NEAR])) from None
 
 
 def first_type(table: TypeTable, *paths: str) -> Type:

@@ -146,3 +146,13 @@ def test_source_that_is_not_there_and_source_that_is(snapshot: Path) -> None:
 def test_the_bottom_of_a_stack_is_said(snapshot: Path) -> None:
     ended = agent("bt", "--snapshot", str(snapshot)).out
     assert "no more: idle_loop began at the top of slot" in ended
+
+
+def test_types_by_the_end_of_their_path_and_of_statics(snapshot: Path) -> None:
+    from_file = ("--snapshot", str(snapshot), "--json")
+    whole = agent("type", "kernel::process::process::Process", *from_file).document
+    assert agent("type", "Process", *from_file).document == whole
+    assert {"name", "state", "page_table"} <= {m["name"] for m in whole["members"]}
+    manager = agent("type", "PROCESS_MANAGER", *from_file).document
+    assert manager["type"].startswith("kernel::sync::Mutex<")
+    assert agent("type", "NoSuchType", *from_file).code == 1
