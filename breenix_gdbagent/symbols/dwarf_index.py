@@ -74,10 +74,10 @@ class DwarfIndex:
 
     @classmethod
     def of_unit(cls, dwarf: Dwarf, unit: Unit) -> DwarfIndex:
-        """The pass over one unit alone: a frame's lines do not need the others."""
+        """Functions with code of one unit alone: a frame's lines need no others, and no names."""
         index = cls()
         with guarded(dwarf.elf, ".debug_info"):
-            _Pass(dwarf, unit, index, plan_of(dwarf, unit)).run()
+            _CodePass(dwarf, unit, index, plan_of(dwarf, unit)).run()
         index.sort()
         return index
 
@@ -237,6 +237,15 @@ class _Pass(Stepper):
         from breenix_gdbagent.symbols.ranges import spans_of
 
         return spans_of(self.dwarf, die)
+
+
+class _CodePass(_Pass):
+    """The same for what has code, and nothing else."""
+
+    def note(self, row: Row, here: int, body: int, prefix: str) -> str:
+        if row.kind == FUNCTION and row.coded:
+            self.note_code(row, here, body)
+        return prefix
 
 
 @lru_cache(maxsize=1 << 15)

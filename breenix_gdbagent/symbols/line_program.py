@@ -240,16 +240,27 @@ def _run(
     """
     minimum, line_base, line_range, opcode_base, default = header
     const_add = (255 - opcode_base) // line_range * minimum
+    # Nearly every row comes from a special opcode: what each does is worked out before.
+    special = [
+        (op // line_range * minimum, line_base + op % line_range) for op in range(256 - opcode_base)
+    ]
     sequences: list[Sequence] = []
     seq, address, file, line, statement = Sequence(), 0, 1, 1, default
     while at < end:
         op = data[at]
         at += 1
         if op >= opcode_base:
-            op -= opcode_base
-            address += op // line_range * minimum
-            line += line_base + op % line_range
-            _row(seq, address, file, line, statement)
+            onward, lines = special[op - opcode_base]
+            line += lines
+            if onward and seq.addresses:
+                address += onward
+                seq.addresses.append(address)
+                seq.files.append(file)
+                seq.lines.append(line)
+                seq.statements.append(statement)
+            else:
+                address += onward
+                _row(seq, address, file, line, statement)
         elif op == 0:
             size, at = uleb(data, at)
             behind = at + size
