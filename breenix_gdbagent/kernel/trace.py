@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from breenix_gdbagent.symbols.unwind import Unwinder
 from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.stacks import KernelStack
     from breenix_gdbagent.kernel.threads import Thread
 
 GDB_NAMES = {"rflags": "eflags"}
@@ -50,7 +52,23 @@ def at_bottom(kernel: Kernel, found: Backtrace) -> Backtrace:
     last = found.frames[-1]
     if found.unreadable is None:
         return found
-    stack = next((s for s in (*kernel.stacks, *kernel.ist) if s.top == found.unreadable), None)
+    stack = next((s for s in _stacks(kernel) if s.top == found.unreadable), None)
     if stack is None:
         return found
     return replace(found, end=f"{last.name} began at the top of {stack.name}: nothing called it")
+
+
+def _stacks(kernel: Kernel) -> Iterator[KernelStack]:
+    """Kernel and IST stacks, by the reference root alone: `Kernel.stacks` looks through all RAM,
+    which takes a minute where memory comes through the gdbstub."""
+    from breenix_gdbagent.kernel.stacks import recognise_era, slot_stack, used_slots
+
+    root = kernel.reference_root
+    try:
+        mapped = {} if root is None else kernel.kernel_leaves(root)
+    except ReadError:
+        mapped = {}
+    era = recognise_era(mapped)
+    if era is not None:
+        yield from (slot_stack(slot, era) for slot in used_slots(mapped, era))
+    yield from kernel.ist
