@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.memory import PhysicalMemory
@@ -32,8 +32,7 @@ class StopReason:
     exit_status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SerialChunk:
+class SerialChunk(NamedTuple):
     """Bytes that arrived together from one port, `seconds` after the start of the run."""
 
     port: int
@@ -41,8 +40,7 @@ class SerialChunk:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SerialText:
+class SerialText(NamedTuple):
     """All serial text up to the stop, every port, in order of arrival."""
 
     chunks: tuple[SerialChunk, ...] = ()

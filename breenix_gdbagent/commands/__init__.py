@@ -43,8 +43,19 @@ COMMANDS = {
 }
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """argparse makes one for every option; without a width each looks for the terminal's, and the
+    first imports three compressors for it."""
+    columns = os.environ.get("COLUMNS", "")
+    return argparse.HelpFormatter(prog, width=int(columns) - 2 if columns.isdecimal() else 98)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with the contract's error form: what, why, what to do; exit 2."""
+
+    def __init__(self, *arguments: object, **more: object) -> None:
+        more.setdefault("formatter_class", _formatter)
+        super().__init__(*arguments, **more)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message, fix=f"see: {self.prog} --help")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
@@ -44,8 +44,7 @@ def add_target_options(
     add("--deterministic", action="store_true", help=running("QEMU's instruction counter"))
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What the options name. `kind`: lab, breenix, gdb, snapshot."""
 
     kind: str

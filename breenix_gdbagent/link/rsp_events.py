@@ -6,7 +6,6 @@ twenty times as much, and the first answer of `pt walk --gdb` waits for all of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -34,15 +33,20 @@ class Role(Enum):
     STUB = "stub"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Command:
     """A request of the client. `awaits_stop`: its answer is a stop reply, whenever that comes.
 
     Compared by identity: two equal requests in flight are two commands.
     """
 
-    payload: bytes
-    awaits_stop: bool = False
+    __slots__ = ("awaits_stop", "payload")
+
+    def __init__(self, payload: bytes, awaits_stop: bool = False) -> None:
+        self.payload = payload
+        self.awaits_stop = awaits_stop
+
+    def __repr__(self) -> str:
+        return f"Command({self.payload!r}, awaits_stop={self.awaits_stop})"
 
 
 class Packet(NamedTuple):
@@ -51,8 +55,7 @@ class Packet(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(NamedTuple):
     """The client wants the target stopped (the byte 0x03)."""
 
 

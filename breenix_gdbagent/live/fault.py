@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.stop import StopReason
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.live.vm import LiveVm
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """An exception at the first instruction of its handler, as `on_fault` gets it.
 
     `registers` cost nothing; `vm.stop(reason)` makes the whole `Stop` of it.
@@ -28,8 +26,7 @@ OnFault = Callable[[Fault], bool]
 """Whether to pass the fault and go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A break- or watchpoint of the user's, as `on_hit` gets it.
 
     `watch` is the kind (``write``, ``read``, ``access``) and the address of a watchpoint: then RIP

@@ -12,13 +12,11 @@ from breenix_gdbagent.errors import LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import HiddenRegisters, parse_ram_map, parse_registers
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
-from breenix_gdbagent.link.peer import with_cause
 from breenix_gdbagent.link.serial import Match, SerialLines, Watch
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
 from breenix_gdbagent.live.signals import Uncut
 from breenix_gdbagent.memory import PhysicalMemory, RamMap
-from breenix_gdbagent.memory.ramfile import RamFile
 from breenix_gdbagent.stop import SerialText, Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config
     from breenix_gdbagent.link.qemu import QemuProcess
     from breenix_gdbagent.link.qmp import Qmp
+    from breenix_gdbagent.memory.ramfile import RamFile
 
 DYING_SECONDS = 2.0
 FIRMWARE_TOP = 1 << 32
@@ -234,6 +233,8 @@ class Guest:
         self._memory = None
         holds = self._holds
         if holds.ram_file is not None and ram is not None:
+            from breenix_gdbagent.memory.ramfile import RamFile
+
             self._memory = RamFile(holds.ram_file, ram)
         elif holds.qmp is not None and ram is not None:
             self._memory = self._by_process(holds.pid, ram)
@@ -258,7 +259,7 @@ class Guest:
         return self._memory or self.memory()
 
     def _memory_after_exit(self) -> PhysicalMemory:
-        if isinstance(self._memory, RamFile):
+        if self._memory is not None and self._holds.ram_file is not None:
             return self._memory
         return NoMemory("QEMU has ended")
 
@@ -290,6 +291,8 @@ class Guest:
         try:
             yield
         except LinkTimeout as error:
+            from breenix_gdbagent.link.peer import with_cause
+
             process = self._holds.process
             pid = self._holds.pid if process is None else process.pid
             raise with_cause(error, pid or self.stub.link.peer) from None

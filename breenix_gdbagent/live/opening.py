@@ -11,7 +11,6 @@ from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkTimeout
 from breenix_gdbagent.link.address import Address, connect
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState
-from breenix_gdbagent.link.peer import unix_peer, with_cause
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.serial import SerialLines, SerialPort, follow
 from breenix_gdbagent.link.stopreply import SIGINT
@@ -80,6 +79,8 @@ def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> Liv
             stub.handshake(START_SECONDS)
             qmp = Qmp(process.qmp, seconds=CONNECT_SECONDS)
         except LinkTimeout as error:
+            from breenix_gdbagent.link.peer import with_cause
+
             raise with_cause(error, process.pid) from None
         except (LinkClosed, ConnectError) as error:
             died = process.died()
@@ -127,6 +128,7 @@ def _attach(
         pid = 0
         was_running: bool | None = None
         if qmp is not None:
+            from breenix_gdbagent.link.peer import unix_peer
             from breenix_gdbagent.link.qmp import Qmp
 
             sock = connect(Address.parse(qmp), "QMP monitor", Deadline(CONNECT_SECONDS))

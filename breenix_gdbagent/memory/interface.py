@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr
 
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    # A protocol takes a millisecond to make, and nobody asks it anything at run time.
+    Protocol = object
 
-@dataclass(frozen=True, slots=True)
-class RamRange:
+
+class RamRange(NamedTuple):
     """Guest physical [start, end) is RAM, found at `offset` of the RAM file or block."""
 
     start: PhysAddr

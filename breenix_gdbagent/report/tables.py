@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
@@ -71,7 +70,12 @@ def spaces_text(kernel: Kernel, width: int | None = None) -> str:
 def _hung(head: str, text: str, width: int | None) -> list[str]:
     """`text` behind `head`, its further lines below its first."""
     room = LEAST if width is None else max(width - len(head), LEAST)
-    parts = [text] if width is None else textwrap.wrap(text, room) or [""]
+    if width is None:
+        parts = [text]
+    else:
+        import textwrap
+
+        parts = textwrap.wrap(text, room) or [""]
     return [head + parts[0], *(" " * len(head) + part for part in parts[1:])]
 
 

@@ -4,9 +4,8 @@ QEMU that runs already."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.errors import InputError
 
@@ -20,8 +19,7 @@ Setting = str | int | bool | None
 DEFAULT_LINGER = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """A guest in our hands, the ELF of its kernel where one is given, seconds to stay after its
     own marker, the disk images it boots from, and how the build was chosen, where it was."""
 

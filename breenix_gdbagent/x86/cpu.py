@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 
@@ -21,16 +22,14 @@ EFER_NXE = 1 << 11
 CR3_ADDRESS = 0x000F_FFFF_FFFF_F000
 
 
-@dataclass(frozen=True, slots=True)
-class DescriptorTable:
+class DescriptorTable(NamedTuple):
     """GDTR or IDTR: linear base and limit (bytes minus one); limit None when not known."""
 
     base: VirtAddr
     limit: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class SystemSegment:
+class SystemSegment(NamedTuple):
     """TR or LDTR: selector, and the hidden base and limit."""
 
     selector: int

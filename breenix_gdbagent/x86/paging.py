@@ -7,8 +7,7 @@ code also depends on the mode and is the business of `x86.verdict`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, canonical
 from breenix_gdbagent.errors import NotMapped, Unreadable
@@ -35,8 +34,7 @@ RESERVED_BITS = "reserved-bits"
 UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """One level of tables. `number` 1 is the page table, 4 the PML4, 5 the PML5 (SDM table 4-2).
 
     An entry covers ``1 << shift`` bytes. It is a leaf at level 1, and with PS set where
@@ -114,8 +112,7 @@ def entry_flags(level: int, raw: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry as it was read: of a table at `level` (1 is the last), found at `entry_pa`."""
 
     level: int
@@ -142,8 +139,7 @@ class Entry:
         return leaf_base(self.level, self.raw) if self.leaf else PhysAddr(self.raw & ADDRESS)
 
 
-@dataclass(frozen=True, slots=True)
-class Effective:
+class Effective(NamedTuple):
     """What all levels together permit: W and U by AND, NX by OR (SDM 4.6)."""
 
     w: bool
@@ -151,8 +147,7 @@ class Effective:
     nx: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(NamedTuple):
     """The way from `root` to where `va` is mapped, or to where the way ends.
 
     Mapped: `pa` (of the byte asked for), `size` (bytes of the page) and `effective` are set,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 from pathlib import Path
 
+import breenix_gdbagent
 from tests.bench import generated, live, offline, peers, shell, spaces
 from tests.bench.harness import report
 
@@ -16,6 +18,9 @@ def main() -> None:
     parser.add_argument("--peers", default="", help="where checkouts of gdb-pt-dump and gef lie")
     options = parser.parse_args()
     where = Path(options.peers) if options.peers else None
+    # What pip installs is compiled; a checkout that was edited, or where Python may not write, is
+    # not, and would be compiled again by every start that is measured.
+    compileall.compile_dir(Path(breenix_gdbagent.__file__).parent, quiet=1)
     rows = [
         *live.rows(),
         *offline.rows(),

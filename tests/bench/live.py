@@ -80,6 +80,10 @@ def _start_ms(*arguments: str) -> float:
 
 
 def agent(*arguments: str) -> tuple[str, ...]:
+    """The installed command, as its user starts it."""
+    script = Path(sys.executable).with_name("breenix-gdbagent")
+    if script.is_file():
+        return (str(script), *arguments)
     return (sys.executable, "-m", "breenix_gdbagent", *arguments)
 
 

@@ -1,0 +1,81 @@
+"""What a start of the agent imports: milliseconds that every answer waits for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "asyncio", "qemu.qmp", "rich", "capstone", "elftools", "prompt_toolkit", "jinja2", "construct",
+    "inspect", "ast", "shutil", "bz2", "lzma", "locale", "ipaddress", "selectors", "subprocess",
+    "tempfile", "hashlib", "logging", "textwrap", "traceback",
+}  # fmt: skip
+
+PROGRAM = """
+import atexit, sys
+from types import ModuleType
+from breenix_gdbagent.__main__ import process
+before = set(sys.modules)
+def tell():
+    later = {n for n, m in sys.modules.items() if type(m).__name__ == "_PutOff"}
+    print("LOADED", *(set(sys.modules) - later - before), file=sys.stderr)
+atexit.register(tell)
+sys.argv[1:] = %r
+process()
+"""
+
+
+def loaded(*arguments: str) -> tuple[int, set[str]]:
+    """(exit code, modules that the command has loaded) of one start."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM % (list(arguments),)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    (line,) = [row for row in done.stderr.splitlines() if row.startswith("LOADED")]
+    return done.returncode, set(line.split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--version",), 0),
+        (("pt", "walk", "0x1000", "--gdb", "unix:/nobody", "--json"), 3),
+        (("pt", "roots", "--gdb", "unix:/nobody"), 3),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_nothing_heavy_is_imported_for_a_first_answer(
+    arguments: tuple[str, ...], code: int
+) -> None:
+    ended, modules = loaded(*arguments)
+    assert ended == code
+    assert not modules & HEAVY
+
+
+def test_what_was_put_off_is_there_when_it_is_wanted() -> None:
+    """Each module that stands for another gives what the other has."""
+    check = (
+        "import sys\n"
+        "from breenix_gdbagent.__main__ import PUT_OFF, _PutOff\n"
+        "for name in PUT_OFF: sys.modules[name] = _PutOff(name)\n"
+        "import copy, inspect, ipaddress, selectors, gettext\n"
+        "from inspect import signature\n"
+        "assert copy.deepcopy([1]) == [1]\n"
+        "assert str(signature(lambda a: a)) == '(a)' and inspect.isfunction(signature)\n"
+        "assert ipaddress.ip_address('127.0.0.1').is_loopback\n"
+        "assert selectors.DefaultSelector().get_map() is not None\n"
+        "assert gettext.NullTranslations().gettext('a') == 'a' and gettext.gettext('a') == 'a'\n"
+        "import subprocess, asyncio, dataclasses, logging\n"
+        "assert not any(type(m).__name__ == '_PutOff' for m in sys.modules.values())\n"
+        "try: copy.nothing\n"
+        "except AttributeError: print('right')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "right\n", done.stderr
