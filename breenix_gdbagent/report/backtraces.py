@@ -39,9 +39,7 @@ def backtrace_json(kernel: Kernel, cpu: Cpu) -> dict[str, Json]:
         {
             **{key: same[0][key] for key in KEPT},
             "times": len(same),
-            "lines": [
-                {**spot, "file": short(spot["file"])} for spot in objects(same[0]["lines"])
-            ],
+            "lines": [{**spot, "file": short(spot["file"])} for spot in objects(same[0]["lines"])],
         }
         for same in groups[:MOST_FRAMES]
     ]

@@ -93,13 +93,15 @@ def build(
 
 def _once(findings: Sequence[Document]) -> list[Json]:
     """A state that several stops show is told once: as the last of them shows it (unless an
-    earlier one weighs more), with the number of the first (where it broke)."""
+    earlier one weighs more, or saw the fault itself and not what its handler left of it), with the
+    number of the first (where it broke)."""
     kept: dict[tuple[str, str], Document] = {}
     for finding in findings:
         where = cast(Mapping[str, Json], finding["where"])
         key = (str(finding["fingerprint"]), f"{where['root']} {where['va']} {where['entry_pa']}")
         first = kept.pop(key, finding)
-        shown = first if _weight(first) < _weight(finding) else finding
+        later = "seen" in cast(Mapping[str, Json], finding["evidence"])
+        shown = first if later or _weight(first) < _weight(finding) else finding
         kept[key] = {**shown, "stop": first["stop"]}
     ordered = sorted(kept.values(), key=_weight)
     return list[Json](ordered)

@@ -47,9 +47,7 @@ def _cpu(cpu: Object, files: Mapping[str, str], source: ReadSource | None) -> di
         "place": place_words(cpu) + (f", {where}" if where else ""),
         "rip": cpu["rip"],
         "symbol": cpu["symbol"],
-        "registers": [
-            (name.upper(), cpu[name]) for name in REGISTERS if cpu.get(name) is not None
-        ],
+        "registers": [(name.upper(), cpu[name]) for name in REGISTERS if cpu.get(name) is not None],
         "frames": frames,
         "left_out": trace["left_out"],
         "end": trace["end"],

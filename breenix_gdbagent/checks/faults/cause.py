@@ -140,7 +140,7 @@ HANDLED = declare(
     arises="Copy-on-write after fork (PTE bit 9), growth of a user stack, or a fault of a process "
     "that the kernel answers by ending the process.",
     confirm="The kernel went on; pt walk CR2 afterwards.",
-    mend="Nothing, unless the process should not have died.",
+    mend="Nothing: copy-on-write and growth are meant. Where the process died of it, look at it.",
     see=(_HANDLER, _TABLES),
 )
 
@@ -222,7 +222,8 @@ def _not_present(
 ) -> tuple[Code, str]:
     if kind.name == kinds.NULL_PAGE:
         return NULL, why
-    if kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and not error_code & PF_USER:
+    pushed_there = kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and cr2 != context.rip
+    if pushed_there and not error_code & PF_USER:  # who runs there has not overflowed a stack
         return GUARD_PAGE, f"{why}, as is meant for a guard" if kind.stack else why
     if growth := _growth(context, error_code, cr2):
         return HANDLED, growth

@@ -22,6 +22,7 @@ from breenix_gdbagent.checks.finding import Code, Finding, Where
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.x86.paging import NOT_PRESENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,19 @@ def implicit_defect(context: Context, raised: Raised, kind: AddressKind) -> Defe
             attempt = Attempt(raised, "stack", raised, None, name, VirtAddr(top & -16))
             return _of_stack(context, attempt, raised)
     return None
+
+
+def stack_not_here(context: Context, va: int, kind: AddressKind) -> Defect | None:
+    """The kernel stack that the kernel touched at `va` and that other spaces map: a switch of CR3
+    left the stack behind that it runs on. None where it is another address, or nobody's."""
+    if context.cpl or kind.name != kinds.KERNEL_STACK or kind.stack is None:
+        return None
+    if context.kernel.walk(context.root, va).reason != NOT_PRESENT:
+        return None
+    if kind.stack not in kinds.known_stacks(context.kernel) or not mapped_elsewhere(context, va):
+        return None
+    said = f"{kind.text} is not mapped under {_space_name(context)}, and is in other spaces"
+    return Defect(kernel_stacks.UNMAPPED, said, kind.stack.name, va, kind)
 
 
 def handler_defect(context: Context, attempt: Attempt) -> Defect | None:

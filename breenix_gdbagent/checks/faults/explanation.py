@@ -133,7 +133,7 @@ def _doubt(prediction: Prediction, best: _Match, others: list[_Match], gaps: lis
             return f"the instruction would have raised {prediction.raised[0].text} by itself"
         if prediction.gap and not prediction.raised:
             return "what the instruction there does could not be judged"
-        return f"that {best.course.first.why or best.course.first.text} is not seen, only possible"
+        return prediction.gap or f"{best.course.first.text} is possible there, and is not seen"
     defect = best.course.attempts[0].step
     if any(m.course.attempts[0].step != defect for m in others if m.sure):
         return "another first event would have ended in the same way"

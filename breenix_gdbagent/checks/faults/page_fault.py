@@ -26,6 +26,7 @@ from breenix_gdbagent.checks.faults.defects import (
     implicit_defect,
     mapped_elsewhere,
     on_boot_tables,
+    stack_not_here,
     where_of,
 )
 from breenix_gdbagent.checks.faults.delivery import Attempt
@@ -101,13 +102,15 @@ def page_fault(explanation: Explanation, raised: Raised) -> PageFault:
 
 
 def defect_behind(fault: PageFault) -> Defect | None:
-    """What the CPU's own access failed on, or the handler that could not be fetched; None for an
-    access of the program."""
+    """What the CPU's own access failed on, the handler that could not be fetched, or the kernel
+    stack that only this space lacks; None for another access of the program."""
     if fault.attempt is not None:
         return defect_of(fault.context, fault.attempt)
     if fault.implicit or fault.kind.name in kinds.TABLES:
         return implicit_defect(fault.context, fault.raised, fault.kind)
-    return handler_of_rip(fault.context) if fault.cr2 == fault.context.rip else None
+    if fault.cr2 == fault.context.rip:
+        return handler_of_rip(fault.context)
+    return stack_not_here(fault.context, fault.cr2, fault.kind)
 
 
 def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
