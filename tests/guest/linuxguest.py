@@ -79,10 +79,15 @@ def missing() -> str | None:
 needs_linux = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
-def build_init(room: Path) -> tuple[Path, int]:
-    """(initramfs, address of the spinning instruction) of the one program."""
+PAUSES, SPINS = "call(34, 0, 0, 0, 0, 0, 0);", "pages[0][2]++;"
+
+
+def build_init(room: Path, *, both_spin: bool = False) -> tuple[Path, int]:
+    """(initramfs, address of the spinning instruction) of the one program. `both_spin`: the parent
+    does not sleep, so that each of two CPUs is in ring 3."""
     source, program = room / "init.c", room / "init"
-    source.write_text(INIT)
+    assert PAUSES in INIT
+    source.write_text(INIT.replace(PAUSES, SPINS) if both_spin else INIT)
     flags = "-O1 -static -nostdlib -ffreestanding -fno-stack-protector -fno-pie -no-pie"
     subprocess.run(["gcc", *flags.split(), str(source), "-o", str(program)], check=True)
     names = subprocess.run(["nm", str(program)], capture_output=True, text=True, check=True).stdout
@@ -191,9 +196,11 @@ class Linux:
 
 
 @contextmanager
-def linux(room: Path, cpu: str, memory: str = "512M") -> Iterator[Linux]:
+def linux(
+    room: Path, cpu: str, memory: str = "512M", *, both_spin: bool = False
+) -> Iterator[Linux]:
     """Debian's kernel on two CPUs, up to its program's greeting."""
-    archive, spin = build_init(room)
+    archive, spin = build_init(room, both_spin=both_spin)
     line = [
         *("qemu-system-x86_64", "-display", "none", "-nodefaults", "-no-user-config"),
         *("-machine", "pc,accel=tcg,memory-backend=ram", "-m", memory, "-smp", "2", "-cpu", cpu),
