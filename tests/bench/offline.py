@@ -150,17 +150,23 @@ def _faces(stop: Stop) -> Iterator[Row]:
     yield within("HTML report", len(page.encode()) / (1 << 20), 2.0, "MiB")
 
 
+FAULTS = ("page-fault.", "double-fault", "triple-fault", "general-prot", "invalid-op", "divide")
+
+
 def _explanation() -> Iterator[Row]:
-    for name in ("page-fault-unmapped", "kernel-stack-unmapped", "ist-unmapped"):
-        scenario = guest.scenario(name)
-        with launch("lab", kernel=elf(False), append=scenario.append) as vm:
+    """The fault of every scenario that has one, explained anew from its stop: the slowest."""
+    slowest, count = 0.0, 0
+    for scenario in guest.scenarios().values():
+        if not any(code.startswith(FAULTS) for code in scenario.codes):
+            continue
+        with launch("lab", kernel=elf(False), append=scenario.append, cpu=scenario.cpu) as vm:
             run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
             run.start()
             stop = run.go().kernel.stop
-            list(explain(Kernel(stop)))
-            yield within(
-                f"explain {name}", median_ms(lambda s=stop: list(explain(Kernel(s)))), 50.0, "ms"
-            )
+            if list(explain(Kernel(stop))):
+                count += 1
+                slowest = max(slowest, median_ms(lambda s=stop: list(explain(Kernel(s)))))
+    yield within(f"explanation, slowest of {count} scenarios", slowest, 50.0, "ms")
 
 
 def _names(place: Path) -> Iterator[Row]:
