@@ -103,6 +103,7 @@ class Run:
     recorded: list[Recorded] = field(default_factory=list)
     benign: int = 0
     decides: bool = True
+    succeeded: str = ""
     account: growth.Account | None = None
     benign_faults: BenignFaults = field(default_factory=BenignFaults)
     table: PointTable = field(init=False)
@@ -148,6 +149,7 @@ class Run:
         if ended == "marker":
             self._survived()
             if self.orders.until is None and self.orders.linger > 0:
+                self.succeeded = f"{stop.reason.text!r} at {stop.seconds:.3g} s"
                 later = self._run([], self.orders.linger)
                 if later.reason.kind == "deadline":
                     stop = self.placed(replace(later, reason=stop.reason))
@@ -319,6 +321,7 @@ class Run:
             markers=tuple(Marker(m.text, m.seconds) for m in self.vm.markers),
             benign_faults=self.benign,
             armed=self.vm.armed_at or "fault catching was never armed",
+            succeeded=self.succeeded,
         )
         return Ended(examine(kernel.stop, kernel), facts, self._history(), record)
 

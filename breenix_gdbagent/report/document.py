@@ -35,7 +35,8 @@ class Marker:
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """How the run went. `outcome`: ``passed``, ``findings``, ``hang``, ``marker-missing``,
-    ``examined`` (nothing was run)."""
+    ``examined`` (nothing was run). `succeeded`: the machine's success marker and when it came, of
+    a run that was watched a little longer; what went wrong then went wrong after it."""
 
     outcome: str = "examined"
     exit: int = 0
@@ -44,6 +45,7 @@ class RunRecord:
     markers: tuple[Marker, ...] = ()
     benign_faults: int = 0
     armed: str = ""
+    succeeded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def build(
             "agent_stops": run.agent_stops,
             "markers": [{"text": m.text, "seconds": round(m.seconds, 3)} for m in run.markers],
             "benign_faults": run.benign_faults,
+            "succeeded": run.succeeded or None,
             "armed": run.armed,
         },
         "stops": [*past.stops, stop_json(kernel, stop_id)],

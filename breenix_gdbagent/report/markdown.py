@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
@@ -104,6 +105,7 @@ def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
     root = causes[-1] if causes else lead
     yield f"# {escaped(str(lead['code']))}: {escaped(str(lead['title']))}"
     yield f"**{escaped(counts(document))}**"
+    yield escaped(order_words(document))
     if lost(document):
         yield escaped(lost(document))
     yield "## Problem"

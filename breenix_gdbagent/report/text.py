@@ -8,6 +8,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.ink import PLAIN, Ink
+from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
@@ -74,6 +75,8 @@ def _headline(page: Page, document: Object) -> None:
     page.text(", ".join(p for p in (target_words(document), run_words(document)) if p), kind="dim")
     if run.get("armed"):
         page.text(f"watched from: {run['armed']}", kind="dim")
+    if order_words(document):
+        page.text(order_words(document), kind="note" if run.get("succeeded") else "dim")
     if lost(document):
         page.text(lost(document), kind="note")
 

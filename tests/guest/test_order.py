@@ -1,0 +1,52 @@
+"""A guest that prints its success marker and then faults has failed, and the report says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from breenix_gdbagent import archive, configs, guest
+from breenix_gdbagent.live import launch
+from breenix_gdbagent.report.document import Document
+from breenix_gdbagent.report.markdown import render as render_markdown
+from breenix_gdbagent.report.text import render as render_text
+from breenix_gdbagent.snapshot import read_snapshot
+from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.watch import Orders, Run
+from tests.guest.live_support import ELF, needs_qemu
+
+pytestmark = needs_qemu
+
+SUCCESS = "Kernel initialization complete!"
+
+
+def document(scenario: str, file: Path) -> tuple[Document, Document]:
+    """The run of a machine whose success comes early, watched for some seconds more; live, and out
+    of its snapshot."""
+    plan = guest.scenario(scenario)
+    config = replace(configs.load("lab"), success=SUCCESS)
+    with launch(config, kernel=ELF, append=plan.append, cpu=plan.cpu) as vm:
+        run = Run(vm, Orders(linger=2.0), Image.open(ELF))
+        run.start()
+        ended = run.go()
+        parts = (ended.record, ended.facts, ended.history)
+        archive.save(file, ended.kernel, "tables", {"kind": "lab"}, *parts, {})
+        live = archive.finish(ended.kernel, {"kind": "lab"}, *parts, ended.examined)
+    opened = read_snapshot(file)
+    return live, archive.document_of(opened.stop, opened.extra, {})
+
+
+@pytest.mark.parametrize("scenario", ["page-fault-unmapped", "cr3-bootloader", "panic"])
+def test_success_and_then_a_fault(scenario: str, tmp_path: Path) -> None:
+    for told in document(scenario, tmp_path / "stop"):
+        assert "went wrong after that" in render_text(told)
+        assert SUCCESS in str(told["run"]["succeeded"])  # type: ignore[index,call-overload]
+        assert "went wrong after that" in render_markdown(told)
+
+
+def test_success_and_nothing_after_it(tmp_path: Path) -> None:
+    for told in document("clean", tmp_path / "stop"):
+        assert told["findings"] == []
+        assert "went wrong" not in render_text(told)
