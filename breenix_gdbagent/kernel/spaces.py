@@ -81,28 +81,16 @@ def find_spaces(
         PhysAddr(p.kernel_cr3 & CR3_ADDRESS) for p in percpus if not _before_master(tables, p)
     }
     early = {PhysAddr(p.kernel_cr3 & CR3_ADDRESS) for p in percpus} - masters
-    sources: dict[PhysAddr, list[str]] = {}
-
-    def seen(root: int, source: str) -> None:
-        if root:
-            sources.setdefault(PhysAddr(root & CR3_ADDRESS), []).append(source)
-
-    for cpu in cpus:
-        if cpu.paging is not None and cpu.root is not None:
-            seen(cpu.root, f"CR3 of CPU {cpu.index}")
-    for block in percpus:
-        seen(block.kernel_cr3, f"kernel_cr3 of CPU {block.cpu}")
-        seen(block.saved_process_cr3, f"saved_process_cr3 of CPU {block.cpu}")
-        seen(block.next_cr3, f"next_cr3 of CPU {block.cpu}")
+    sources = _witnesses(cpus, percpus)
     standing = _standing(cpus, percpus)
     stale = {PhysAddr(b.saved_process_cr3 & CR3_ADDRESS) for b in percpus} - standing
     owned = {n.root for n in listed or () if n.source == LISTED}
     named = {n.root: n for n in listed or ()}
     for process in listed or ():
-        seen(process.root, process.source)
+        _seen(sources, process.root, process.source)
     witnessed = set(sources)
     for root, how in scanned.items():
-        seen(root, how)
+        _seen(sources, root, how)
     spaces = []
     reference = next(iter(masters), None)
     for root in sorted(sources):
@@ -123,6 +111,27 @@ def find_spaces(
         source = ", ".join(sources[root])
         spaces.append(Space(root, role, live, pid, name, source, retiring))
     return tuple(spaces)
+
+
+_Sources = dict[PhysAddr, list[str]]
+
+
+def _seen(sources: _Sources, root: int, source: str) -> None:
+    if root:
+        sources.setdefault(PhysAddr(root & CR3_ADDRESS), []).append(source)
+
+
+def _witnesses(cpus: Sequence[Cpu], percpus: Sequence[PerCpu]) -> _Sources:
+    """Roots that registers and per-CPU blocks name, and which of them does."""
+    sources: _Sources = {}
+    for cpu in cpus:
+        if cpu.paging is not None and cpu.root is not None:
+            _seen(sources, cpu.root, f"CR3 of CPU {cpu.index}")
+    for block in percpus:
+        _seen(sources, block.kernel_cr3, f"kernel_cr3 of CPU {block.cpu}")
+        _seen(sources, block.saved_process_cr3, f"saved_process_cr3 of CPU {block.cpu}")
+        _seen(sources, block.next_cr3, f"next_cr3 of CPU {block.cpu}")
+    return sources
 
 
 def _before_master(tables: Tables, block: PerCpu) -> bool:
