@@ -16,7 +16,7 @@ from breenix_gdbagent.control.values import value_of
 from breenix_gdbagent.errors import ReadError, SymbolNotFound
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.locations import parse_number
+from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.symbols import LoadedImage
 
@@ -39,7 +39,10 @@ def answer(name: str, kernel: Kernel, options: argparse.Namespace) -> int:
     try:
         return VERBS[name](kernel, options)
     except SymbolNotFound as error:
-        print(error)
+        if options.json:
+            print_json({"not_found": error.what, "near": list(error.near)})
+        else:
+            print(error)
         return 1
     except ReadError as error:
         if options.json:
@@ -155,9 +158,7 @@ def _frames(kernel: Kernel, options: argparse.Namespace) -> int:
 
 def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
     image = kernel.stop.loaded
-    va = parse_number(options.what)
-    if va is None:
-        va = image.va_of(options.what)
+    va = parse_address(options.what, image)
     hit = image.symbol_at(va)
     lines = shown.spots(image, va)
     if options.json:

@@ -70,7 +70,8 @@ def _escape(match: re.Match[str]) -> str:
 def components(path: str) -> tuple[str, ...]:
     """The components of a path, generic arguments dropped: `a::B<u8>::c::<T>` is (a, B, c).
 
-    What stands in angle brackets at the start of a component (`<T as Trait>::f`) is part of it.
+    `<T as Trait>` at the start is a component, a type alone there (v0's inherent impls,
+    `<a::B<u8>>::new`) is its path: (a, B, new), as legacy names have it.
     """
     parts: list[str] = []
     begin = depth = at = 0
@@ -87,7 +88,11 @@ def components(path: str) -> tuple[str, ...]:
             continue
         at += 1
     parts.append(path[begin:])
-    return tuple(bare for p in parts if (bare := _without_generics(p)))
+    first = parts[0]
+    own: tuple[str, ...] = ()
+    if first.startswith("<") and first.endswith(">") and " as " not in first and len(parts) > 1:
+        own, parts = components(first[1:-1]), parts[1:]
+    return own + tuple(bare for p in parts if (bare := _without_generics(p)))
 
 
 def _without_generics(part: str) -> str:

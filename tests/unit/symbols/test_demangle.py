@@ -144,7 +144,8 @@ def _base62(value: int) -> str:
 def test_components() -> None:
     assert components("a::B<u8>::c::<T>") == ("a", "B", "c")
     assert components("<a::B as c::D>::fmt") == ("<a::B as c::D>", "fmt")
-    assert components("<a::B<c::D>>::fmt") == ("fmt",)
+    assert components("<a::B<c::D>>::fmt") == ("a", "B", "fmt")
+    assert components("<[T]>::len") == ("[T]", "len")
     assert components("f::{closure#0}") == ("f", "{closure#0}")
     assert components("x::<fn() -> y::Z>::w") == ("x", "w")
     assert components("") == ()
