@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import CODES
@@ -61,6 +61,7 @@ CELL_CLASS = {
 }  # fmt: skip
 MOST_ROWS = 24
 
+_SPAN = re.compile(r"`([^`]+)`")
 _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
 """Text that is easier read in a fixed pitch: addresses and paths."""
 
@@ -92,7 +93,17 @@ def environment() -> Environment:
     made.filters["words"] = lambda value: printable(value_words(value, MOST_ROWS))
     made.filters["size"] = size_words
     made.filters["plain"] = lambda text: printable(str(text))
+    made.filters["prose"] = prose
     return made
+
+
+def prose(text: object) -> Markup:
+    """Sentences of ours: everything escaped, and what stands between backticks as code."""
+    parts = _SPAN.split(printable(str(text)))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def style() -> Markup:
