@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ def provenance(machine: Machine | None, seconds: float) -> dict[str, Json]:
     return {
         "versions": {
             "breenix_gdbagent": __version__,
-            "python": platform.python_version(),
+            "python": sys.version.split()[0],
             "qemu": _qemu_version(machine),
         },
         "arguments": [_shown(a) for a in sys.argv[1:]],

@@ -14,19 +14,26 @@ from xml.etree import ElementTree
 
 from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.finding import Code
+from breenix_gdbagent.report import drawn
+from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
+    EVENTS,
     Object,
     chain_of,
     counts,
+    labels,
     objects,
     ordered,
     paragraph,
     record,
     stop_words,
     target_words,
+    walks,
 )
 
 SUITE = "breenix-gdbagent"
+WIDTH = 96
 RUN = "run"
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ALL_CHECKS = "breenix_gdbagent.checks"
@@ -72,19 +79,22 @@ def _cases(document: Object) -> Iterator[ElementTree.Element]:
     checks = objects(document["checks"])
     known = codes_of_checks()
     claimed: list[Object] = []
+    named = labels(document)
     for stop in objects(document["stops"]):
         mine = [c for c in checks if c["stop"] == stop["id"]]
         for check in mine:
             codes = known.get(str(check["name"]), frozenset())
             found = [f for f in findings if f["stop"] == stop["id"] and f["code"] in codes]
             claimed += found
-            yield _case(stop, str(check["name"]), check, found)
+            yield _case(stop, str(check["name"]), check, found, named)
     rest = [f for f in findings if not any(f is c for c in claimed)]
     last = objects(document["stops"])[-1]
-    yield _case(last, RUN, {"status": "failed" if rest else "passed"}, rest)
+    yield _case(last, RUN, {"status": "failed" if rest else "passed"}, rest, named)
 
 
-def _case(stop: Object, name: str, check: Object, found: Sequence[Object]) -> ElementTree.Element:
+def _case(
+    stop: Object, name: str, check: Object, found: Sequence[Object], named: Mapping[str, str]
+) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase",
         {
@@ -102,22 +112,38 @@ def _case(stop: Object, name: str, check: Object, found: Sequence[Object]) -> El
         failure = ElementTree.SubElement(
             case, "failure", {"message": xml_safe(said), "type": xml_safe(kind)}
         )
-        body = [stop_words(stop), *(_finding(f) for f in found)]
+        body = [stop_words(stop), *(_finding(f, named) for f in found), *_traces(stop, found)]
         failure.text = xml_safe("\n\n".join(body))
     return case
 
 
-def _finding(finding: Object) -> str:
+def _finding(finding: Object, named: Mapping[str, str]) -> str:
     lines = [f"{str(finding['severity']).upper()} {finding['code']}: {finding['summary']}"]
     if paragraph(finding):
         lines.append(paragraph(finding))
     lines += [f"  {n}. {step}" for n, step in enumerate(chain_of(finding), 1)]
+    for _, walked in walks(finding):
+        page = Page(WIDTH)
+        drawn.walk(page, walked, named, "")
+        lines += page.lines
     if finding["cause"]:
         lines.append(f"Cause: {finding['cause']}")
     if finding["fix"]:
         lines.append(f"Fix: {finding['fix']}")
     lines.append(f"Fingerprint: {finding['fingerprint']}")
     return "\n".join(lines)
+
+
+def _traces(stop: Object, found: Sequence[Object]) -> Iterator[str]:
+    """Where each CPU came from, under what happened; a state that was found needs none."""
+    if not any(str(f["code"]).split(".")[0] in EVENTS for f in found):
+        return
+    for cpu in objects(stop["cpus"]):
+        trace = record(cpu.get("backtrace") or {"frames": []})
+        if tells(trace):
+            page = Page(WIDTH)
+            drawn.backtrace(page, trace, "  ")
+            yield "\n".join([f"Backtrace of CPU {cpu['id']}:", *page.lines])
 
 
 def codes_of_checks() -> Mapping[str, frozenset[str]]:

@@ -134,6 +134,20 @@ def test_html_of_a_fault_has_its_backtrace(runs: Any) -> None:
     assert "#PF interrupted" in shown and "kernel::scenarios::probes::recurse" in shown
 
 
+def test_every_face_names_the_callers(runs: Any) -> None:
+    """The functions are those that gdb would name: of the guest's own scenario."""
+    one: Run = runs("guard-page")
+    (cpu,) = one.document["stops"][-1]["cpus"]
+    names = [frame["name"] for frame in cpu["backtrace"]["frames"]]
+    assert names[0] == "kernel::interrupts::page_fault_handler"
+    assert names[1] == "kernel::scenarios::probes::recurse"
+    assert any(frame["times"] > 9 for frame in cpu["backtrace"]["frames"])
+    told = (text.render(one.document), one.file("r.md"), one.file("r.xml"))
+    for face in told:
+        assert "labguest/src/scenarios/page_faults.rs:" in face
+        assert "#PF interrupted" in face
+
+
 @pytest.mark.parametrize("name", [n for n in SCENARIOS if n != "clean"])
 def test_markdown_is_a_write_up(runs: Any, name: str) -> None:
     one: Run = runs(name)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
+from breenix_gdbagent.commands import run
 from breenix_gdbagent.snapshot import read_snapshot, save_snapshot
 from breenix_gdbagent.x86.exceptions import read_frame
 from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
+from tests.unit.report.test_schema import validator
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "snapshots"
+
+
+def test_version_1_still_gives_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of today's schema, with the finding that was its point."""
+    assert run(["report", str(RECORDED / "version-1-tables.core"), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    validator().validate(document)
+    assert "page-fault.unmapped" in {f["code"] for f in document["findings"]}
 
 
 def test_version_1(tmp_path: Path) -> None:
