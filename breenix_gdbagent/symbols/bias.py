@@ -73,7 +73,9 @@ class _Comparison:
 
     @property
     def proves(self) -> bool:
-        return self.differs is None and self.equal >= min(GATES_NEEDED, self.total)
+        return (
+            self.differs is None and self.total > 0 and self.equal >= min(GATES_NEEDED, self.total)
+        )
 
 
 def find_bias(
@@ -157,7 +159,7 @@ class _Search:
         gates = self.votes.get(value, 0)
         vote = f"{gates} of {self.voters} gates agree" if self.voters else "no gates to vote"
         if compared.proves:
-            proof = f"{compared.equal} of {compared.total} windows of .text are equal; {vote}"
+            proof = f"{compared.equal} of {compared.total} windows of code are equal; {vote}"
             if compared.unreadable:
                 proof += f"; {compared.unreadable} windows could not be read"
             return Bias(value, how, proof, True)
@@ -165,7 +167,7 @@ class _Search:
             if self.differing is None and (gates >= GATES_NEEDED or how == "elf-header"):
                 self.differing = (value, vote, compared.differs)
             return None
-        if self.unanimous(value) and compared.unreadable:
+        if self.unanimous(value) and (compared.unreadable or not compared.total):
             proof = f"unproved: no kernel code here to compare .text with; {vote}"
             return Bias(value, "gates", proof, False)
         return None
@@ -286,10 +288,11 @@ def _vote(image: Image, gates: Mapping[int, int]) -> tuple[Counter[int], int]:
 
 
 def _windows(image: Image) -> list[tuple[int, bytes]]:
-    """(link address, bytes) of the first, the last and evenly spread middle windows of .text."""
+    """(link address, bytes) of the first, the last and evenly spread middle windows of .text; of a
+    file of debug information alone, which has no code, the build id."""
     text = image.text
-    if text is None or not text.size:
-        return []
+    if text is None or not text.size or image.read(text.address, 1) is None:
+        return _build_id(image)
     length = min(_WINDOW, text.size)
     last = text.size - length
     offsets = sorted({last * i // (_WINDOWS - 1) for i in range(_WINDOWS)})
@@ -299,6 +302,13 @@ def _windows(image: Image) -> list[tuple[int, bytes]]:
         if data is not None:
             windows.append((text.address + offset, data))
     return windows
+
+
+def _build_id(image: Image) -> list[tuple[int, bytes]]:
+    """(link address, bytes) of the build id's note, where the kernel has it in memory."""
+    note = next((s for s in image.sections if s.name == ".note.gnu.build-id"), None)
+    data = None if note is None or not note.address else image.read(note.address, note.size)
+    return [] if note is None or data is None else [(note.address, data)]
 
 
 def _first_page(image: Image) -> tuple[int, bytes] | None:

@@ -202,13 +202,16 @@ class Unwinder:
         return int.from_bytes(self.read(address, 8), "little")
 
     def is_return_address(self, va: int) -> bool:
-        """Whether a call ends at `va`, by the bytes before it in the ELF."""
+        """Whether a call ends at `va`, by the bytes before it in the ELF (in memory, where a file
+        of debug information alone has none)."""
         link = self.image.link(va)
         symbol = self.image.image.symbols.covering(link - 1)
         if symbol is not None and not symbol.executable:
             return False
         for size in range(2, 8):
             code = self.image.image.read(link - size, size)
+            if code is None and symbol is not None:
+                code = self.read((va - size) & _MASK, size)
             if code is not None and _is_call(code):
                 return True
         return False

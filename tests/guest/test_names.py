@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -156,3 +158,25 @@ def test_types_by_the_end_of_their_path_and_of_statics(snapshot: Path) -> None:
     manager = agent("type", "PROCESS_MANAGER", *from_file).document
     assert manager["type"].startswith("kernel::sync::Mutex<")
     assert agent("type", "NoSuchType", *from_file).code == 1
+
+
+def test_a_file_of_debug_information_alone(running: Path, tmp_path: Path) -> None:
+    """It has no code to compare: its build id says whether it is of the kernel that runs."""
+    objcopy = shutil.which("objcopy")
+    if objcopy is None:
+        pytest.skip("no objcopy on this machine")
+    elf = Path(str(resources.files("breenix_gdbagent") / "guest" / "labguest.elf"))
+    alone = tmp_path / "debug"
+    subprocess.run([objcopy, "--only-keep-debug", str(elf), str(alone)], check=True)
+    bare, debug = (
+        json.loads(agent("bt", "--snapshot", str(running), "--kernel", str(e), "--json").out)
+        for e in (elf, alone)
+    )
+    assert debug == bare and len(bare[0]["frames"]) > 60
+    data = alone.read_bytes()
+    note = data.find(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
+    assert note > 16
+    other = tmp_path / "other"
+    other.write_bytes(data[:note] + bytes(20) + data[note + 20 :])
+    refused = agent("bt", "--snapshot", str(running), "--kernel", str(other))
+    assert refused.code == 2 and "is not the" in refused.err
