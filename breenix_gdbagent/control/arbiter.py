@@ -25,12 +25,14 @@ SHELL, GDB, PYTHON = "the shell", "gdb", "Python"
 
 
 class Arbiter:
-    """`owner` is who runs the guest now, "" while it stands still. `stops` counts runs."""
+    """`owner` is who runs the guest now, "" while it stands still. `stops` counts runs; `starting`
+    is called before each, `listeners` after."""
 
     def __init__(self, debugger: Debugger) -> None:
         self.debugger = debugger
         self.owner = ""
         self.stops = 0
+        self.starting: list[Callable[[], None]] = []
         self.listeners: list[Listener] = []
         self._turn = threading.RLock()
 
@@ -43,6 +45,8 @@ class Arbiter:
         with self.standing(wait=True):
             self.owner = who
             try:
+                for start in list(self.starting):
+                    start()
                 halt = job()
             finally:
                 self.owner = ""

@@ -1,8 +1,10 @@
 """The user's own gdb beside us: a stub of ours in front of QEMU's, which has one client only.
 
 Registers are QEMU's, memory is read the way we read it (page tables and RAM, never MMIO), and a run
-is a run of ours: our points stop gdb too, and gdb's breakpoints stop us. When the shell has let the
-guest run since gdb looked last, gdb's next continue or step shows it that stop and runs nothing.
+is a run of ours: our points stop gdb too. gdb's breakpoints are in the guest when gdb has them in:
+it takes them out at each stop, unless it was told to ``set breakpoint always-inserted on``. When
+the shell has let the guest run since gdb looked last, gdb's next continue or step shows it that
+stop and runs nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class GdbBridge:
         self, arbiter: Arbiter, path: Path, monitor: Callable[[str], str], say: Say
     ) -> None:
         self.arbiter = arbiter
+        self.name = path.name
         self.monitor = monitor
         self.say = say
         self.breaks: set[Break] = set()
@@ -46,6 +49,7 @@ class GdbBridge:
         self._kernel: tuple[int, Kernel] | None = None
         self._reason = StopReason("attached")
         arbiter.listeners.append(self._stopped)
+        arbiter.starting.append(self._lend)
         self.server = RspServer(path, self)
 
     def close(self) -> None:
@@ -53,6 +57,7 @@ class GdbBridge:
         self.server.close()
         if self._stopped in self.arbiter.listeners:
             self.arbiter.listeners.remove(self._stopped)
+            self.arbiter.starting.remove(self._lend)
         self._forget()
 
     # A client --------------------------------------------------------------------------------
@@ -69,13 +74,18 @@ class GdbBridge:
             self.arbiter.interrupt()
         self._forget()
 
+    def _lend(self) -> None:
+        """A run begins, of gdb's or of anybody's: what gdb has put in by now is in the guest."""
+        table = self.arbiter.debugger.table
+        if table.clients.get(self.name, set()) != self.breaks:
+            table.clients[self.name] = set(self.breaks)
+            table.sync()
+
     def _forget(self) -> None:
         self.breaks.clear()
-        table = self.arbiter.debugger.table
-        if table.foreign and not self.arbiter.debugger.vm.exited:
+        if not self.arbiter.debugger.vm.exited:
             with self.arbiter.standing(wait=True):
-                table.foreign = set()
-                table.sync()
+                self._lend()
 
     def interrupt(self) -> None:
         """Ctrl-C in gdb: whoever runs the guest is stopped."""
@@ -250,6 +260,8 @@ class GdbBridge:
     # Running ---------------------------------------------------------------------------------
 
     def _resume(self, text: str) -> bytes | None:
+        if text.startswith("vCont;") and _VCONT.match(text, 6) is None:
+            return b"E01"
         step = self._stepped(text)
         if self.arbiter.owner:
             # The shell runs it: gdb waits for the same stop.
@@ -276,8 +288,6 @@ class GdbBridge:
         debugger = self.arbiter.debugger
 
         def job() -> Halt:
-            debugger.table.foreign = set(self.breaks)
-            debugger.table.sync()
             if step is None:
                 return debugger.go()
             debugger.begin()

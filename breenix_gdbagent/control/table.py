@@ -35,7 +35,7 @@ class PointTable:
         self.vm = vm
         self.image = image
         self.points: dict[int, Point] = {}
-        self.foreign: set[Break] = set()
+        self.clients: dict[str, set[Break]] = {}
         self._next = 1
         self._passages = 0
         self._base: int | None = None
@@ -44,6 +44,11 @@ class PointTable:
 
     def __iter__(self) -> Iterator[Point]:
         return iter(self.points.values())
+
+    @property
+    def foreign(self) -> set[Break]:
+        """What the bridges' clients have put in."""
+        return set().union(*self.clients.values())
 
     def number(self) -> int:
         """The next free number."""
@@ -98,7 +103,7 @@ class PointTable:
 
     def sync(self) -> None:
         """Put in what points and the bridge's client want, and take out what nobody wants."""
-        wanted = set(self.foreign).union(*(p.breaks for p in self.points.values()))
+        wanted = self.foreign.union(*(p.breaks for p in self.points.values()))
         for one in self.vm.users - wanted:
             self.vm.remove(one)
         for one in sorted(wanted - self.vm.users, key=lambda b: (b.address, b.kind)):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from breenix_gdbagent.errors import InputError, LinkClosed, LinkError, LinkTimeout
+from breenix_gdbagent.errors import InputError, LinkClosed, LinkTimeout
 from breenix_gdbagent.link.deadline import Deadline
 
 START_SECONDS = 20.0
@@ -33,8 +33,7 @@ class Answer:
 
 
 class GdbMi:
-    """One gdb process. Raises `InputError` without gdb or pygdbmi, `LinkError` for what gdb says
-    is wrong."""
+    """One gdb process. Raises `InputError` without gdb or pygdbmi."""
 
     def __init__(self, arguments: Sequence[str] = (), program: str = "gdb") -> None:
         found = shutil.which(program)
@@ -56,9 +55,19 @@ class GdbMi:
             start_new_session=True,
         )  # fmt: skip
         self.execute("-gdb-set pagination off", START_SECONDS)
+        # gdb 13 ends in an internal error on some Rust values; it must not ask us about it, nor
+        # leave a core file where the user works.
+        self.console("maintenance set internal-error quit yes")
+        self.console("maintenance set internal-error corefile no")
+
+    @property
+    def ended(self) -> bool:
+        """Whether gdb is gone."""
+        return self._process.poll() is not None
 
     def execute(self, command: str, seconds: float = ANSWER_SECONDS) -> Answer:
-        """One MI command. Raises `LinkError` with gdb's words, `LinkTimeout`, `LinkClosed`."""
+        """One MI command. Raises `InputError` with gdb's words for what gdb refuses,
+        `LinkTimeout`, `LinkClosed`."""
         self._token += 1
         token = self._token
         assert self._process.stdin is not None
@@ -77,7 +86,7 @@ class GdbMi:
             elif record.get("type") == "result" and record.get("token") == token:
                 fields = payload if isinstance(payload, dict) else {}
                 if record.get("message") == "error":
-                    raise LinkError(f"gdb: {fields.get('msg', 'it failed')}")
+                    raise InputError(f"gdb: {fields.get('msg', 'it failed')}")
                 value = fields.get("value")
                 shown = None if value is None else str(value)
                 return Answer(str(record.get("message")), shown, "".join(printed))

@@ -25,6 +25,7 @@ class Beside:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._bridge: GdbBridge | None = None
+        self._own: GdbBridge | None = None
         self._gdb: GdbMi | None = None
 
     @classmethod
@@ -41,15 +42,17 @@ class Beside:
         return self._bridge
 
     def gdb(self) -> GdbMi:
-        """A gdb of ours behind a bridge of its own. Raises `InputError`, `LinkError`."""
-        if self._gdb is None:
+        """A gdb of ours behind a bridge of its own; another one when the last has ended. Raises
+        `InputError`, `LinkError`."""
+        if self._gdb is None or self._gdb.ended:
             from breenix_gdbagent.link.mi import GdbMi
 
             image = self.session.debugger.image
             gdb = GdbMi([str(image.path)] if image is not None else [])
             try:
-                place = self._open("own-gdb", lambda line: None).server.path
-                gdb.console(f"target remote {place}")
+                if self._own is None:
+                    self._own = self._open("own-gdb", lambda line: None)
+                gdb.console(f"target remote {self._own.server.path}")
             except BaseException:
                 gdb.close()
                 raise

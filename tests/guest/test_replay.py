@@ -1,0 +1,39 @@
+"""The same guest under QEMU's instruction counter, a hundred times: the same stops."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.control.stepping import Stepper
+from tests.guest.debugged import SYSCALL, debugged, go, set_break, set_checkpoint
+from tests.guest.live_support import needs_qemu
+
+pytestmark = needs_qemu
+
+TIMES = 100
+
+
+def stops() -> list[object]:
+    """Registers at each stop of a session with a condition, a checkpoint, a watched static and
+    steps, and what the checkpoint kept."""
+    with debugged(deterministic=True) as debugger:
+        point = set_break(debugger, f"{SYSCALL} process 2 if thread.id == 3")
+        kept = set_checkpoint(debugger, "--quiet syscall_entry rsp, pid, SCHEDULER.current_thread")
+        stepper = Stepper(debugger)
+        seen: list[object] = []
+        for _ in range(2):
+            halt = go(debugger)
+            stepper.stood(halt)
+            assert halt.points == (point,)
+            seen.append(dict(debugger.vm.registers))
+            for over in (True, False, True):
+                stepper.line(over=over)
+                seen.append(dict(debugger.vm.registers))
+        seen += [kept.hits, *(record.text for record in kept.records)]
+        return seen
+
+
+def test_a_hundred_times_the_same_stops() -> None:
+    first = stops()
+    assert len(first) > 10
+    assert not any("<" in str(text) for text in first if isinstance(text, str))
+    for _ in range(TIMES - 1):
+        assert stops() == first
