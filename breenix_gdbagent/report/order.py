@@ -13,5 +13,7 @@ def order_words(document: Object) -> str:
         return ""
     if run.get("succeeded"):
         return f"it had printed its success marker, {run['succeeded']}, and went wrong after that"
-    marks = [f"{m['text']} ({m['seconds']} s)" for m in objects(run["markers"])]
-    return f"printed on the way: {', '.join(marks)}" if marks else ""
+    first: dict[str, str] = {}
+    for mark in objects(run["markers"]):  # a line that was printed twice says no more the second
+        first.setdefault(str(mark["text"]), f"{mark['text']} ({mark['seconds']} s)")
+    return f"printed on the way: {', '.join(first.values())}" if first else ""
