@@ -9,7 +9,7 @@ from breenix_gdbagent.guest import scenarios
 from tests.guest import test_audit_mutations, test_leaks
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
-from tests.unit.checks import test_fault_mutations, test_mutations
+from tests.unit.checks import test_fault_mutations, test_mutations, test_table_mutations
 from tests.unit.report.contract_codes import CONTRACT
 
 WITHOUT_SCENARIO = {
@@ -25,7 +25,9 @@ def of_scenarios() -> set[str]:
 
 
 def of_mutations() -> set[str]:
-    registers = (test_mutations, test_audit_mutations, test_fault_mutations)
+    registers = (
+        test_mutations, test_table_mutations, test_audit_mutations, test_fault_mutations
+    )  # fmt: skip
     found = {code for one in registers for m in one.MUTATIONS for code in m.codes}
     return found | set(test_audit_mutations.LEAKS)
 

@@ -6,6 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Protocol
+
+import pytest
+from _pytest.mark.structures import ParameterSet
 
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.finding import Finding
@@ -15,7 +19,7 @@ from breenix_gdbagent.memory.ramfile import parse_ram_size
 from breenix_gdbagent.snapshot import open_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
 from tests.unit.captures import BREENIX, capture
-from tests.writers.overlay import OverlayMemory, overlaid, with_registers
+from tests.writers.overlay import overlaid, with_registers
 
 P, W, U, NX = 1, 2, 4, 1 << 63
 ADDRESS = 0x000F_FFFF_FFFF_F000
@@ -155,4 +159,52 @@ class Mutation:
     unchecked: str = ""
 
 
-__all__ = ["Hand", "Mutation", "OverlayMemory", "before", "saved"]
+SEED = ("breenix-seed-syscall", "breenix-first-gp")
+SYSCALL = ("breenix-seed-syscall",)
+Breaks = Callable[[Hand], None]
+
+
+class Enter(Protocol):
+    """Enters a function that breaks a stop, with the codes that are due; without any, with the
+    check that says what it left out."""
+
+    def __call__(
+        self, *codes: str, captures: tuple[str, ...] = BREENIX, unchecked: str = ""
+    ) -> Callable[[Breaks], Breaks]: ...
+
+
+def registry() -> tuple[list[Mutation], Enter]:
+    """The mutations of one file, and the decorator that enters them."""
+    known: list[Mutation] = []
+
+    def mutation(
+        *codes: str, captures: tuple[str, ...] = BREENIX, unchecked: str = ""
+    ) -> Callable[[Breaks], Breaks]:
+        def enter(breaks: Breaks) -> Breaks:
+            name = breaks.__name__.replace("_", "-")
+            known.append(Mutation(name, breaks, frozenset(codes), captures, unchecked))
+            return breaks
+
+        return enter
+
+    return known, mutation
+
+
+def cases(mutations: list[Mutation]) -> list[ParameterSet]:
+    """Each mutation on each capture that it is for."""
+    return [
+        pytest.param(one, name, id=f"{one.name}-{name}")
+        for one in mutations
+        for name in one.captures
+    ]
+
+
+def hold(mutated: Mutation, name: str) -> None:
+    """Asserts that exactly the declared codes are new in that capture."""
+    hand = Hand(saved(name))
+    mutated.breaks(hand)
+    found, unchecked = hand.examined(name)
+    # A logged error is its own finding, whatever it says.
+    new = {f.code.name for f in found} - {"log.error"}
+    assert new == mutated.codes, [f"{f.code.name}: {f.summary}" for f in found]
+    assert not mutated.unchecked or mutated.unchecked in unchecked
