@@ -59,6 +59,8 @@ class DwarfIndex:
     lows: list[int] = field(default_factory=list)
     split: int = 0
     units: int = 0
+    _asked: dict[str, list[int]] = field(default_factory=dict)
+    _near: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, dwarf: Dwarf) -> DwarfIndex:
@@ -101,15 +103,18 @@ class DwarfIndex:
 
     def statics_named(self, path: str) -> list[int]:
         """DIE offsets of the statics of that path, or of those whose path ends in it."""
-        found = self.statics.get(path)
+        found = self._asked.get(path)
         if found is None:
             tail = "::" + path
-            found = [
+            found = self.statics.get(path) or [
                 die for name, dies in self.statics.items() if name.endswith(tail) for die in dies
             ]
+            self._asked[path] = found
         if found:
             return found
-        raise self.missing(path, _near(path, self.statics))
+        if path not in self._near:
+            self._near[path] = _near(path, self.statics)
+        raise self.missing(path, self._near[path])
 
     def missing(self, path: str, near: tuple[str, ...]) -> SymbolNotFound:
         """The error for a name that is not there, or in a file that is not read."""

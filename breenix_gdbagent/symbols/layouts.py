@@ -7,10 +7,9 @@ answer (through newtypes, cells and locks, up to an enum or a pointer) is rememb
 from __future__ import annotations
 
 from breenix_gdbagent.symbols import shapes
-from breenix_gdbagent.symbols.types import Type, TypeTable, only_member
+from breenix_gdbagent.symbols.types import Place, Type, TypeTable, only_member
 
 _DEPTH = 24
-Place = tuple[Type, int]  # a type, and how many bytes into the whole it lies
 
 
 def peeled(table: TypeTable, type_: Type) -> Place:
@@ -54,6 +53,34 @@ def _scalar(table: TypeTable, type_: Type) -> Place | None:
             return None
         type_, offset = table.at(member.type), offset + member.offset
     return None
+
+
+def vector(table: TypeTable, type_: Type) -> tuple[Place, Place, Place] | None:
+    """Where a `Vec` has (the address of its buffer, its length, its capacity), as the numbers that
+    they are; None for an unknown shape."""
+    found = table.vectors.get(type_.die)
+    if found is None or found[0] is not type_:
+        found = type_, _vector(table, type_)
+        table.vectors[type_.die] = found
+    return found[1]
+
+
+def _vector(table: TypeTable, type_: Type) -> tuple[Place, Place, Place] | None:
+    buffer = type_.member("buf")
+    length = type_.member("len")
+    if buffer is None or length is None:
+        return None
+    here, offset = table.at(buffer.type), buffer.offset
+    # Newer libraries have it one level deeper: RawVec{inner: RawVecInner}.
+    while here.member("ptr") is None and (inner := here.member("inner")) is not None:
+        here, offset = table.at(inner.type), offset + inner.offset
+    places = []
+    for member, base in ((here.member("ptr"), offset), (length, 0), (here.member("cap"), offset)):
+        found = None if member is None else scalar(table, table.at(member.type))
+        if member is None or found is None:
+            return None
+        places.append((found[0], base + member.offset + found[1]))
+    return places[0], places[1], places[2]
 
 
 def reached(table: TypeTable, type_: Type, name: str) -> tuple[Type, int, bool]:

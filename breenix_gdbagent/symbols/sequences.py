@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError, NoSuchPart, SymbolNotFound
-from breenix_gdbagent.symbols import btree, hashing, lists
+from breenix_gdbagent.symbols import btree, hashing, layouts, lists
 from breenix_gdbagent.symbols.shapes import OWNERS, address_in, is_wide, path_name, wide_pointer
 from breenix_gdbagent.symbols.types import Type
 
@@ -186,6 +186,10 @@ def _checked(
 
 def _vec(value: Value) -> tuple[int, int, int]:
     """(address of the buffer, items, capacity) of a Vec."""
+    places = layouts.vector(value.space.types, value.type)
+    if places is not None:
+        start, count, capacity = (value.number(at, type_.size or 8) for type_, at in places)
+        return start, count, capacity
     buffer = value["buf"]
     return address_in(_named(buffer, "ptr")), value["len"].integer(), _capacity(buffer)
 

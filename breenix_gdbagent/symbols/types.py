@@ -104,6 +104,8 @@ class Type:
         return self.name.partition("<")[0]
 
 
+Place = tuple[Type, int]  # a type, and how many bytes into a whole it lies
+
 VOID = Type(0, "void", "()", 0)
 
 
@@ -118,8 +120,9 @@ class TypeTable:
         self.index = index
         self._types: dict[int, Type] = {}
         # What `layouts.py` has worked out, with the very type that it was for.
-        self.peeled: dict[int, tuple[Type, tuple[Type, int]]] = {}
-        self.scalars: dict[int, tuple[Type, tuple[Type, int] | None]] = {}
+        self.peeled: dict[int, tuple[Type, Place]] = {}
+        self.scalars: dict[int, tuple[Type, Place | None]] = {}
+        self.vectors: dict[int, tuple[Type, tuple[Place, Place, Place] | None]] = {}
         self.reached: dict[tuple[int, str], tuple[Type, tuple[Type, int, bool]]] = {}
 
     @cached_property

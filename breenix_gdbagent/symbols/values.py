@@ -60,6 +60,14 @@ class PageCache:
             page, offset = (page + PAGE) & _MASK, 0
         return bytes(out)
 
+    def number(self, va: int, size: int) -> int:
+        """An unsigned little-endian number; raises `ReadError`."""
+        offset = va & PAGE - 1
+        data = self._pages.get(va - offset)
+        if data is not None and offset + size <= PAGE:
+            return int.from_bytes(data[offset : offset + size], "little")
+        return int.from_bytes(self.read(va, size), "little")
+
     def _page(self, page: int) -> bytes | None:
         if page not in self._pages:
             try:
@@ -158,7 +166,9 @@ class Value:
 
     def number(self, offset: int, size: int) -> int:
         """An unsigned little-endian number at `offset`."""
-        return int.from_bytes(self.read(offset, size), "little")
+        if self.address is None:
+            return int.from_bytes(self.read(offset, size), "little")
+        return self.space.memory.number((self.address + offset) & _MASK, size)
 
     def part(self, member: Member) -> Value:
         """The value of one member."""
