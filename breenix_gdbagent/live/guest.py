@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from breenix_gdbagent.errors import LinkClosed, LinkError, LinkTimeout
+from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
+from breenix_gdbagent.errors import InputError, LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import HiddenRegisters, parse_ram_map, parse_registers
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
@@ -235,12 +236,35 @@ class Guest:
         if holds.ram_file is not None and ram is not None:
             from breenix_gdbagent.memory.ramfile import RamFile
 
-            self._memory = RamFile(holds.ram_file, ram)
+            file = RamFile(holds.ram_file, ram)
+            if holds.process is None and self.stub.reads_physical and not self.running:
+                self._compare(file, ram)
+            self._memory = file
         elif holds.qmp is not None and ram is not None:
             self._memory = self._by_process(holds.pid, ram)
         if self._memory is not None:
             return self._memory
         return StubMemory(self.stub, ram, self._behind_the_stub, lambda *at: self.reading(*at))
+
+    def _compare(self, file: RamFile, ram: RamMap) -> None:
+        """Refuse a RAM file that is not this guest's, by what the stub reads: the start of each
+        range, the top page table and the page that RSP is in. Raises `InputError`."""
+        from breenix_gdbagent.x86.paging import Tables, walk
+
+        samples = [(found.start, min(PAGE, found.end - found.start)) for found in ram.ranges]
+        cpu = Cpu(0, self.stub.registers())
+        if cpu.paging is not None and cpu.root is not None:
+            stack = walk(Tables(file), cpu.root, cpu.rsp, cpu.paging.levels).pa
+            pages = (cpu.root, 0 if stack is None else stack // PAGE * PAGE)
+            samples += [(PhysAddr(pa), PAGE) for pa in pages if ram.holds(pa, PAGE)]
+        read = self.stub.read_physical(samples)
+        for (pa, length), data in zip(samples, read, strict=True):
+            if file.read(pa, length) != data:
+                raise InputError(
+                    f"{file.file.name} is not the RAM of this guest: it differs at physical "
+                    f"{hex64(pa)}",
+                    fix="give the mem-path of its own memory-backend-file (with share=on)",
+                )
 
     def _by_process(self, pid: int, ram: RamMap) -> ProcessMemory | None:
         witness = self.stub.read_physical if self.stub.reads_physical else None

@@ -92,7 +92,10 @@ def begun(agent: subprocess.Popen[str]) -> None:
     Python's own start, which no program can change."""
     caught = 1 << signal.SIGTERM - 1
     while agent.poll() is None:
-        text = Path(f"/proc/{agent.pid}/status").read_text()
+        try:
+            text = Path(f"/proc/{agent.pid}/status").read_text()
+        except OSError:  # it has ended meanwhile
+            return
         if int(text.partition("SigCgt:")[2].split()[0], 16) & caught:
             return
         wait(agent, 0.001)

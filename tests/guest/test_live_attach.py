@@ -10,7 +10,7 @@ import pytest
 
 from breenix_gdbagent.commands.examined import stop_of
 from breenix_gdbagent.commands.target import add_target_options, target_of
-from breenix_gdbagent.errors import ConnectError
+from breenix_gdbagent.errors import ConnectError, InputError
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
 from breenix_gdbagent.memory.ramfile import RamFile
@@ -180,3 +180,24 @@ def _options(target: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_target_options(parser)
     return parser.parse_args(target)
+
+
+def test_the_ram_file_of_another_guest_is_refused(tmp_path: Path) -> None:
+    """Also one that QEMU has for itself alone (share=off): it never gets what the guest writes."""
+    rooms = [tmp_path / "one", tmp_path / "other"]
+    for room in rooms:
+        room.mkdir()
+    with beside(rooms[0], "hang") as one, beside(rooms[1], "clean") as other:
+        for qemu, text in ((one, "Memory management initialized"), (other, DONE)):
+            with attach(qemu.gdb, qmp=qemu.qmp, serial=qemu.serial) as vm:
+                vm.run_until([text], 20)
+        private = tmp_path / "private"
+        private.write_bytes(bytes(one.ram.stat().st_size))
+        for wrong in (other.ram, private):
+            with (
+                attach(one.gdb, qmp=one.qmp, ram=wrong) as vm,
+                pytest.raises(InputError, match="is not the RAM of this guest"),
+            ):
+                vm.stop()
+        with attach(one.gdb, ram=one.ram) as vm:
+            assert isinstance(vm.memory(), RamFile)
