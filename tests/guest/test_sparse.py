@@ -165,6 +165,9 @@ def relayed(qemu: Beside) -> Iterator[str]:
 def test_another_process_behind_the_socket_is_not_taken_for_qemu(room: Path) -> None:
     """The same bytes, by the stub; and a read that lasts says so once, on stderr."""
     with beside(room, "hang", memory="256M") as qemu, relayed(qemu) as stub:
+        with attach(stub, qmp=qemu.qmp, serial=qemu.serial) as vm:
+            vm.run_until(["idle"], 5)
+            vm._holds = vm._holds._replace(was_running=False)  # one moment for both
         with attach(stub) as vm:
             assert vm.stub.link.peer == os.getpid()
             assert isinstance(vm.memory(), StubMemory)
