@@ -114,7 +114,16 @@ def document_of(
         raise InputError(f"the snapshot's note lacks or garbles {error}") from error
 
 
-def with_outcome(document: Document, outcome: str, code: int) -> Document:
-    """The document with its run's outcome and exit code filled in."""
-    run = dict(cast(Mapping[str, Json], document["run"]))
-    return {**document, "run": {**run, "outcome": outcome, "exit": code}}
+def with_outcome(
+    document: Document,
+    outcome: str,
+    code: int,
+    missing: Sequence[str] = (),
+    gone: Sequence[str] = (),
+) -> Document:
+    """The document with its run's outcome and exit code filled in, what was expected and did not
+    come, and what of the baseline is there no more."""
+    run: dict[str, Json] = dict(cast(Mapping[str, Json], document["run"]))
+    run |= {"outcome": outcome, "exit": code}
+    run |= {"missing": list[Json](missing), "gone": list[Json](gone)}
+    return {**document, "run": run}

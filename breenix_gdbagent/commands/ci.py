@@ -108,7 +108,7 @@ def conclude(
     code = _exit_code(judged.counted, options.fail_on, bool(judged.missing))
     outcome = _outcome(code, judged.counted)
     record = replace(ended.record, outcome=outcome, exit=code)
-    document = archive.with_outcome(judged.document, outcome, code)
+    document = archive.with_outcome(judged.document, outcome, code, judged.missing, judged.gone)
     failed = _saved(options, ended, record, named, machine)
     write_faces(document, options, code, ended.kernel)
     for text in judged.missing:

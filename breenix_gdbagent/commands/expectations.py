@@ -43,7 +43,8 @@ def _processes(finding: Object) -> set[str]:
     if isinstance(process, dict):
         found.update(str(process[key]) for key in ("name", "pid") if process.get(key) is not None)
     elif process is not None:
-        found.update((str(process), str(process).partition(" (pid ")[0]))
+        name, _, pid = str(process).rstrip(")").partition(" (pid ")
+        found.update((str(process), name, *([pid] if pid else [])))
     return found
 
 
@@ -81,13 +82,17 @@ class Judged:
 
 
 def judge(document: Document, expected: Sequence[Expectation], known: Sequence[str]) -> Judged:
-    """Mark expected findings (severity info), leave out the known ones of what counts."""
+    """Mark expected findings (severity info) and those of the baseline, and leave out the latter
+    of what counts."""
     came: set[Expectation] = set()
     findings: list[Json] = []
     for finding in objects(document["findings"]):
         match = next((e for e in expected if e.matches(finding)), None)
         if match is None:
-            findings.append(finding)
+            tolerated = finding["fingerprint"] in known and finding["severity"] != "info"
+            marked = {"baseline": True} if tolerated else {}
+            evidence = {**cast(Object, finding["evidence"]), **marked}
+            findings.append({**finding, "evidence": evidence})
             continue
         came.add(match)
         evidence = {**cast(Object, finding["evidence"]), "expected": True}

@@ -81,6 +81,8 @@ def build(
             "agent_stops": run.agent_stops,
             "markers": [{"text": m.text, "seconds": round(m.seconds, 3)} for m in run.markers],
             "benign_faults": run.benign_faults,
+            "missing": [],
+            "gone": [],
             "succeeded": run.succeeded or None,
             "armed": run.armed,
         },

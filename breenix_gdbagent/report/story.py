@@ -104,6 +104,11 @@ def counts(document: Object) -> str:
             noun = "for information" if severity == "info" else severity + "s" * (number != 1)
             said.append(f"{number} {noun}")
     words = ", ".join(said) or "nothing found"
+    known = sum(1 for f in findings if record(f["evidence"]).get("baseline"))
+    if known:
+        words += f" ({known} known by the baseline)"
+    if missing := texts(record(document["run"]).get("missing", [])):
+        words += f"; expected and not seen: {', '.join(missing)}"
     now = last_checks(document)
     lacking = sum(1 for c in now if c["status"] == "not_checked")
     return words + (f"; {lacking} of {len(now)} checks could not be made" if lacking else "")

@@ -78,13 +78,33 @@ def test_an_expected_fault_is_required() -> None:
     did_not = agent("ci", "--lab", "clean", "--expect", "page-fault.unmapped")
     assert did_not.code == 1
     assert "page-fault.unmapped" in did_not.err
+    assert "expected and not seen: page-fault.unmapped" in did_not.out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("whose", "code"), [("clock_gettime_test", 0), ("2", 0), ("smoke_hello_time", 1), ("3", 1)]
+)
+def test_an_expected_fault_is_of_a_process(whose: str, code: int, tmp_path: Path) -> None:
+    """By name or pid; who did not fault is told in every face."""
+    asked, junit = f"page-fault.unmapped@{whose}", tmp_path / "junit"
+    result = agent(
+        "ci", "--lab", "page-fault-user", "--expect", asked, "--json", "--junit", str(junit)
+    )
+    assert result.code == code
+    assert result.document["run"]["missing"] == ([asked] if code else [])
+    assert ('failures="1"' in junit.read_text()) is bool(code)
 
 
 def test_a_baseline_tolerates_what_is_known(tmp_path: Path) -> None:
     known = tmp_path / "known.json"
     assert agent("ci", "--lab", "kernel-slot-diverged", "--write-baseline", str(known)).code == 0
-    again = agent("ci", "--lab", "kernel-slot-diverged", "--baseline", str(known))
+    junit = tmp_path / "junit"
+    again = agent(
+        "ci", "--lab", "kernel-slot-diverged", "--baseline", str(known), "--junit", str(junit)
+    )
     assert again.code == 0
+    assert "known by the baseline" in again.out
+    assert 'failures="0"' in junit.read_text()
     other = agent("ci", "--lab", "shared-user-table", "--baseline", str(known))
     assert other.code == 1
     assert "gone" in other.err
