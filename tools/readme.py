@@ -1,4 +1,4 @@
-"""Write the README's report and shell session from real runs on the lab guest.
+"""Write the README's report, shell session and commands from real runs on the lab guest.
 
 ``python tools/readme.py README.md`` writes, ``--check`` only says whether it is current. The runs
 are on QEMU's instruction counter, so that they say the same every time.
@@ -14,8 +14,8 @@ from pathlib import Path
 
 REPORT = ["ci", "--lab", "kernel-stack-unmapped", "--deterministic"]
 SESSION = [
-    "break syscall_entry", "continue", "bt", "delete", "continue",
-    "print kernel::task::scheduler::SCHEDULER.current_thread", "walk 0xffffc90000022ff8",
+    "break syscall_entry process clock_gettime_test if rax != 39", "continue",
+    "print SCHEDULER.current_thread", "delete", "continue", "walk cr2",
 ]  # fmt: skip
 LINES = 26
 COLUMNS = "100"
@@ -47,13 +47,18 @@ def session() -> str:
         before = [word for line in SESSION[:number] for word in ("-c", line)]
         said = agent("shell", "--lab", "guard-page", "--deterministic", *given)
         known = agent("shell", "--lab", "guard-page", "--deterministic", *before) if before else ""
-        parts.append(f"> {command}\n{said[len(known):].rstrip()}")
+        parts.append(f"> {command}\n{said[len(known):]}".rstrip())
     return "```\n$ breenix-gdbagent shell --lab guard-page\n" + "\n".join(parts) + "\n```"
+
+
+def commands() -> str:
+    """The shell's commands, as its `help` lists them."""
+    return f"```\n{agent('shell', '--lab', '-c', 'help').rstrip()}\n```"
 
 
 def filled(text: str) -> str:
     """The README with what stands between its markers made anew."""
-    for name, make in (("report", report), ("session", session)):
+    for name, make in (("report", report), ("session", session), ("commands", commands)):
         begin, end = f"<!-- {name}: begin (make readme) -->\n", f"<!-- {name}: end -->"
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)

@@ -31,6 +31,13 @@ def test_examples_run(module: ModuleType, tmp_path: Path) -> None:
     assert failed == 0
 
 
+def test_the_readmes_example_runs() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    failed, tried = doctest.testfile(str(readme), module_relative=False)
+    assert tried >= 2
+    assert failed == 0
+
+
 def test_every_promised_name_is_there() -> None:
     for name in ba.__all__:
         assert getattr(ba, name) is not None
