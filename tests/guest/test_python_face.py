@@ -97,7 +97,7 @@ def test_mistakes_are_typed() -> None:
 
 
 def test_an_invariant_stops_where_it_breaks() -> None:
-    with ba.launch("kernel-stack-unmapped") as vm:
+    with ba.launch("kernel-stack-unmapped", deterministic=True) as vm:
         point = vm.invariant("kernel-stacks", "syscall_entry")
         vm.run()
         assert vm.halt is not None and vm.halt.points == (point,)
