@@ -172,7 +172,7 @@ def test_nothing_is_left_behind(tmp_path: Path, number: int, running: bool) -> N
         if running:
             shell.enter("continue")
             shell.until(r"^\(running\)$")
-        qemu, rundir = _held(shell.child.pid)
+        qemu, rundir = held(shell.child.pid)
         assert rundir.is_dir()
         os.kill(shell.child.pid, number)
         shell.ended()
@@ -182,13 +182,13 @@ def test_nothing_is_left_behind(tmp_path: Path, number: int, running: bool) -> N
 def test_end_of_input_is_quit(tmp_path: Path) -> None:
     with Terminal(tmp_path, *FOREVER) as shell:
         shell.ready()
-        qemu, rundir = _held(shell.child.pid)
+        qemu, rundir = held(shell.child.pid)
         shell.keys("\x04")
         assert shell.ended() == 0
         _gone(qemu, rundir)
 
 
-def _held(pid: int) -> tuple[int, Path]:
+def held(pid: int) -> tuple[int, Path]:
     """(pid of QEMU, the run directory) of a shell, by /proc."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     for child in (word for task in tasks for word in task.read_text().split()):

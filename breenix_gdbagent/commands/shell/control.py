@@ -82,6 +82,9 @@ def do_interrupt(session: Session, line: Line) -> int:
     arguments(line)
     if session.arbiter is None:
         session.debugger  # noqa: B018  (raises: a snapshot does not run)
+    elif session.lost:
+        debugger = session.debugger
+        return session.run(lambda: debugger.halted(debugger.vm.interrupt()))
     elif not session.arbiter.interrupt():
         print("the guest stands still already")
         return 1

@@ -183,10 +183,12 @@ def _running(session: Session) -> list[str]:
 
 def _standing(session: Session) -> list[str]:
     known = session.known
+    if session.lost:
+        return ["no answer: interrupt"]
     if known is None:
         return ["not started: continue"]
     cpu = session.view.stop.cpu
-    parts = [known.stop.reason.kind]
+    parts = ["QEMU has ended" if session.ended else known.stop.reason.kind]
     if "rip" in cpu.registers:
         parts.append(f"CPU {cpu.index}/{len(known.stop.cpus)} {cpu.privilege}")
         try:

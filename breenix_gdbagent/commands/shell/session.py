@@ -102,6 +102,16 @@ class Session:
         return self.arbiter is not None and bool(self.arbiter.owner)
 
     @property
+    def lost(self) -> bool:
+        """Whether the guest runs though nobody runs it: it did not answer when it was to stop."""
+        return self.arbiter is not None and not self.running and self.arbiter.debugger.vm.running
+
+    @property
+    def ended(self) -> bool:
+        """Whether there was a QEMU and is none any more."""
+        return self.arbiter is not None and self.arbiter.debugger.vm.exited
+
+    @property
     def known(self) -> Kernel | None:
         """The stop at hand, None before the first one."""
         return self._kernel
@@ -120,6 +130,8 @@ class Session:
         the guest runs."""
         if self.running:
             raise InputError("the guest is running", fix="Ctrl-C stops it")
+        if self.lost:
+            raise InputError("the guest runs on: it did not stop", fix="interrupt asks it again")
         if self._unseen is not None:
             self._shown(self._unseen)
         if self._kernel is None:
@@ -329,13 +341,17 @@ class Session:
         """State in a few words: where the guest stands, or that it runs."""
         if self.running:
             return "(running) "
+        if self.lost:
+            return "(no answer) "
+        if self.ended:
+            return "(QEMU has ended) "
         if self._unseen is not None:
             return f"(moved by {self._mover}) "
         if self._kernel is None:
             return "(not started) "
         cpu = self.view.stop.cpu
         if "rip" not in cpu.registers:
-            return "(QEMU has ended) "
+            return "(no CPU) "
         name = self.view.symbol(cpu.rip) or f"{cpu.rip:#x}"
         several = f"CPU {cpu.index}: " if len(self._kernel.stop.cpus) > 1 else ""
         space = self.space
