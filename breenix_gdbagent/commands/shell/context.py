@@ -77,7 +77,8 @@ def who(kernel: Kernel) -> str:
         thread = kernel.thread_of(cpu)
         if thread is not None:
             parts.append(f"thread {thread.id} {thread.name}")
-    parts.append(f"{kernel.stop.seconds:.3f} s")
+    if kernel.stop.seconds:  # a bare core does not know
+        parts.append(f"{kernel.stop.seconds:.3f} s")
     return ", ".join(parts)
 
 
@@ -319,8 +320,10 @@ def stack(
     for at in range(rsp, rsp + 8 * count, 8):
         try:
             word = int.from_bytes(read(at, 8), "little")
-        except ReadError:
-            yield f"  +{at - rsp:<3x} {hex64(at)}  {ink('bad', 'not mapped: the end of the stack')}"
+        except ReadError as error:
+            mapped = kernel.walk(root, at).mapped
+            why = error.what if mapped else "not mapped: the end of the stack"
+            yield f"  +{at - rsp:<3x} {hex64(at)}  {ink('bad', why)}"
             return
         name = kernel.symbol(word)
         mark = f"  <- return to #{returns[at]}" if at in returns else ""

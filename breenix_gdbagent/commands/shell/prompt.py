@@ -198,7 +198,8 @@ def _standing(session: Session) -> list[str]:
         cr3 = cpu.get("cr3")
         if cr3 is not None:
             parts.append(owner or f"CR3 {cr3:#x}")
-    parts.append(f"{known.stop.seconds:.3f} s")
+    if known.stop.seconds:
+        parts.append(f"{known.stop.seconds:.3f} s")
     return parts
 
 
