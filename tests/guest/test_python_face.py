@@ -114,3 +114,36 @@ def test_a_guest_that_runs_already_is_left_as_it_was(tmp_path: Path) -> None:
         with ba.attach(qemu.gdb, qmp=qemu.qmp, ram=qemu.ram, kernel=ELF) as vm:
             assert vm.points == ()
             assert vm.run(seconds=0.3).reason.kind == "deadline"
+
+
+# (expression, value where process 2 enters its first system call)
+TYPED: tuple[tuple[str, object], ...] = (
+    ("pid", 2),
+    ("tid", 3),
+    ("ring", 0),
+    ("cpu", 0),
+    ("process.name", "clock_gettime_test"),
+    ("process.name == 'clock_gettime_test' and pid == 2", True),
+    ("thread.name", "clock_gettime_test"),
+    ("thread.privilege", "User"),
+    ("thread.state", "Running"),
+    ("SCHEDULER.current_thread", 3),
+    ("SCHEDULER.threads[1].id + SCHEDULER.threads[2].id", 5),
+    ("SCHEDULER.threads[0].owner_pid", None),
+    ("SCHEDULER.threads[2].owner_pid == pid", True),
+    ("kernel::task::scheduler::SCHEDULER.idle_thread", 1),
+    ("thread.kernel_stack_top == u64[gs_base + 16]", True),
+    ("rip == &syscall_entry", True),
+    ("&SCHEDULER.threads == 0", False),
+    ("kernel::task::thread::Thread@u64[gs_base + 8].id", 3),
+    ("u64[rsp + 8] & 3", 3),  # CS of ring 3, pushed by the CPU
+)
+
+
+def test_typed_values() -> None:
+    with ba.launch("clean") as vm:
+        vm.run_until("syscall_entry", process="clock_gettime_test")
+        assert {text: vm.value(text) for text, _ in TYPED} == dict(TYPED)
+        for wrong in ("SCHEDULER.zork", "SCHEDULER.threads[99]", "thread + 1", "zork::ZORK"):
+            with pytest.raises(ba.AgentError):
+                vm.value(wrong)

@@ -89,6 +89,53 @@ def test_a_snapshot_does_not_run(tmp_path: Path) -> None:
     assert "does not run" in result.err
 
 
+@pytest.fixture(scope="module")
+def stop(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A snapshot of the lab guest's guard-page scenario."""
+    place = tmp_path_factory.mktemp("shell") / "stop"
+    assert agent("snapshot", "--lab", "guard-page", "-o", str(place)).code == 1
+    return str(place)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["-c", "roots"], 0, ""),
+        (["-c", "roots", "-c", "frobnicate", "-c", "roots"], 2, "no command 'frobnicate'"),
+        (["-c", "walk 0x1000"], 1, ""),
+        (["-c", "audit"], 1, ""),
+        (["-c", "memory zork"], 1, "no symbol 'zork'"),
+        (["-c", "print 1 +"], 2, "cannot read '1 +'"),
+        (["-c", "quit", "-c", "frobnicate"], 0, ""),
+        (["-c", "# a remark"], 0, ""),
+        (["-c", "pt roots"], 2, "did you mean roots?"),
+        (["-c", "cpu 3"], 2, "there is no CPU 3"),
+        (["-c", "ipython"], 2, "IPython"),
+        (["-c", "console"], 2, "does not run"),
+        (["-c", "gdb"], 2, "does not run"),
+        (["--batch", "there-is-none"], 2, "cannot read there-is-none"),
+        (["--batch", "."], 2, "Is a directory"),
+        (["-c", "roots", "--batch", "x"], 2, "at once"),
+        (["--source", "there-is-none"], 2, "no directory"),
+        (["--ipython"], 2, "IPython"),
+        (["--ipython", "-c", "roots"], 2, "give one"),
+    ],
+)
+def test_exit_codes(stop: str, arguments: list[str], code: int, word: str) -> None:
+    result = agent("shell", "--snapshot", stop, *arguments)
+    assert (result.code, word in result.err) == (code, True), result.err
+    assert len(result.err.splitlines()) <= 3
+
+
+def test_commands_from_a_pipe(stop: str) -> None:
+    result = agent("shell", "--snapshot", stop, stdin="roots\n\n# a remark\nprint ring\nzork\n")
+    assert result.code == 2
+    assert "master" in result.out
+    assert result.out.endswith("\n0\n")
+    assert "no command 'zork'" in result.err
+    assert "\x1b" not in result.out
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[pexpect.spawn]:
     """The shell on a guest that never ends, in a pty."""

@@ -21,7 +21,9 @@ def run(name: str, argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     target = target_of(options, default_lab=True)
     lines = _script(options.command, options.batch)
-    if lines is None and not sys.stdin.isatty():
+    if lines is not None and options.ipython:
+        raise InputError("--ipython with commands", fix="give one of them")
+    if lines is None and not options.ipython and not sys.stdin.isatty():
         lines = sys.stdin.read().splitlines()
     for directory in options.source:
         if not directory.is_dir():
