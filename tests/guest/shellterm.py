@@ -146,7 +146,8 @@ class Terminal:
         self.child.send(f"{line}\r")
 
     def run(self, line: str, pattern: str | None = None) -> str:
-        """A line, and what it brings: waited for until `pattern` matches, else for the prompt."""
+        """A line, and what it brings, waited for until `pattern` matches. Without one only the next
+        prompt is waited for: what is printed may still come above it."""
         self.enter(line)
         if pattern is not None:
             self.until(pattern)
