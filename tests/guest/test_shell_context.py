@@ -152,5 +152,5 @@ def test_the_end_of_the_guest(tmp_path: Path) -> None:
     with Terminal(tmp_path, "--lab", "unexpected-exit", lines=60) as shell:
         shell.run("continue", r"^── exit: QEMU has ended")
         assert shell.line == "(QEMU has ended)"
-        assert "QEMU" in shell.run("continue")
+        shell.run("continue", r"^.*QEMU.*(ended|end)")
         assert shell.run("help quit", "leave")

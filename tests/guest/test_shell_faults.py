@@ -54,7 +54,7 @@ def test_qemu_does_not_answer(tmp_path: Path) -> None:
         finally:
             os.kill(qemu, signal.SIGCONT)
         shell.run("interrupt", r"^── interrupt ")
-        shell.run("registers", r" rip 0x\w+ ")
+        shell.run("registers", r"[ *]rip 0x\w+ ")
         shell.enter("continue")
         shell.until(r"^\(running\)$")
         shell.keys("\x03")
