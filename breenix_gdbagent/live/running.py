@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 from breenix_gdbagent.addresses import hex64
@@ -38,10 +39,9 @@ class Running(Guest):
         self._at: tuple[str, Break] | None = None
         self._pending: StopReply | None = None
         self._quick = False
-        config = holds.config
         # TCG ignores breakpoints while it single-steps (QEMU accel/tcg/cpu-exec.c,
         # check_for_breakpoints), so that the one under our feet may stay in.
-        self._steps_through = config is not None and config.settings.accel == "tcg"
+        self._steps_through = _is_tcg(holds)
 
     def stand_on(self, address: int) -> None:
         """A breakpoint of the user's is put in where the guest stands: to go on is not to hit it.
@@ -140,3 +140,13 @@ class Running(Guest):
             self._arming.refresh(self.stub.decode_memory(answers[2]))
         elif table is not None and self.registers.get("rip") not in {b.address for b in self.users}:
             self._arming.refresh(self.stub.decode_memory(self.stub.ask(b"m%x,%x" % table)[0]))
+
+
+def _is_tcg(holds: Holds) -> bool:
+    """Whether QEMU translates the guest's code; an attached one is asked (Linux has KVM only)."""
+    if holds.config is not None:
+        return holds.config.settings.accel == "tcg"
+    if holds.qmp is None or sys.platform != "linux":
+        return False
+    answer = holds.qmp.execute("query-kvm")
+    return isinstance(answer, dict) and answer.get("enabled") is False

@@ -7,7 +7,7 @@ import compileall
 from pathlib import Path
 
 import breenix_gdbagent
-from tests.bench import generated, live, offline, peers, shell, spaces
+from tests.bench import checkpoints, generated, live, offline, peers, shell, spaces
 from tests.bench.harness import report
 
 OUT = Path("build") / "bench.json"
@@ -23,6 +23,7 @@ def main() -> None:
     compileall.compile_dir(Path(breenix_gdbagent.__file__).parent, quiet=1)
     rows = [
         *live.rows(),
+        *checkpoints.rows(),
         *offline.rows(),
         *spaces.rows(),
         *shell.rows(),

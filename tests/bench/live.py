@@ -37,8 +37,11 @@ class Rig:
 
 
 @contextmanager
-def rig(memory: str = "512M") -> Iterator[Rig]:
-    """The lab guest, idle after its work, as a user would have booted it."""
+def rig(
+    memory: str = "512M", scenario: str = "clean", marker: bytes = b"LAB COMPLETE"
+) -> Iterator[Rig]:
+    """The lab guest, idle after its work (or behind another `marker`), as a user would have
+    booted it."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         ram = place / "ram"
@@ -48,17 +51,17 @@ def rig(memory: str = "512M") -> Iterator[Rig]:
             "-nodefaults", "-no-user-config", "-serial", f"unix:{place}/serial,server=on,wait=off",
             "-chardev", f"socket,path={place}/gdb,server=on,wait=off,id=g", "-gdb", "chardev:g",
             "-qmp", f"unix:{place}/qmp,server=on,wait=off", "-kernel", str(elf(False)),
-            "-append", "scenario=clean era=2025",
+            "-append", f"scenario={scenario} era=2025",
         ]  # fmt: skip
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
-                _wait_for_marker(place / "serial")
+                _wait_for_marker(place / "serial", marker)
                 yield Rig(f"unix:{place}/gdb", f"unix:{place}/qmp", ram, process.pid)
             finally:
                 process.kill()
 
 
-def _wait_for_marker(path: Path) -> None:
+def _wait_for_marker(path: Path, marker: bytes) -> None:
     deadline = time.monotonic() + 30
     text = b""
     with socket.socket(socket.AF_UNIX) as line:
@@ -66,7 +69,7 @@ def _wait_for_marker(path: Path) -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError("QEMU opened no serial socket")
         line.settimeout(30)
-        while b"LAB COMPLETE" not in text:
+        while marker not in text:
             text += line.recv(65536)
 
 
