@@ -9,8 +9,7 @@
         pid.integer(), process["name"].text(), process["page_table"].some()
 
 Readers trust and raise: `ReadError` where memory cannot be read, `ValueCorrupt` where the bytes
-are no value of their type, `SymbolNotFound` for a name or field that is not there. A whole value
-as Python data, with its unreadable and corrupt parts in place, is `tree.py`'s.
+are no value of their type, `SymbolNotFound` for a name or field that is not there. Whole values: tree.py.
 """
 
 from __future__ import annotations
