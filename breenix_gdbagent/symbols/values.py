@@ -9,7 +9,7 @@
         pid.integer(), process["name"].text(), process["page_table"].some()
 
 Readers trust and raise: `ReadError` where memory cannot be read, `ValueCorrupt` where the bytes
-are no value of their type, `SymbolNotFound` for a name or field that is not there. Whole values: tree.py.
+are no value of their type, `SymbolNotFound` for a name or field that is not there. See `tree.py`.
 """
 
 from __future__ import annotations
