@@ -53,6 +53,7 @@ def process() -> NoReturn:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _too_early)
     sys.unraisablehook = _hear_again
+    _open_standard_streams()
     for name, known in PUT_OFF.items():
         later = _PutOff(name)
         later.__dict__.update(known)
@@ -67,6 +68,24 @@ def process() -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Who started us may have closed them (``>&-``): then Python has None there, and the next file
+    that is opened, QEMU's socket say, takes their number and gets our answer. In their place comes
+    a device that reads as empty, refuses an answer (it would be lost) and swallows errors."""
+    modes = (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
+    for number, (name, mode) in enumerate(zip(("stdin", "stdout", "stderr"), modes, strict=True)):
+        if getattr(sys, name) is not None:
+            continue
+        opened = os.open(os.devnull, mode)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
+        os.set_inheritable(number, True)
+        stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _too_early(number: int, frame: object) -> NoReturn:

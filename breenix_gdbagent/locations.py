@@ -24,7 +24,7 @@ def parse_number(text: str) -> int | None:
     elif _DECIMAL.match(text):
         value = int(text)
     if value is not None and value >> 64:
-        raise InputError(f"{text} does not fit in 64 bits")
+        raise InputError(f"{text} does not fit in 64 bits", fix="the highest is 0xffffffffffffffff")
     return value
 
 
@@ -43,7 +43,7 @@ def parse_address(text: str, image: LoadedImage | None) -> int:
         )
     offset = parse_number(shape["offset"]) if shape["offset"] else 0
     if offset is None:
-        raise InputError(f"{shape['offset']!r} in {text!r} is no number")
+        raise InputError(f"{shape['offset']!r} in {text!r} is no number", fix="write +0x10 or +16")
     if image is None:
         raise InputError(
             f"{text!r} is no number, and without the kernel's ELF no symbol is known",

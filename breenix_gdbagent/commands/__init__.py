@@ -57,6 +57,14 @@ class Parser(argparse.ArgumentParser):
         more.setdefault("formatter_class", _formatter)
         super().__init__(*arguments, **more)  # type: ignore[arg-type]
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        """An option's value. An empty one is an unset variable of a script, never what was meant
+        (-c apart: a command line may be empty)."""
+        if not arg_string and action.option_strings and "-c" not in action.option_strings:
+            raise argparse.ArgumentError(action, "its value is empty")
+        value: object = super()._get_value(action, arg_string)
+        return value
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message, fix=f"see: {self.prog} --help")
 
@@ -190,9 +198,13 @@ def _overview() -> str:
 def _say(error: AgentError) -> None:
     parts = [p for p in (error.what, error.why, error.fix) if p]
     first, rest = " ".join(parts[0].split()), parts[1:]
-    print(f"breenix-gdbagent: {first}", file=sys.stderr)
-    for line in rest:
-        print(f"  {' '.join(line.split())}", file=sys.stderr)
+    try:
+        print(f"breenix-gdbagent: {first}", file=sys.stderr)
+        for line in rest:
+            print(f"  {' '.join(line.split())}", file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        return  # a full disk behind stderr: the exit code has to say it alone
 
 
 __all__ = ["COMMANDS", "Parser", "ReadError", "run", "seconds"]

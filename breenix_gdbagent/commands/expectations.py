@@ -50,7 +50,7 @@ def _processes(finding: Object) -> set[str]:
 
 def parse_expectation(text: str) -> Expectation:
     """``CODE[@process]``. Raises `InputError` for a code that does not exist."""
-    code, _, process = text.partition("@")
+    code, at, process = text.partition("@")
     if code not in all_codes():
         import difflib
 
@@ -60,6 +60,11 @@ def parse_expectation(text: str) -> Expectation:
             fix=f"did you mean {near[0]}?"
             if near
             else "list them: breenix-gdbagent explain --list",
+        )
+    if at and not process:
+        raise InputError(
+            f"--expect {text}: no process after the @",
+            fix=f"write {code}@NAME, or {code} for any process",
         )
     return Expectation(code, process or None)
 

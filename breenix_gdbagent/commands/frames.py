@@ -57,7 +57,7 @@ def _wanted(kernel: Kernel, options: argparse.Namespace) -> Traces:
 def _number(text: str, what: str) -> int:
     number = parse_number(text)
     if number is None:
-        raise InputError(f"{text!r} is no number of a {what}")
+        raise InputError(f"{text!r} is no number of a {what}", fix="write it as 0, 1, 2, ...")
     return number
 
 
@@ -67,7 +67,8 @@ def _of_cpus(kernel: Kernel, only: str | None) -> Traces:
 
     chosen = None if only is None else _number(only, "CPU")
     if chosen is not None and all(c.index != chosen for c in kernel.stop.cpus):
-        raise InputError(f"there is no CPU {chosen}")
+        there = ", ".join(str(cpu.index) for cpu in kernel.stop.cpus)
+        raise InputError(f"there is no CPU {chosen}", fix=f"there are: {there}")
     for cpu in kernel.stop.cpus:
         if chosen in (None, cpu.index):
             yield f"CPU {cpu.index}", partial(trace.of_cpu, kernel, cpu)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import stat
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -95,19 +96,35 @@ def _choice(options: argparse.Namespace, query: str | None) -> logview.Choice:
     return logview.Choice(pattern, options.level, ports, options.context or 0)
 
 
+def _plain(path: Path) -> bytes | None:
+    """All of a text file or a pipe (``<(zcat FILE)``), read once; None for an ELF file. A FIFO
+    that nobody writes to is empty and holds nobody up. Raises `InputError`."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(opened, "rb") as file:
+            mode = os.fstat(opened).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+                raise InputError(
+                    f"{path} is neither a file nor a pipe", fix="name a text file or a snapshot"
+                )
+            os.set_blocking(opened, True)
+            head = file.read(4)
+            return None if head == b"\x7fELF" else head + file.read()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}", error.strerror or str(error), "name a text file or a snapshot"
+        ) from error
+
+
 def _read(
     options: argparse.Namespace, path: Path
 ) -> tuple[list[LogLine], tuple[int, ...], Mapping[tuple[int, int], str]]:
     """The lines, where the finding asked for is (their indices), and what stops came where."""
-    try:
-        with path.open("rb") as file:
-            snapshot = file.read(4) == b"\x7fELF"
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if not snapshot:
+    text = _plain(path)
+    if text is not None:
         if options.around is not None:
             raise InputError("--around needs a snapshot", f"{path.name} is plain text")
-        plain = SerialText((SerialChunk(0, 0.0, path.read_bytes()),))
+        plain = SerialText((SerialChunk(0, 0.0, text),))
         return [replace(line, seconds=None) for line in lines_of(plain)], (), {}
     options.snapshot = path
     target = target_of(options, default_lab=False)

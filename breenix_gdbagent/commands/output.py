@@ -32,8 +32,11 @@ def writable(path: Path | None) -> None:
         return  # a device or a FIFO: it is written as it is
     parent = path.parent
     if not parent.is_dir():
-        raise InputError(f"cannot write {path}: no directory {parent}")
+        raise InputError(f"cannot write {path}: no directory {parent}", fix="make it first")
     if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a directory")
+        raise InputError(f"cannot write {path}: it is a directory", fix="name a file in it")
     if not os.access(parent, os.W_OK):
-        raise InputError(f"cannot write {path}: no permission in {parent}")
+        raise InputError(
+            f"cannot write {path}: no permission in {parent}",
+            fix="choose a directory that you may write to",
+        )

@@ -129,7 +129,6 @@ def _roots(kernel: Kernel, options: argparse.Namespace) -> int:
     return 0 if kernel.spaces else 1
 
 
-
 VERBS: dict[str, Callable[[Kernel, argparse.Namespace], int]] = {
     "map": _map,
     "who": _who,

@@ -33,7 +33,7 @@ def root_of_pid(kernel: Kernel, text: str) -> int:
     """The root of a process by its pid as text. Raises `InputError`."""
     pid = parse_number(text)
     if pid is None:
-        raise InputError(f"--pid {text!r} is no number")
+        raise InputError(f"--pid {text!r} is no number", fix="list them: ps")
     for space in kernel.spaces:
         if space.pid == pid:
             return space.root

@@ -45,4 +45,3 @@ def guard() -> None:
     held = io.BufferedWriter(raw, WHOLE)
     sys.stdout = io.TextIOWrapper(held, ours.encoding, ours.errors)
     sys.__stdout__ = sys.stdout  # type: ignore[misc]  # two buffers would mix up their order
-

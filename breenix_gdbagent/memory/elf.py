@@ -70,6 +70,8 @@ _ELF64 = _Layout(
 )
 _ELF32 = _Layout(Struct("<16xHH8xII6xHH"), Struct("<IIIIIIII"), (0, 1, 2, 3, 4, 5), Struct("<28xI"))
 _NOTE = Struct("<III")
+WANTED = "give a snapshot of ours, or an ELF core of QEMU's dump-guest-memory"
+AGAIN = "copy the file again, or take the dump again"
 
 
 def read_headers(data: memoryview, name: str) -> Headers:
@@ -78,15 +80,19 @@ def read_headers(data: memoryview, name: str) -> Headers:
     Raises `InputError`: not an ELF core of x86, damaged, or not all of it there.
     """
     if bytes(data[:4]) != b"\x7fELF" or len(data) < 64:
-        raise InputError(f"{name} is not an ELF file")
+        raise InputError(f"{name} is not an ELF file", fix=WANTED)
     layout = {(2, 1): _ELF64, (1, 1): _ELF32}.get((data[4], data[5]))
     if layout is None:
-        raise InputError(f"{name} is an ELF file of a class or byte order that x86 does not have")
+        raise InputError(
+            f"{name} is an ELF file of a class or byte order that x86 does not have", fix=WANTED
+        )
     kind, machine, phoff, shoff, phentsize, phnum = layout.header.unpack_from(data)
     if kind != ET_CORE:
-        raise InputError(f"{name} is an ELF file but not a core", f"its e_type is {kind}, not 4")
+        why = f"its e_type is {kind}, not 4"
+        raise InputError(f"{name} is an ELF file but not a core", why, WANTED)
     if machine not in (EM_386, EM_X86_64):
-        raise InputError(f"{name} is a core of another processor", f"its e_machine is {machine}")
+        why = f"its e_machine is {machine}"
+        raise InputError(f"{name} is a core of another processor", why, WANTED)
     if phnum == PN_XNUM:
         if shoff + layout.section_info.size > len(data):
             raise _damaged(name, "the section header with the number of segments is missing")
@@ -137,7 +143,7 @@ def _check(load: Load, size: int, name: str) -> None:
         raise InputError(
             f"{name} is not complete: {where} runs past the end of the file",
             f"it ends at {load.offset + load.filesz}, the file has {size} bytes",
-            "copy the file again, or take the dump again",
+            AGAIN,
         )
     if load.filesz > load.memsz:
         raise _damaged(name, f"{where} has more bytes in the file than in memory")
@@ -146,4 +152,4 @@ def _check(load: Load, size: int, name: str) -> None:
 
 
 def _damaged(name: str, why: str) -> InputError:
-    return InputError(f"{name} is damaged: {why}")
+    return InputError(f"{name} is damaged: {why}", fix=AGAIN)

@@ -48,9 +48,9 @@ class MappedFile:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             status = os.fstat(self._fd)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{self.name} is not a regular file")
+                raise InputError(f"{path} is not a regular file", fix="name a file of a disk")
             if not status.st_size:
-                raise InputError(f"{self.name} is empty")
+                raise InputError(f"{path} is empty", fix="see whether it was written to its end")
             self.map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
         except OSError as refused:
             raise InputError(

@@ -10,7 +10,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import RamMap
 from breenix_gdbagent.memory.core import OWNER, ElfCore
-from breenix_gdbagent.memory.elf import EM_X86_64, read_headers
+from breenix_gdbagent.memory.elf import EM_X86_64, WANTED, read_headers
 from breenix_gdbagent.memory.mapped import MappedFile
 from breenix_gdbagent.memory.ramfile import RamFile
 from breenix_gdbagent.snapshot.note import VERSION, GarbledNote, ImageRecord, told_by
@@ -54,7 +54,9 @@ def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
         # cpu_get_dump_info).
         cpus = cpus_of_notes(headers.notes, long_mode=headers.machine == EM_X86_64)
         if not cpus:
-            raise InputError(f"{file.name} is an ELF core without the registers of any CPU")
+            raise InputError(
+                f"{file.name} is an ELF core without the registers of any CPU", fix=WANTED
+            )
         return Snapshot(Stop(cpus, ElfCore(file, headers, ram), StopReason("core")))
     if ours.type != VERSION:
         raise InputError(
