@@ -267,7 +267,8 @@ class Guest:
                 )
 
     def _by_process(self, pid: int, ram: RamMap) -> ProcessMemory | None:
-        witness = self.stub.read_physical if self.stub.reads_physical else None
+        asks = self.stub.reads_physical and not self.running
+        witness = self.stub.read_physical if asks else None
         return ProcessMemory.open(pid, ram, self._monitor, witness)
 
     def _behind_the_stub(self) -> ProcessMemory | None:
