@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.x86.cpu import Cpu
 
 MOST_FRAMES = 64
+_MODULES = re.compile(r"\b(?:\w+::)+(?=\w)")
 KEPT = ("pc", "name", "offset", "how", "ring", "vector")
 
 
@@ -75,6 +77,20 @@ def rows(frame: Object) -> Iterator[dict[str, Json]]:
             "place": f"{spot['file']}:{spot['line']}" if known else "",
             "interrupted": _interrupted(frame) if number == 0 else "",
         }
+
+
+def brief(name: str) -> str:
+    """A method of a trait without the modules of its types, as one would say it:
+    ``<Copied<Iter<u8>> as Iterator>::next``."""
+    if not name.startswith("<"):
+        return name
+    depth, end = 0, len(name)
+    for place, character in enumerate(name.replace("->", "--")):
+        depth += {"<": 1, ">": -1}.get(character, 0)
+        if not depth:
+            end = place + 1
+            break
+    return _MODULES.sub("", name[:end]) + name[end:]
 
 
 def tells(trace: Object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from breenix_gdbagent.report.backtraces import rows
+from breenix_gdbagent.report.backtraces import brief, rows
 from breenix_gdbagent.report.maps import CELLS
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
@@ -237,22 +237,29 @@ def _region(page: Page, region: Object, changed: bool = False) -> None:
 
 def backtrace(page: Page, trace: Object, indent: str = "  ", most: int = 24) -> None:
     """A line a frame, innermost first, inlined functions above the one that holds them."""
-    shown = [row for frame in objects(trace["frames"]) for row in rows(frame)]
-    widest = max((len(str(row["name"])) for row in shown[:most]), default=0)
-    for row in shown[:most]:
+    shown = [
+        {**row, "name": brief(str(row["name"]))}
+        for frame in objects(trace["frames"])
+        for row in rows(frame)
+    ]
+    places = [str(row["place"] or row["pc"] or "") for row in shown]
+    names = [
+        f"{row['name']}" + (f"  x {row['times']}" if cast(int, row["times"]) > 1 else "")
+        for row in shown
+    ]
+    room = page.width - len(indent) - 2 - max(map(len, places), default=0)
+    widest = max((len(name) for name in names if len(name) <= room), default=0)
+    for row, name, where in list(zip(shown, names, places, strict=True))[:most]:
         if row["interrupted"]:
             page.line(("bad", f"{indent}---- {row['interrupted']} ----"))
-        times = f"  x {row['times']}" if cast(int, row["times"]) > 1 else ""
-        where = str(row["place"] or row["pc"] or "")
-        name = f"{indent}{row['name']}{times}"
-        if len(indent) + max(widest, len(name) - len(indent)) + 2 + len(where) <= page.width:
-            page.line(f"{name:<{len(indent) + widest}}  ", ("dim", where))
-        elif len(name) + 2 + len(where) <= page.width:
-            page.line(f"{name}  ", ("dim", where))
-        else:
-            page.line(name)
+        if len(name) <= room or len(indent) + len(name) + 2 + len(where) <= page.width:
+            page.line(f"{indent}{name:<{widest}}  ", ("dim", where))
+            continue
+        most_of = page.width - len(indent) - 3
+        page.line(indent + (name if len(name) <= most_of + 3 else f"{name[:most_of]}..."))
+        if where:
             page.line(("dim", f"{indent}    {where}"))
-    left = len(shown) - most + cast(int, trace["left_out"])
+    left = max(0, len(shown) - most) + cast(int, trace["left_out"])
     if left > 0:
         page.line(("dim", f"{indent}... {left} more"))
     page.text(f"no more: {trace['end']}", indent, indent + "  ", "dim")
