@@ -206,12 +206,13 @@ def inner_fields(value: object) -> list[str]:
     for _ in range(8):
         if not isinstance(here, Value):
             break
-        found += [f.removeprefix("__") for f in here.fields()]
         try:
-            here = here._inner()
+            peeled = here.peel()
+            found += [*here.fields(), *peeled.fields()]
+            here = peeled._inner()
         except (ReadError, InputError):
             break
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(f.removeprefix("__") for f in found))
 
 
 def _commands(word: str) -> Iterator[Completion]:
