@@ -76,7 +76,8 @@ class Debugger:
         self.judge.cpus = max(self.judge.cpus, len(stop.cpus))
         if stop.image is not None:
             self.table.base = stop.image.bias
-        self.table.place_all()
+        if not self.vm.exited:
+            self.table.place_all()
         return stop
 
     @property

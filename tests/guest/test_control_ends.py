@@ -74,6 +74,16 @@ def test_a_guest_that_is_killed_is_told_as_that(running: bool) -> None:
             set_break(debugger, "timer_interrupt_entry")
 
 
+def test_a_guest_that_exits_is_a_stop_with_its_status() -> None:
+    """Also with points whose place would have to be asked for."""
+    with debugged("unexpected-exit") as debugger:
+        set_break(debugger, "exception 13")
+        set_break(debugger, "rust_begin_unwind")
+        halt = go(debugger)
+        assert (halt.reason.kind, halt.reason.exit_status) == ("exit", 35)
+        assert debugger.stop(halt).cpus == ()
+
+
 def test_a_stub_that_stops_answering_is_not_waited_for(tmp_path: Path) -> None:
     """QEMU stands still (SIGSTOP): a request ends in time, with what was asked."""
     with debugged("marker-missing") as debugger:
