@@ -15,15 +15,16 @@ are no value of their type, `SymbolNotFound` for a name or field that is not the
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from breenix_gdbagent.addresses import PAGE, VirtAddr, hex64
+from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.errors import InputError, NoSuchPart, ReadError, ValueCorrupt
 from breenix_gdbagent.symbols import btree, hashing, layouts, sequences, shapes
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.image import LoadedImage
 from breenix_gdbagent.symbols.location import Place, covered, evaluate, linked_address
+from breenix_gdbagent.symbols.pagecache import PageCache, ReadVirtual
 from breenix_gdbagent.symbols.shapes import Lock
 from breenix_gdbagent.symbols.types import Member, Type, only_member
 
@@ -31,49 +32,6 @@ _MASK = (1 << 64) - 1
 _MAX_VALUE = 1 << 24
 _DEPTH = 24
 _NAMED = 24  # fields that are named where one is missing
-ReadVirtual = Callable[[int, int], bytes]
-
-
-class PageCache:
-    """Whole pages of one address space, kept for one stop: a walk touches few pages often.
-
-    A page that cannot be read as a whole is asked for byte range by byte range.
-    """
-
-    def __init__(self, read: ReadVirtual) -> None:
-        self._read = read
-        self._pages: dict[int, bytes | None] = {}
-
-    def read(self, va: int, length: int) -> bytes:
-        """Exactly `length` bytes at `va`; raises `ReadError`."""
-        page = va & ~(PAGE - 1)
-        offset = va - page
-        if offset + length <= PAGE:
-            data = self._page(page)
-            return self._read(va, length) if data is None else data[offset : offset + length]
-        out = bytearray()
-        while length > 0:
-            piece = min(length, PAGE - offset)
-            out += self.read(page + offset, piece)
-            length -= piece
-            page, offset = (page + PAGE) & _MASK, 0
-        return bytes(out)
-
-    def number(self, va: int, size: int) -> int:
-        """An unsigned little-endian number; raises `ReadError`."""
-        offset = va & PAGE - 1
-        data = self._pages.get(va - offset)
-        if data is not None and offset + size <= PAGE:
-            return int.from_bytes(data[offset : offset + size], "little")
-        return int.from_bytes(self.read(va, size), "little")
-
-    def _page(self, page: int) -> bytes | None:
-        if page not in self._pages:
-            try:
-                self._pages[page] = self._read(page, PAGE)
-            except ReadError:
-                self._pages[page] = None
-        return self._pages[page]
 
 
 class Values:

@@ -10,6 +10,7 @@ import pytest
 
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound, ValueCorrupt
 from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.symbols.pagecache import PageCache
 from breenix_gdbagent.symbols.tree import (
     Cut,
     Limits,
@@ -19,7 +20,7 @@ from breenix_gdbagent.symbols.tree import (
     to_python,
 )
 from breenix_gdbagent.symbols.tree_text import one_line, render
-from breenix_gdbagent.symbols.values import PageCache, Value, Values
+from breenix_gdbagent.symbols.values import Value, Values
 from tests.unit.symbols.conftest import Process
 
 
