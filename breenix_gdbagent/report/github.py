@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import re
 
-from breenix_gdbagent.report.story import Object, objects, ordered, paragraph, printable, record
+from breenix_gdbagent.report.coverage import lacking
+from breenix_gdbagent.report.story import (
+    Object,
+    ordered,
+    paragraph,
+    printable,
+    record,
+)
 
 COMMAND = {"error": "error", "warning": "warning", "info": "notice"}
 SUMMARY_LIMIT = 1 << 20
@@ -17,7 +24,8 @@ _PLACE = re.compile(r"(?P<file>kernel/[\w/.-]+\.rs):(?P<line>\d+)")
 
 
 def annotate(document: Object) -> str:
-    """``::error title=CODE::summary`` a finding; what was not checked is a notice."""
+    """``::error title=CODE::summary`` a finding; what was not checked is a notice a reason, for
+    GitHub shows ten of a step."""
     lines = []
     for finding in ordered(document):
         properties = {"title": f"breenix-gdbagent: {finding['code']}"}
@@ -27,10 +35,9 @@ def annotate(document: Object) -> str:
         told = "\n\n".join(t for t in (str(finding["summary"]), paragraph(finding)) if t)
         fix = f"\n\nFix: {finding['fix']}" if finding["fix"] else ""
         lines.append(_command(COMMAND[str(finding["severity"])], properties, told + fix))
-    for check in objects(document["checks"]):
-        if check["status"] == "not_checked":
-            said = f"{check['name']} was not checked: {check['reason']}"
-            lines.append(_command("notice", {"title": "breenix-gdbagent: not checked"}, said))
+    for reason, names in lacking(document).items():
+        said = f"not checked: {', '.join(names)}: {reason}"
+        lines.append(_command("notice", {"title": "breenix-gdbagent: not checked"}, said))
     return "".join(line + "\n" for line in lines)
 
 

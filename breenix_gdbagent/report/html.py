@@ -23,6 +23,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
+from breenix_gdbagent.report.coverage import counts, last_checks, lost
 from breenix_gdbagent.report.htmllog import log_rows
 from breenix_gdbagent.report.htmltrace import ReadSource, stops_of
 from breenix_gdbagent.report.maps import CELLS
@@ -30,15 +31,12 @@ from breenix_gdbagent.report.story import (
     Object,
     called,
     chain_of,
-    counts,
     drawn_by_check,
     end_of_walk,
     entry_name,
     facts,
     heading,
     labels,
-    last_checks,
-    lost,
     matrix_rows,
     objects,
     ordered,

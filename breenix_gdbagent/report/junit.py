@@ -16,12 +16,12 @@ from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.finding import Code
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.coverage import counts
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     EVENTS,
     Object,
     chain_of,
-    counts,
     labels,
     objects,
     ordered,

@@ -12,19 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.coverage import counts, lacking, lost
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
     chain_of,
-    counts,
     drawn_by_check,
     facts,
     inside,
     labels,
     last_lines,
     log_text,
-    lost,
     objects,
     ordered,
     paragraph,
@@ -247,10 +246,10 @@ def _others(errors: Sequence[Object], findings: Sequence[Object]) -> Iterator[st
 
 def _checks(document: Object) -> Iterator[str]:
     checks = objects(document["checks"])
-    lacking = [c for c in checks if c["status"] == "not_checked"]
-    if lacking:
+    reasons = lacking(document)
+    if reasons:
         rows = ["## Not checked", ""]
-        rows += [f"- {escaped(str(c['name']))}: {escaped(str(c['reason']))}" for c in lacking]
+        rows += [f"- {escaped(', '.join(names))}: {escaped(why)}" for why, names in reasons.items()]
         yield "\n".join(rows)
     passed = sorted({str(c["name"]) for c in checks if c["status"] == "passed"})
     if passed:

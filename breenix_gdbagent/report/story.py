@@ -93,44 +93,6 @@ def _rank(finding: Object) -> tuple[int, int, int]:
     return SEVERITIES.index(str(finding["severity"])), event, -cast(int, finding["stop"])
 
 
-def counts(document: Object) -> str:
-    """``2 errors, 1 warning``; ``nothing found``; with what could not be looked at, so that
-    nothing found is not read as all being well."""
-    findings = objects(document["findings"])
-    said = []
-    for severity in SEVERITIES:
-        number = sum(1 for f in findings if f["severity"] == severity)
-        if number:
-            noun = "for information" if severity == "info" else severity + "s" * (number != 1)
-            said.append(f"{number} {noun}")
-    words = ", ".join(said) or "nothing found"
-    known = sum(1 for f in findings if record(f["evidence"]).get("baseline"))
-    if known:
-        words += f" ({known} known by the baseline)"
-    if missing := texts(record(document["run"]).get("missing", [])):
-        words += f"; expected and not seen: {', '.join(missing)}"
-    now = last_checks(document)
-    lacking = sum(1 for c in now if c["status"] == "not_checked")
-    return words + (f"; {lacking} of {len(now)} checks could not be made" if lacking else "")
-
-
-def last_checks(document: Object) -> list[Object]:
-    """The checks of the last stop."""
-    checks = objects(document["checks"])
-    latest = max((cast(int, c["stop"]) for c in checks), default=0)
-    return [c for c in checks if c["stop"] == latest]
-
-
-def lost(document: Object) -> str:
-    """What a report without the kernel's ELF cannot tell; empty where there is one."""
-    if not any("no kernel ELF" in str(c["reason"]) for c in last_checks(document)):
-        return ""
-    return (
-        "Without the kernel's ELF there are no symbols, backtraces, processes, threads and "
-        "allocators here: give --kernel ELF."
-    )
-
-
 def target_words(document: Object) -> str:
     """``lab guest, scenario clean``: what was examined."""
     target = record(document["target"])

@@ -7,22 +7,20 @@ from collections.abc import Collection
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.coverage import counts, lacking, last_checks, lost
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     Object,
     chain_of,
-    counts,
     drawn_by_check,
     facts,
     heading,
     inside,
     labels,
-    last_checks,
     last_lines,
     log_text,
-    lost,
     objects,
     ordered,
     paragraph,
@@ -248,11 +246,7 @@ def _checks(page: Page, document: Object) -> None:
         names = [str(c["name"]) for c in now if c["status"] == status]
         if names:
             page.text(f"Checks {status}: {', '.join(names)}", "", "  ", ink)
-    reasons: dict[str, list[str]] = {}
-    for check in now:
-        if check["status"] == "not_checked":
-            reasons.setdefault(str(check["reason"]), []).append(str(check["name"]))
-    for reason, names in reasons.items():
+    for reason, names in lacking(document).items():
         page.text(f"NOT CHECKED {', '.join(names)}: {reason}", "", "  ", "note")
 
 
