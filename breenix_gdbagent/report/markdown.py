@@ -98,7 +98,9 @@ def fenced(lines: Sequence[str], language: str = "text") -> str:
 def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
     """The sections about the leading finding and what caused it."""
     if not findings:
-        yield f"# {escaped(str(record(document['run'])['outcome']).capitalize())}: nothing found"
+        outcome = str(record(document["run"])["outcome"]).capitalize()
+        yield f"# {escaped(outcome)}: {escaped(counts(document))}"
+        yield escaped(lost(document))
         return
     lead, *causes = _line_of_causes(findings)
     root = causes[-1] if causes else lead

@@ -98,7 +98,8 @@ def target_words(document: Object) -> str:
     target = record(document["target"])
     kind = target.get("kind")
     words = {
-        "lab": "lab guest", "breenix": "Breenix", "gdb": "a running QEMU", "snapshot": "a snapshot",
+        "lab": "lab guest", "breenix": "Breenix", "gdb": "a running QEMU",
+        "snapshot": "an ELF core",
     }.get(str(kind), str(kind))  # fmt: skip
     for key, form in (
         ("scenario", "scenario {}"), ("kernel", "kernel {}"), ("config", "machine {}"),
