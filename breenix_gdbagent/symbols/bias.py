@@ -206,7 +206,7 @@ class _Search:
                 have = self.read(va, len(want))
             except ReadError:
                 continue
-            if have == want:
+            if _same_program(have, want):
                 value = (va - link) & _MASK
                 found = self.accept(value, "elf-header") if value % PAGE == 0 else None
                 if found is not None:
@@ -309,6 +309,14 @@ def _build_id(image: Image) -> list[tuple[int, bytes]]:
     note = next((s for s in image.sections if s.name == ".note.gnu.build-id"), None)
     data = None if note is None or not note.address else image.read(note.address, note.size)
     return [] if note is None or data is None else [(note.address, data)]
+
+
+def _same_program(have: bytes, want: bytes) -> bool:
+    """Whether two ELF headers are of one program: where the section headers are does not count, as
+    stripping moves them (e_shoff; e_shentsize, e_shnum and e_shstrndx at the end)."""
+    if have[:4] != _ELF_MAGIC:
+        return have == want
+    return have[:0x28] == want[:0x28] and have[0x30:0x3A] == want[0x30:0x3A]
 
 
 def _first_page(image: Image) -> tuple[int, bytes] | None:

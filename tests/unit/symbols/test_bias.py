@@ -116,6 +116,19 @@ def test_elf_header_scan_without_symbols(build: Build) -> None:
     assert (bias.value, bias.how, bias.proved) == (BASE, "elf-header", True)
 
 
+def test_a_stripped_copy_of_the_program_is_found_too(build: Build) -> None:
+    """Early boot: no gate can vote, and stripping has moved the section headers."""
+    whole, data = build(kernel())
+    stripped, other = build(kernel(symbols=[]))
+    assert data[0x28:0x30] != other[0x28:0x30]
+    guest = Guest(data, whole, BASE)
+    bias = find_bias(stripped, CPU, guest, leaves=guest.leaves())
+    assert (bias.value, bias.how, bias.proved) == (BASE, "elf-header", True)
+    changed, _ = build(kernel(2, symbols=[]))
+    with pytest.raises(InputError, match=r"its \.text differs"):
+        find_bias(changed, CPU, guest, leaves=guest.leaves())
+
+
 def test_leaves_are_not_consumed_when_the_gates_answer(build: Build) -> None:
     image, data = build(kernel())
 
