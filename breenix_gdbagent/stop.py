@@ -112,7 +112,8 @@ class Stop:
     def no_paging(self) -> str:
         """Why `paging` is None, in words: a state, as every boot passes through it."""
         if not self.cpus:
-            return "there is no CPU to ask: QEMU has ended"
+            why = "QEMU has ended" if self.reason.kind == "exit" else "this is RAM alone"
+            return f"no CPU's registers are known: {why}"
         cr0 = self.cpu.get("cr0")
         if cr0 is None:
             return f"the control registers of CPU {self.cpu.index} are not known"

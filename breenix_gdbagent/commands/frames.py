@@ -40,6 +40,8 @@ def bt(kernel: Kernel, options: argparse.Namespace) -> int:
             print(f"{title}\n{shown.trace_text(kernel, traced)}")
     if options.json:
         print_json(answers)
+    elif not kernel.stop.cpus and not answers:
+        print(f"not checked: {kernel.stop.no_paging}")
     return code
 
 

@@ -161,3 +161,20 @@ def test_a_core_in_long_mode_says_so(tmp_path: Path) -> None:
     assert ElfCore.open(tmp_path / "core").headers.machine == EM_X86_64
     cpu = open_snapshot(tmp_path / "core").cpu
     assert cpu.long_mode is True and cpu.paging is not None
+
+
+def test_a_copy_of_ram_without_any_cpu_says_so(tmp_path: Path) -> None:
+    """A RAM file that outlived its QEMU, with `--ram-size`: tables are walked from a root that is
+    given, and what wants a CPU says that there is none."""
+    with beside(tmp_path, "hang") as qemu, attach(qemu.gdb, serial=qemu.serial) as vm:
+        vm.run_until(["Memory management initialized"], 20)
+        cpu = vm.stop().cpu
+        assert cpu.root is not None
+        root, rip = hex(cpu.root), hex(cpu.rip)
+        target = ("--snapshot", str(qemu.ram), "--ram-size", "128M")
+        found = agent("pt", "walk", rip, "--root", root, "--json", *target)
+        assert found.code == 0 and json.loads(found.out)[0]["reason"] is None, found.err
+        for command in (("pt", "roots"), ("pt", "map"), ("bt",)):
+            said = agent(*command, *target)
+            assert said.code == (2 if command == ("pt", "map") else 1)
+            assert "no CPU's registers are known: this is RAM alone" in said.out + said.err
