@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.guest.labrun import agent
+from tests.guest.live_support import ELF, beside
 
 PLACE = "syscall_entry"
 THREAD = "kernel::task::scheduler::SCHEDULER.current_thread"
@@ -50,6 +53,54 @@ def test_a_script_waits_for_its_lines(tmp_path: Path) -> None:
     late = agent("ci", "--lab", "clean", "--script", str(script), "--timeout", "3", "--json")
     assert late.code == 4
     assert late.codes("error") == {"marker-missing"}
+
+
+def test_places_and_values_are_those_of_the_shell() -> None:
+    result = agent(
+        "ci", "--lab", "copy-on-write", "--checkpoint", "exception 14 cr2, pid",
+        "--checkpoint", "interrupts/handlers.rs:21 thread.id if thread.id == 3",
+        "--invariant", "audit at exception 14",
+    )  # fmt: skip
+    assert result.code == 0
+    assert "exception 14 (#PF): cr2 = 0x40008000, pid = 2" in result.err
+    lines = [line for line in result.err.splitlines() if "handlers.rs:21: " in line]
+    assert {line.partition("handlers.rs:21: ")[2] for line in lines} == {"thread.id = 3"}
+    assert "invariant audit at exception 14 (#PF): 1 hit" in result.err
+
+
+def test_a_script_logs_in(tmp_path: Path) -> None:
+    """What is sent arrives, and what is answered is waited for: the test is the serial line's
+    other end, and only goes on when it has read the right words."""
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as listener, beside(tmp_path, "marker-missing") as there:
+        listener.bind(str(tmp_path / "line"))
+        listener.listen(1)
+
+        def login() -> None:
+            line, _ = listener.accept()
+            with line, line.makefile("rb") as words:
+                line.sendall(b"\r\nlogin: ")
+                heard.append(words.readline())
+                line.sendall(b"Welcome\r\n# ")
+                heard.append(words.readline())
+                line.sendall(b"uid=0 passed 42 of 42\r\n# ")
+                line.recv(1)
+
+        peer = threading.Thread(target=login, daemon=True)
+        peer.start()
+        script = tmp_path / "script"
+        script.write_text(
+            "expect login:\nsend root\nexpect ^#\nsend run tests\nexpect (\\d+) of \\1"
+        )
+        result = agent(
+            "ci", "--gdb", there.gdb, "--qmp", there.qmp, "--ram", str(there.ram),
+            "--kernel", str(ELF), "--serial", f"unix:{tmp_path}/line", "--script", str(script),
+            "--timeout", "20", "--json",
+        )  # fmt: skip
+        peer.join(20)
+    assert heard == [b"root\n", b"run tests\n"]
+    assert result.code == 0, result.err
+    assert result.document["stops"][-1]["reason"] == "marker"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ WAIT_SECONDS = 60.0
 
 
 def do_continue(session: Session, line: Line) -> int:
-    options = arguments(line, ("until", "?"))
-    patterns = [_regex(options.until)] if options.until else []
+    patterns = [_regex(_unquoted(line.text))] if line.text else []
     return session.run(lambda: session.debugger.go(patterns))
 
 
@@ -27,9 +26,7 @@ def do_wait(session: Session, line: Line) -> int:
         pattern, seconds = line.text, WAIT_SECONDS
     if not pattern:
         raise InputError("wait for what?", fix="wait REGEX [SECONDS]")
-    if len(pattern) > 1 and pattern[0] == pattern[-1] and pattern[0] in "'\"":
-        pattern = pattern[1:-1]  # as one would write it in a shell; the rest is taken as it stands
-    _regex(pattern)
+    pattern = _regex(_unquoted(pattern))
     code = session.run(lambda: session.debugger.go([pattern], seconds))
     if session.background or session.halt is None:
         return code
@@ -121,6 +118,12 @@ def _stands(session: Session) -> Kernel:
     session.debugger  # noqa: B018  (raises: a snapshot does not run)
     with session.standing():
         return session.view
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotes around the whole, as one would write it in a shell."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else text
 
 
 def _regex(pattern: str) -> str:

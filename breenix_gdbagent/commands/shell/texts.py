@@ -48,7 +48,8 @@ CONDITIONS = (
 GROUPS: dict[str, tuple[Command, ...]] = {
     "running": (
         Command(
-            "continue", "[REGEX]", "run to a fault, a point, or serial text that matches", "control"
+            "continue", "[REGEX]", "run to a fault, a point, or serial text that matches",
+            "control", raw=True,
         ),
         Command("step", "[COUNT]", "to the next source line, into calls", "control"),
         Command("next", "[COUNT]", "to the next source line, over calls", "control"),
