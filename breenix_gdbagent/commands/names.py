@@ -247,11 +247,14 @@ def _list(kernel: Kernel, options: argparse.Namespace) -> int:
         why = "" if image.image.has_dwarf else ": the ELF has no debug information (DWARF)"
         raise ReadError(f"no source line is known for {called(image, va)}{why}")
     spot = chain[0]
+    lines = source_lines(spot.file or "", spot.line or 0, options.source)
     if options.json:
-        print_json({"address": hex64(va), "file": spot.file, "line": spot.line})
+        source: list[Json] = [{"line": number, "text": text} for number, text in lines]
+        print_json(
+            {"address": hex64(va), "file": spot.file, "line": spot.line, "source": source or None}
+        )
         return 0
     print(f"{called(image, va)} is at {spot.file}:{spot.line}")
-    lines = source_lines(spot.file or "", spot.line or 0, options.source)
     if not lines:
         where = "here" if options.source is None else f"below {options.source}"
         print(f"that file was not found {where}: --source DIR says where the kernel's source lies")
