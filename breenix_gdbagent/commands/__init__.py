@@ -44,10 +44,20 @@ COMMANDS = {
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """argparse makes one for every option; without a width each looks for the terminal's, and the
-    first imports three compressors for it."""
-    columns = os.environ.get("COLUMNS", "")
-    return argparse.HelpFormatter(prog, width=int(columns) - 2 if columns.isdecimal() else 98)
+    """argparse makes one for every option; without a width each has `shutil` look for the
+    terminal's, and that imports three compressors."""
+    return argparse.HelpFormatter(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As `shutil.get_terminal_size` has it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 class Parser(argparse.ArgumentParser):
