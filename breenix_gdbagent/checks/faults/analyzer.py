@@ -19,6 +19,8 @@ from breenix_gdbagent.x86.cpu import Cpu
 
 _PAST = ("marker", "exit")
 """Stops at which all that went before has gone well, or nothing is left to read."""
+_UNTOLD = ("core", "attached")
+"""Stops whose reason nobody told us: what led there is seen in the CPUs, or not at all."""
 _DECIDED = ("panic", "deadline", "halted")
 """Stops that an exception whose handler has not ended has probably led to."""
 
@@ -37,7 +39,8 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         yield from shutdown.check(kernel)
     elif kind not in ("fault", *_PAST):
         for cpu in kernel.stop.cpus:
-            yield from _inside(kernel, cpu)
+            after = list(shutdown.found(kernel, cpu)) if kind in _UNTOLD else []
+            yield from after or _inside(kernel, cpu)
     for cpu, vector in faulting(kernel):
         yield from at_handler(kernel, cpu, vector)
 

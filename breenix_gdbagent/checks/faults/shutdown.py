@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import double_fault
-from breenix_gdbagent.checks.faults.context import Context, context_of_cpu
+from breenix_gdbagent.checks.faults.context import PF, Context, context_of_cpu
 from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
 from breenix_gdbagent.checks.faults.instruction import Instruction, register_value
 from breenix_gdbagent.checks.faults.wording import at, facts, sentence, subject, who
@@ -14,6 +15,7 @@ from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.cpu import Cpu
 
 REBOOT = declare(
     "reboot",
@@ -52,6 +54,32 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         yield from double_fault.check(explanation)
     else:
         yield _reboot(explanation, None)
+
+
+def found(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
+    """The triple fault that a CPU stands after at a stop whose reason nobody told (a bare core):
+    nothing unless its registers are what one leaves behind, see `_left_by_triple_fault`."""
+    try:
+        context = context_of_cpu(kernel, cpu)
+    except ReadError:
+        return
+    explanation = explain(context, Observed(None, None, cpu.get("cr2"), None))
+    if not _left_by_triple_fault(explanation):
+        return
+    doubt = explanation.doubt or "that the CPU has shut down is seen in its registers only"
+    yield from double_fault.check(replace(explanation, confidence="likely", doubt=doubt))
+
+
+def _left_by_triple_fault(explanation: Explanation) -> bool:
+    """By the tables no delivery gets through, and CR2 is the last push that failed: whoever runs on
+    has not made that push. Where none was made, the instruction itself has to raise the first."""
+    course, cr2 = explanation.course, explanation.observed.cr2
+    if course is None or cr2 is None:
+        return False
+    pushed = course.attempts[-1].raised
+    if pushed is not None and pushed.vector == PF and pushed.address == cr2:
+        return True
+    return explanation.confidence == "proved" and course.first.origin == "exception"
 
 
 def reset_asked(context: Context) -> tuple[Instruction, int] | None:
