@@ -23,7 +23,10 @@ PROGRAMS = (
     ("chromium", "tests the HTML report", False, "chromium"),
 )
 LIBRARIES = ("pyelftools", "construct", "prompt_toolkit", "qemu.qmp", "rich", "capstone", "jinja2")
-OPTIONAL = (("pygdbmi", "asks a gdb of ours: `pip install breenix_gdbagent[gdb]`"),)
+OPTIONAL = (
+    ("pygdbmi", "asks a gdb of ours: `pip install breenix_gdbagent[gdb]`"),
+    ("ipython", "`shell --ipython`: `pip install ipython`"),
+)
 SECONDS = 10
 
 
