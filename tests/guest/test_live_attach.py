@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from breenix_gdbagent.errors import ConnectError, InputError
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
 from breenix_gdbagent.memory.ramfile import RamFile
-from tests.guest.live_support import DONE, Beside, beside, needs_qemu
+from tests.guest.live_support import DONE, Beside, beside, free_port, needs_qemu
 
 pytestmark = needs_qemu
 
@@ -109,13 +110,22 @@ def test_a_guest_without_an_idt_is_armed_by_the_first_stop_that_shows_one(tmp_pa
         assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
 
 
-def test_a_second_client_is_told_that_there_is_a_first(tmp_path: Path) -> None:
-    with beside(tmp_path) as qemu, attach(qemu.gdb) as vm:
+@pytest.mark.parametrize("net", ["unix", "tcp"])
+def test_a_second_client_is_told_that_there_is_a_first(net: str, tmp_path: Path) -> None:
+    """Whoever it is: here a socket that says nothing, which is what a gdb does most of the time."""
+    port = free_port()
+    stub = f"127.0.0.1:{port}" if net == "tcp" else f"unix:{tmp_path}/gdb"
+    with beside(tmp_path, "hang", gdb=f"tcp::{port}" if net == "tcp" else None) as qemu:
+        first = socket.create_connection(("127.0.0.1", port)) if net == "tcp" else None
+        if first is None:
+            first = socket.socket(socket.AF_UNIX)
+            first.connect(f"{tmp_path}/gdb")
         start = time.monotonic()
-        with pytest.raises(ConnectError, match="one client at a time"):
-            attach(qemu.gdb)
+        with first, pytest.raises(ConnectError, match="one client at a time"):
+            attach(stub)
         assert time.monotonic() - start < 3
-        vm.stop()
+        with attach(stub, qmp=qemu.qmp) as vm:  # free again
+            assert vm.stop().cpus
 
 
 def test_a_second_client_on_the_monitor(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
 from breenix_gdbagent.live import attach
 from breenix_gdbagent.snapshot import open_snapshot
 from tests.guest.labrun import agent
-from tests.guest.live_support import Beside, beside, needs_qemu
+from tests.guest.live_support import Beside, beside, free_port, needs_qemu
 
 SHM = Path("/dev/shm")
 SIZE = 1 << 30
@@ -42,12 +42,6 @@ def room() -> Iterator[Path]:
 def used(qemu: Beside) -> int:
     """Bytes of the RAM file that exist."""
     return qemu.ram.stat().st_blocks * 512
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def ways(qemu: Beside, stub: str) -> dict[str, tuple[str, ...]]:
