@@ -171,6 +171,8 @@ class Run:
             self._add(checkpoint_of, text)
         for text in invariants:
             self._add(invariant_of, text)
+        if self.table.caution and (checkpoints or invariants):
+            self.say(self.table.caution)
 
     def _add(self, make: Callable[[str, LoadedImage | None, int], Point], text: str) -> None:
         try:

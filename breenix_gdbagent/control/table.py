@@ -23,6 +23,13 @@ MOST_CANDIDATES = 32
 WIDEST = 4096
 """Bytes of one watchpoint."""
 
+CAUTION = (
+    "under QEMU's instruction counter each stop lets the clock jump to the guest's next timer: "
+    "a point on the timer's own path keeps the guest there"
+)
+"""icount with sleep=off: the main loop warps before it has noted the stop (QEMU util/main-loop.c,
+main_loop_wait; softmmu/icount.c, icount_start_warp_timer)."""
+
 CODE = ("hardware", "software")
 _GATE = 16
 _MASK = (1 << 64) - 1
@@ -49,6 +56,12 @@ class PointTable:
     def foreign(self) -> set[Break]:
         """What the bridges' clients have put in."""
         return set().union(*self.clients.values())
+
+    @property
+    def caution(self) -> str:
+        """What points do to this guest's time, "" where nothing is to be said."""
+        config = self.vm.config
+        return CAUTION if config is not None and config.settings.deterministic else ""
 
     def number(self) -> int:
         """The next free number."""

@@ -158,6 +158,8 @@ def _added(debugger: Debugger, point: Point) -> None:
         where += f" and {len(addresses) - 3} more" if len(addresses) > 3 else ""
     note = f" ({point.place.note})" if point.place.note else ""
     print(f"{point.number}: {point.describe()}{note}, {where}")
+    if point.kind in ("checkpoint", "invariant") and debugger.table.caution:
+        print(f"  {debugger.table.caution}")
 
 
 # Listing and changing -------------------------------------------------------------------------
