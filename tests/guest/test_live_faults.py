@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from breenix_gdbagent.errors import LinkError, Unreadable
-from breenix_gdbagent.live import Fault
+from breenix_gdbagent.link.qmp import Qmp
+from breenix_gdbagent.live import Fault, attach
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.symbols import Image
-from tests.guest.live_support import DONE, ELF, lab, logged_exceptions, needs_qemu
+from tests.guest.labrun import agent
+from tests.guest.live_support import DONE, ELF, beside, lab, logged_exceptions, needs_qemu
 
 pytestmark = needs_qemu
 
@@ -191,3 +193,22 @@ def test_every_cpu_is_in_the_stop() -> None:
         assert [c.index for c in stop.cpus] == [0, 1]
         assert stop.cpus[1].halted is True
         assert all(c.idtr is not None for c in stop.cpus)
+
+
+@pytest.mark.parametrize("scenario", ["ist-unmapped", "gdt-unmapped", "cr3-bootloader"])
+def test_who_comes_after_a_triple_fault_is_told_of_it(scenario: str, tmp_path: Path) -> None:
+    """Nobody was watching: the guest stands paused, and so does what QEMU dumps of it."""
+    with beside(tmp_path, scenario) as qemu:
+        with attach(qemu.gdb, qmp=qemu.qmp) as vm:
+            assert vm.run_until([], 30).reason.kind == "shutdown"
+        core = tmp_path / "core"
+        monitor = Qmp(str(qemu.room / "qmp"))
+        monitor.execute("dump-guest-memory", {"paging": False, "protocol": f"file:{core}"}, 60)
+        monitor.close()
+        targets = (("--gdb", qemu.gdb, "--qmp", qemu.qmp), ("--snapshot", str(core)))
+        told = [agent("audit", *target, "--json") for target in targets]
+    for one in told:
+        triple = next(f for f in one.document["findings"] if f["code"] == "triple-fault")
+        wanted = {"cr3-bootloader": "cr3.bootloader"}.get(scenario, scenario.replace("-", "."))
+        assert triple["cause"] == wanted
+        assert triple["confidence"] == "likely"
