@@ -31,7 +31,7 @@ from breenix_gdbagent.control.halt import Halt
 from breenix_gdbagent.control.places import Place, find_place, parse_vector, vector_place
 from breenix_gdbagent.control.points import Kind, Only, Point
 from breenix_gdbagent.control.stepping import Stepper
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, LinkError
 from breenix_gdbagent.face import stops
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialText, Stop, StopReason
@@ -65,6 +65,8 @@ def launch(
         if breenix is not None or image is not None:
             raise InputError("two guests at once", fix="name one: lab, breenix or image")
         return Vm.of(targets.lab(lab, stripped=stripped, config=config, **settings))
+    if breenix is None and image is None and kernel is None:
+        raise InputError("no guest named", fix="name one: lab, breenix, or image and kernel")
     return Vm.of(
         targets.breenix(
             _path(breenix),
@@ -106,6 +108,7 @@ class Vm:
         self._arbiter = arbiter
         self._debugger = arbiter.debugger
         self._close = close
+        self._closed = False
         self._kernel: Kernel | None = None
         self._epoch = -1
         self._steppers: dict[int, Stepper] = {}
@@ -135,6 +138,7 @@ class Vm:
 
     def close(self) -> None:
         """End a guest that was launched; leave another one as it was found. Twice does no harm."""
+        self._closed = True
         self._close()
 
     # Where it stands --------------------------------------------------------------------------
@@ -301,8 +305,13 @@ class Vm:
     # Inside -----------------------------------------------------------------------------------
 
     def _run(self, job: Callable[[], Halt]) -> Stop:
+        self._check()
         self.halt = self._arbiter.run(PYTHON, job)
         return self.stop
+
+    def _check(self) -> None:
+        if self._closed:
+            raise LinkError("this guest was let go", fix="launch or attach again")
 
     def _stepper(self, cpu: int | None) -> Stepper:
         chosen = self.stop.reason.cpu if cpu is None else cpu
@@ -332,6 +341,7 @@ class Vm:
         expressions: tuple[Expression, ...] = (),
         check: str = "",
     ) -> Point:
+        self._check()
         with self._arbiter.standing(wait=True):
             place = self._place(location)
             number = self._debugger.table.number()

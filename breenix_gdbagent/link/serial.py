@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from breenix_gdbagent.errors import InputError, LinkTimeout
+from breenix_gdbagent.errors import InputError, LinkError, LinkTimeout
 from breenix_gdbagent.stop import SerialChunk, SerialText
 
 TOGETHER = 0.005
@@ -229,13 +229,21 @@ class SerialLines:
             return found
 
     def send(self, data: bytes, port: int = 0) -> None:
-        """Type into the guest's port. Raises `LinkTimeout` when the guest does not take it."""
+        """Type into the guest's port. Raises `LinkTimeout` when the guest does not take it,
+        `LinkError` where there is no such port or it is closed."""
+        if not 0 <= port < len(self._ports):
+            raise LinkError(f"the guest has no serial port {port}", f"it has {len(self._ports)}")
         fd = self._ports[port].writer
         view = memoryview(data)
         while view:
+            if fd < 0:
+                raise LinkError(f"serial port {port} is closed")
             if not select.select([], [fd], [], SEND_SECONDS)[1]:
                 raise LinkTimeout(f"text for serial port {port}", SEND_SECONDS)
-            view = view[os.write(fd, view) :]
+            try:
+                view = view[os.write(fd, view) :]
+            except OSError as error:
+                raise LinkError(f"serial port {port} is closed", error.strerror or "") from error
 
     def sync(self) -> None:
         """Take everything that has arrived up to now."""

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import breenix_gdbagent as ba
+from breenix_gdbagent.errors import LinkError
 from breenix_gdbagent.face import stops, vm
 from tests.guest.live_support import ELF, beside, needs_qemu
 
@@ -88,8 +89,11 @@ def test_mistakes_are_typed() -> None:
             with pytest.raises(ba.AgentError):
                 wrong()
     vm.close()
-    with pytest.raises(ba.AgentError):
-        vm.run()
+    for wrong in (vm.run, vm.step, lambda: vm.breakpoint("syscall_entry"), lambda: vm.send("x")):
+        with pytest.raises(LinkError):
+            wrong()
+    with pytest.raises(ba.AgentError, match="no guest named"):
+        ba.launch()
     with pytest.raises(ba.AgentError):
         ba.launch("clean", image="other.img")
     with pytest.raises(ba.AgentError):
