@@ -6,7 +6,8 @@ import io
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.commands.shell.session import Line, Quit, Session
+from breenix_gdbagent.commands.shell.line import Line
+from breenix_gdbagent.commands.shell.session import Quit, Session
 from breenix_gdbagent.commands.shell.texts import find
 from breenix_gdbagent.control.bridge import GdbBridge
 from breenix_gdbagent.control.halt import Say

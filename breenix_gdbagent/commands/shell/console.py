@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from breenix_gdbagent.commands.shell.session import Line, Session, arguments
+from breenix_gdbagent.commands.shell.line import Line, arguments
+from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.control.halt import Halt
 from breenix_gdbagent.control.script import Step, parse_script
 from breenix_gdbagent.errors import InputError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
+from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
+from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.control.halt import Halt
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.view import Kernel

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands.shell import context as views
+from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
 from breenix_gdbagent.commands.shell.registers import registers
-from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
+from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.stack_room import room_of
 from breenix_gdbagent.locations import parse_number

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from breenix_gdbagent.commands import Parser, names
-from breenix_gdbagent.commands.shell.session import Line, Session
+from breenix_gdbagent.commands.shell.line import Line
+from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.sources import text_of
 from breenix_gdbagent.errors import InputError
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from breenix_gdbagent.commands.output import writable
 from breenix_gdbagent.commands.shell.beside import Beside
-from breenix_gdbagent.commands.shell.session import Line, Session, arguments
+from breenix_gdbagent.commands.shell.line import Line, arguments
+from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.errors import InputError
 
 MEMORY = ("tables", "kernel", "all")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.commands.shell.session import Line, Session, arguments, count_of
+from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
+from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.control.debugger import Debugger
 from breenix_gdbagent.control.entries import UNSEEN, EntryWatch, find_root
 from breenix_gdbagent.control.expressions import Expression, parse

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands.shell.echo import Echo
+from breenix_gdbagent.commands.shell.line import Line
 from breenix_gdbagent.commands.shell.screen import Screen
 from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
 from breenix_gdbagent.control.arbiter import GDB, PYTHON, SHELL, Arbiter
@@ -21,8 +19,6 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
 
 if TYPE_CHECKING:
-    import argparse
-
     from breenix_gdbagent.commands.shell.beside import Beside
     from breenix_gdbagent.commands.target import Target
     from breenix_gdbagent.control.debugger import Debugger
@@ -36,22 +32,6 @@ INTERRUPTED = 130
 
 class Quit(Exception):
     """The user wants to leave."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One command as it was typed: `text` is what stands behind its name."""
-
-    command: Command
-    text: str
-
-    @cached_property
-    def words(self) -> list[str]:
-        """As a shell splits it. Raises `InputError` for a quote that does not end."""
-        try:
-            return shlex.split(self.text, comments=True)
-        except ValueError as error:
-            raise InputError(f"cannot read this line: {error}") from error
 
 
 class Session:
@@ -374,25 +354,3 @@ def space_label(kernel: Kernel) -> str:
         return ""
     found = next((s for s in kernel.witnessed if s.root == cpu.root), None)
     return "" if found is None else found.label
-
-
-def arguments(line: Line, *spec: tuple[str, str]) -> argparse.Namespace:
-    """Parse a command's own arguments: (name, nargs) each. Raises `InputError`."""
-    from breenix_gdbagent.commands import Parser
-
-    parser = Parser(line.command.name)
-    for argument, nargs in spec:
-        parser.add_argument(argument, nargs=nargs or None)
-    return parser.parse_args(line.words)
-
-
-def count_of(text: str | None, what: str, default: int = 1) -> int:
-    """A count of at least 1. Raises `InputError`."""
-    from breenix_gdbagent.locations import parse_number
-
-    if text is None:
-        return default
-    number = parse_number(text)
-    if number is None or number < 1:
-        raise InputError(f"{text!r} is no number of {what}")
-    return number

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from breenix_gdbagent.commands.shell.session import Line, Quit, Session, arguments
+from breenix_gdbagent.commands.shell.line import Line, arguments
+from breenix_gdbagent.commands.shell.session import Quit, Session
 from breenix_gdbagent.commands.shell.texts import explained, find, overview
 from breenix_gdbagent.errors import InputError
 
