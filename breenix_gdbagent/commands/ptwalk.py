@@ -29,7 +29,7 @@ def walk_all(target: Target, options: argparse.Namespace) -> int:
 
             kernel = Kernel(stop)
             for one in walks:
-                print(walk_text(kernel, one))
+                print(walk_text(kernel, one, typed=False))
     return 0 if all(one.mapped for one in walks) else 1
 
 

@@ -9,7 +9,8 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.kernel.spaces import find_spaces
+from breenix_gdbagent.kernel.view import Kernel
 
 LEAST = 16  # columns of the text in a table's last column
 
@@ -38,9 +39,17 @@ def walk_json(walk: Walk) -> dict[str, Json]:
     }
 
 
-def walk_text(kernel: Kernel, walk: Walk) -> str:
-    """The walk drawn level by level, the entry that stopped it marked."""
-    space = next((s for s in kernel.witnessed if s.root == walk.root), None)
+def walk_text(kernel: Kernel, walk: Walk, *, typed: bool = True) -> str:
+    """The walk drawn level by level, the entry that stopped it marked. Its root is named by the
+    kernel's process table, or (not `typed`) by what needs no DWARF: serial text and CR3."""
+    witnessed = (
+        kernel.witnessed
+        if typed
+        else find_spaces(
+            kernel.tables, kernel.stop.cpus, kernel.percpus, {}, kernel.log, listed=None
+        )
+    )
+    space = next((s for s in witnessed if s.root == walk.root), None)
     from breenix_gdbagent.report import drawn
     from breenix_gdbagent.report.page import Page
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -180,3 +181,22 @@ def test_a_file_of_debug_information_alone(running: Path, tmp_path: Path) -> Non
     other.write_bytes(data[:note] + bytes(20) + data[note + 20 :])
     refused = agent("bt", "--snapshot", str(running), "--kernel", str(other))
     assert refused.code == 2 and "is not the" in refused.err
+
+
+def test_a_command_imports_what_it_needs(snapshot: Path) -> None:
+    """Start-up is paid at every call: a walk reads no DWARF, a backtrace no values."""
+
+    def imported(*arguments: str) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "breenix_gdbagent", *arguments],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+    symbols, from_file = "breenix_gdbagent.symbols.", ("--snapshot", str(snapshot))
+    walk = imported("pt", "walk", "kernel_main", *from_file)
+    assert symbols + "symtab" in walk
+    assert not {symbols + m for m in ("dwarf", "dwarf_index", "values", "cfi", "lines")} & walk
+    bt = imported("bt", *from_file)
+    assert symbols + "cfi" in bt and symbols + "values" not in bt
+    assert "breenix_gdbagent.kernel.processes" not in bt
