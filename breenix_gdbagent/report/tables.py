@@ -9,8 +9,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.kernel.spaces import find_spaces
-from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.kernel.view import Kernel
 
 LEAST = 16  # columns of the text in a table's last column
 
@@ -42,6 +41,8 @@ def walk_json(walk: Walk) -> dict[str, Json]:
 def walk_text(kernel: Kernel, walk: Walk, *, typed: bool = True) -> str:
     """The walk drawn level by level, the entry that stopped it marked. Its root is named by the
     kernel's process table, or (not `typed`) by what needs no DWARF: serial text and CR3."""
+    from breenix_gdbagent.kernel.spaces import find_spaces
+
     witnessed = (
         kernel.witnessed
         if typed
