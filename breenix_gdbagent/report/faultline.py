@@ -4,6 +4,7 @@ What the kernel says (kernel/src/interrupts.rs, both eras)::
 
     PAGE FAULT at 0x50000000 Error Code: 0x4
     [DIAG:PAGEFAULT] Fault addr: 0x7fffff033010      and Error code, RIP, CS, RFLAGS, RSP, SS, CR3
+    Accessed Address: VirtAddr(0x50000000)           Error Code: PageFaultErrorCode(USER_MODE)
     PF @ 0x7fffff033010 Error: 0x6 (P=0, W=1, U=1, I=0)
     [DIAG:GPF] ... and [DIAG:DOUBLEFAULT] ...         the same fields
 """
@@ -29,6 +30,13 @@ from breenix_gdbagent.x86.exceptions import PageFaultCode, SelectorCode
 _NUMBER = r"(?:VirtAddr\()?(0x[0-9a-fA-F_]+)"
 _ADDRESS = re.compile(rf"(?:PAGE FAULT at|PF @|Fault addr:|Accessed Address:|CR2:) *{_NUMBER}")
 _ERROR = re.compile(rf"Error(?: [Cc]ode)?: *(?:PageFaultErrorCode\()?{_NUMBER}", re.IGNORECASE)
+_NAMED = re.compile(r"Error(?: [Cc]ode)?: *PageFaultErrorCode\(\s*([A-Z][A-Z_ |\s]*?),?\s*\)")
+_BITS = {
+    "PROTECTION_VIOLATION": 1, "CAUSED_BY_WRITE": 2, "USER_MODE": 4, "MALFORMED_TABLE": 8,
+    "INSTRUCTION_FETCH": 16, "PROTECTION_KEY": 32, "SHADOW_STACK": 64, "HLAT": 128,
+    "SGX": 1 << 15, "RMP": 1 << 31,
+}  # fmt: skip
+"""As the x86_64 crate names the bits when it prints a `PageFaultErrorCode` (structures/idt.rs)."""
 _FIELD = re.compile(rf"\b(RIP|CS|RSP|SS|CR3|RFLAGS): *{_NUMBER}")
 _KINDS = (
     (8, re.compile(r"DIAG:DOUBLEFAULT|DOUBLE FAULT")),
@@ -60,18 +68,27 @@ class FaultLine:
 def parse(text: str) -> FaultLine | None:
     """The first fault that `text` tells of, None where it tells of none."""
     vector = next((number for number, shape in _KINDS if shape.search(text)), None)
-    address, error = _ADDRESS.search(text), _ERROR.search(text)
+    address, error = _ADDRESS.search(text), _error_code(text)
     if vector is None and (address is None or error is None):
         return None
     found = FaultLine(
         14 if vector is None else vector,
         _value(address[1]) if address else None,
-        _value(error[1]) if error else None,
+        error,
     )
     for name, digits in _FIELD.findall(text):
         if name in ("RIP", "CS", "RSP", "CR3") and getattr(found, name.lower()) is None:
             found = replace(found, **{name.lower(): _value(digits)})
     return found
+
+
+def _error_code(text: str) -> int | None:
+    """The first error code, as a number or as the names of its bits; None with a name unknown."""
+    number, named = _ERROR.search(text), _NAMED.search(text)
+    if named is None or (number is not None and number.start() < named.start()):
+        return _value(number[1]) if number else None
+    bits = [_BITS.get(name.strip()) for name in named[1].split("|")]
+    return sum(bit for bit in bits if bit is not None) if None not in bits else None
 
 
 def _value(digits: str) -> int:

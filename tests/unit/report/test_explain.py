@@ -172,3 +172,22 @@ def test_a_family_lists_its_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", "#PF"]) == 0
     out = capsys.readouterr().out
     assert "page-fault.smap" in out and "kernel-stack" not in out.split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("printed", "code"),
+    [
+        ("PageFaultErrorCode(CAUSED_BY_WRITE | USER_MODE)", 6),
+        ("PageFaultErrorCode(USER_MODE)", 4),
+        ("PageFaultErrorCode(PROTECTION_VIOLATION | INSTRUCTION_FETCH)", 0x11),
+        ("PageFaultErrorCode(0x0)", 0),
+        ("PageFaultErrorCode(\n    CAUSED_BY_WRITE | USER_MODE,\n)", 6),
+        ("PageFaultErrorCode(USER_MODE | NEWER)", None),
+    ],
+)
+def test_an_error_code_printed_by_the_names_of_its_bits(printed: str, code: int | None) -> None:
+    found = faultline.parse(
+        f"EXCEPTION: PAGE FAULT\nAccessed Address: VirtAddr(0x50000000)\nError Code: {printed}"
+    )
+    assert found is not None
+    assert (found.vector, found.address, found.error_code) == (14, 0x50000000, code)
