@@ -239,6 +239,32 @@ def test_recursion_is_found(image: Image) -> None:
     assert trace(image, Stack().call("_start").push(0), start("f") + 4).cycle() is None
 
 
+def test_a_recursion_is_folded_to_its_first_round_and_its_last(image: Image) -> None:
+    """Who began it and where it stands stay; so does what it leads into and what it came from."""
+    stack = Stack().call("_start").call("main")
+    for _ in range(600):
+        stack.call("mutual_a").call("mutual_b")
+    stack.call("g").push(0)
+    found = trace(image, stack, start("f") + 4, limit=4096)
+    rows = found.folded()
+    (cut,) = [row for row in rows if isinstance(row, tuple)]
+    shown = [row for row in rows if isinstance(row, int)]
+    circle = found.circle()
+    assert circle is not None
+    begin, length, rounds = circle
+    assert length == 2 and rounds in (599, 600) and cut == ((rounds - 2) * 2, rounds - 2)
+    assert len(shown) + cut[0] == len(found.frames)
+    assert shown[: begin + 2] == list(range(begin + 2))
+    assert shown[-1] == len(found.frames) - 1
+    named = [frame.name for _, frame in found.largest(16)]
+    assert len(named) == len(set(named)), "each function once"
+    few = Stack().call("_start").call("main")
+    for _ in range(3):
+        few.call("recurse")
+    short = trace(image, few.push(0), start("recurse"))
+    assert short.folded() == list(range(len(short.frames)))
+
+
 def test_frames_that_repeat(image: Image) -> None:
     """An interrupt frame may name any stack: one that leads back to itself ends the trace."""
     stack = Stack()
