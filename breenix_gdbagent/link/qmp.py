@@ -67,7 +67,7 @@ class Qmp:
             raise ConnectError(
                 "the QMP socket is silent: it serves one client at a time",
                 f"no greeting within {seconds:g} s",
-                "give the agent a QMP socket of its own (a second -qmp)",
+                "give the agent one of its own (a second -qmp), or continue QEMU if it is stopped",
             ) from error
         except QmpConnectError as error:
             self._stop()
