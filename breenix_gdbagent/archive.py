@@ -94,7 +94,7 @@ def document_of(
             kernel,
             target,
             RunRecord(),
-            run_checks.RunFacts(),
+            run_checks.RunFacts(ended="panic" if stop.reason.kind == "panic" else ""),
             History(),
             provenance=provenance,
         )

@@ -23,6 +23,7 @@ from breenix_gdbagent.control.table import PointTable
 from breenix_gdbagent.control.written import breakpoint_of, checkpoint_of, invariant_of
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.image import with_image
+from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import Fault, LiveVm
 from breenix_gdbagent.memory.recording import RecordingMemory
@@ -48,8 +49,6 @@ RECORDED_FAULTS = 32  # faults of ring 3 that are examined in full; the rest are
 SURVIVED_NOT = "EXCEPTION: PAGE FAULT"
 FAULTS = ("page-fault.", "double-fault", "kernel-stack.", "tss.")
 PAGE_FAULT = 14
-
-PANIC_SYMBOL = "rust_begin_unwind"
 
 
 @dataclass(frozen=True, slots=True)

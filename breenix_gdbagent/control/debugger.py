@@ -19,12 +19,12 @@ from breenix_gdbagent.control.points import Only, Point
 from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.control.table import PointTable
 from breenix_gdbagent.kernel.image import with_image
+from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
 from breenix_gdbagent.live import Fault, LiveVm
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image, LoadedImage
 
 Catching = Literal["unexpected", "all", "none"]
-PANIC_SYMBOL = "rust_begin_unwind"
 
 
 class Debugger:

@@ -6,13 +6,26 @@ from dataclasses import replace
 
 from breenix_gdbagent.kernel.event import infer_reason
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.stop import Stop, StopReason
+
+PANIC_SYMBOL = "rust_begin_unwind"
+"""What `#[panic_handler]` functions are called, with the argument &PanicInfo."""
 
 
 def with_reason(stop: Stop) -> Stop:
     """`stop`, of kind ``fault`` if it is a bare core taken at the first instruction of an
-    exception's handler; as it was otherwise. Never raises for what the core lacks."""
+    exception's handler, ``panic`` at that of the panic handler; as it was otherwise. Never raises
+    for what the core lacks."""
     if stop.reason.kind != "core" or not stop.cpus:
         return stop
-    found = infer_reason(Kernel(stop))
+    found = infer_reason(Kernel(stop)) or _panic(stop)
     return stop if found is None else replace(stop, reason=found)
+
+
+def _panic(stop: Stop) -> StopReason | None:
+    if stop.image is None:
+        return None
+    link = stop.image.image.addresses_of(PANIC_SYMBOL)
+    handlers = {stop.image.va(address) for address in link}
+    found = (c for c in stop.cpus if c.get("rip") in handlers)
+    return next((StopReason("panic", c.index) for c in found), None)
