@@ -44,6 +44,7 @@ _INT3 = 0xCC
 _BREAKPOINTS = 4
 _CANDIDATES = 16
 _MASK = (1 << 64) - 1
+_E_SHOFF = 0x28  # where a header says where the section headers are
 _ELF_MAGIC = b"\x7fELF"
 
 
@@ -312,11 +313,9 @@ def _build_id(image: Image) -> list[tuple[int, bytes]]:
 
 
 def _same_program(have: bytes, want: bytes) -> bool:
-    """Whether two ELF headers are of one program: where the section headers are does not count, as
-    stripping moves them (e_shoff; e_shentsize, e_shnum and e_shstrndx at the end)."""
-    if have[:4] != _ELF_MAGIC:
-        return have == want
-    return have[:0x28] == want[:0x28] and have[0x30:0x3A] == want[0x30:0x3A]
+    """Whether two ELF headers are of one program, up to the entry point: stripping moves section
+    headers and may drop a program header. The code decides."""
+    return have[:_E_SHOFF] == want[:_E_SHOFF] if have[:4] == _ELF_MAGIC else have == want
 
 
 def _first_page(image: Image) -> tuple[int, bytes] | None:
