@@ -9,7 +9,7 @@ from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.processes import Process
-from breenix_gdbagent.kernel.running import Running, on_own_stack, running, settled
+from breenix_gdbagent.kernel.running import Running, on_own_stack, running, settled, standing
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS
@@ -71,9 +71,12 @@ def check_cr3(kernel: Kernel) -> Iterator[Finding]:
         # Before the master there is nothing but the bootloader's tables to stand on.
         raise NotChecked(kernel.no_master)
     for cpu in kernel.stop.cpus:
-        here, space = running(kernel, cpu), kernel.space_of(cpu.root)
+        interrupted, space = running(kernel, cpu), kernel.space_of(cpu.root)
+        here = interrupted or standing(cpu)
         if cpu.paging is None or here is None or space is None:
             continue
+        if interrupted is None and space.role not in ("unknown", "boot"):
+            raise NotChecked(f"the frame that CPU {cpu.index} was interrupted with cannot be read")
         if space.role == "unknown":
             yield _nobody(kernel, here, space)
         elif space.role == "boot":

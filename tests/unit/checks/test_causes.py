@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
@@ -66,3 +68,27 @@ def test_a_stack_that_no_space_has_is_no_cause() -> None:
     rsp = stack_top(60) - 0x80
     stop = m.fault(14, TEXT, ring=0, error=2, rsp=rsp, cr2=rsp - 8)
     assert found(stop, "page-fault.unmapped").cause is None
+
+
+def without_frame(stop: Stop) -> Stop:
+    """The stop with RSP where nothing can be read."""
+    cpu = replace(stop.cpu, registers={**stop.cpu.registers, "rsp": NOWHERE})
+    return replace(stop, cpus=(cpu,))
+
+
+def test_a_wrong_cr3_is_told_where_the_frame_is_in_no_ram() -> None:
+    """The bootloader's tables may lead to a device where the IST stack was: HEAD under CR3 0x101000
+    pushed the frame into its frame buffer. What was interrupted is not known, CR3 is."""
+    m = Machine()
+    m.root = m.boot_root()
+    stop = m.fault(14, TEXT, ring=0, error=2, cr2=NOWHERE)
+    seen = examine(without_frame(stop))
+    assert "cr3.bootloader" in {f.code.name for f in seen.findings}
+    assert {c.name: c.status for c in seen.checks}["faults"] == "not_checked"
+
+
+def test_a_frame_that_cannot_be_read_leaves_cr3_unchecked() -> None:
+    m = Machine()
+    stop = without_frame(m.fault(14, TEXT, ring=0, error=2, cr2=NOWHERE))
+    status = {c.name: c.status for c in examine(stop).checks}
+    assert (status["faults"], status["cr3"]) == ("not_checked", "not_checked")
