@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REPEATED = {"step", "next", "stepi", "nexti"}
 INTERRUPTED = 130
+ROOM = 24  # columns that a prompt leaves to the line typed behind it
 
 
 class Quit(Exception):
@@ -334,8 +335,10 @@ class Session:
             return "(no CPU) "
         name = self.view.symbol(cpu.rip) or f"{cpu.rip:#x}"
         several = f"CPU {cpu.index}: " if len(self._kernel.stop.cpus) > 1 else ""
-        space = self.space
-        return f"({several}{name}{f' in {space}' if space else ''}) "
+        space = f" in {self.space}" if self.space else ""
+        if len(several) + len(name) + len(space) > self.screen.width - ROOM:
+            name = name.rpartition("::")[2]
+        return f"({several}{name}{space}) "
 
     @property
     def space(self) -> str:
