@@ -103,20 +103,27 @@ def run(argv: list[str]) -> int:
     except AgentError as error:
         _say(error)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != TERMINATED:
+            return int(ended.code or 0)  # argparse's own --help
         _give_up_stdout()
-        _say(AgentError("interrupted; nothing is left running"))
-    except SystemExit as done:
-        if done.code != TERMINATED:
-            return int(done.code or 0)  # argparse's own --help
-        _give_up_stdout()
-        _say(AgentError("terminated; nothing is left running"))
+        _say(_by_signal(ended))
     except OSError as error:
         _say(_refused(error))
         _give_up_stdout()
     except Exception as error:
-        _say(_defect(error))
+        # In a class body Python 3.11 wraps what a signal raised (type.__new__ and __set_name__).
+        if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):
+            _give_up_stdout()
+            _say(_by_signal(error.__cause__))
+        else:
+            _say(_defect(error))
     return 3
+
+
+def _by_signal(ended: BaseException) -> AgentError:
+    how = "interrupted" if isinstance(ended, KeyboardInterrupt) else "terminated"
+    return AgentError(f"{how}; nothing is left running")
 
 
 def _hear_signals() -> None:

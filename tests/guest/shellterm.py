@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,8 @@ class Terminal:
                 **environment,
             },
             cwd=str(room),
+            # Who runs the tests may have it ignored (nohup), and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             dimensions=(lines, columns),
         )
 
