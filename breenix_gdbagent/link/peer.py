@@ -8,7 +8,7 @@ import struct
 import sys
 from pathlib import Path
 
-from breenix_gdbagent.errors import LinkTimeout
+from breenix_gdbagent.errors import LinkError
 
 _ESTABLISHED = "01"
 
@@ -23,7 +23,7 @@ def stopped(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] in ("T", "t")
 
 
-def with_cause(error: LinkTimeout, pid: int) -> LinkTimeout:
+def with_cause(error: LinkError, pid: int) -> LinkError:
     """The error, with the reason and the remedy where QEMU (`pid`) is seen to be stopped."""
     if pid > 0 and stopped(pid):
         error.why = f"QEMU (process {pid}) is stopped by a signal"

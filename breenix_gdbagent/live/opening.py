@@ -83,8 +83,10 @@ def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> Liv
 
             raise with_cause(error, process.pid) from None
         except (LinkClosed, ConnectError) as error:
+            from breenix_gdbagent.link.peer import with_cause
+
             died = process.died()
-            raise error if died is None else died from error
+            raise with_cause(error, process.pid) if died is None else died from error
         undo.callback(qmp.close)
         serial = SerialLines(process.serials, clock.seconds)
         undo.callback(serial.close)
@@ -128,12 +130,15 @@ def _attach(
         pid = 0
         was_running: bool | None = None
         if qmp is not None:
-            from breenix_gdbagent.link.peer import unix_peer
+            from breenix_gdbagent.link.peer import unix_peer, with_cause
             from breenix_gdbagent.link.qmp import Qmp
 
             sock = connect(Address.parse(qmp), "QMP monitor", Deadline(CONNECT_SECONDS))
             pid = unix_peer(sock)
-            monitor = Qmp(sock, seconds=CONNECT_SECONDS)
+            try:
+                monitor = Qmp(sock, seconds=CONNECT_SECONDS)
+            except ConnectError as error:
+                raise with_cause(error, pid) from error
             undo.callback(monitor.close)
             status = monitor.status()
             was_running = status == "running"

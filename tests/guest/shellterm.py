@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import time
 from pathlib import Path
@@ -46,8 +45,6 @@ class Terminal:
                 **environment,
             },
             cwd=str(room),
-            # Who runs the tests may have it ignored (nohup), and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             dimensions=(lines, columns),
         )
 
