@@ -26,6 +26,7 @@ from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
 from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.hmptext import parse_ram_map
+from breenix_gdbagent.link.peer import with_cause
 from breenix_gdbagent.memory.elf import read_headers
 from breenix_gdbagent.memory.interface import RamMap
 from breenix_gdbagent.x86.core_notes import cpus_of_notes
@@ -46,10 +47,14 @@ class QmpEvent:
 class Qmp:
     """A monitor connection. Every call has a deadline; `wake` is readable when events wait."""
 
-    def __init__(self, where: socket.socket | str, *, seconds: float = ANSWER_SECONDS) -> None:
-        """`where` is a connected socket, or the path of a unix socket. Raises `ConnectError`,
+    def __init__(
+        self, where: socket.socket | str, *, seconds: float = ANSWER_SECONDS, pid: int = 0
+    ) -> None:
+        """`where` is a connected socket, or the path of a unix socket; `pid` is QEMU's, 0 where it
+        is not known: whether it is stopped is then told of a silence. Raises `ConnectError`,
         also when another client has that monitor (it then sends no greeting)."""
         self.seconds = seconds
+        self._pid = pid
         self.wake, self._waker = socket.socketpair()
         self.wake.setblocking(False)
         self._waker.setblocking(False)
@@ -64,11 +69,15 @@ class Qmp:
             self._call(self._connect(where), "the QMP greeting", seconds)
         except LinkTimeout as error:
             self._stop()
-            raise ConnectError(
+            silent = ConnectError(
                 "the QMP socket is silent: it serves one client at a time",
                 f"no greeting within {seconds:g} s",
                 "give the agent one of its own (a second -qmp), or continue QEMU if it is stopped",
-            ) from error
+            )
+            raise with_cause(silent, pid) from error
+        except LinkClosed:
+            self._stop()
+            raise
         except QmpConnectError as error:
             self._stop()
             raise ConnectError("no QMP there", str(error.exc), "is that QEMU's -qmp socket?") from (
@@ -78,7 +87,11 @@ class Qmp:
     async def _connect(self, where: socket.socket | str) -> None:
         self._listener = EventListener()
         self._client.register_listener(self._listener)
-        await self._client.connect(where)
+        try:
+            await self._client.connect(where)
+        except AssertionError as error:
+            # qemu.qmp takes it for impossible that QEMU ends right behind its greeting.
+            raise EOFError("QEMU ended during the QMP greeting") from error
         self._pump = asyncio.create_task(self._hear())
 
     async def _hear(self) -> None:
@@ -199,7 +212,7 @@ class Qmp:
             return future.result(seconds)
         except FutureTimeout as error:
             future.cancel()
-            raise LinkTimeout(what, seconds) from error
+            raise with_cause(LinkTimeout(what, seconds), self._pid) from error
         except ExecuteError as error:
             raise LinkError(f"QEMU refused {what}", str(error)) from error
         except QmpConnectError:

@@ -77,16 +77,14 @@ def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> Liv
         try:
             stub = GdbStub(RspLink(process.gdb, "QEMU's gdbstub"))
             stub.handshake(START_SECONDS)
-            qmp = Qmp(process.qmp, seconds=CONNECT_SECONDS)
+            qmp = Qmp(process.qmp, seconds=CONNECT_SECONDS, pid=process.pid)
         except LinkTimeout as error:
             from breenix_gdbagent.link.peer import with_cause
 
             raise with_cause(error, process.pid) from None
         except (LinkClosed, ConnectError) as error:
-            from breenix_gdbagent.link.peer import with_cause
-
             died = process.died()
-            raise with_cause(error, process.pid) if died is None else died from error
+            raise error if died is None else died from error
         undo.callback(qmp.close)
         serial = SerialLines(process.serials, clock.seconds)
         undo.callback(serial.close)
@@ -130,15 +128,12 @@ def _attach(
         pid = 0
         was_running: bool | None = None
         if qmp is not None:
-            from breenix_gdbagent.link.peer import unix_peer, with_cause
+            from breenix_gdbagent.link.peer import unix_peer
             from breenix_gdbagent.link.qmp import Qmp
 
             sock = connect(Address.parse(qmp), "QMP monitor", Deadline(CONNECT_SECONDS))
             pid = unix_peer(sock)
-            try:
-                monitor = Qmp(sock, seconds=CONNECT_SECONDS)
-            except ConnectError as error:
-                raise with_cause(error, pid) from error
+            monitor = Qmp(sock, seconds=CONNECT_SECONDS, pid=pid)
             undo.callback(monitor.close)
             status = monitor.status()
             was_running = status == "running"
