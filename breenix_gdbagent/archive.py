@@ -63,9 +63,11 @@ def save(
     facts: run_checks.RunFacts,
     history: History,
     machine: Mapping[str, Json],
+    report: Document | None = None,
 ) -> None:
     """Write the stop with what the report needs besides. `memory`: tables, kernel or all.
-    `machine` says what would boot the same again. Raises `OutputError`; no half file stays."""
+    `machine` says what would boot the same again; `report` is what was said of it, where that was.
+    Raises `OutputError`; no half file stays."""
     extra: dict[str, Json] = {
         "agent": __version__,
         "target": dict(target),
@@ -75,9 +77,10 @@ def save(
         "machine": dict(machine),
         "memory": memory,
     }
-    from breenix_gdbagent.snapshot import save_snapshot
+    from breenix_gdbagent.snapshot.saving import save_snapshot
 
-    save_snapshot(kernel.stop, path, frames=pages_to_keep(kernel, memory), extra=extra)
+    frames = pages_to_keep(kernel, memory)
+    save_snapshot(kernel.stop, path, frames=frames, extra=extra, report=report)
 
 
 def document_of(

@@ -24,10 +24,11 @@ from breenix_gdbagent.kernel.layout import KERNEL_STACKS
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.running import running, settled
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.descriptors import TSS_SIZE
 from breenix_gdbagent.x86.paging import UNREADABLE, Walk
+from breenix_gdbagent.x86.words import VECTOR_NAMES
 
 RSP0_MISMATCH = declare(
     "tss.rsp0-mismatch",

@@ -108,8 +108,9 @@ def conclude(
     code = _exit_code(judged.counted, options.fail_on, bool(judged.missing))
     outcome = _outcome(code, judged.counted)
     record = replace(ended.record, outcome=outcome, exit=code)
+    kept = archive.with_outcome({**document, "provenance": {}}, outcome, code)
     document = archive.with_outcome(judged.document, outcome, code, judged.missing, judged.gone)
-    failed = _saved(options, ended, record, named, machine)
+    failed = _saved(options, ended, record, named, machine, kept)
     write_faces(document, options, code, ended.kernel)
     for text in judged.missing:
         print(f"expected and not seen: {text}", file=sys.stderr)
@@ -126,6 +127,7 @@ def _saved(
     record: RunRecord,
     named: Mapping[str, Json],
     machine: Machine,
+    report: Document,
 ) -> OutputError | None:
     """Write the snapshot where one is asked for. What could not be written is told after the
     report: at night nobody runs it twice."""
@@ -141,6 +143,7 @@ def _saved(
             ended.facts,
             ended.history,
             machine_facts(machine),
+            report,
         )
     except OutputError as error:
         return error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
 from breenix_gdbagent.errors import InputError, OutputError
-from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.text import objects, render
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.report.document import Document
     from breenix_gdbagent.report.htmltrace import ReadSource
 
 
@@ -112,6 +111,8 @@ def _for_terminal(document: Document) -> str:
     if not sys.stdout.isatty():
         return render(document, 100)
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    import shutil
+
     return render(document, shutil.get_terminal_size((100, 24)).columns, colour)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent import __version__
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.targets import Machine
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.targets import Machine
 
 
 def provenance(machine: Machine | None, seconds: float) -> dict[str, Json]:

@@ -1,35 +1,71 @@
-"""``report``: a snapshot examined again, offline."""
+"""``report``: a snapshot's report again, offline."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from breenix_gdbagent.archive import document_of
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import (
+    Target,
     add_target_options,
     description,
     explained_snapshot,
     target_of,
 )
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.snapshot.kept import kept
 
 
 def run(name: str, argv: list[str]) -> int:
     """``report FILE``."""
-    parser = Parser("breenix-gdbagent report", description="examine a snapshot again, offline")
+    parser = Parser("breenix-gdbagent report", description="a snapshot's report again, offline")
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
     add_target_options(parser, runs=False)
     add_face_options(parser)
+    parser.add_argument(
+        "--anew", action="store_true", help="examine it again, also where the file keeps its report"
+    )
     options = parser.parse_args(argv)
     if (options.file is None) == (options.snapshot is None):
         raise InputError("report examines one snapshot", fix="breenix-gdbagent report FILE")
     options.snapshot = options.snapshot or options.file
     target = target_of(options, default_lab=False)
     check_faces(options)
+    document = _kept(options)
+    if document is not None:
+        return write_faces(document, options)
+    return _examined(target)
+
+
+def _kept(options: argparse.Namespace) -> dict[str, Json] | None:
+    """The report that the file keeps, where making it again could give no other: made by this
+    agent, of these bytes, with that ELF. The maps of the HTML need the stop itself."""
+    if options.anew or options.html or options.ram_size:
+        return None
+    found = kept(options.snapshot)
+    if found is None or (options.kernel is not None and not _same(options.kernel, found.elf)):
+        return None
+    return {**found.document, "provenance": provenance(None, 0.0)}
+
+
+def _same(elf: Path, sha256: str | None) -> bool:
+    import hashlib
+
+    try:
+        return hashlib.sha256(elf.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _examined(target: Target) -> int:
+    from breenix_gdbagent.archive import document_of
+    from breenix_gdbagent.kernel.view import Kernel
+
+    options = target.options
     stop, extra = explained_snapshot(target)
     document = document_of(stop, extra, description(target), provenance(None, 0.0))
     return write_faces(document, options, kernel=Kernel(stop) if options.html else None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.stop import Stop
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.stop import Stop
 
 
 def add_target_options(

@@ -37,16 +37,11 @@ from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
 from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, walk
 from breenix_gdbagent.x86.roots import scan_roots
 from breenix_gdbagent.x86.spaces import Range, Spaces
+from breenix_gdbagent.x86.words import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.ledger import FrameLedger
     from breenix_gdbagent.kernel.threads import Thread
-
-VECTOR_NAMES = {
-    0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF",
-    10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC",
-    19: "#XM", 20: "#VE", 21: "#CP",
-}  # fmt: skip
 
 
 class Kernel:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, cast
 
 from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import VECTOR_NAMES
 from breenix_gdbagent.report.story import Object, objects
+from breenix_gdbagent.x86.words import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.x86.cpu import Cpu
 
 MOST_FRAMES = 64
-_MODULES = re.compile(r"\b(?:\w+::)+(?=\w)")
+_MODULES = r"\b(?:\w+::)+(?=\w)"
 KEPT = ("pc", "name", "offset", "how", "ring", "vector")
 
 
@@ -90,7 +90,7 @@ def brief(name: str) -> str:
         if not depth:
             end = place + 1
             break
-    return _MODULES.sub("", name[:end]) + name[end:]
+    return re.sub(_MODULES, "", name[:end]) + name[end:]
 
 
 def tells(trace: Object) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.diff import headline
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.ink import PLAIN, Ink
-from breenix_gdbagent.report.maps import CELLS
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import Object, log_text, objects, record, size_words, texts
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from breenix_gdbagent.report.backtraces import brief, rows
-from breenix_gdbagent.report.maps import CELLS
+from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     ENDS,

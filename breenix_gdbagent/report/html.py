@@ -23,10 +23,10 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
+from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.coverage import counts, last_checks, lost
 from breenix_gdbagent.report.htmllog import log_rows
 from breenix_gdbagent.report.htmltrace import ReadSource, stops_of
-from breenix_gdbagent.report.maps import CELLS
 from breenix_gdbagent.report.story import (
     Object,
     called,

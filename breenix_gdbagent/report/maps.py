@@ -28,19 +28,6 @@ MOST_RIGHTS = 4
 SAME = P | W | U | NX | ADDRESS
 """Bits of a top entry that decide what lies below it; A and D differ by use alone."""
 
-CELLS = {
-    "-": "not mapped",
-    "p": "some pages not mapped",
-    "g": "guard page mapped",
-    "u": "ring 3 can reach it",
-    "r": "read-only",
-    "d": "other frames than in the master",
-    "x": "executable",
-    "?": "tables not readable",
-    ".": "as it should be",
-}
-"""Glyphs of the stack matrix, worst first."""
-
 
 def build(kernel: Kernel) -> dict[str, Json]:
     """The document's ``maps``. Never raises: what cannot be drawn says why in ``reason``."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import size_text
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
+from breenix_gdbagent.x86.words import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap

@@ -15,7 +15,7 @@ Segment = tuple[str, str]
 READABLE = 110
 """Columns beyond which nobody reads a paragraph with pleasure."""
 
-_SGR = re.compile(r"\x1b\[[0-9;]*m")
+_SGR = r"\x1b\[[0-9;]*m"
 
 
 class Page:
@@ -68,7 +68,7 @@ class Page:
 
     def beside(self, left: Page, right: Page, between: int = 3) -> None:
         """Two pages side by side."""
-        seen = [len(_SGR.sub("", line)) for line in left.lines]
+        seen = [len(re.sub(_SGR, "", line)) for line in left.lines]
         edge = max(seen, default=0) + between
         for number in range(max(len(left.lines), len(right.lines))):
             mine = left.lines[number] if number < len(seen) else ""

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import VECTOR_NAMES
-from breenix_gdbagent.x86.cpu import privilege
+from breenix_gdbagent.x86.words import VECTOR_NAMES, privilege
 
 Object = Mapping[str, Json]
 
@@ -19,7 +18,7 @@ EVENTS = (
 )  # fmt: skip
 """Families that say what happened; all others say what state was found."""
 
-_TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B])")
+_TERMINAL = r"\x1b(?:\[[0-9;?=]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B])"
 """Colours and cursor moves that firmware and kernels send to a serial terminal."""
 
 TOLD = ("explanation", "walk_text")
@@ -295,7 +294,7 @@ def heading(finding: Object) -> str:
 
 
 def place_words(cpu: Object) -> str:
-    """``ring 3``, ``real mode``: see `x86.cpu.privilege`."""
+    """``ring 3``, ``real mode``: see `x86.words.privilege`."""
     cr0, cpl = cpu.get("cr0"), cpu.get("cpl")
     return privilege(
         int(cr0, 16) if isinstance(cr0, str) else None, cpl if isinstance(cpl, int) else None
@@ -324,7 +323,7 @@ def printable(text: str) -> str:
 
 def log_text(text: str) -> str:
     """A line of the serial log as people read it: terminal codes gone, the rest printable."""
-    return printable(_TERMINAL.sub("", text))
+    return printable(re.sub(_TERMINAL, "", text) if "\x1b" in text else text)
 
 
 def matrix_classes(maps: Object) -> list[tuple[str, list[int]]]:

@@ -13,6 +13,7 @@ from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.memory.corewriter import CoreWriter
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.memory.mapped import MappedMemory
+from breenix_gdbagent.snapshot.kept import keep
 from breenix_gdbagent.snapshot.note import note_of
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.wholefile import appearing
@@ -32,13 +33,14 @@ def save_snapshot(
     *,
     frames: Iterable[int] | None = None,
     extra: Mapping[str, Json] | None = None,
+    report: Mapping[str, Json] | None = None,
 ) -> None:
     """Writes `stop` to `path`, over what was there before.
 
     `frames` are the physical addresses of the 4 KiB frames to keep (in any order; one that cannot
-    be read is left out), None for all that the memory has. `extra` is kept as it is, and nothing
-    else of this machine is. Raises `OutputError` when the file cannot be written; then, and when
-    interrupted, `path` is as it was and nothing else remains.
+    be read is left out), None for all that the memory has. `extra` is kept as it is, `report` as
+    `snapshot.kept` has it, and nothing else of this machine is. Raises `OutputError` when the file
+    cannot be written; then, and when interrupted, `path` is as it was and nothing else remains.
     """
     with appearing(path) as out:
         writer = CoreWriter(out)
@@ -50,6 +52,8 @@ def save_snapshot(
         full = [qemu_note(cpu) for cpu in stop.cpus]
         ours = note_of(stop, writer.zero_area(), extra or {})
         writer.finish([*general, *_auxiliary(stop), *full, ours], _seen_by_gdb(stop))
+        if report is not None:
+            keep(out, report, None if stop.image is None else stop.image.image.sha256)
 
 
 def _keep(writer: CoreWriter, memory: PhysicalMemory, frames: list[int]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.x86.words import privilege
 
 CR0_PG = 1 << 31
 CR0_WP = 1 << 16
@@ -90,14 +91,6 @@ class Cpu:
     def paging(self) -> PagingMode | None:
         """The paging mode, None while paging is off or not in 4- or 5-level form (early boot)."""
         return PagingMode.of(self)
-
-
-def privilege(cr0: int | None, cpl: int | None) -> str:
-    """``ring 3``, ``real mode``, ``ring 0, paging off``; ``ring ?`` where CS is not known."""
-    if cr0 is not None and not cr0 & CR0_PE:
-        return "real mode"
-    ring = f"ring {'?' if cpl is None else cpl}"
-    return ring if cr0 is None or cr0 & CR0_PG else f"{ring}, paging off"
 
 
 @dataclass(frozen=True, slots=True)

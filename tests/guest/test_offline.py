@@ -23,13 +23,15 @@ def without_clock(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", list(scenarios()))
 def test_tables_are_enough(name: str, tmp_path: Path) -> None:
-    """`--memory tables` keeps what the examination read: the same report comes out of it."""
+    """`--memory tables` keeps what the examination read: the same report comes out of it, made
+    again as well as kept."""
     file = tmp_path / "stop"
     live = agent(
         "ci", "--lab", name, "--json", "--timeout", TIMEOUT, "-o", str(file), "--memory", "tables"
     )
-    again = agent("report", str(file), "--json")
-    assert without_clock(again.document) == without_clock(live.document)
+    for more in (["--anew"], []):
+        again = agent("report", str(file), "--json", *more)
+        assert without_clock(again.document) == without_clock(live.document)
     assert file.stat().st_size < 1 << 20
 
 
@@ -43,8 +45,9 @@ def test_kernel_and_all(name: str, memory: str, tmp_path: Path) -> None:
     live = agent(
         "ci", "--lab", name, "--json", "--timeout", TIMEOUT, "-o", str(file), "--memory", memory
     )
-    again = agent("report", str(file), "--json")
-    assert without_clock(again.document) == without_clock(live.document)
+    for more in (["--anew"], []):
+        again = agent("report", str(file), "--json", *more)
+        assert without_clock(again.document) == without_clock(live.document)
 
 
 LOOKING = (

@@ -12,7 +12,7 @@ from breenix_gdbagent.live import launch
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.markdown import render as render_markdown
 from breenix_gdbagent.report.text import render as render_text
-from breenix_gdbagent.snapshot import read_snapshot
+from breenix_gdbagent.snapshot.opening import read_snapshot
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.watch import Orders, Run
 from tests.guest.live_support import ELF, needs_qemu

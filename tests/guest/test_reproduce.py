@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from breenix_gdbagent.snapshot import save_snapshot
+from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.targets.saved import saved
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu

@@ -14,7 +14,8 @@ from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel.image import attach_image
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
-from breenix_gdbagent.snapshot import open_snapshot, read_snapshot, save_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot, read_snapshot
+from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.paging import Tables, walk
 from breenix_gdbagent.x86.spaces import Spaces

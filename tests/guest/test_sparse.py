@@ -18,7 +18,7 @@ import pytest
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
 from breenix_gdbagent.live import attach
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.guest.labrun import agent
 from tests.guest.live_support import Beside, beside, free_port, needs_qemu
 

@@ -11,7 +11,7 @@ import pytest
 from breenix_gdbagent.commands import run
 from breenix_gdbagent.errors import InputError, Unreadable
 from breenix_gdbagent.memory.ramfile import parse_ram_size
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.unit.captures import LINUX, NAMES, capture, truth_of
 
 

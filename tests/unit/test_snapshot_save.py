@@ -24,7 +24,8 @@ from breenix_gdbagent.memory.core import ElfCore
 from breenix_gdbagent.memory.corewriter import CoreWriter
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.snapshot import note as notes
-from breenix_gdbagent.snapshot import open_snapshot, read_snapshot, save_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot, read_snapshot
+from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
 from breenix_gdbagent.x86.paging import Tables, walk
@@ -267,7 +268,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from breenix_gdbagent.memory.corewriter import CoreWriter
-from breenix_gdbagent.snapshot import save_snapshot
+from breenix_gdbagent.snapshot.saving import save_snapshot
 from tests.unit.test_snapshot_save import _stop
 def wait(*_):
     print("writing", flush=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from breenix_gdbagent.commands import run
-from breenix_gdbagent.snapshot import read_snapshot, save_snapshot
+from breenix_gdbagent.snapshot.opening import read_snapshot
+from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.x86.exceptions import read_frame
 from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
 from tests.unit.report.test_schema import validator

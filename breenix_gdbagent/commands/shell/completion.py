@@ -13,7 +13,8 @@ from prompt_toolkit.document import Document
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.texts import ALIASES, COMMANDS, GROUPS, Takes, find
 from breenix_gdbagent.errors import AgentError, InputError
-from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.words import VECTOR_NAMES
 
 MOST = 200
 _PLACE = re.compile(r"(?P<file>[\w/.-]+\.rs):\d*\Z")

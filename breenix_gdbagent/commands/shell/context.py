@@ -13,9 +13,10 @@ from breenix_gdbagent.commands.shell.screen import clipped, columns_of
 from breenix_gdbagent.commands.shell.session import Session, space_label
 from breenix_gdbagent.control.halt import Halt
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.view import VECTOR_NAMES, Kernel
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.ink import Ink
 from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.words import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.report.code import Instruction

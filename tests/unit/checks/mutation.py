@@ -16,7 +16,7 @@ from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.ramfile import parse_ram_size
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
 from tests.unit.captures import BREENIX, capture
 from tests.writers.overlay import overlaid, with_registers

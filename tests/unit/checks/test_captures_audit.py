@@ -17,7 +17,7 @@ import pytest
 
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.unit.captures import BREENIX, LINUX, capture
 from tests.unit.checks.mutation import saved
 

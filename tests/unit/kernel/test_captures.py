@@ -9,7 +9,7 @@ import pytest
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.unit.captures import BREENIX, LINUX, capture, truth_of
 
 TLS_OF_THE_KERNEL = KERNEL_STACKS + 0x3000_0000  # 2026: in the same slot, no stack (layout.rs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from breenix_gdbagent.memory.ramfile import parse_ram_size
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
 from tests.unit.captures import capture
 

@@ -9,6 +9,7 @@ import pytest
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas, maps, tree
+from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.diff import Side, compare
 from breenix_gdbagent.report.document import RunRecord, build
 from breenix_gdbagent.report.story import objects, record, texts
@@ -101,8 +102,8 @@ def test_each_defect_has_its_glyph_in_its_cell_alone(
 
 
 def test_glyphs_have_words_and_an_order() -> None:
-    assert set(maps.CELLS) == set("-pgurdx?.")
-    assert list(maps.CELLS)[-1] == "."
+    assert set(CELLS) == set("-pgurdx?.")
+    assert list(CELLS)[-1] == "."
 
 
 def test_users_of_the_stacks() -> None:

@@ -9,7 +9,7 @@ import pytest
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.memory.elf import Note, split_notes
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.x86.core_notes import cpus_of_notes, prstatus_note, qemu_note
 from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
 from tests.unit.captures import NAMES, capture, truth_of

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import NotMapped, ReadError, Unreadable
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.x86.cpu import DescriptorTable
 from breenix_gdbagent.x86.descriptors import (
     parse_gate,

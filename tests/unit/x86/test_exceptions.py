@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.x86.exceptions import (
     VECTORS,
     PageFaultCode,

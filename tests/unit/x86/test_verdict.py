@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.x86.cpu import PagingMode
 from breenix_gdbagent.x86.paging import Tables, walk
 from breenix_gdbagent.x86.verdict import Access, Processor, verdict

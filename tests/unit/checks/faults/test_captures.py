@@ -11,7 +11,7 @@ from breenix_gdbagent.checks.faults import check
 from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.ramfile import parse_ram_size
-from breenix_gdbagent.snapshot import open_snapshot
+from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
 from tests.unit.captures import BREENIX, LINUX, capture, truth_of
 

@@ -1,0 +1,85 @@
+"""The report made when a stop was saved, kept behind the last byte of its ELF core.
+
+What a report says follows from the file's bytes, the kernel's ELF and the agent: while all three
+are what they were, it need not be made again. Layout, from the core's end to the file's::
+
+    zlib stream of one JSON object {agent, elf, document}
+    u64 length of the stream   u32 CRC-32 of the whole file before this field   8 bytes MAGIC
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import stat
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, NamedTuple, cast
+
+from breenix_gdbagent import __version__
+from breenix_gdbagent.jsonvalue import Json
+
+MAGIC = b"BGAREPT1"
+MOST_BYTES = 64 << 20
+"""More than any report of ours has."""
+MOST_FILE = 64 << 20
+"""Of a larger file the sum costs more time than the examination saves."""
+_LENGTH = Struct("<Q")
+_SEAL = Struct("<I8s")
+
+
+class Kept(NamedTuple):
+    """A report out of a file. `elf` is the SHA-256 of the kernel's ELF that it was made with."""
+
+    document: dict[str, Json]
+    elf: str | None
+
+
+def keep(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
+    """Adds the report to the complete core in `out`, which stays open. A file that cannot be read
+    back (a device) or is larger than `MOST_FILE` stays without. Raises `OSError`."""
+    out.flush()
+    status = os.fstat(out.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_FILE:
+        return
+    told = {"agent": __version__, "elf": elf, "document": document}
+    stream = zlib.compress(json.dumps(told, separators=(",", ":")).encode("ascii"), 1)
+    added = stream + _LENGTH.pack(len(stream))
+    with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as core:
+        total = zlib.crc32(added, zlib.crc32(core))
+    out.seek(0, os.SEEK_END)
+    out.write(added + _SEAL.pack(total, MAGIC))
+
+
+def kept(path: Path) -> Kept | None:
+    """The report that the file holds; None where it holds none, or anything in the file is not as
+    it was written, or another version of the agent wrote it. Never raises: who gets nothing here
+    opens the file, and is told what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not _LENGTH.size + _SEAL.size < size <= 2 * MOST_FILE:
+                return None
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _read(data, size)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, zlib.error):
+        return None
+
+
+def _read(data: mmap.mmap, size: int) -> Kept | None:
+    end = size - _SEAL.size
+    total, magic = _SEAL.unpack_from(data, end)
+    if magic != MAGIC:
+        return None
+    with memoryview(data) as view, view[:end] as sealed:
+        if zlib.crc32(sealed) != total:
+            return None
+    end -= _LENGTH.size
+    (length,) = _LENGTH.unpack_from(data, end)
+    told = json.loads(zlib.decompressobj().decompress(data[end - length : end], MOST_BYTES))
+    if told["agent"] != __version__:
+        return None
+    return Kept(cast(dict[str, Json], told["document"]), told["elf"])
