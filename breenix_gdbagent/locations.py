@@ -10,18 +10,18 @@ from breenix_gdbagent.errors import InputError
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols import LoadedImage
 
-_HEX = re.compile(r"0[xX][0-9a-fA-F](_?[0-9a-fA-F])*\Z")
-_DECIMAL = re.compile(r"[0-9](_?[0-9])*\Z")
-_SYMBOL = re.compile(r"(?P<name>[A-Za-z_<$][^+]*?)(?:\+(?P<offset>\w+))?\Z")
+_HEX = r"0[xX][0-9a-fA-F](_?[0-9a-fA-F])*\Z"
+_DECIMAL = r"[0-9](_?[0-9])*\Z"
+_SYMBOL = r"(?P<name>[A-Za-z_<$][^+]*?)(?:\+(?P<offset>\w+))?\Z"
 
 
 def parse_number(text: str) -> int | None:
     """A plain number of at most 64 bits, None when `text` is not one."""
     text = text.strip()
     value = None
-    if _HEX.match(text):
+    if re.match(_HEX, text):
         value = int(text, 16)
-    elif _DECIMAL.match(text):
+    elif re.match(_DECIMAL, text):
         value = int(text)
     if value is not None and value >> 64:
         raise InputError(f"{text} does not fit in 64 bits", fix="the highest is 0xffffffffffffffff")
@@ -36,7 +36,7 @@ def parse_address(text: str, image: LoadedImage | None) -> int:
     value = parse_number(text)
     if value is not None:
         return value
-    shape = _SYMBOL.match(text.strip())
+    shape = re.match(_SYMBOL, text.strip())
     if shape is None:
         raise InputError(
             f"{text!r} is no address", fix="write 0x..., a decimal number or symbol+offset"

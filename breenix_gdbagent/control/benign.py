@@ -11,7 +11,7 @@ from breenix_gdbagent.kernel.event import WITH_ERROR_CODE
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS, Era
 from breenix_gdbagent.kernel.percpu import read_percpu
 from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
-from breenix_gdbagent.live import Fault
+from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.paging import Tables
 

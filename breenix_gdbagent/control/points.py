@@ -15,6 +15,7 @@ from breenix_gdbagent.link.gdbstub import Break
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS
 
 Kind = Literal["break", "watch", "entry", "checkpoint", "invariant", "passage"]
+Access = Literal["write", "read", "access"]
 KEPT = 100
 
 
@@ -46,7 +47,7 @@ class Watched:
     name: str
     address: int
     length: int
-    access: Literal["write", "read", "access"] = "write"
+    access: Access = "write"
 
 
 @dataclass(frozen=True, slots=True)

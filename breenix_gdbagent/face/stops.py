@@ -72,7 +72,7 @@ def read(at: At, va: int | str, length: int) -> bytes:
     '5051'
     """
     kernel = _kernel(at)
-    return Scene.of(kernel).memory.read(_address(kernel, va), length)
+    return Scene.of(kernel).memory.read(address(kernel, va), length)
 
 
 def value(at: At, text: str) -> int | float | str | bool | Value | None:
@@ -110,7 +110,7 @@ def walk(at: At, va: int | str, root: int | None = None) -> Walk:
     chosen = root if root is not None else kernel.stop.cpu.root
     if chosen is None or (root is None and kernel.stop.cpu.paging is None):
         raise ReadError("paging is not on yet: nothing is mapped")
-    return kernel.walk(chosen, _address(kernel, va))
+    return kernel.walk(chosen, address(kernel, va))
 
 
 def backtrace(at: At, cpu: int | None = None) -> Backtrace:
@@ -141,7 +141,8 @@ def save(at: At, path: str | Path, memory: str = "kernel") -> Path:
     return file
 
 
-def _address(kernel: Kernel, va: int | str) -> int:
+def address(kernel: Kernel, va: int | str) -> int:
+    """A virtual address: a number, a symbol or an expression."""
     return va if isinstance(va, int) else address_at(Scene.of(kernel), va)
 
 

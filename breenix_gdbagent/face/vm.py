@@ -29,8 +29,9 @@ from breenix_gdbagent.control.debugger import Debugger
 from breenix_gdbagent.control.expressions import Expression, parse
 from breenix_gdbagent.control.halt import Halt
 from breenix_gdbagent.control.places import Place, find_place, parse_vector, vector_place
-from breenix_gdbagent.control.points import Kind, Only, Point
+from breenix_gdbagent.control.points import Access, Kind, Only, Point
 from breenix_gdbagent.control.stepping import Stepper
+from breenix_gdbagent.control.watching import watch_entry, watch_memory, watch_value
 from breenix_gdbagent.errors import InputError, LinkError
 from breenix_gdbagent.face import stops
 from breenix_gdbagent.kernel.view import Kernel
@@ -296,6 +297,44 @@ class Vm:
         if check not in (*known, "audit"):
             raise InputError(f"{check!r} is no check", f"checks: {', '.join(known)}, audit")
         return self._add("invariant", location, Only(), check=check)
+
+    def watch(
+        self,
+        what: str | int,
+        length: int = 8,
+        *,
+        access: Access = "write",
+        condition: str | None = None,
+    ) -> Point:
+        """Stop where a value is written and changes (or is read: `access`): a static or a field of
+        one, or `length` bytes at an address. Raises `InputError`, `ReadError`.
+
+        >>> import breenix_gdbagent as ba
+        >>> with ba.launch(lab="clean", deterministic=True) as vm:
+        ...     stop = vm.run_until("syscall_entry")
+        ...     point = vm.watch("SCHEDULER.current_thread")
+        ...     vm.run().reason.kind, vm.halt.points == (point,), vm.halt.notes
+        ('breakpoint', True, ('SCHEDULER.current_thread was Some(2), is Some(3)',))
+        """
+        self._check()
+        with self._arbiter.standing(wait=True):
+            if isinstance(what, int):
+                point = watch_memory(self._debugger, self.kernel, what, length, access, condition)
+            else:
+                point = watch_value(self._debugger, self.kernel, what, access, condition)
+            point.quiet = True
+            return point
+
+    def watch_entry(self, va: int | str, process: str | int | None = None) -> Point:
+        """Stop at the instruction that changes the page-table entries, of any level, which map
+        `va` in a process (pid or name; else where the CPU is). Raises `InputError`, `ReadError`."""
+        self._check()
+        with self._arbiter.standing(wait=True):
+            at = stops.address(self.kernel, va)
+            named = None if process is None else str(process)
+            watch = watch_entry(self._debugger, self.kernel, at, named)
+            watch.point.quiet = True
+            return watch.point
 
     def delete(self, point: Point) -> None:
         """Take a point out."""

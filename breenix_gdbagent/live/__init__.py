@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from breenix_gdbagent.live.fault import Fault, Hit, OnFault, OnHit
 from breenix_gdbagent.live.opening import attach, launch
 from breenix_gdbagent.live.vm import LiveVm
 
-__all__ = ["Fault", "Hit", "LiveVm", "OnFault", "OnHit", "attach", "launch"]
+__all__ = ["LiveVm", "attach", "launch"]

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import LinkError, StubError
 from breenix_gdbagent.link.gdbstub import Break
-from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import EFER_LMA, Cpu, DescriptorTable
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.live.elfcode import KernelCode
     from breenix_gdbagent.live.vm import LiveVm
 
 EXCEPTIONS = 32

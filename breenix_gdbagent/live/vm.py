@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from breenix_gdbagent.errors import LinkClosed, LinkError
 from breenix_gdbagent.link.deadline import Deadline
@@ -18,14 +18,15 @@ from breenix_gdbagent.link.serial import Watch
 from breenix_gdbagent.link.stopreply import SIGTRAP
 from breenix_gdbagent.live.arming import Arming
 from breenix_gdbagent.live.clock import RunClock
-from breenix_gdbagent.live.elfcode import KernelCode
-from breenix_gdbagent.live.fault import Fault, Hit, OnFault, OnHit
 from breenix_gdbagent.live.guest import DYING_SECONDS, Holds
 from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.cpu import DescriptorTable
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.live.fault import OnFault, OnHit
 
 DRAIN_SECONDS = 5.0
 
@@ -114,6 +115,8 @@ class LiveVm(Running):
         kernel, panic = self._armed_with
         with self.uncut():
             if kernel is not None and fresh:
+                from breenix_gdbagent.live.elfcode import KernelCode
+
                 config = self.config
                 identity = config is not None and "kernel" in config.needs
                 self._arming.before_start(KernelCode.read(kernel), identity=identity, panics=panic)
@@ -184,6 +187,8 @@ class LiveVm(Running):
         user's, and may pass it; without them the first one ends the run. Raises `LinkError`,
         `QemuDied`, `InputError` for a pattern that is none.
         """
+        from breenix_gdbagent.live.fault import Fault, Hit
+
         limit = Deadline(deadline)
         watch = Watch(patterns, after=self._consumed)
         with self._interrupts() as interrupts, self.dying(), self._watching(watch):

@@ -87,12 +87,12 @@ def _audit(stop: Stop) -> Iterator[Row]:
 
 def _snapshots(stop: Stop, place: Path) -> Iterator[Row]:
     kernel = Kernel(stop)
-    examine(stop, kernel)
+    report = build({"kind": "lab"}, RunRecord(), examine(stop, kernel), History())
     for memory, budget in (("tables", 50.0), ("kernel", 200.0)):
         file = place / memory
 
         def write(memory: str = memory, file: Path = file) -> None:
-            save(file, kernel, memory, {}, RunRecord(), RunFacts(), History(), {})
+            save(file, kernel, memory, {}, RunRecord(), RunFacts(), History(), {}, report)
 
         yield within(f"snapshot --memory {memory}", median_ms(write, 3), budget, "ms")
     size = (place / "tables").stat().st_size / (1 << 20)

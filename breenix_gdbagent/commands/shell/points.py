@@ -8,25 +8,23 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.entries import UNSEEN, EntryWatch, find_root
-from breenix_gdbagent.control.expressions import Expression, parse
-from breenix_gdbagent.control.judge import watched_value
-from breenix_gdbagent.control.places import Place, joined
-from breenix_gdbagent.control.points import Only, Point, Watched
-from breenix_gdbagent.control.scene import Scene
+from breenix_gdbagent.control.entries import UNSEEN
+from breenix_gdbagent.control.expressions import parse
+from breenix_gdbagent.control.places import joined
+from breenix_gdbagent.control.points import Access, Only, Point
+from breenix_gdbagent.control.watching import watch_entry, watch_memory, watch_value
 from breenix_gdbagent.control.written import (
     breakpoint_of,
     checkpoint_of,
     invariant_of,
     split_if,
 )
-from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.location import address_in
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols import LoadedImage
 
 LAST = 10
-LONGEST_WATCH = 64
 
 
 # Setting --------------------------------------------------------------------------------------
@@ -71,17 +69,9 @@ def do_watch(session: Session, line: Line) -> int:
     with session.standing():
         if words[0] == "entry":
             return _watch_entry(session, words[1:])
-        access = {"-r": "read", "-a": "access", "-w": "write"}.get(words[0], "")
-        text = line.text[2:].strip() if access else line.text
-        watched, shown, only = _watched(session, text)
-        debugger = session.debugger
-        if access:
-            watched = Watched(watched.name, watched.address, watched.length, access)  # type: ignore[arg-type]
-        point = Point(debugger.table.number(), "watch", Place(watched.name), only)
-        point.watched = (watched,)
-        point.expressions = () if shown is None else (shown,)
-        point.value = watched_value(point, Scene.of(session.view))
-        debugger.add(point)
+        access = _ACCESS.get(words[0])
+        point = _watch(session, line.text if access is None else line.text[2:], access or "write")
+        (watched,) = point.watched
         print(
             f"{point.number}: {point.describe()}, {watched.length} bytes at "
             f"{hex64(watched.address)}, now {point.value}"
@@ -89,56 +79,27 @@ def do_watch(session: Session, line: Line) -> int:
     return 0
 
 
-def _watched(session: Session, text: str) -> tuple[Watched, Expression | None, Only]:
-    """(what is watched, how its value is shown, when it counts)."""
-    debugger = session.debugger
-    head, condition = split_if(text)
-    image = debugger.loaded_or_linked
-    only = Only(condition=parse(condition, image) if condition else None)
-    words = head.split()
-    number = parse_number(words[0]) if words else None
-    if number is not None:
-        length = count_of(words[1] if len(words) > 1 else None, "bytes", 8)
-        return Watched(words[0], number, length), None, only
-    from breenix_gdbagent.symbols.values import Value
+_ACCESS: dict[str, Access] = {"-r": "read", "-a": "access", "-w": "write"}
 
-    expression = parse(head)
-    value = expression.value(Scene.of(session.view))
-    if not isinstance(value, Value) or value.address is None:
-        raise InputError(
-            f"{head!r} has no place in memory", fix="name a static, or write: watch VA LENGTH"
-        )
-    if not 0 < value.type.size <= LONGEST_WATCH:
-        raise InputError(
-            f"{head} is {value.type.name}, {value.type.size} bytes",
-            fix="watch one of its fields, or write: watch VA LENGTH",
-        )
-    return Watched(head, value.address, value.type.size), expression, only
+
+def _watch(session: Session, text: str, access: Access) -> Point:
+    """``VA [LENGTH]`` or a value, and ``if COND``."""
+    head, condition = split_if(text.strip())
+    words = head.split()
+    va = parse_number(words[0]) if words else None
+    if va is None:
+        return watch_value(session.debugger, session.view, head, access, condition)
+    length = count_of(words[1] if len(words) > 1 else None, "bytes", 8)
+    return watch_memory(session.debugger, session.view, va, length, access, condition)
 
 
 def _watch_entry(session: Session, words: list[str]) -> int:
     if len(words) not in (1, 3) or (len(words) == 3 and words[1] != "process"):
         raise InputError("watch which entry?", fix="watch entry VA [process PID|NAME]")
-    debugger, kernel = session.debugger, session.view
-    va = address_in(words[0], kernel.stop)
-    if len(words) == 3:
-        root, label = find_root(kernel, words[2])
-    else:
-        own = kernel.stop.cpu.root
-        if own is None or kernel.stop.cpu.paging is None:
-            raise ReadError("paging is not on yet: nothing maps an address")
-        space = kernel.space_of(own)
-        root, label = own, space.label if space is not None else hex64(own)
-    point = Point(debugger.table.number(), "entry", Place(f"{hex64(va)} in {label}"))
-    watch = EntryWatch(point, va, root, words[2] if len(words) == 3 else None, label)
-    debugger.judge.entries[point.number] = watch
-    try:
-        debugger.add(point)
-        watch.arm(debugger.vm, debugger.table, debugger.placed)
-    except BaseException:
-        debugger.remove(point)
-        raise
-    print(f"{point.number}: {point.describe()}")
+    va = address_in(words[0], session.view.stop)
+    process = words[2] if len(words) == 3 else None
+    watch = watch_entry(session.debugger, session.view, va, process)
+    print(f"{watch.point.number}: {watch.point.describe()}")
     for one in watch.entries:
         more = f" and {one.more} more, which are not watched" if one.more else ""
         places = joined(one.aliases, 16) or "no mapping that could be written through"
