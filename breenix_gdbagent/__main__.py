@@ -73,6 +73,9 @@ def process() -> NoReturn:
         later = _PutOff(name)
         later.__dict__.update(known)
         sys.modules.setdefault(name, later)
+        package, _, part = name.rpartition(".")
+        if package:  # only a real import binds it there
+            setattr(import_module(package), part, sys.modules[name])
     code = main()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.errors import ReadError
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.symbols import Image, LoadedImage
 
 
-@dataclass(frozen=True, slots=True)
-class StopReason:
+class StopReason(NamedTuple):
     """Why the guest stands still.
 
     kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``shutdown`` (a
@@ -58,8 +56,7 @@ class SerialText(NamedTuple):
         return [line for p in self.ports for line in self.port(p).splitlines()]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """CPUs, memory, serial text, the reason, and the kernel's ELF, frozen at one moment.
 
     `epoch` counts stops of one run: whatever is cached belongs to one epoch. `seconds` is the
@@ -70,7 +67,7 @@ class Stop:
     cpus: tuple[Cpu, ...]
     memory: PhysicalMemory
     reason: StopReason
-    serial: SerialText = field(default_factory=SerialText)
+    serial: SerialText = SerialText()
     image: LoadedImage | None = None
     epoch: int = 0
     seconds: float = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from breenix_gdbagent.checks import growth
 from breenix_gdbagent.checks.examine import Examination, examine
@@ -25,7 +25,8 @@ from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.image import with_image
 from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.live import Fault, LiveVm
+from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.report.document import (
     Document,
@@ -151,7 +152,7 @@ class Run:
                 self.succeeded = f"{stop.reason.text!r} at {stop.seconds:.3g} s"
                 later = self._run([], self.orders.linger)
                 if later.reason.kind == "deadline":
-                    stop = self.placed(replace(later, reason=stop.reason))
+                    stop = self.placed(later._replace(reason=stop.reason))
                 else:
                     stop, ended = later, later.reason.kind
         return self._end(stop, ended, awaited)
@@ -224,7 +225,7 @@ class Run:
                     self.say(f"{stop.seconds:9.3f}  {note}")
                 return self.placed(stop)
             elif _dead(stop):
-                return self.placed(replace(stop, reason=StopReason("halted", text=GAVE_UP)))
+                return self.placed(stop._replace(reason=StopReason("halted", text=GAVE_UP)))
             else:
                 self._survived()
                 look = False
@@ -232,8 +233,8 @@ class Run:
     def _in_handler(self, stop: Stop) -> Stop | None:
         """The page-fault handler said that it gives up (`--faults fatal`): the stop, explained
         from inside it, when it is the kernel's own fault; one of ring 3 is recorded."""
-        reason = replace(stop.reason, kind="handler")
-        kernel = Kernel(self.placed(replace(stop, reason=reason)))
+        reason = stop.reason._replace(kind="handler")
+        kernel = Kernel(self.placed(stop._replace(reason=reason)))
         seen = examine(kernel.stop, kernel)
         if any(f.weight == "error" and f.code.name.startswith(FAULTS) for f in seen.findings):
             return kernel.stop
@@ -260,7 +261,7 @@ class Run:
         if self.image is None or stop.image is not None:
             return stop
         if self.vm.bias is not None:
-            return replace(stop, image=self.image.loaded(self.vm.bias))
+            return stop._replace(image=self.image.loaded(self.vm.bias))
         return with_image(stop, self.image)[0]
 
     def _on_fault(self, fault: Fault) -> bool:
@@ -304,7 +305,7 @@ class Run:
             ended = "marker"
         if ended == "handler":
             ended = "fault"
-        kernel = Kernel(replace(stop, memory=RecordingMemory(stop.memory)))
+        kernel = Kernel(stop._replace(memory=RecordingMemory(stop.memory)))
         config = self.vm.config
         status = stop.reason.exit_status
         facts = RunFacts(

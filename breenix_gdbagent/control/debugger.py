@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Literal
 
 from breenix_gdbagent.addresses import hex64
@@ -20,7 +19,8 @@ from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.control.table import PointTable
 from breenix_gdbagent.kernel.image import with_image
 from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
-from breenix_gdbagent.live import Fault, LiveVm
+from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image, LoadedImage
 
@@ -63,7 +63,7 @@ class Debugger:
             return stop
         loaded = self.loaded
         if loaded is not None:
-            return replace(stop, image=loaded, unplaced=None)
+            return stop._replace(image=loaded, unplaced=None)
         return with_image(stop, self.image)[0]
 
     def stop(self, halt: Halt) -> Stop:

@@ -18,7 +18,8 @@ from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.control.table import PointTable
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.live import Fault, Hit, LiveVm
+from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.fault import Fault, Hit
 from breenix_gdbagent.stop import Stop, StopReason
 
 MOST_TOLD = 3

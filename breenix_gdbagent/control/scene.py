@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 
 from breenix_gdbagent.errors import ReadError
@@ -107,4 +106,4 @@ def of_cpu(stop: Stop, cpu: int) -> Stop:
     """The stop as seen from another CPU: no fault of its own, only where that CPU stands."""
     if cpu == stop.reason.cpu:
         return stop
-    return replace(stop, reason=StopReason("attached", cpu, text=f"CPU {cpu} of the same stop"))
+    return stop._replace(reason=StopReason("attached", cpu, text=f"CPU {cpu} of the same stop"))

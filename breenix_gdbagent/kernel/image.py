@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def with_image(stop: Stop, image: Image) -> tuple[Stop, Bias | None]:
     """
     kernel = Kernel(stop)
     root = kernel.reference_root
-    unplaced = replace(stop, unplaced=image)
+    unplaced = stop._replace(unplaced=image)
     if root is None:
         return unplaced, None
     cpu = stop.cpu
@@ -38,8 +37,8 @@ def with_image(stop: Stop, image: Image) -> tuple[Stop, Bias | None]:
     try:
         bias = find_bias(image, cpu, memory.read, _low_pages(kernel, root), gates, gs_base)
     except ReadError as unknown:
-        return replace(unplaced, unplaced_why=unknown.why or unknown.what), None
-    return replace(stop, image=image.loaded(bias.value), unplaced=None), bias
+        return unplaced._replace(unplaced_why=unknown.why or unknown.what), None
+    return stop._replace(image=image.loaded(bias.value), unplaced=None), bias
 
 
 def attach_image(stop: Stop, path: Path) -> Stop:

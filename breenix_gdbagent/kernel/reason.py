@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from breenix_gdbagent.kernel.event import infer_reason
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
@@ -19,7 +17,7 @@ def with_reason(stop: Stop) -> Stop:
     if stop.reason.kind != "core" or not stop.cpus:
         return stop
     found = infer_reason(Kernel(stop)) or _panic(stop)
-    return stop if found is None else replace(stop, reason=found)
+    return stop if found is None else stop._replace(reason=found)
 
 
 def _panic(stop: Stop) -> StopReason | None:

@@ -14,17 +14,15 @@ from breenix_gdbagent.memory.interface import RamMap, RamRange
 from breenix_gdbagent.x86.cpu import DescriptorTable, SystemSegment
 
 # Compiled at their first use, which most starts of the agent do not come to.
-_VIEW = r"^FlatView #"
 _RANGE = (
     r"^\s*([0-9a-f]{8,16})-([0-9a-f]{8,16}) \(prio -?\d+, (ram|rom)\): "
     r"(.*?)(?: @([0-9a-f]{8,16}))?(?: KVM)?\s*$"
 )
-_CPU = r"^CPU#(\d+)\s*$"
-_TABLE = r"^(GDT|IDT)=\s+([0-9a-f]+) ([0-9a-f]+)"
-_SEGMENT = r"^(TR|LDT)\s*=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)"
-_HALTED = r"\bHLT=([01])\b"
-_EFER = r"\bEFER=([0-9a-f]+)"
-_RIP = r"\b[RE]IP=([0-9a-f]+)"
+_REGISTER = (
+    r"^(GDT|IDT)= +([0-9a-f]+) ([0-9a-f]+)"
+    r"|^(TR|LDT) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)"
+    r"|\b(HLT|EFER|RIP|EIP)=([0-9a-f]+)\b"
+)
 
 
 def parse_ram_map(text: str) -> RamMap:
@@ -34,7 +32,7 @@ def parse_ram_map(text: str) -> RamMap:
     behind the BIOS is not there. Parts of RAM that are write-protected for now (shadowed BIOS,
     ``rom``) can be read all the same.
     """
-    for view in re.split(_VIEW, text, flags=re.MULTILINE):
+    for view in f"\n{text}".split("\nFlatView #"):
         if 'AS "memory"' not in view:
             continue
         rows = [
@@ -71,28 +69,35 @@ class HiddenRegisters(NamedTuple):
 
 def parse_registers(text: str) -> Mapping[int, HiddenRegisters]:
     """By CPU index, from ``info registers -a`` (or without -a: one CPU, index 0)."""
-    parts = re.split(_CPU, text, flags=re.MULTILINE)
-    if len(parts) == 1:
-        return {0: _hidden(text)} if re.search(_TABLE, text, flags=re.MULTILINE) else {}
-    return {int(parts[i]): _hidden(parts[i + 1]) for i in range(1, len(parts) - 1, 2)}
+    found = {}
+    for part in f"\n{text}".split("\nCPU#")[1:] or [f"0\n{text}"]:
+        number, _, told = part.partition("\n")
+        hidden = _hidden(told)
+        if number.strip().isdecimal() and hidden != HiddenRegisters():
+            found[int(number)] = hidden
+    return found
 
 
 def _hidden(text: str) -> HiddenRegisters:
-    tables = {
-        name: DescriptorTable(VirtAddr(int(base, 16)), int(limit, 16))
-        for name, base, limit in re.findall(_TABLE, text, flags=re.MULTILINE)
-    }
-    segments = {
-        name: SystemSegment(int(selector, 16), VirtAddr(int(base, 16)), int(limit, 16))
-        for name, selector, base, limit in re.findall(_SEGMENT, text, flags=re.MULTILINE)
-    }
-    halted, efer, rip = re.search(_HALTED, text), re.search(_EFER, text), re.search(_RIP, text)
+    tables: dict[str, DescriptorTable] = {}
+    segments: dict[str, SystemSegment] = {}
+    plain: dict[str, int] = {}
+    for row in re.findall(_REGISTER, text, flags=re.MULTILINE):
+        table, base, limit, segment, selector, start, size, name, value = row
+        if table:
+            tables[table] = DescriptorTable(VirtAddr(int(base, 16)), int(limit, 16))
+        elif segment:
+            where = VirtAddr(int(start, 16))
+            segments[segment] = SystemSegment(int(selector, 16), where, int(size, 16))
+        else:
+            plain.setdefault(name, int(value, 16))
+    halted = plain.get("HLT")
     return HiddenRegisters(
         gdtr=tables.get("GDT"),
         idtr=tables.get("IDT"),
         tr=segments.get("TR"),
         ldtr=segments.get("LDT"),
-        halted=None if halted is None else halted[1] == "1",
-        efer=None if efer is None else int(efer[1], 16),
-        rip=None if rip is None else int(rip[1], 16),
+        halted=bool(halted) if halted in (0, 1) else None,
+        efer=plain.get("EFER"),
+        rip=plain.get("RIP", plain.get("EIP")),
     )

@@ -17,6 +17,7 @@ The IDT is read again at each later stop: gates that became present are armed to
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
@@ -85,9 +86,12 @@ class Arming:
 
     # Three ways to begin -------------------------------------------------------------------
 
-    def before_start(self, code: KernelCode, *, identity: bool, panics: Sequence[int]) -> None:
-        """Wait for the kernel's own ``lidt``. `panics` are link-time addresses."""
-        self._code = code
+    def before_start(self, kernel: Path, *, identity: bool, panics: Sequence[int]) -> None:
+        """Wait for the own ``lidt`` of the ELF `kernel`. `panics` are link-time addresses.
+        Raises `InputError`."""
+        from breenix_gdbagent.live.elfcode import KernelCode
+
+        self._code = code = KernelCode.read(kernel)
         self._panics = tuple(panics)
         sites = code.lidt_sites()
         self._sites = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -334,8 +333,7 @@ def _cpu(thread: Thread, hidden: Cpu | HiddenRegisters | None) -> Cpu:
     cpu = Cpu(index=thread.cpu, registers=thread.registers, halted=thread.halted)
     if hidden is None:
         return cpu
-    return replace(
-        cpu,
+    return cpu._replace(
         gdtr=hidden.gdtr,
         idtr=hidden.idtr,
         tr=hidden.tr,

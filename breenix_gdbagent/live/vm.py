@@ -99,10 +99,9 @@ class LiveVm(Running):
     ) -> None:
         """Catch faults as soon as the guest has an IDT of its own (see `live.arming`).
 
-        `kernel` is the ELF of a kernel that has not started; `panic` are link-time addresses of
-        panic handlers; `bias` is the load bias of a kernel that runs, where it is known;
-        exceptions of the vectors `passing` are not caught. Raises `InputError` for an ELF that is
-        none.
+        `kernel` is the ELF of a kernel that has not started, `panic` link-time addresses of panic
+        handlers, `bias` the load bias of a kernel that runs, where it is known; exceptions of the
+        vectors `passing` are not caught. Raises `InputError` for an ELF that is none.
         """
         self._arming.passing = frozenset(passing)
         self._armed_with = kernel, tuple(panic)
@@ -115,11 +114,8 @@ class LiveVm(Running):
         kernel, panic = self._armed_with
         with self.uncut():
             if kernel is not None and fresh:
-                from breenix_gdbagent.live.elfcode import KernelCode
-
-                config = self.config
-                identity = config is not None and "kernel" in config.needs
-                self._arming.before_start(KernelCode.read(kernel), identity=identity, panics=panic)
+                identity = self.config is not None and "kernel" in self.config.needs
+                self._arming.before_start(kernel, identity=identity, panics=panic)
             else:
                 self.pause_for(lambda: self._arming.now(bias, panic))
         if self._holds.serial is not None and self._holds.qmp is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ def _with_elf(stop: Stop, path: Path, record: ImageRecord | None) -> Stop:
 
     image = Image.open(path)
     if record is not None and record.bias is not None and record.sha256 == image.sha256:
-        return replace(stop, image=image.loaded(record.bias))
+        return stop._replace(image=image.loaded(record.bias))
     placed, bias = with_image(stop, image)
     if record is None and bias is None and Kernel(stop).percpus:
         raise InputError(

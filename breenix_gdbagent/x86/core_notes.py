@@ -10,7 +10,6 @@ NT_PRSTATUS is the shorter one of 32-bit Linux (`x86_elf_prstatus` there).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from struct import Struct
 
 from breenix_gdbagent.addresses import VirtAddr
@@ -69,7 +68,7 @@ def cpus_of_notes(notes: Iterable[Note], *, long_mode: bool | None = None) -> tu
     read = _of_qemu_note if full else _of_prstatus
     cpus = [read(note.data, index) for index, note in enumerate(full or general)]
     if cpus and long_mode is not None:
-        cpus[0] = replace(cpus[0], long_mode=long_mode)
+        cpus[0] = cpus[0]._replace(long_mode=long_mode)
     return tuple(cpus)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
@@ -38,8 +37,7 @@ class SystemSegment(NamedTuple):
     limit: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(NamedTuple):
     """One vCPU. `registers` is by gdb's names (rax, rip, eflags, cs, fs_base, gs_base, k_gs_base,
     cr0, cr2, cr3, cr4, efer); a name that is absent was not to be had, and is never 0 for us.
 
@@ -47,13 +45,13 @@ class Cpu:
     machine is x86-64 only in long mode); None where nothing does.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides the search of a tuple
     registers: Mapping[str, int]
     gdtr: DescriptorTable | None = None
     idtr: DescriptorTable | None = None
     tr: SystemSegment | None = None
     ldtr: SystemSegment | None = None
-    halted: bool | None = field(default=None)
+    halted: bool | None = None
     long_mode: bool | None = None
 
     def get(self, name: str) -> int | None:
@@ -93,8 +91,7 @@ class Cpu:
         return PagingMode.of(self)
 
 
-@dataclass(frozen=True, slots=True)
-class PagingMode:
+class PagingMode(NamedTuple):
     """What the walk and the fault verdict take from the control registers.
 
     `nxe` is None when EFER is not known (QEMU's own cores do not carry it).

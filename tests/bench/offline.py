@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from breenix_gdbagent import guest, targets
@@ -181,7 +180,7 @@ def _names(place: Path) -> Iterator[Row]:
         kernel = Kernel(stop)
         examine(stop, kernel)
         save(file, kernel, "kernel", {}, RunRecord(), RunFacts(), History(), {})
-        fresh = replace(stop, image=Image.open(elf(False)).loaded(stop.image.bias))  # type: ignore[union-attr]
+        fresh = stop._replace(image=Image.open(elf(False)).loaded(stop.image.bias))  # type: ignore[union-attr]
         yield within(
             "backtrace of 256 frames, warm",
             median_ms(lambda: trace.of_cpu(Kernel(fresh), fresh.cpu), 3),

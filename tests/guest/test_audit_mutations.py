@@ -7,7 +7,7 @@ tables alone is broken in the captures (tests/unit/checks/test_mutations.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -375,7 +375,7 @@ def test_leaks_are_what_grew(guests: Guests, era: int) -> None:
 
 
 def test_leaks_need_the_books(guests: Guests) -> None:
-    bare = Kernel(replace(guests.open[2025].stop, image=None))
+    bare = Kernel(guests.open[2025].stop._replace(image=None))
     with pytest.raises(NotChecked, match="no kernel ELF"):
         list(grown(bare, bare))
 

@@ -8,8 +8,9 @@ import pytest
 
 from breenix_gdbagent.errors import LinkError, Unreadable
 from breenix_gdbagent.link.qmp import Qmp
-from breenix_gdbagent.live import Fault, attach
+from breenix_gdbagent.live import attach
 from breenix_gdbagent.live.elfcode import KernelCode
+from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.symbols import Image
 from tests.guest.labrun import agent
 from tests.guest.live_support import DONE, ELF, beside, lab, logged_exceptions, needs_qemu

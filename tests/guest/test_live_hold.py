@@ -22,7 +22,8 @@ from breenix_gdbagent.errors import (
     QemuMissing,
 )
 from breenix_gdbagent.link.rundir import PREFIX
-from breenix_gdbagent.live import Fault, LiveVm
+from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.fault import Fault
 from tests.guest.live_support import DONE, ELF, lab, needs_qemu
 
 pytestmark = needs_qemu

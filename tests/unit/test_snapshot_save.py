@@ -12,7 +12,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def _stop(**changes: Any) -> Stop:
         epoch=3,
         seconds=2.5,
     )
-    return replace(stop, **changes)
+    return stop._replace(**changes)
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.memory import PhysicalMemory, RamMap
@@ -78,16 +77,16 @@ class OverlayMemory:
 def overlaid(stop: Stop, ram: RamMap | None = None) -> tuple[Stop, OverlayMemory]:
     """`stop` on a memory that can be written, and that memory."""
     memory = OverlayMemory(stop.memory, ram)
-    return replace(stop, memory=memory), memory
+    return stop._replace(memory=memory), memory
 
 
 def with_registers(stop: Stop, cpu: int = 0, **values: int) -> Stop:
     """`stop` with registers of one CPU changed."""
     cpus = tuple(
-        replace(c, registers=_merged(c.registers, values)) if c.index == cpu else c
+        c._replace(registers=_merged(c.registers, values)) if c.index == cpu else c
         for c in stop.cpus
     )
-    return replace(stop, cpus=cpus)
+    return stop._replace(cpus=cpus)
 
 
 def _merged(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:

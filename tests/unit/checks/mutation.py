@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -38,7 +38,7 @@ def saved(name: str) -> Stop:
     texts = [folder / n for n in ("serial.txt", "serial2.txt")]
     chunks = [SerialChunk(i, 0, t.read_bytes()) for i, t in enumerate(texts) if t.is_file()]
     stop = open_snapshot(folder / "core.elf", parse_ram_size(f"{size >> 20}M"))
-    return replace(stop, serial=SerialText(tuple(chunks)))
+    return stop._replace(serial=SerialText(tuple(chunks)))
 
 
 def seen(findings: tuple[Finding, ...]) -> dict[str, Finding]:

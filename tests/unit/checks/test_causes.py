@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
@@ -72,8 +70,8 @@ def test_a_stack_that_no_space_has_is_no_cause() -> None:
 
 def without_frame(stop: Stop) -> Stop:
     """The stop with RSP where nothing can be read."""
-    cpu = replace(stop.cpu, registers={**stop.cpu.registers, "rsp": NOWHERE})
-    return replace(stop, cpus=(cpu,))
+    cpu = stop.cpu._replace(registers={**stop.cpu.registers, "rsp": NOWHERE})
+    return stop._replace(cpus=(cpu,))
 
 
 def test_a_wrong_cr3_is_told_where_the_frame_is_in_no_ram() -> None:

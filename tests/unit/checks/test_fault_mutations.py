@@ -6,7 +6,7 @@ in tests/guest/test_audit_mutations.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
@@ -178,7 +178,7 @@ def panics(m: Machine) -> Stop:
 @mutation("hang", facts=RunFacts("deadline", timeout=1.0, stuck=True))
 def halts_for_good(m: Machine) -> Stop:
     rsp = stack_top(1) - 0x100
-    cpu = replace(m.cpu(rip=TEXT, rsp=rsp, cs=8, ss=0, eflags=2), halted=True)
+    cpu = m.cpu(rip=TEXT, rsp=rsp, cs=8, ss=0, eflags=2)._replace(halted=True)
     return m.stop(StopReason("deadline"), cpu)
 
 
@@ -199,7 +199,7 @@ def logs_an_error(m: Machine) -> Stop:
 
 def says(stop: Stop, line: str) -> Stop:
     chunks = (*stop.serial.chunks, SerialChunk(0, 0.0, line.encode() + b"\n"))
-    return replace(stop, serial=SerialText(chunks))
+    return stop._replace(serial=SerialText(chunks))
 
 
 def codes_of(stop: Stop, facts: RunFacts) -> set[str]:

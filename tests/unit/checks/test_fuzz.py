@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -71,8 +70,8 @@ def broken(name: str, seed: int):  # type: ignore[no-untyped-def]
             if field == "tr"
             else DescriptorTable(where, dice.choice((0, 0xFFF, 0xFFFF)))
         )
-        cpu = replace(stop.cpus[0], **{field: place})  # type: ignore[arg-type]
-        stop = replace(stop, cpus=(cpu, *stop.cpus[1:]))
+        cpu = stop.cpus[0]._replace(**{field: place})  # type: ignore[arg-type]
+        stop = stop._replace(cpus=(cpu, *stop.cpus[1:]))
     return stop
 
 

@@ -112,9 +112,9 @@ def test_a_kernel_slot_that_retires_still_counts() -> None:
 
 def firmwares_idt(name: str, kind: str) -> Examination:
     stop = saved(name)
-    cpu = replace(stop.cpu, idtr=DescriptorTable(VirtAddr(0x1F05_5000), 0xFFF))
+    cpu = stop.cpu._replace(idtr=DescriptorTable(VirtAddr(0x1F05_5000), 0xFFF))
     cpus = (cpu, *stop.cpus[1:])
-    return examine(replace(stop, cpus=cpus, reason=replace(stop.reason, kind=kind, cpu=0)))
+    return examine(stop._replace(cpus=cpus, reason=stop.reason._replace(kind=kind, cpu=0)))
 
 
 @pytest.mark.parametrize("name", LINUX)

@@ -6,8 +6,6 @@ stands on Rust values is broken on the lab guest (tests/guest).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
@@ -272,8 +270,8 @@ def handler_leads_nowhere(hand: Hand) -> None:
 
 @mutation("gdt.unmapped")
 def gdtr_leads_nowhere(hand: Hand) -> None:
-    cpu = replace(hand.stop.cpu, gdtr=DescriptorTable(VirtAddr(0x4444_5000_0000), 0x37))
-    hand.stop = replace(hand.stop, cpus=(cpu,))
+    cpu = hand.stop.cpu._replace(gdtr=DescriptorTable(VirtAddr(0x4444_5000_0000), 0x37))
+    hand.stop = hand.stop._replace(cpus=(cpu,))
 
 
 @pytest.mark.parametrize(("mutated", "name"), cases(MUTATIONS))

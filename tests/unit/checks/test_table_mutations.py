@@ -5,8 +5,6 @@ Exactly their codes are new; see `test_mutations`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from breenix_gdbagent.stop import SerialChunk, SerialText
@@ -263,7 +261,7 @@ def the_kernel_says_already_mapped(hand: Hand) -> None:
         f"frame {frame:#x} (wanted 0x1f00000)\n"
     )
     chunks = (*hand.stop.serial.chunks, SerialChunk(0, 1.0, said.encode()))
-    hand.stop = replace(hand.stop, serial=SerialText(chunks))
+    hand.stop = hand.stop._replace(serial=SerialText(chunks))
 
 
 @pytest.mark.parametrize(("mutated", "name"), cases(MUTATIONS))

@@ -15,7 +15,7 @@ from tests.writers.machine import CODE, DATA, HEAP, IST, TEXT, Machine, handler,
 
 def bare(stop: Stop) -> Stop:
     """The same stop as a bare core has it: nobody says why."""
-    return replace(stop, reason=StopReason("core"))
+    return stop._replace(reason=StopReason("core"))
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def test_a_core_elsewhere_keeps_its_reason() -> None:
     m = Machine()
     stop = bare(m.fault(14, CODE, error=4))
     cpu = m.cpu(rip=handler(14) + 1, rsp=stop.cpu.rsp, cs=8, ss=0, eflags=0x46)
-    assert with_reason(replace(stop, cpus=(cpu,))).reason.kind == "core"
-    assert with_reason(replace(stop, cpus=())).reason.kind == "core"
-    marker = replace(stop, reason=StopReason("marker"))
+    assert with_reason(stop._replace(cpus=(cpu,))).reason.kind == "core"
+    assert with_reason(stop._replace(cpus=())).reason.kind == "core"
+    marker = stop._replace(reason=StopReason("marker"))
     assert with_reason(marker) is marker
 
 
@@ -74,8 +74,8 @@ def test_the_other_cpu_is_found() -> None:
 def test_a_frame_that_cannot_be_read() -> None:
     m = Machine()
     stop = m.fault(14, CODE, error=4)
-    cpu = replace(stop.cpu, registers={**stop.cpu.registers, "rsp": HEAP + 0x9000})
-    assert infer_reason(Kernel(bare(replace(stop, cpus=(cpu,))))) is None
+    cpu = stop.cpu._replace(registers={**stop.cpu.registers, "rsp": HEAP + 0x9000})
+    assert infer_reason(Kernel(bare(stop._replace(cpus=(cpu,))))) is None
 
 
 def test_plausible_frames() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from breenix_gdbagent.memory.ramfile import parse_ram_size
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
@@ -28,4 +26,4 @@ def stop(name: str) -> Stop:
     vector = VECTORS.get(name)
     reason = StopReason("fault", 0, vector) if vector is not None else StopReason("core")
     opened = open_snapshot(folder / "core.elf", parse_ram_size("512M"))
-    return replace(opened, reason=reason, serial=SerialText(tuple(chunks)))
+    return opened._replace(reason=reason, serial=SerialText(tuple(chunks)))

@@ -28,7 +28,7 @@ def side(name: str) -> Side:
 
 def with_serial(one: Side, text: str) -> Side:
     serial = SerialText((SerialChunk(0, 0.0, text.encode()),))
-    return replace(one, kernel=Kernel(replace(one.kernel.stop, serial=serial)))
+    return replace(one, kernel=Kernel(one.kernel.stop._replace(serial=serial)))
 
 
 @pytest.mark.parametrize("name", ["breenix-first-gp", "breenix-head-cow-fault", "linux-pti"])

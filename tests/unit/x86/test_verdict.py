@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -69,7 +68,7 @@ def test_the_entry_that_forbids_is_the_uppermost() -> None:
 
 
 def test_supervisor_writes_without_wp_and_user_pages_with_ac() -> None:
-    assert _asked(P, Access("write", 0), replace(MODE, wp=False)).allowed
+    assert _asked(P, Access("write", 0), MODE._replace(wp=False)).allowed
     assert _asked(P | W | U, Access("read", 0, ac=True)).allowed
     implicit = Access("read", 0, ac=True, implicit=True)
     assert _asked(P | W | U, implicit).cause == "smap", "AC is nothing to an implicit access"
@@ -78,13 +77,13 @@ def test_supervisor_writes_without_wp_and_user_pages_with_ac() -> None:
 
 
 def test_fetch_shows_in_the_code_only_with_nxe_or_smep() -> None:
-    plain = replace(MODE, nxe=False, smep=False)
+    plain = MODE._replace(nxe=False, smep=False)
     assert _asked(0, Access("fetch", 0), plain).error_code == 0
-    assert _asked(0, Access("fetch", 0), replace(plain, smep=True)).error_code == 0x10
+    assert _asked(0, Access("fetch", 0), plain._replace(smep=True)).error_code == 0x10
 
 
 def test_reserved_bits_by_mode_width_and_page_size() -> None:
-    found = _asked(P | W | U | NX, Access("read", 3), replace(MODE, nxe=False, smap=False))
+    found = _asked(P | W | U | NX, Access("read", 3), MODE._replace(nxe=False, smap=False))
     assert (found.cause, found.error_code, found.also) == ("reserved-bit", 0xD, (0xC,))
     assert found.explains(0xC) and found.explains(0xD) and not found.explains(0x5)
     wide = _asked(P | W | U | 1 << 45, Access("read", 3), width=40)
@@ -115,14 +114,14 @@ def test_non_canonical_is_no_page_fault() -> None:
 
 
 def test_protection_keys() -> None:
-    mode = replace(MODE, pke=True, smap=False)
+    mode = MODE._replace(pke=True, smap=False)
     page = P | W | U | 5 << 59
     denied, read_only = 1 << 10, 2 << 10
     assert _asked(page, Access("read", 3), mode, pkru=denied).error_code == 0x25
     assert _asked(page, Access("write", 3), mode, pkru=read_only).error_code == 0x27
     assert _asked(page, Access("read", 3), mode, pkru=read_only).allowed
     assert _asked(page, Access("write", 0), mode, pkru=read_only).cause == "pkey"
-    no_wp = replace(mode, wp=False)
+    no_wp = mode._replace(wp=False)
     assert _asked(page, Access("write", 0), no_wp, pkru=read_only).allowed
     assert _asked(page, Access("fetch", 3), mode, pkru=denied).allowed
     assert _asked(P | W | 5 << 59, Access("read", 0), mode, pkru=denied).allowed
@@ -133,7 +132,7 @@ def test_protection_keys() -> None:
 
 
 def test_an_unknown_efer_is_said_where_it_matters() -> None:
-    mode = replace(MODE, nxe=None)
+    mode = MODE._replace(nxe=None)
     assert _asked(P | NX, Access("fetch", 0), mode).assumed == ("EFER.NXE",)
     assert _asked(P, Access("fetch", 0), mode).assumed == ()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from breenix_gdbagent.checks.faults import recognised
@@ -52,7 +50,7 @@ def test_another_vector_or_no_registers() -> None:
     stop = marked().fault(14, CODE, error=7, cr2=DATA)
     assert not said(stop, 13)
     known = {n: v for n, v in stop.cpu.registers.items() if n != "cr2"}
-    assert not said(replace(stop, cpus=(replace(stop.cpu, registers=known),)))
+    assert not said(stop._replace(cpus=(stop.cpu._replace(registers=known),)))
 
 
 @pytest.mark.parametrize(

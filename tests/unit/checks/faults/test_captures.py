@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ def opened(name: str) -> Stop:
     stop = open_snapshot(folder / "core.elf", parse_ram_size("512M"))
     texts = [folder / "serial.txt", folder / "serial2.txt"]
     chunks = [SerialChunk(i, 0.0, p.read_bytes()) for i, p in enumerate(texts) if p.is_file()]
-    return with_reason(replace(stop, serial=SerialText(tuple(chunks))))
+    return with_reason(stop._replace(serial=SerialText(tuple(chunks))))
 
 
 @pytest.mark.parametrize("name", BREENIX[:2])

@@ -163,13 +163,12 @@ def test_a_handler_of_double_faults_that_cannot_run() -> None:
 
 @pytest.mark.parametrize("lacking", ["idtr", "tr", "gdtr"])
 def test_without_a_descriptor_register_the_cause_is_not_invented(lacking: str) -> None:
-    from dataclasses import replace
 
     m = Machine()
     m.unmap(PF_TOP - 8)
     m.code(TEXT, READ)
     stop = m.fault(8, TEXT, ring=0, error=0, cr2=PF_TOP - 8, rax=NOWHERE)
-    stop = replace(stop, cpus=(replace(stop.cpu, **{lacking: None}),))
+    stop = stop._replace(cpus=(stop.cpu._replace(**{lacking: None}),))
     finding = found(stop)[0]
     assert (finding.cause, finding.confidence) == (None, "possible")
 

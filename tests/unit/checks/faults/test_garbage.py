@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,14 +50,14 @@ def test_any_stop(
         frame = frames[where % len(frames)]
         at = where // len(frames) % 512 * 8
         frame[at : at + 8] = value.to_bytes(8, "little")
-    stop = replace(stop, reason=StopReason(kind, 0, vector if kind == "fault" else None))
-    cpu: Cpu = replace(stop.cpu, registers={**stop.cpu.registers, **registers})
+    stop = stop._replace(reason=StopReason(kind, 0, vector if kind == "fault" else None))
+    cpu: Cpu = stop.cpu._replace(registers={**stop.cpu.registers, **registers})
     if idtr is not None:
-        cpu = replace(cpu, idtr=DescriptorTable(idtr, 0xFFF))  # type: ignore[arg-type]
+        cpu = cpu._replace(idtr=DescriptorTable(idtr, 0xFFF))  # type: ignore[arg-type]
     if tr is not None:
-        cpu = replace(cpu, tr=SystemSegment(0x18, tr, 0x67))  # type: ignore[arg-type]
+        cpu = cpu._replace(tr=SystemSegment(0x18, tr, 0x67))  # type: ignore[arg-type]
     try:
-        findings = list(check(Kernel(replace(stop, cpus=(cpu,)))))
+        findings = list(check(Kernel(stop._replace(cpus=(cpu,)))))
     except NotChecked as why:
         assert str(why)
         return
@@ -79,6 +77,6 @@ def test_any_register_may_be_missing(missing: set[str]) -> None:
     for kind in ("fault", "shutdown"):
         reason = StopReason(kind, 0, 14 if kind == "fault" else None)
         try:
-            list(check(Kernel(replace(stop, reason=reason, cpus=(Cpu(0, known),)))))
+            list(check(Kernel(stop._replace(reason=reason, cpus=(Cpu(0, known),)))))
         except NotChecked as why:
             assert str(why)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from breenix_gdbagent.kernel.inside import exceptions_inside
@@ -20,7 +18,7 @@ def later(stop: Stop, kind: str = "deadline", deeper: int = 0x200) -> Stop:
     registers = {n: v for n, v in stop.cpu.registers.items()}
     vector = stop.reason.vector or 0
     registers |= {"rip": handler(vector) + 8, "rsp": stop.cpu.rsp - deeper, "rax": 7}
-    return replace(stop, reason=StopReason(kind), cpus=(replace(stop.cpu, registers=registers),))
+    return stop._replace(reason=StopReason(kind), cpus=(stop.cpu._replace(registers=registers),))
 
 
 def kernel_fault(m: Machine) -> Stop:
@@ -44,7 +42,7 @@ def test_a_handler_that_has_mended_it_is_no_defect() -> None:
     m = Machine()
     stop = later(kernel_fault(m))
     m.map(NOWHERE, 0x3)
-    assert found(replace(stop, memory=m.memory())) == []
+    assert found(stop._replace(memory=m.memory())) == []
 
 
 def test_a_fault_of_ring_3_is_one_only_where_all_ended() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from breenix_gdbagent.checks.examine import examine
@@ -25,7 +23,7 @@ def without_stacks(code: str = "8a00") -> Machine:
 
 
 def told(stop: Stop, kind: str = "core") -> dict[str, Finding]:
-    seen = examine(replace(stop, reason=StopReason(kind)))
+    seen = examine(stop._replace(reason=StopReason(kind)))
     return {
         f.code.name: f
         for f in seen.findings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -57,7 +57,7 @@ def breenix() -> Standing:
     machine = Machine()
     stop = machine.stop(StopReason("attached"), machine.cpu(rip=0x8000000000, rsp=machine_stack()))
     image = Image.open(guest.elf(False)).loaded(0x80_0000_0000)
-    return Standing(Kernel(replace(stop, image=image)))
+    return Standing(Kernel(stop._replace(image=image)))
 
 
 def machine_stack() -> int:
