@@ -64,6 +64,18 @@ class VariantPart:
     tag: Member | None
     variants: tuple[Variant, ...]
 
+    def of(self, tag: int) -> Variant | None:
+        """The variant that a tag chooses, None when it is none's."""
+        other = None
+        for variant in self.variants:
+            if variant.tags is None:
+                other = other or variant
+                continue
+            for low, high in variant.tags:
+                if low <= tag <= high:
+                    return variant
+        return other
+
 
 @dataclass(frozen=True, slots=True)
 class Type:
