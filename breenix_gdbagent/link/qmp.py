@@ -12,15 +12,15 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar, cast
 
 from qemu.qmp import ConnectError as QmpConnectError
-from qemu.qmp import EventListener, QMPClient, QMPError
+from qemu.qmp import EventListener, Message, QMPClient, QMPError
 from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
 
 from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkError, LinkTimeout
@@ -33,12 +33,32 @@ from breenix_gdbagent.x86.core_notes import cpus_of_notes
 from breenix_gdbagent.x86.cpu import Cpu
 
 ANSWER_SECONDS = 5.0
+RESTS = 500
+READING_SECONDS = 0.01
 _T = TypeVar("_T")
+
+
+_STOP, _RESUME = b'"event": "STOP"}\r\n', b'"event": "RESUME"}\r\n'
+
+
+class _Client(QMPClient):
+    """It takes STOP and RESUME off the line before they are parsed: each breakpoint that is passed
+    brings four of them."""
+
+    resumed = False
+
+    async def _do_recv(self) -> Message:
+        while True:
+            line = await self._readline()
+            if line.endswith(_RESUME):
+                self.resumed = True
+            elif not line.endswith(_STOP):
+                return Message(line, eager=True)
 
 
 @dataclass(frozen=True, slots=True)
 class QmpEvent:
-    """An event of QEMU's (SHUTDOWN, RESET, STOP, ...) with its data."""
+    """An event of QEMU's (SHUTDOWN, RESET, RESUME, ...) with its data."""
 
     name: str
     data: Mapping[str, object]
@@ -60,10 +80,15 @@ class Qmp:
         self._waker.setblocking(False)
         self._events: list[QmpEvent] = []
         self._lock = threading.Lock()
+        self._calls = 0
+        self._rests = 0
+        self._resting = False
+        self._awake = threading.Event()
+        self._awake.set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
         self._thread.start()
-        self._client = QMPClient("breenix-gdbagent")
+        self._client = _Client("breenix-gdbagent")
         self.passes_files = isinstance(where, str) or where.family == socket.AF_UNIX
         try:
             self._call(self._connect(where), "the QMP greeting", seconds)
@@ -105,13 +130,51 @@ class Qmp:
                 self._waker.send(b"!")
 
     def events(self) -> list[QmpEvent]:
-        """Events since the last call; makes `wake` quiet again."""
+        """Events since the last call, except STOP; of RESUME one at most, for which `wake` does
+        not wake. Makes `wake` quiet again. Raises `LinkError`."""
+        if self._resting:
+            self.status()  # what came before its answer is read then
         with suppress(BlockingIOError):
             while self.wake.recv(4096):
                 pass
         with self._lock:
             taken, self._events = self._events, []
+        if self._client.resumed:
+            self._client.resumed = False
+            taken.append(QmpEvent("RESUME", {}))
         return taken
+
+    def rest(self) -> None:
+        """Leave the socket unread until the next call: of each stop and each start of the guest
+        QEMU tells an event, and to read those takes as long as a stop does. QEMU keeps them
+        meanwhile; so that they do not pile up, every `RESTS` times they are read."""
+        with self._lock:
+            self._rests += 1
+            if self._calls or (self._resting and self._rests % RESTS):
+                return
+            self._resting = True
+            self._awake.set()
+        self._loop.call_soon_threadsafe(self._loop.call_later, READING_SECONDS, self._sleep)
+
+    def _sleep(self) -> None:
+        """On the loop, which stands still in here."""
+        with self._lock:
+            if not self._resting:
+                return
+            self._awake.clear()
+        self._awake.wait()
+
+    @contextmanager
+    def _called(self) -> Iterator[None]:
+        with self._lock:
+            self._calls += 1
+            self._resting = False
+            self._awake.set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
 
     def execute(
         self,
@@ -197,10 +260,11 @@ class Qmp:
         # What is cancelled here may be in the middle of ending by itself (qemu.qmp gathers its
         # tasks then), and asyncio would print that nobody asked for the outcome.
         self._loop.set_exception_handler(lambda loop, context: None)
-        with suppress(FutureTimeout):
-            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(1.0)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        with self._called():
+            with suppress(FutureTimeout):
+                asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(1.0)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
         self._loop.close()
         self.wake.close()
         self._waker.close()
@@ -209,7 +273,8 @@ class Qmp:
         """Run `work` on the loop and wait for it here, no longer than `seconds`."""
         future: Future[_T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(seconds)
+            with self._called():
+                return future.result(seconds)
         except FutureTimeout as error:
             future.cancel()
             raise with_cause(LinkTimeout(what, seconds), self._pid) from error

@@ -94,6 +94,8 @@ class Running(Guest):
     def _count_run(self) -> None:
         self.epoch += 1
         self.clock.run()
+        if self._holds.qmp is not None:
+            self._holds.qmp.rest()
 
     def _note_halt(self) -> None:
         self.clock.halt()
