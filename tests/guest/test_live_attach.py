@@ -192,6 +192,18 @@ def _options(target: list[str]) -> argparse.Namespace:
     return parser.parse_args(target)
 
 
+def test_our_own_stops_and_starts_are_nobody_elses(tmp_path: Path) -> None:
+    """QEMU tells an event of each, which wait unread for as long as the guest is let run."""
+    with beside(tmp_path, "marker-missing") as qemu, attach(qemu.gdb, qemu.qmp, qemu.ram) as vm:
+        for _ in range(600):
+            vm.step()
+        vm.stop()
+        assert not vm.disturbed()
+        qemu.execute("cont")
+        qemu.execute("stop")
+        assert vm.disturbed()
+
+
 def test_the_ram_file_of_another_guest_is_refused(tmp_path: Path) -> None:
     """Also one that QEMU has for itself alone (share=off): it never gets what the guest writes."""
     rooms = [tmp_path / "one", tmp_path / "other"]
