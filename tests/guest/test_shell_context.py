@@ -78,6 +78,19 @@ def test_no_row_is_broken_by_the_terminal(tmp_path: Path, columns: int) -> None:
     assert [timed.sub("", row) for row in rows] == [timed.sub("", line) for line in lines]
 
 
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (80, 40), (200, 24)])
+def test_a_low_terminal_shows_the_whole_view(tmp_path: Path, columns: int, lines: int) -> None:
+    """Why it stopped has not scrolled away when the prompt is there."""
+    with Terminal(tmp_path, "--lab", "clean", columns=columns, lines=lines) as shell:
+        shell.run("break syscall_entry")
+        view(shell, "continue", "1: breakpoint")
+        view(shell, "stepi", "step")
+        text = "\n".join(shell.screen.display)
+        for part in ("── step", "rip 0x", "=> 0x", "#0 ", "stack at 0x"):
+            assert part in text, part
+        assert shell.line.startswith("(syscall_entry+0x2 in ")
+
+
 def test_findings_are_told_once(tmp_path: Path) -> None:
     with Terminal(tmp_path, "--lab", "guard-page", lines=80) as shell:
         view(shell, "continue", "exception 14")

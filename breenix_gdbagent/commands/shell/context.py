@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands.shell.registers import registers
@@ -23,38 +23,65 @@ if TYPE_CHECKING:
     from breenix_gdbagent.symbols.backtrace import Backtrace
 
 WIDE = 150  # from here on two panels stand side by side
-FRAMES = 7
-WORDS = 6
 BEFORE, BEHIND = 2, 5
-LINES = 3
 SLOW = 0.03  # seconds of an examination from which on steps go without one
 FINDINGS = 4
 
 
+class Detail(NamedTuple):
+    """How much of each part is shown: frames, words of the stack, instructions before RIP and from
+    it on, source lines on either side."""
+
+    frames: int
+    words: int
+    before: int
+    behind: int
+    around: int
+
+
+DETAILS = (
+    Detail(7, 6, BEFORE, BEHIND, 3),
+    Detail(5, 4, 1, 4, 2),
+    Detail(3, 3, 1, 3, 1),
+    Detail(2, 1, 0, 2, 0),
+)
+"""The first that the terminal is high enough for is shown, else the last."""
+
+
 def context(session: Session, halt: Halt | None, width: int) -> str:
-    """The view of the chosen CPU; every line fits `width`."""
+    """The view of the chosen CPU; every line fits `width`, all of them the terminal if they can."""
     ink = session.screen.ink
     kernel = session.view
     cpu = kernel.stop.cpu
-    lines = [rule(ink, ink("head", why(session, halt, kernel)), width), who(kernel)]
+    head = [rule(ink, ink("head", why(session, halt, kernel)), width), who(kernel)]
     if "rip" not in cpu.registers:
-        return "\n".join(clipped(line, width) for line in lines)
-    lines += registers(session, cpu, width)
+        return "\n".join(clipped(line, width) for line in head)
+    head += registers(session, cpu, width)
     trace = trace_of(kernel)
+    others = list(_others(kernel, ink))
+    room = session.screen.room
+    for detail in DETAILS:
+        panels = _panels(session, kernel, trace, width, detail)
+        if room is None or len(head) + len(panels) + len(others) <= room:
+            break
+    return "\n".join(clipped(line, width) for line in (*head, *panels, *others))
+
+
+def _panels(
+    session: Session, kernel: Kernel, trace: Backtrace | ReadError, width: int, detail: Detail
+) -> list[str]:
+    """Source and code, frames and stack: side by side where the terminal is wide."""
+    ink = session.screen.ink
     at, how = _at(kernel)
-    panel = width if width < WIDE else width // 2 - 2
     left = [
-        *textwrap.wrap(how, panel, subsequent_indent="  "),
-        *_source(session, kernel, ink, at),
-        *code(kernel, ink, at),
+        *textwrap.wrap(how, width if width < WIDE else width // 2 - 2, subsequent_indent="  "),
+        *_source(session, kernel, ink, at, detail.around),
+        *code(kernel, ink, at, detail.behind, detail.before),
     ]
-    right = [*_frames(kernel, trace, ink), *stack(kernel, ink, WORDS, trace)]
-    if width >= WIDE:
-        lines += _beside(left, right, width)
-    else:
-        lines += [*left, *right]
-    lines += _others(kernel, ink)
-    return "\n".join(clipped(line, width) for line in lines)
+    right = [
+        *_frames(kernel, trace, ink, detail.frames), *stack(kernel, ink, detail.words, trace)
+    ]  # fmt: skip
+    return _beside(left, right, width) if width >= WIDE else [*left, *right]
 
 
 def rule(ink: Ink, text: str, width: int) -> str:
@@ -90,7 +117,8 @@ def why(session: Session, halt: Halt | None, kernel: Kernel) -> str:
     if points:
         named = ", ".join(f"{p.number}: {p.describe()}" for p in points)
         hits = f", hit {points[0].hits}" if points[0].hits > 1 else ""
-        vector = f" ({vector_name(reason.vector)})" if reason.vector is not None else ""
+        told = reason.vector is None or any(p.place.text.startswith("exception") for p in points)
+        vector = "" if told else f" ({vector_name(reason.vector)})"
         several = f", CPU {reason.cpu}" if len(kernel.stop.cpus) > 1 else ""
         return f"{named}{vector}{hits}{several}"
     if reason.kind == "fault":
@@ -174,7 +202,9 @@ def _at(kernel: Kernel) -> tuple[int, str]:
 # Source and code ------------------------------------------------------------------------------
 
 
-def _source(session: Session, kernel: Kernel, ink: Ink, at: int) -> Iterator[str]:
+def _source(
+    session: Session, kernel: Kernel, ink: Ink, at: int, around: int
+) -> Iterator[str]:
     """The line of an address, with its neighbours where the source is at hand."""
     from breenix_gdbagent.control.source import Source
 
@@ -189,7 +219,7 @@ def _source(session: Session, kernel: Kernel, ink: Ink, at: int) -> Iterator[str
         return
     hidden = ", at a call that is inlined" if seat.hidden else ""
     yield ink("head", f"{short_path(file)}:{line}") + f" in {seat.function}{hidden}"
-    for number, text in source_lines(session, file, line, LINES):
+    for number, text in source_lines(session, file, line, around):
         marked = number == line
         yield ink("head" if marked else "dim", f"{'>' if marked else ' '}{number:5} {text}")
 
@@ -210,7 +240,9 @@ def short_path(file: str) -> str:
     return file
 
 
-def code(kernel: Kernel, ink: Ink, at: int, behind: int = BEHIND) -> Iterator[str]:
+def code(
+    kernel: Kernel, ink: Ink, at: int, behind: int = BEHIND, before: int = BEFORE
+) -> Iterator[str]:
     """Instructions around an address; before it only where a symbol says where code begins."""
     from breenix_gdbagent.report.code import instructions
 
@@ -221,7 +253,7 @@ def code(kernel: Kernel, ink: Ink, at: int, behind: int = BEHIND) -> Iterator[st
         return
     read = kernel.memory_of(root).read
     try:
-        found = [*_before(kernel, root, at), *instructions(read, at, behind)]
+        found = [*_before(kernel, root, at, before), *instructions(read, at, behind)]
     except ReadError as error:
         yield ink("bad", error.what)
         return
@@ -234,7 +266,7 @@ def code(kernel: Kernel, ink: Ink, at: int, behind: int = BEHIND) -> Iterator[st
         yield ink("head", text) if here else text
 
 
-def _before(kernel: Kernel, root: int, at: int) -> list[Instruction]:
+def _before(kernel: Kernel, root: int, at: int, most: int) -> list[Instruction]:
     """The instructions before an address, decoded from the start of its function."""
     from breenix_gdbagent.report.code import instructions
 
@@ -250,7 +282,7 @@ def _before(kernel: Kernel, root: int, at: int) -> list[Instruction]:
     # Data between code may have led the decoding astray: it must meet the address.
     if not before or before[-1].address + len(before[-1].raw) != at:
         return []
-    return before[-BEFORE:]
+    return before[len(before) - min(most, len(before)) :]
 
 
 def _named(kernel: Kernel, text: str) -> str:
@@ -275,7 +307,9 @@ def trace_of(kernel: Kernel) -> Backtrace | ReadError:
         return error
 
 
-def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink) -> Iterator[str]:
+def _frames(
+    kernel: Kernel, found: Backtrace | ReadError, ink: Ink, most: int
+) -> Iterator[str]:
     """The innermost frames, a recursion folded."""
     if isinstance(found, ReadError):
         yield ink("dim", f"frames: {found.what}")
@@ -287,7 +321,7 @@ def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink) -> Iterator[
         if isinstance(number, tuple):
             yield ink("dim", f"   ... {number[1]} rounds more of the recursion, {number[0]} frames")
             continue
-        if shown == FRAMES:
+        if shown == most:
             yield ink("dim", f"   ... {len(found.frames) - number} frames more: bt")
             return
         shown += 1

@@ -50,6 +50,12 @@ class Screen:
         return found.columns, found.lines
 
     @property
+    def room(self) -> int | None:
+        """Lines that a view may take so that the prompt and the bar are seen below it; None where
+        nothing scrolls away."""
+        return max(self.size[1] - 3, 1) if self.terminal else None
+
+    @property
     def width(self) -> int:
         return self.size[0]
 
