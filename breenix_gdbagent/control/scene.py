@@ -60,7 +60,7 @@ class Scene:
         """The address space under the CPU's CR3. Raises `ReadError` while paging is off."""
         root, mode = self.cpu.root, self.cpu.paging
         if root is None or mode is None:
-            raise ReadError("paging is not on yet")
+            raise ReadError(self.kernel.stop.no_paging)
         return VirtualMemory(self.kernel.tables, root, mode.levels)
 
     @cached_property

@@ -70,7 +70,7 @@ def watch_entry(debugger: Debugger, kernel: Kernel, va: int, process: str | None
     else:
         own = kernel.stop.cpu.root
         if own is None or kernel.stop.cpu.paging is None:
-            raise ReadError("paging is not on yet: nothing maps an address")
+            raise ReadError(kernel.stop.no_paging)
         space = kernel.space_of(own)
         root, label = own, space.label if space is not None else hex64(own)
     point = Point(debugger.table.number(), "entry", Place(f"{hex64(va)} in {label}"))

@@ -109,7 +109,7 @@ def walk(at: At, va: int | str, root: int | None = None) -> Walk:
     kernel = _kernel(at)
     chosen = root if root is not None else kernel.stop.cpu.root
     if chosen is None or (root is None and kernel.stop.cpu.paging is None):
-        raise ReadError("paging is not on yet: nothing is mapped")
+        raise ReadError(kernel.stop.no_paging)
     return kernel.walk(chosen, address(kernel, va))
 
 

@@ -48,7 +48,7 @@ class Books:
         if not image.image.has_dwarf:
             raise ReadError("the kernel's ELF has no debug information (DWARF)")
         if root is None:
-            raise ReadError("paging is not on yet")
+            raise ReadError(self._kernel.stop.no_paging)
         from breenix_gdbagent.symbols.values import Values
 
         try:

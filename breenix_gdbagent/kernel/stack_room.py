@@ -35,7 +35,7 @@ def room_of(kernel: Kernel, stack: KernelStack) -> Room:
     free = None if lowest is None else lowest - stack.bottom
     root = kernel.reference_root
     if root is None:
-        return Room(free, None, "paging is not on yet")
+        return Room(free, None, kernel.stop.no_paging)
     try:
         raw = kernel.memory_of(root).read(stack.bottom, stack.size)
     except ReadError as lacking:

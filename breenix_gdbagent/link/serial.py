@@ -207,6 +207,14 @@ class SerialLines:
         with self._lock:
             return self._texts[self._last].last_line if self._texts else ""
 
+    @property
+    def unfinished(self) -> dict[int, int]:
+        """By port: after how many characters its unfinished line begins."""
+        with self._lock:
+            for text in self._texts.values():
+                text.finish_lines()
+            return {port: text.base for port, text in self._texts.items()}
+
     def add(self, watch: Watch) -> None:
         """Look for its patterns from now on, in what is there already too."""
         with self._lock:

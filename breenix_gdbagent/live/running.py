@@ -39,6 +39,7 @@ class Running(Guest):
         self._at: tuple[str, Break] | None = None
         self._pending: StopReply | None = None
         self._quick = False
+        self._consumed: dict[int, int] = {}
         # TCG ignores breakpoints while it single-steps (QEMU accel/tcg/cpu-exec.c,
         # check_for_breakpoints), so that the one under our feet may stay in.
         self._steps_through = _is_tcg(holds)
@@ -52,6 +53,13 @@ class Running(Guest):
         if one is not None and self._at is None and address not in self._arming.addresses:
             thread = self.stub.last_stop.thread if self.stub.last_stop is not None else None
             self._at = (thread or "01", one)
+
+    def pass_over_text(self) -> None:
+        """Whole lines that came so far are no match for the patterns of the next run."""
+        if self._holds.serial is not None:
+            self._holds.serial.sync()
+            for port, characters in self._holds.serial.unfinished.items():
+                self._consumed[port] = max(self._consumed.get(port, 0), characters)
 
     def _go(self) -> None:
         """Run on, over the breakpoint that the last stop was at. A stop on the way is pending."""

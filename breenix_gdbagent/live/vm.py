@@ -44,7 +44,6 @@ class LiveVm(Running):
         self._waiting: Interrupts | None = None
         self.asked_to_stop = False
         self._armed_with: tuple[Path | None, tuple[int, ...]] | None = None
-        self._consumed: dict[int, int] = {}
         self._termination = Termination()
         # For whoever does not use it as a context manager.
         atexit.register(self.close)

@@ -9,6 +9,8 @@ in angle brackets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from breenix_gdbagent.addresses import PAGE, hex64
 from breenix_gdbagent.jsonvalue import Json
@@ -33,6 +35,8 @@ from breenix_gdbagent.symbols.values import Value
 
 NameOf = Callable[[int], str | None]
 _SHORT = 24  # items up to this length share lines
+_REPEATED = 4  # equal items from this number on are shown as one
+_ADDRESSES = {"VirtAddr", "PhysAddr", "PageTableEntry"}
 
 
 def render(value: Value, limits: Limits | None = None, width: int = 100) -> list[str]:
@@ -90,9 +94,15 @@ def _filled(node: Items, indent: int, width: int, name_of: NameOf | None) -> Ite
     """Items, the short ones as many a line as fit."""
     pad = "  " * indent
     row = ""
-    for item in node.items:
-        flat = line(item, name_of)
-        if len(flat) > _SHORT:
+    for flat, item, times in _runs(node, name_of):
+        if times >= _REPEATED:
+            if row:
+                yield pad + row
+            row = ""
+            *before, last = _layout(item, "", "", indent, width, name_of)
+            yield from before
+            yield f"{last} <repeats {times} times>,"
+        elif len(flat) > _SHORT:
             if row:
                 yield pad + row
             row = ""
@@ -104,6 +114,18 @@ def _filled(node: Items, indent: int, width: int, name_of: NameOf | None) -> Ite
             row += f"{' ' if row else ''}{flat},"
     if row:
         yield pad + row
+
+
+def _runs(node: Items, name_of: NameOf | None) -> Iterator[tuple[str, Node, int]]:
+    """(text, item, how many of it one after another); fewer than `_REPEATED` come one by one."""
+    found = [(line(item, name_of), item) for item in node.items]
+    for _, equal in groupby(found, key=itemgetter(0)):
+        run = list(equal)
+        if len(run) >= _REPEATED:
+            yield (*run[0], len(run))
+        else:
+            for flat, item in run:
+                yield flat, item, 1
 
 
 _Parts = tuple[str, list[tuple[str, Node]], str]
@@ -131,11 +153,25 @@ def _parts(node: Node) -> _Parts | None:
 
 
 def _fields(name: str, fields: Fields) -> _Parts:
+    if name in _ADDRESSES:
+        fields = _addresses(fields)
     if isinstance(fields, tuple):
         return (f"{name}(", [("", part) for part in fields], ")") if fields or not name else (
             name, [], "")  # fmt: skip
     opening = f"{name} {{" if name else "{"
     return opening, [(f"{key}: ", part) for key, part in fields.items()], " }"
+
+
+def _addresses(fields: Fields) -> Fields:
+    """Numbers among them as addresses are written, also small ones."""
+    if isinstance(fields, tuple):
+        return tuple(map(_address, fields))
+    return {key: _address(part) for key, part in fields.items()}
+
+
+def _address(node: Node) -> Node:
+    plain = isinstance(node, int) and not isinstance(node, bool)
+    return Variant(hex64(node), None) if plain and isinstance(node, int) else node
 
 
 def _scalar(node: Node, name_of: NameOf | None) -> str:

@@ -161,8 +161,9 @@ class Value:
             return self.item(key)
         found = self.field(key)
         if found is None:
+            inside = self._innermost()
             raise NoSuchPart(
-                f"{self.type.name} has no field {key!r}", tuple(self.fields())[:_NAMED]
+                f"{inside.type.name} has no field {key!r}", tuple(inside.fields())[:_NAMED]
             )
         return found
 
@@ -184,6 +185,16 @@ class Value:
                 return None
             here = inner
         return None
+
+    def _innermost(self) -> Value:
+        """Where the search for a field that there is not ends: inside locks and `Some`."""
+        here = self.peel()
+        while here.type.variants is not None:
+            _, payload = here.variant()
+            if payload is None or len(payload.type.members) != 1:
+                break
+            here = payload.part(payload.type.members[0]).peel()
+        return here
 
     def _direct(self, name: str) -> Value | None:
         member = self.type.member(name)

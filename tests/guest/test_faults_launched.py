@@ -121,7 +121,7 @@ def test_a_guest_that_resets_itself(command: str, scenario: str, tmp_path: Path)
         "audit": ("audit", "--lab", scenario, "--json"),
         "pt": ("pt", "roots", "--lab", scenario),
         "bt": ("bt", "--lab", scenario),
-        "shell": ("shell", "--lab", scenario, "-c", "continue 10", "-c", "roots"),
+        "shell": ("shell", "--lab", scenario, "-c", "continue", "-c", "roots"),
     }[command]
     ended = end(start(tmp_path, *line))
     ended.orderly(0, 1)

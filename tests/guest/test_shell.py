@@ -52,6 +52,19 @@ def test_steps_by_source_line() -> None:
     assert "timer_interrupt_entry:" in steps[5]
 
 
+def test_a_count_and_text_to_come() -> None:
+    """`continue 3` is at the third hit from now; text that came before is no match for it."""
+    result = agent(
+        "shell", "--lab", "clean", "-c", "break syscall_entry", "-c", "continue",
+        "-c", "continue 3", "-c", "delete", "-c", "continue LAB ", "-c", "continue 2",
+    )  # fmt: skip
+    titles = re.findall(r"^── (.*?) ─", result.out, re.MULTILINE)
+    assert titles[:2] == ["1: breakpoint at syscall_entry", "1: breakpoint at syscall_entry, hit 4"]
+    assert titles[2].startswith("serial text: [ INFO] kernel: LAB COMPLETE")
+    assert result.code == 2
+    assert "it stands at none" in result.err
+
+
 def test_a_file_of_commands(tmp_path: Path) -> None:
     script = tmp_path / "commands"
     script.write_text("# on a snapshot\nregisters\nps\nquit\nnever reached\n")

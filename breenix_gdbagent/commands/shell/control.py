@@ -15,8 +15,25 @@ WAIT_SECONDS = 60.0
 
 
 def do_continue(session: Session, line: Line) -> int:
-    patterns = [_regex(_unquoted(line.text))] if line.text else []
+    patterns = [] if not line.text or line.text.isdecimal() else [_regex(_unquoted(line.text))]
+    if line.text.isdecimal():
+        _pass(session, int(line.text))
+    elif patterns:
+        session.debugger.vm.pass_over_text()
     return session.run(lambda: session.debugger.go(patterns))
+
+
+def _pass(session: Session, hits: int) -> None:
+    """As in gdb: the guest stops at the `hits`-th hit from now of the point that it stands at."""
+    points = session.halt.points if session.halt is not None else ()
+    if not points or hits < 1:
+        raise InputError(
+            "continue NUMBER passes hits of the point that the guest stands at",
+            "it stands at none" if not points else "",
+            "continue alone; serial text of digits is written continue [0-9]...",
+        )
+    for point in points:
+        point.ignore = hits - 1
 
 
 def do_wait(session: Session, line: Line) -> int:

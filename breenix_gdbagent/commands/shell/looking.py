@@ -200,7 +200,7 @@ def do_memory(session: Session, line: Line) -> int:
         va = _address(kernel, options.va)
         root = kernel.stop.cpu.root
         if root is None or kernel.stop.cpu.paging is None:
-            raise ReadError("paging is not on yet: there are no virtual addresses")
+            raise ReadError(kernel.stop.no_paging)
         read = kernel.memory_of(root).read
         for at in range(va, va + length, ROW):
             data = read(at, min(ROW, va + length - at))

@@ -48,7 +48,9 @@ CONDITIONS = (
 GROUPS: dict[str, tuple[Command, ...]] = {
     "running": (
         Command(
-            "continue", "[REGEX]", "run to a fault, a point, or serial text that matches",
+            "continue", "[REGEX|N]",
+            "run to a fault, a point, or serial text to come that matches; N: to the N-th hit from "
+            "now of the point it stands at",
             "control", raw=True,
         ),
         Command("step", "[COUNT]", "to the next source line, into calls", "control"),

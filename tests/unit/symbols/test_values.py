@@ -13,13 +13,15 @@ from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.symbols.pagecache import PageCache
 from breenix_gdbagent.symbols.tree import (
     Cut,
+    Items,
     Limits,
     Pointer,
+    Struct,
     Unknown,
     resolve,
     to_python,
 )
-from breenix_gdbagent.symbols.tree_text import one_line, render
+from breenix_gdbagent.symbols.tree_text import line, lines, one_line, render
 from breenix_gdbagent.symbols.values import Value, Values
 from tests.unit.symbols.conftest import Process
 
@@ -421,3 +423,20 @@ def test_page_cache_around_a_hole() -> None:
         cache.read(0x17FF, 2)
     with pytest.raises(ReadError):
         cache.read(0x2FF8, 16)
+
+
+def test_equal_items_are_folded_and_addresses_are_hexadecimal() -> None:
+    entries = [Struct("PageTableEntry", {"entry": n}) for n in (35, 0, 0, 0, 0, 7, 7)]
+    table = Struct("PageTable", {"entries": Items(tuple(entries)), "flags": 35})
+    assert lines(table, 60) == [
+        "PageTable {",
+        "  entries: [",
+        "    PageTableEntry { entry: 0x23 },",
+        "    PageTableEntry { entry: 0x0 } <repeats 4 times>,",
+        "    PageTableEntry { entry: 0x7 },",
+        "    PageTableEntry { entry: 0x7 },",
+        "  ],",
+        "  flags: 35,",
+        "}",
+    ]
+    assert line(Struct("VirtAddr", (4096,))) == "VirtAddr(0x1000)"
