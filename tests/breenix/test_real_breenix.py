@@ -68,7 +68,7 @@ def test_the_snapshot_says_the_same(at_marker: tuple[Result, Path]) -> None:
         from breenix_gdbagent.targets.checkout import find_build
 
         kernel = str(find_build(Path(TARGET[1]), None).kernel)
-    again = agent("report", str(file), "--kernel", kernel, "--json")
+    again = agent("report", "--anew", str(file), "--kernel", kernel, "--json")
     for part in ("spaces", "findings", "checks", "maps"):
         assert again.document[part] == result.document[part]
 
