@@ -6,6 +6,8 @@ The Python face, `face.vm` and `face.stops`, is imported when a name of it is fi
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from breenix_gdbagent.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from breenix_gdbagent.checks.examine import Examination
     from breenix_gdbagent.checks.finding import Finding
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from breenix_gdbagent.face.vm import Vm, attach, launch
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.stop import Stop, StopReason
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AgentError",

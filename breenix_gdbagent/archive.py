@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from breenix_gdbagent import __version__
 from breenix_gdbagent.checks import run as run_checks
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.checks.finding import Finding
@@ -17,6 +16,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import Document, History, Marker, RunRecord, build
 from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.version import VERSION
 
 
 def finish(
@@ -69,7 +69,7 @@ def save(
     `machine` says what would boot the same again; `report` is what was said of it, where that was.
     Raises `OutputError`; no half file stays."""
     extra: dict[str, Json] = {
-        "agent": __version__,
+        "agent": VERSION,
         "target": dict(target),
         "run": cast(Json, asdict(run)),
         "facts": cast(Json, asdict(facts)),

@@ -10,9 +10,9 @@ import sys
 import threading
 from typing import NoReturn
 
-from breenix_gdbagent import __version__
 from breenix_gdbagent.commands import stdout
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
+from breenix_gdbagent.version import VERSION
 
 LONGEST = 1e6
 TERMINATED = 128 + signal.SIGTERM
@@ -173,7 +173,7 @@ def _dispatch(argv: list[str]) -> int:
         print(_overview(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
     if argv[0] in ("-V", "--version"):
-        print(f"breenix-gdbagent {__version__}")
+        print(f"breenix-gdbagent {VERSION}")
         return 0
     name = argv[0]
     if name not in COMMANDS:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent import __version__
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.version import VERSION
 
 if TYPE_CHECKING:
     from breenix_gdbagent.targets import Machine
@@ -17,7 +17,7 @@ def provenance(machine: Machine | None, seconds: float) -> dict[str, Json]:
     """Versions of what took part, the arguments with paths cut to file names, seconds in all."""
     return {
         "versions": {
-            "breenix_gdbagent": __version__,
+            "breenix_gdbagent": VERSION,
             "python": sys.version.split()[0],
             "qemu": _qemu_version(machine),
         },

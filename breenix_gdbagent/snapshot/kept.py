@@ -19,8 +19,8 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, NamedTuple, cast
 
-from breenix_gdbagent import __version__
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.version import VERSION
 
 MAGIC = b"BGAREPT1"
 MOST_BYTES = 64 << 20
@@ -45,7 +45,7 @@ def keep(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
     status = os.fstat(out.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_FILE:
         return
-    told = {"agent": __version__, "elf": elf, "document": document}
+    told = {"agent": VERSION, "elf": elf, "document": document}
     stream = zlib.compress(json.dumps(told, separators=(",", ":")).encode("ascii"), 1)
     added = stream + _LENGTH.pack(len(stream))
     with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as core:
@@ -80,6 +80,6 @@ def _read(data: mmap.mmap, size: int) -> Kept | None:
     end -= _LENGTH.size
     (length,) = _LENGTH.unpack_from(data, end)
     told = json.loads(zlib.decompressobj().decompress(data[end - length : end], MOST_BYTES))
-    if told["agent"] != __version__:
+    if told["agent"] != VERSION:
         return None
     return Kept(cast(dict[str, Json], told["document"]), told["elf"])

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "breenix_gdbagent"
 
 # From the ground up: a room imports only from rooms that stand before it, and from itself.
 ORDER = [
-    ("jsonvalue",),
+    ("jsonvalue", "version"),
     ("addresses",),
     ("errors",),
     ("memory", "wholefile"),

@@ -57,7 +57,7 @@ def test_any_end_cut_off_makes_it_void(tmp_path: Path) -> None:
 
 def test_another_agent_examines_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "stop")
-    monkeypatch.setattr(room, "__version__", "0.0.0+another")
+    monkeypatch.setattr(room, "VERSION", "0.0.0+another")
     assert kept(file) is None
 
 
