@@ -11,6 +11,7 @@ from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import SEVERITY_ORDER, CheckResult, Finding
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import maps
 from breenix_gdbagent.report.backtraces import backtrace_json
@@ -159,10 +160,17 @@ def _cpu_json(kernel: Kernel, cpu: Cpu) -> Document:
         "efer": _hex(cpu.get("efer")),
         "cpl": cpu.cpl,
         "symbol": kernel.symbol(rip) if rip is not None else None,
-        "process": space.label if space is not None else None,
+        "process": _process(space),
         "thread": kernel.thread_name(cpu),
         "backtrace": backtrace_json(kernel, cpu),
     }
+
+
+def _process(space: Space | None) -> str | None:
+    """The space as people call it; None where nobody has a name for it."""
+    if space is None or space.role in ("master", "boot"):
+        return None if space is None else space.role
+    return space.label if space.pid is not None and space.name is not None else space.name
 
 
 def finding_json(finding: Finding, stop_id: int, kernel: Kernel | None = None) -> Document:

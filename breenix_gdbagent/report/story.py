@@ -148,15 +148,12 @@ def inside(cpu: Object) -> str:
     """Whose space a CPU is in and which thread it runs: ``process init (pid 1), thread init``."""
     label, thread = cpu.get("process"), cpu.get("thread")
     said = []
-    if label is not None:
-        name = str(label)
-        known = name.startswith(("process ", "root ")) or "(pid " not in name
-        said.append(
-            "a space that is not known" if name == "unknown"
-            else f"the {name} space" if name in ("master", "boot")
-            else name if known
-            else f"process {name}"
-        )  # fmt: skip
+    if label is None:
+        root = cpu.get("cr3")
+        said += [f"the space of CR3 {root}"] if root is not None else []
+    else:
+        kernel = label in ("master", "boot")
+        said.append(f"the {label} space" if kernel else f"process {label}")
     if thread is not None and not str(label).startswith(f"{thread} (pid "):
         said.append(f"thread {thread}")
     return ", ".join(said)
