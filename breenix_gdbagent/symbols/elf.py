@@ -76,7 +76,7 @@ class ElfFile:
         status = os.fstat(self._fd)
         self.size = status.st_size
         self._written = status.st_mtime_ns
-        head = os.pread(self._fd, 64, 0)
+        head = self._read(0, 64)
         _check_header(path, head, self.size)
         fields: tuple[int, ...] = struct.unpack_from("<HHIQQQIHHHHHH", head, 16)
         self.type, _, _, self.entry, phoff, shoff = fields[:6]
@@ -101,14 +101,22 @@ class ElfFile:
             )
         return self.pread(offset, length)
 
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be read", error.strerror or str(error), "name a file of a disk"
+            ) from error
+
     def pread(self, offset: int, length: int) -> bytes:
         """`length` bytes at a file offset; `InputError` when the file was changed meanwhile."""
         status = os.fstat(self._fd)
-        data = os.pread(self._fd, length, offset)
+        data = self._read(offset, length)
         if (status.st_size, status.st_mtime_ns) != (self.size, self._written):
             raise InputError(f"{self.path} was written to while it was in use", fix="start again")
         while len(data) < length:
-            more = os.pread(self._fd, length - len(data), offset + len(data))
+            more = self._read(offset + len(data), length - len(data))
             if not more:
                 raise InputError(f"{self.path} is truncated at byte {offset + len(data)}")
             data += more
