@@ -45,6 +45,7 @@ class Stepper:
         self.cpu = cpu
         self.seat: Seat | None = None
         self._source: Source | None = None
+        self._command = ""
         self._code: dict[int, Instruction] = {}
         self._decode: Callable[[bytes, int], Instruction] | None = None
 
@@ -52,7 +53,7 @@ class Stepper:
 
     def instruction(self, count: int = 1, *, over: bool = False) -> Halt:
         """``stepi`` and, with `over`, ``nexti``."""
-        self._begin()
+        self._begin("nexti" if over else "stepi")
         for _ in range(count):
             halt = self._one(over=over)
             if halt is not None:
@@ -62,7 +63,7 @@ class Stepper:
     def line(self, *, over: bool) -> Halt:
         """``step`` and, with `over`, ``next``: to the start of another line; out of a function
         that has none. One instruction where no symbol is known."""
-        self._begin()
+        self._begin("next" if over else "step")
         seat = self._seat_now()
         if seat.row is None:
             extent = self._extent(seat.pc)
@@ -77,7 +78,7 @@ class Stepper:
 
     def until(self) -> Halt:
         """``until``: as ``next``, but not back to an earlier address of the same function."""
-        self._begin()
+        self._begin("until")
         seat = self._seat_now()
         if seat.row is not None:
             return self._lines(seat, (self._function_start(seat), seat.row.end), over=True)
@@ -88,7 +89,7 @@ class Stepper:
 
     def finish(self, kernel: Kernel) -> Halt:
         """Until the innermost frame shown is left. Raises `ReadError` when there is no caller."""
-        self._begin()
+        self._begin("finish")
         seat = self._seat_now()
         if seat.inlined:
             return self._leave_inlined(seat)
@@ -105,7 +106,7 @@ class Stepper:
 
     def to(self, addresses: tuple[int, ...], kernel: Kernel) -> Halt:
         """``until LOCATION``: there, or where the current frame returns to."""
-        self._begin()
+        self._begin("until")
         places = {address: None for address in addresses}
         back: tuple[int, int] | None = None
         try:
@@ -142,7 +143,8 @@ class Stepper:
 
     # One move ------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _begin(self, command: str) -> None:
+        self._command = command
         self.debugger.begin()
         self._code.clear()
         self._renew()
@@ -176,7 +178,7 @@ class Stepper:
         """A step that came where it was to."""
         if not keep:
             self.seat = None if self._source is None else self._source.seat(self._pc)
-        return self.debugger.halted(StopReason("step", self.cpu))
+        return self.debugger.halted(StopReason("step", self.cpu, text=self._command))
 
     def _one(self, *, over: bool) -> Halt | None:
         """One instruction, or a whole call; None when it came to its end."""

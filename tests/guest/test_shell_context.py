@@ -86,7 +86,7 @@ def test_a_low_terminal_shows_the_whole_view(tmp_path: Path, columns: int, lines
         view(shell, "continue", "1: breakpoint")
         view(shell, "stepi", "step")
         text = "\n".join(shell.screen.display)
-        for part in ("── step", "rip 0x", "=> 0x", "#0 ", "stack at 0x"):
+        for part in ("── stepi", "rip 0x", "=> 0x", "#0 ", "stack at 0x"):
             assert part in text, part
         assert shell.line.startswith("(syscall_entry+0x2 in ")
 

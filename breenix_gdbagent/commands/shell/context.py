@@ -133,6 +133,8 @@ def why(session: Session, halt: Halt | None, kernel: Kernel) -> str:
         return f"panic: {kernel.panic_message or 'the kernel panics'}"
     if reason.kind == "marker":
         return f"serial text: {reason.text}"
+    if reason.kind == "step" and " " not in reason.text:
+        return reason.text or "step"
     if reason.kind == "breakpoint":
         return f"breakpoint of gdb's at {reason.text}"
     return f"{reason.kind}{': ' + reason.text if reason.text else ''}"
