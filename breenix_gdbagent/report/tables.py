@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
 
 LEAST = 16  # columns of the text in a table's last column
+MOST_DEAD = 8
 
 
 def walk_json(walk: Walk) -> dict[str, Json]:
@@ -62,18 +63,25 @@ def walk_text(kernel: Kernel, walk: Walk, *, typed: bool = True) -> str:
 
 def spaces_text(kernel: Kernel, width: int | None = None) -> str:
     """`pt roots` as a table, its last column wrapped to `width`; why there is nothing in it where
-    there is not."""
+    there is not. Roots of the dead, which a kernel leaves in RAM by the dozen, come last, and only
+    the first `MOST_DEAD` of them."""
     if not kernel.spaces:
         paged = kernel.mode is not None
         return f"no root was found: {'CR3 leads to no table' if paged else kernel.stop.no_paging}"
     longest = max((len(s.name or "") for s in kernel.spaces), default=0)
     column = max(longest, len("name"))
     lines = [f"{'root':<14} {'role':<8} {'live':<8} {'pid':>4}  {'name':<{column}}  found by"]
-    for s in kernel.spaces:
+    dead = [s for s in kernel.spaces if s.live is False]
+    for s in (*(s for s in kernel.spaces if s.live is not False), *dead[:MOST_DEAD]):
         live = {True: "yes", False: "no", None: "unknown"}[s.live]
         pid = "" if s.pid is None else str(s.pid)
         head = f"{hex64(s.root):<14} {s.role:<8} {live:<8} {pid:>4}  {s.name or '-':<{column}}  "
         lines += _hung(head, s.source, width)
+    if len(dead) > MOST_DEAD:
+        lines.append(
+            f"and {len(dead) - MOST_DEAD} more that are dead: still in RAM, in use by nobody "
+            "(pt roots --json has them)"
+        )
     return "\n".join(lines)
 
 
