@@ -149,7 +149,8 @@ def inside(cpu: Object) -> str:
     label, thread = cpu.get("process"), cpu.get("thread")
     said = []
     if label is None:
-        root = cpu.get("cr3")
+        unpaged = place_words(cpu).endswith(("real mode", "paging off"))
+        root = None if unpaged else cpu.get("cr3")
         said += [f"the space of CR3 {root}"] if root is not None else []
     else:
         kernel = label in ("master", "boot")
