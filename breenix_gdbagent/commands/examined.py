@@ -25,9 +25,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def stop_of(target: Target) -> Iterator[Stop]:
+def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
     """The stop to examine. A machine that we boot runs to its own marker or first fault; one that
-    we attach to is stopped as it stands, and goes on afterwards as it was."""
+    we attach to is stopped as it stands, and goes on afterwards as it was.
+    `hidden`: see `Guest.stop`."""
     if not target.runs:
         yield opened_snapshot(target)[0]
         return
@@ -41,7 +42,7 @@ def stop_of(target: Target) -> Iterator[Stop]:
             orders = Orders(until=target.options.until, timeout=target.options.timeout)
             yield stop_to_examine(vm, machine.image, orders)
             return
-        stop = vm.stop(StopReason("attached"))
+        stop = vm.stop(StopReason("attached"), hidden=hidden)
         if machine.image is not None:
             from breenix_gdbagent.kernel.image import with_image
 

@@ -20,7 +20,7 @@ from breenix_gdbagent.x86.paging import Tables, Walk, walk
 
 def walk_all(target: Target, options: argparse.Namespace) -> int:
     """Answer every question, in order; 1 when one of them is not mapped."""
-    with stop_of(target) as stop:
+    with stop_of(target, hidden=False) as stop:
         walks = list(_walks(stop, options))
         if options.json:
             print_json(list[Json](walk_json(one) for one in walks))

@@ -12,7 +12,6 @@ from breenix_gdbagent.errors import InputError, LinkClosed, LinkError, LinkTimeo
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import HiddenRegisters, parse_ram_map, parse_registers
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
-from breenix_gdbagent.link.serial import Match, SerialLines, Watch
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
 from breenix_gdbagent.live.signals import Uncut
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config
     from breenix_gdbagent.link.qemu import QemuProcess
     from breenix_gdbagent.link.qmp import Qmp
+    from breenix_gdbagent.link.serial import Match, SerialLines, Watch
     from breenix_gdbagent.memory.ramfile import RamFile
 
 DYING_SECONDS = 2.0
@@ -62,10 +62,13 @@ class Guest:
         self._memory: RamFile | ProcessMemory | None = None
         self.reading: Callable[[int, int], None] = lambda done, total: None
         self._markers: list[Match] = []
-        config = holds.config
-        marks = (*config.progress, config.success) if config is not None else ()
-        self._marks = Watch([m for m in marks if m], wakes=False)
+        self._marks: Watch | None = None
         if holds.serial is not None:
+            from breenix_gdbagent.link.serial import Watch
+
+            config = holds.config
+            marks = (*config.progress, config.success) if config is not None else ()
+            self._marks = Watch([m for m in marks if m], wakes=False)
             holds.serial.add(self._marks)
 
     @property
@@ -106,7 +109,7 @@ class Guest:
     @property
     def markers(self) -> tuple[Match, ...]:
         """Where the machine's own markers have appeared so far, in order."""
-        if self._holds.serial is not None:
+        if self._holds.serial is not None and self._marks is not None:
             self._markers += self._holds.serial.take(self._marks)
         return tuple(self._markers)
 
@@ -134,8 +137,9 @@ class Guest:
 
     # Reading -------------------------------------------------------------------------------
 
-    def stop(self, reason: StopReason | None = None) -> Stop:
+    def stop(self, reason: StopReason | None = None, *, hidden: bool = True) -> Stop:
         """The guest as it stands now, all CPUs. Its memory is refused once the guest runs on.
+        Without `hidden` the registers that the gdbstub lacks (IDTR, GDTR, TR) are not asked for.
 
         After QEMU's end there are no CPUs, and RAM only where it was a file. Raises `LinkError`,
         `QemuDied`.
@@ -151,7 +155,7 @@ class Guest:
                 if self._holds.qmp is not None:
                     self._holds.qmp.events()
                 memory = self.memory()
-                cpus = self._cpus()
+                cpus = self._cpus(hidden)
         return Stop(
             cpus=cpus,
             memory=FrozenMemory(memory, lambda: self.epoch),
@@ -174,10 +178,12 @@ class Guest:
         self.stub.ask(b"qC")  # what came before its answer is there then
         return bool(self.stub.link.take_stops())
 
-    def _cpus(self) -> tuple[Cpu, ...]:
+    def _cpus(self, wanted: bool) -> tuple[Cpu, ...]:
         hidden: Mapping[int, Cpu | HiddenRegisters]
         qmp = self._holds.qmp
-        if qmp is not None and qmp.passes_files and self._ram is not None:
+        if not wanted:
+            hidden = {}
+        elif qmp is not None and qmp.passes_files and self._ram is not None:
             hidden = {cpu.index: cpu for cpu in qmp.cpus(self._ram.ranges[0].start)}
         else:
             hidden = self.hidden()

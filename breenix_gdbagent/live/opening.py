@@ -12,7 +12,6 @@ from breenix_gdbagent.link.address import Address, connect
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState
 from breenix_gdbagent.link.rsplink import RspLink
-from breenix_gdbagent.link.serial import SerialLines, SerialPort, follow
 from breenix_gdbagent.link.stopreply import SIGINT
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import Holds
@@ -22,6 +21,7 @@ from breenix_gdbagent.memory import RamMap
 
 if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config, Files
+    from breenix_gdbagent.link.serial import SerialLines
 
 START_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
@@ -86,6 +86,8 @@ def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> Liv
             died = process.died()
             raise error if died is None else died from error
         undo.callback(qmp.close)
+        from breenix_gdbagent.link.serial import SerialLines
+
         serial = SerialLines(process.serials, clock.seconds)
         undo.callback(serial.close)
         holds = Holds(
@@ -164,6 +166,8 @@ _OVER = ("shutdown", "guest-panicked", "internal-error", "io-error")
 
 
 def _serial(text: str, clock: RunClock) -> SerialLines:
+    from breenix_gdbagent.link.serial import SerialLines, SerialPort, follow
+
     path = Path(text)
     with suppress(OSError):
         if not text.startswith(("unix:", "tcp:")) and path.is_file():

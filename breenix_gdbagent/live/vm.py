@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 from breenix_gdbagent.errors import LinkClosed, LinkError
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import Break, RunState
-from breenix_gdbagent.link.serial import Watch
 from breenix_gdbagent.link.stopreply import SIGTRAP
 from breenix_gdbagent.live.arming import Arming
 from breenix_gdbagent.live.clock import RunClock
@@ -26,6 +25,7 @@ from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.cpu import DescriptorTable
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.link.serial import Watch
     from breenix_gdbagent.live.fault import OnFault, OnHit
 
 DRAIN_SECONDS = 5.0
@@ -125,9 +125,9 @@ class LiveVm(Running):
                 "can show that it has: faults before that are not caught"
             )
 
-    def stop(self, reason: StopReason | None = None) -> Stop:
+    def stop(self, reason: StopReason | None = None, *, hidden: bool = True) -> Stop:
         """The guest as it stands now, see `Guest.stop`; faults are caught by what it shows."""
-        stop = super().stop(reason)
+        stop = super().stop(reason, hidden=hidden)
         if stop.cpus and self.stub.state is RunState.HALTED:
             with self.uncut():
                 self._arming.at_stop(stop.cpus)
@@ -185,8 +185,7 @@ class LiveVm(Running):
         from breenix_gdbagent.live.fault import Fault, Hit
 
         limit = Deadline(deadline)
-        watch = Watch(patterns, after=self._consumed)
-        with self._interrupts() as interrupts, self.dying(), self._watching(watch):
+        with self._interrupts() as interrupts, self.dying(), self._watching(patterns) as watch:
             while True:
                 if not self.running and self._pending is None:
                     self._go()
@@ -209,8 +208,7 @@ class LiveVm(Running):
         """
         if not self.running and self._pending is None:
             raise LinkError("the guest stands still, there is nothing to wait for")
-        watch = Watch(patterns, after=self._consumed)
-        with self._interrupts() as interrupts, self.dying(), self._watching(watch):
+        with self._interrupts() as interrupts, self.dying(), self._watching(patterns) as watch:
             return self._await(Deadline(deadline), watch, interrupts)
 
     def ask_to_stop(self) -> None:
@@ -290,12 +288,14 @@ class LiveVm(Running):
     # The loop ------------------------------------------------------------------------------
 
     @contextmanager
-    def _watching(self, watch: Watch) -> Iterator[None]:
-        serial = self._holds.serial
+    def _watching(self, patterns: Sequence[str]) -> Iterator[Watch]:
+        from breenix_gdbagent.link.serial import Watch
+
+        watch, serial = Watch(patterns, after=self._consumed), self._holds.serial
         if serial is not None:
             serial.add(watch)
         try:
-            yield
+            yield watch
         finally:
             if serial is not None:
                 serial.remove(watch)

@@ -14,7 +14,7 @@ from pathlib import Path
 from breenix_gdbagent.symbols.dwarf import Dwarf
 from breenix_gdbagent.symbols.dwarf_index import DwarfIndex
 from breenix_gdbagent.symbols.elf import ElfFile
-from tests.bench.harness import Row, absent, best_cpu_ms, measured, within
+from tests.bench.harness import Row, absent, best_cpu_ms, measured, peak_mib, within
 
 GUEST = Path(__file__).parents[2] / "fixtures" / "labguest"
 TYPES = 520
@@ -96,9 +96,9 @@ def _index(elf: Path) -> Iterator[Row]:
 def _grow(elf: Path) -> None:
     """Prints by how many MiB an index makes the peak of a process higher that had nothing."""
     dwarf = Dwarf(ElfFile(elf))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     DwarfIndex.build(dwarf)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(peak_mib() - before)
 
 
 def _first_bt(elf: Path, file: Path) -> Row:

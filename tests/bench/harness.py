@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -92,3 +93,13 @@ def report(rows: list[Row], path: Path) -> None:
         )
     missed = [r.name for r in rows if r.holds is False]
     print(f"\n{len(rows)} figures, {len(missed)} missed; written to {path}")
+
+
+def peak_mib() -> float:
+    """MiB of this process at its largest. Linux counts from the program's start in VmHWM, and in
+    getrusage() from that of the process which started it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(row.split()[1]) for row in status.splitlines() if row[:6] == "VmHWM:") / 1024

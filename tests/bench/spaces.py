@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,15 @@ from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.roots import scan_roots
 from breenix_gdbagent.x86.spaces import Spaces
-from tests.bench.harness import Row, absent, best_cpu_ms, measured, median_ms, within
+from tests.bench.harness import (
+    Row,
+    absent,
+    best_cpu_ms,
+    measured,
+    median_ms,
+    peak_mib,
+    within,
+)
 from tests.bench.live import Rig, rig
 from tests.bench.many import many_spaces
 from tests.writers.machine import TEXT, Machine, stack_top
@@ -155,7 +162,7 @@ def _audit_once() -> None:
     cpu = machine.cpu(rip=TEXT + 0x1000, rsp=stack_top(1) - 0x100, cs=8, ss=0x10, eflags=2)
     stop = Stop(cpus=(cpu,), memory=machine.memory(), reason=StopReason("interrupt"))
     examine(stop, Kernel(stop))
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    resident = peak_mib()
     print(median_ms(lambda: examine(stop, Kernel(stop)), 3) / 1000, resident)
 
 
