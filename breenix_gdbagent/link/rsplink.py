@@ -36,6 +36,7 @@ class RspLink:
         # One buffer for all: a new one of this size for each call costs more than the packet.
         self._into = memoryview(bytearray(_RECEIVE))
         self._codec = rsp.Connection()
+        self._polls: dict[tuple[int, ...], select.poll] = {}
 
     @property
     def junk(self) -> bytes:
@@ -181,13 +182,20 @@ class RspLink:
 
     def _readable(self, deadline: Deadline, wake: Sequence[socket.socket]) -> bool:
         """Whether our socket became readable, and not first a wake socket or the deadline."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        for sock in wake:
-            poll.register(sock, select.POLLIN)
+        ours = self._sock.fileno()
+        ready = self._poll(deadline, select.POLLIN, ours, *(sock.fileno() for sock in wake))
+        return any(fd == ours for fd, _ in ready)
+
+    def _poll(self, deadline: Deadline, event: int, *files: int) -> list[tuple[int, int]]:
+        """Wait for `event` of one of the files. What waits for them is made once: it is wanted at
+        every stop."""
+        poll = self._polls.get((event, *files))
+        if poll is None:
+            poll = self._polls[event, *files] = select.poll()
+            for file in files:
+                poll.register(file, event)
         left = deadline.left()
-        ready = poll.poll(None if left is None else left * 1000)
-        return any(fd == self._sock.fileno() for fd, _ in ready)
+        return poll.poll(None if left is None else left * 1000)
 
     def _event(self) -> rsp.Event | None:
         """The codec's next event; what answers nothing is put aside, what is owed is sent."""
@@ -242,10 +250,7 @@ class RspLink:
             try:
                 return call(argument)
             except BlockingIOError:
-                poll = select.poll()
-                poll.register(self._sock, event)
-                left = deadline.left()
-                if not poll.poll(None if left is None else left * 1000):
+                if not self._poll(deadline, event, self._sock.fileno()):
                     raise TimeoutError from None
 
     def _broken(self, error: OSError) -> LinkClosed:

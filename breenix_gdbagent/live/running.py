@@ -16,6 +16,7 @@ from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.stop import StopReason
 
 STEP_SECONDS = 2.0
+LOOK_SECONDS = 0.005
 
 
 class Running(Guest):
@@ -39,6 +40,7 @@ class Running(Guest):
         self._at: tuple[str, Break] | None = None
         self._pending: StopReply | None = None
         self._quick = False
+        self._looked = 0.0
         self._consumed: dict[int, int] = {}
         # TCG ignores breakpoints while it single-steps (QEMU accel/tcg/cpu-exec.c,
         # check_for_breakpoints), so that the one under our feet may stay in.
@@ -137,12 +139,15 @@ class Running(Guest):
         return self._arming.on_trap(thread, reply.cpu, rip)
 
     def _look(self, thread: str) -> None:
-        """Registers of the CPU that stopped, and the IDT as it is now, in one round trip. Of two
-        stops at breakpoints that are passed the second one leaves out the IDT."""
+        """Registers of the CPU that stopped, and the IDT as it is now, in one round trip. Stops at
+        breakpoints that are passed look at the IDT every `LOOK_SECONDS` of the guest's."""
         requests = [b"Hg" + thread.encode(), b"g"]
         table = self._arming.table_request()
-        quick, self._quick = self._quick, False
+        now = self.clock.seconds()
+        quick = self._quick and 0 <= now - self._looked < LOOK_SECONDS
+        self._quick = False
         if table is not None and not quick:
+            self._looked = now
             requests.append(b"m%x,%x" % table)
         answers = self.stub.ask(*requests)
         self.registers = self.stub.decode_registers(answers[1])
