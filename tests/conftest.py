@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
+"""How long one example takes is the machine's load, and no property of ours."""
+
 
 def pytest_configure() -> None:
     """Who runs the tests in the background (``&``, nohup) has these ignored, and every process

@@ -194,7 +194,7 @@ def test_a_request_that_is_never_answered(fake: FakeStub) -> None:
     start = time.monotonic()
     with pytest.raises(LinkTimeout) as raised:
         stub.registers()
-    assert 0.15 < time.monotonic() - start < 1.5
+    assert 0.15 < time.monotonic() - start < 10
     assert raised.value.request == "'g'"
     assert raised.value.seconds == 0.2
 

@@ -153,7 +153,7 @@ def test_a_hostile_file_is_refused_in_one_sentence(tmp_path: Path, name: str) ->
     began = time.monotonic()
     with pytest.raises(InputError) as refused:
         _open(tmp_path, HOSTILE[name])
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     said = str(refused.value)
     assert said and len(said.splitlines()) <= 3 and "\n\n" not in said
 
