@@ -17,6 +17,7 @@ from breenix_gdbagent.commands.target import (
 )
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.memory.mapped import MappedFile
 from breenix_gdbagent.snapshot.kept import kept
 
 
@@ -56,8 +57,8 @@ def _same(elf: Path, sha256: str | None) -> bool:
     import hashlib
 
     try:
-        return hashlib.sha256(elf.read_bytes()).hexdigest() == sha256
-    except OSError:
+        return hashlib.sha256(MappedFile(elf).data).hexdigest() == sha256
+    except InputError:  # told in full by who opens it
         return False
 
 

@@ -19,7 +19,9 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, NamedTuple, cast
 
+from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.memory.mapped import MappedFile
 from breenix_gdbagent.version import VERSION
 
 MAGIC = b"BGAREPT1"
@@ -59,24 +61,21 @@ def kept(path: Path) -> Kept | None:
     it was written, or another version of the agent wrote it. Never raises: who gets nothing here
     opens the file, and is told what is wrong with it."""
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not _LENGTH.size + _SEAL.size < size <= 2 * MOST_FILE:
-                return None
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read(data, size)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, zlib.error):
+        data = MappedFile(path).data
+        if not _LENGTH.size + _SEAL.size < len(data) <= 2 * MOST_FILE:
+            return None
+        return _read(data)
+    except (InputError, ValueError, KeyError, TypeError, RecursionError, zlib.error):
         return None
 
 
-def _read(data: mmap.mmap, size: int) -> Kept | None:
-    end = size - _SEAL.size
+def _read(data: memoryview) -> Kept | None:
+    end = len(data) - _SEAL.size
     total, magic = _SEAL.unpack_from(data, end)
     if magic != MAGIC:
         return None
-    with memoryview(data) as view, view[:end] as sealed:
-        if zlib.crc32(sealed) != total:
-            return None
+    if zlib.crc32(data[:end]) != total:
+        return None
     end -= _LENGTH.size
     (length,) = _LENGTH.unpack_from(data, end)
     told = json.loads(zlib.decompressobj().decompress(data[end - length : end], MOST_BYTES))

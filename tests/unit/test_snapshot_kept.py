@@ -72,5 +72,7 @@ def test_a_sealed_stream_that_is_no_report(tmp_path: Path, told: bytes) -> None:
 def test_what_is_no_file_keeps_none(tmp_path: Path) -> None:
     assert kept(tmp_path) is None
     assert kept(tmp_path / "absent") is None
+    os.mkfifo(tmp_path / "pipe")  # nobody will ever write to it
+    assert kept(tmp_path / "pipe") is None
     with Path(os.devnull).open("wb") as out:
         keep(out, REPORT, None)
