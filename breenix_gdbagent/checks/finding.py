@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.cpumodel.confidence import Confidence as Confidence
 from breenix_gdbagent.jsonvalue import Json
 
 Severity = Literal["error", "warning", "info"]
-Confidence = Literal["proved", "likely", "possible"]
 
 SEVERITY_ORDER: dict[str, int] = {"error": 0, "warning": 1, "info": 2}
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from breenix_gdbagent.checks.faults import recognised
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.event import WITH_ERROR_CODE
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS, Era
 from breenix_gdbagent.kernel.percpu import read_percpu
 from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
 from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.exceptions import WITH_ERROR_CODE
 from breenix_gdbagent.x86.paging import Tables
 
 DOUBLE_FAULT = 8

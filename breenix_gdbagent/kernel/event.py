@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -12,15 +11,12 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.exceptions import VECTORS
+from breenix_gdbagent.x86.exceptions import FRAME, WITH_ERROR_CODE
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
 
-WITH_ERROR_CODE = frozenset(v for v, known in VECTORS.items() if known.error_code)
 PAGE_FAULT = 14
-FRAME = struct.Struct("<5Q")
-"""RIP, CS, RFLAGS, RSP, SS as 64-bit mode pushes them (SDM vol. 3, 6.14.2)."""
 
 _OF_THE_FRAME = frozenset({"rip", "cs", "eflags", "rsp", "ss"})
 # Bit 1 is always 1; 3, 5, 15 and those above ID (21) always 0 (SDM vol. 1, 3.4.3).

@@ -13,9 +13,7 @@ from dataclasses import replace
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import (
-    FRAME,
     PAGE_FAULT,
-    WITH_ERROR_CODE,
     Event,
     event_of_frame,
     plausible,
@@ -24,6 +22,7 @@ from breenix_gdbagent.kernel.event import (
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.exceptions import FRAME, WITH_ERROR_CODE
 
 MOST = 16
 """Nested exceptions that are followed: frames that lead in a circle end there."""

@@ -47,7 +47,10 @@ _VECTORS = (
 VECTORS = {row[0]: Vector(*row) for row in _VECTORS}
 """SDM vol. 3, table 6-1. What is not here has no error code: interrupts and ``int n``."""
 
-_FRAME = Struct("<5Q")
+WITH_ERROR_CODE = frozenset(v for v, known in VECTORS.items() if known.error_code)
+
+FRAME = Struct("<5Q")
+"""RIP, CS, RFLAGS, RSP, SS as 64-bit mode pushes them (SDM vol. 3, 6.14.2)."""
 _ERROR_CODE = Struct("<Q")
 
 
@@ -73,18 +76,18 @@ class ExceptionFrame:
 
     @property
     def size(self) -> int:
-        return _FRAME.size if self.error_code is None else _FRAME.size + _ERROR_CODE.size
+        return FRAME.size if self.error_code is None else FRAME.size + _ERROR_CODE.size
 
 
 def read_frame(read: ReadVirtual, rsp: int, vector: int) -> ExceptionFrame:
     """The frame at `rsp`, which is RSP at the handler's first instruction. Raises `ReadError`."""
     known = VECTORS.get(vector)
     if known is not None and known.error_code:
-        data = read(rsp, _ERROR_CODE.size + _FRAME.size)
+        data = read(rsp, _ERROR_CODE.size + FRAME.size)
         (error_code,) = _ERROR_CODE.unpack_from(data)
-        fields = _FRAME.unpack_from(data, _ERROR_CODE.size)
+        fields = FRAME.unpack_from(data, _ERROR_CODE.size)
         return _frame(error_code & 0xFFFF_FFFF, fields)
-    return _frame(None, _FRAME.unpack(read(rsp, _FRAME.size)))
+    return _frame(None, FRAME.unpack(read(rsp, FRAME.size)))
 
 
 def _frame(error_code: int | None, fields: tuple[int, ...]) -> ExceptionFrame:

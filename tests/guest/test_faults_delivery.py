@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from breenix_gdbagent.checks.faults import check
-from breenix_gdbagent.checks.faults.context import RFLAGS_AC, context_of_cpu
-from breenix_gdbagent.checks.faults.delivery import Course, handler_fault, run
-from breenix_gdbagent.checks.faults.prediction import predict
+from breenix_gdbagent.cpumodel.context import RFLAGS_AC, context_of_cpu
+from breenix_gdbagent.cpumodel.delivery import Course, handler_fault, run
+from breenix_gdbagent.cpumodel.prediction import predict
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR4_SMAP
+from breenix_gdbagent.x86.paging import Tables
 from tests.guest.faultbench import IF, Bench, bench
 from tests.guest.live_support import needs_qemu
 
@@ -301,7 +302,7 @@ def test_the_course_is_the_one_that_the_cpu_takes(case: Case, tmp_path: Path) ->
 
 
 def foreseen(stop: Stop, ac_counts: bool) -> Course:
-    context = replace(context_of_cpu(Kernel(stop), stop.cpu), ac_counts=ac_counts)
+    context = replace(context_of_cpu(Tables(stop.memory), stop.cpu), ac_counts=ac_counts)
     prediction = predict(context)
     assert prediction.raised, prediction
     return run(context, prediction.raised[0])
@@ -309,7 +310,7 @@ def foreseen(stop: Stop, ac_counts: bool) -> Course:
 
 def after_delivery(stop: Stop, course: Course) -> list[tuple[int, int]]:
     """The fault of fetching the handler, which is no part of the delivery any more."""
-    fault = handler_fault(context_of_cpu(Kernel(stop), stop.cpu), course.last)
+    fault = handler_fault(context_of_cpu(Tables(stop.memory), stop.cpu), course.last)
     return [] if fault is None else [(fault.vector, fault.error_code or 0)]
 
 

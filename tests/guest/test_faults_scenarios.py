@@ -11,9 +11,9 @@ import pytest
 
 from breenix_gdbagent.checks.faults import check
 from breenix_gdbagent.checks.faults.analyzer import explain_cpu
-from breenix_gdbagent.checks.faults.context import context_of_cpu
-from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
 from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.cpumodel.context import context_of_cpu
+from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.guest import Scenario, scenarios
 from breenix_gdbagent.kernel.image import attach_image
 from breenix_gdbagent.kernel.view import Kernel
@@ -52,7 +52,7 @@ class Log:
 def explained(stop: Stop) -> Explanation:
     kernel = Kernel(stop)
     if stop.reason.kind == "shutdown":
-        context = context_of_cpu(kernel, stop.cpu)
+        context = context_of_cpu(kernel.tables, stop.cpu)
         return explain(context, Observed(None, None, stop.cpu.get("cr2"), None))
     assert stop.reason.vector is not None
     return explain_cpu(kernel, stop.cpu, stop.reason.vector)[0]

@@ -18,6 +18,7 @@ ORDER = [
     ("x86",),
     ("symbols",),
     ("stop", "locations"),
+    ("cpumodel",),
     ("kernel",),
     ("checks",),
     ("report",),
@@ -86,3 +87,11 @@ def test_only_the_edges_touch_the_world(path: Path) -> None:
 def test_modules_do_one_job(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").count("\n")
     assert lines <= 400, f"{path.name} has {lines} lines"
+
+
+def test_the_cpu_model_knows_no_kernel() -> None:
+    """It rests on the machine alone: nothing of Breenix, nothing of findings."""
+    for path in (PACKAGE / "cpumodel").glob("*.py"):
+        ours = {n for n in _imports(path) if n.startswith("breenix_gdbagent.")}
+        rooms = {name.split(".")[1] for name in ours}
+        assert rooms <= {"addresses", "errors", "x86", "cpumodel"}, f"{path.name}: {rooms}"

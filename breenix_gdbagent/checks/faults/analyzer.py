@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from breenix_gdbagent.checks.faults import double_fault, exceptions, page_fault, shutdown
-from breenix_gdbagent.checks.faults.context import DF, PF, Raised, context_of_event
 from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, handler_of_rip
-from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
 from breenix_gdbagent.checks.faults.handled import as_handled
 from breenix_gdbagent.checks.finding import Finding, NotChecked
+from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised
+from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting, outer_event
 from breenix_gdbagent.kernel.inside import exceptions_inside
@@ -55,7 +55,7 @@ def _inside(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
             explanation, raised = _explain(kernel, cpu, event, event.cr2)
             if event.vector == PF and raised.address is None and explanation.first is not None:
                 raised = explanation.first
-            found = [] if _unknown(raised) else list(_of_vector(explanation, raised))
+            found = [] if _unknown(raised) else list(_of_vector(kernel, explanation, raised))
         except ReadError:
             continue
         found = [f for f in found if f.code.name != "page-fault.stale-tlb"]
@@ -81,9 +81,9 @@ def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
     """The findings about one CPU at the first instruction of the handler of `vector`."""
     try:
         explanation, raised = explain_cpu(kernel, cpu, vector)
-        yield from _of_vector(explanation, raised)
-        yield from _handler(explanation)
-        yield from _outer(explanation)
+        yield from _of_vector(kernel, explanation, raised)
+        yield from _handler(kernel, explanation)
+        yield from _outer(kernel, explanation)
     except ReadError as lacking:
         raise NotChecked(f"the fault of CPU {cpu.index}: {lacking.what}") from lacking
 
@@ -97,46 +97,68 @@ def explain_cpu(kernel: Kernel, cpu: Cpu, vector: int) -> tuple[Explanation, Rai
 
 
 def _explain(kernel: Kernel, cpu: Cpu, event: Event, cr2: int | None) -> tuple[Explanation, Raised]:
-    context = context_of_event(kernel, event, cpu)
-    if context is None:
-        raise ReadError("paging is off")
+    context = _context(kernel, event, cpu)
     observed = Observed(event.vector, event.error_code, cr2, event.entry_rsp)
     return explain(context, observed), Raised(event.vector, event.error_code, event.cr2)
 
 
-def _of_vector(explanation: Explanation, raised: Raised) -> Iterator[Finding]:
+def _context(kernel: Kernel, event: Event, cpu: Cpu) -> Context:
+    """What `event` interrupted. Raises `ReadError` where the paging mode is not known (early boot).
+
+    At a handler's first instruction all registers but the five of the frame are untouched.
+    """
+    mode, root = cpu.paging, cpu.root
+    if mode is None or root is None:
+        raise ReadError("paging is off")
+    frame = {"rip": event.rip, "rsp": event.rsp, "cs": event.cs, "ss": event.ss}
+    registers = {**event.registers, **frame, "eflags": event.rflags}
+    return Context(
+        kernel.tables,
+        cpu,
+        root,
+        mode,
+        event.rip,
+        event.cs,
+        event.rflags,
+        event.rsp,
+        event.ss,
+        registers,
+    )
+
+
+def _of_vector(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[Finding]:
     if raised.vector == PF:
-        yield from page_fault.check(explanation, raised)
+        yield from page_fault.check(kernel, explanation, raised)
     elif raised.vector == DF:
-        yield from double_fault.check(explanation)
+        yield from double_fault.check(kernel, explanation)
     else:
-        yield from exceptions.check(explanation, raised)
+        yield from exceptions.check(kernel, explanation, raised)
 
 
-def _handler(explanation: Explanation) -> Iterator[Finding]:
+def _handler(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
     """The handler that is about to run cannot be fetched: the next fault is certain."""
     course = explanation.course
     if course is None:
         return
     defect = handler_defect(explanation.context, course.last)
     if defect is not None:
-        yield finding_of(explanation.context, defect)
+        yield finding_of(kernel, explanation.context, defect)
 
 
-def _outer(explanation: Explanation) -> Iterator[Finding]:
+def _outer(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
     """What faulted was the fetch of another exception's handler: that exception too, from the
     frame that its delivery left on the interrupted stack. CR2 has been overwritten since."""
     context = explanation.context
-    defect = handler_of_rip(context)
+    defect = handler_of_rip(kernel, context)
     if defect is None:
         return
     if explanation.observed.vector not in (PF, DF):
-        yield finding_of(context, defect)
-    event = outer_event(context.kernel, context.cpu, context.rip, context.rsp, context.registers)
+        yield finding_of(kernel, context, defect)
+    event = outer_event(kernel, context.cpu, context.rip, context.rsp, context.registers)
     if event is None:
         return
-    outer, raised = _explain(context.kernel, context.cpu, event, None)
+    outer, raised = _explain(kernel, context.cpu, event, None)
     if event.vector == PF and outer.first is not None:
         raised = outer.first
     if event.vector != PF or raised.address is not None:
-        yield from _of_vector(outer, raised)
+        yield from _of_vector(kernel, outer, raised)

@@ -8,10 +8,11 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import benign
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
-from breenix_gdbagent.checks.faults.context import PF, RFLAGS_AC, AccessKind, Context, Raised
-from breenix_gdbagent.checks.faults.explanation import deviation_of
 from breenix_gdbagent.checks.finding import Code, declare
+from breenix_gdbagent.cpumodel.context import PF, RFLAGS_AC, AccessKind, Context, Raised
+from breenix_gdbagent.cpumodel.explanation import deviation_of
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86 import verdict as verdicts
 from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_USER, PF_WRITE
 from breenix_gdbagent.x86.paging import LEVEL, Entry
@@ -172,7 +173,9 @@ def user_of(context: Context, error_code: int) -> bool | None:
     return None if context.cpl == 0 else bool(error_code & PF_USER)
 
 
-def cause_of(context: Context, error_code: int, cr2: int, kind: AddressKind) -> Cause:
+def cause_of(
+    kernel: Kernel, context: Context, error_code: int, cr2: int, kind: AddressKind
+) -> Cause:
     """Why the access that `error_code` tells of failed at `cr2`, by the tables as they are.
 
     Raises `ReadError` where the tables in the way are not to be had.
@@ -184,19 +187,19 @@ def cause_of(context: Context, error_code: int, cr2: int, kind: AddressKind) -> 
         expected = Raised(PF, found.error_code, cr2, also=found.also)
         deviation = None if found.allowed else deviation_of(context, expected, error_code)
     if deviation is None:
-        why = _difference(context, found, cr2, error_code)
+        why = _difference(kernel, context, found, cr2, error_code)
         return Cause(STALE_TLB, why, found.error_code, False)
-    code, why = _reason(context, error_code, cr2, kind, found)
+    code, why = _reason(kernel, context, error_code, cr2, kind, found)
     return Cause(code, why, found.error_code, True, deviation)
 
 
 def _reason(
-    context: Context, error_code: int, cr2: int, kind: AddressKind, found: Verdict
+    kernel: Kernel, context: Context, error_code: int, cr2: int, kind: AddressKind, found: Verdict
 ) -> tuple[Code, str]:
     entry = found.entry
     there = _entry(entry) if entry is not None else "no table says so"
     if found.cause == verdicts.UNMAPPED:
-        return _not_present(context, error_code, cr2, kind, f"{there}: nothing is mapped")
+        return _not_present(kernel, context, error_code, cr2, kind, f"{there}: nothing is mapped")
     if found.cause == verdicts.RESERVED_BIT:
         return RESERVED, f"{there}, which has reserved bits set"
     if found.cause == verdicts.SUPERVISOR_ONLY:
@@ -209,7 +212,7 @@ def _reason(
         ac = "is set and does not count here" if context.rflags & RFLAGS_AC else "is clear"
         return SMAP, f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {ac}"
     if found.cause == verdicts.WRITE_PROTECTED:
-        shared = benign.copy_on_write(context.kernel.walk(context.root, cr2), error_code)
+        shared = benign.copy_on_write(kernel.walk(context.root, cr2), error_code)
         if shared:
             return HANDLED, shared
         return WRITE_PROTECTED, f"{there} and lacks W"
@@ -218,21 +221,20 @@ def _reason(
 
 
 def _not_present(
-    context: Context, error_code: int, cr2: int, kind: AddressKind, why: str
+    kernel: Kernel, context: Context, error_code: int, cr2: int, kind: AddressKind, why: str
 ) -> tuple[Code, str]:
     if kind.name == kinds.NULL_PAGE:
         return NULL, why
     pushed_there = kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and cr2 != context.rip
     if pushed_there and not error_code & PF_USER:  # who runs there has not overflowed a stack
         return GUARD_PAGE, f"{why}, as is meant for a guard" if kind.stack else why
-    if growth := _growth(context, error_code, cr2):
+    if growth := _growth(kernel, context, error_code, cr2):
         return HANDLED, growth
     return UNMAPPED, why
 
 
-def _growth(context: Context, error_code: int, cr2: int) -> str:
+def _growth(kernel: Kernel, context: Context, error_code: int, cr2: int) -> str:
     """Why it is the growth of a user stack, empty when it is not or this kernel grows none."""
-    kernel = context.kernel
     try:
         era = kernel.era
     except ReadError:
@@ -242,7 +244,7 @@ def _growth(context: Context, error_code: int, cr2: int) -> str:
     return benign.growth(kernel.tables, kernel.walk(context.root, cr2), error_code)
 
 
-def _difference(context: Context, found: Verdict, cr2: int, error_code: int) -> str:
+def _difference(kernel: Kernel, context: Context, found: Verdict, cr2: int, error_code: int) -> str:
     say = (
         "the tables allow this access now"
         if found.error_code is None
@@ -250,13 +252,13 @@ def _difference(context: Context, found: Verdict, cr2: int, error_code: int) -> 
     )
     roots = [
         s.label
-        for s in context.kernel.audited
+        for s in kernel.audited
         if s.root != context.root and _gives(context.under(s.root), cr2, error_code)
     ]
     if roots and len(roots) <= 4:
         say += f"; under {', '.join(roots)} they would give {hex64(error_code)}, so CR3 may be "
         say += "another one now than at the access"
-    walk = context.kernel.walk(context.root, cr2)
+    walk = kernel.walk(context.root, cr2)
     return f"{say} ({_entry(walk.entries[-1])})" if walk.entries else say
 
 

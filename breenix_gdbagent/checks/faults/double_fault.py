@@ -14,7 +14,6 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions, page_fault
 from breenix_gdbagent.checks.faults.address_kind import kind_of
-from breenix_gdbagent.checks.faults.context import DF, PF, Context
 from breenix_gdbagent.checks.faults.defects import (
     Defect,
     defects_of,
@@ -22,13 +21,15 @@ from breenix_gdbagent.checks.faults.defects import (
     handler_of_rip,
     on_boot_tables,
 )
-from breenix_gdbagent.checks.faults.delivery import Course
-from breenix_gdbagent.checks.faults.explanation import Explanation
 from breenix_gdbagent.checks.faults.wording import at, facts, hints, sentence, subject, who
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
 from breenix_gdbagent.checks.spaces import BOOTLOADER
+from breenix_gdbagent.cpumodel.context import DF, PF, Context
+from breenix_gdbagent.cpumodel.delivery import Course
+from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
 
 _IDT = "kernel/src/interrupts.rs"
 
@@ -57,47 +58,51 @@ TRIPLE_FAULT = declare(
 )
 
 
-def check(explanation: Explanation) -> Iterator[Finding]:
+def check(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
     """The findings about a double or triple fault: itself, the exception that it began with, and
     everything that the chain rests on."""
     context, course = explanation.context, explanation.course
     code = DOUBLE_FAULT if explanation.observed.vector == DF else TRIPLE_FAULT
     if course is None:
-        yield _finding(explanation, code, (), None)
+        yield _finding(kernel, explanation, code, (), None)
         return
-    defects = defects_of(context, course)
-    if (handler := handler_of_rip(context)) is not None:
+    defects = defects_of(kernel, context, course)
+    if (handler := handler_of_rip(kernel, context)) is not None:
         defects = (handler, *defects)
-    first = _first(explanation, course, defects)
+    first = _first(kernel, explanation, course, defects)
     told = {first.code.name} if first is not None else set[str]()
-    yield _finding(explanation, code, defects, first)
+    yield _finding(kernel, explanation, code, defects, first)
     if first is not None:
         yield first
-    yield from findings_of(context, tuple(d for d in defects if d.code.name not in told))
+    yield from findings_of(kernel, context, tuple(d for d in defects if d.code.name not in told))
 
 
-def _first(explanation: Explanation, course: Course, defects: Sequence[Defect]) -> Finding | None:
+def _first(
+    kernel: Kernel, explanation: Explanation, course: Course, defects: Sequence[Defect]
+) -> Finding | None:
     """The first event as a finding of its own, None for one that is no fault of the program: an
     interrupt, or an access to a descriptor table on the CPU's own account."""
     first, context = course.first, explanation.context
     if first.origin != "exception":
         return None
     if first.vector != PF:
-        return exceptions.finding(explanation, first, defects[0] if defects else None)
+        return exceptions.finding(kernel, explanation, first, defects[0] if defects else None)
     if first.address is None or first.error_code is None:
         return None
-    if kind_of(context.kernel, first.address, context.root).name in kinds.TABLES and defects:
+    if kind_of(kernel, first.address, context.root).name in kinds.TABLES and defects:
         return None
     try:
-        return page_fault.finding(page_fault.page_fault(explanation, first))
+        return page_fault.finding(page_fault.page_fault(kernel, explanation, first))
     except ReadError:
         return None
 
 
-def cause_of(context: Context, defects: Sequence[Defect], first: Finding | None) -> str | None:
+def cause_of(
+    kernel: Kernel, context: Context, defects: Sequence[Defect], first: Finding | None
+) -> str | None:
     """The code of the root cause: the CR3 under which stacks are missing that the master has, else
     what the first delivery failed on, else the first fault itself."""
-    if defects and on_boot_tables(context):
+    if defects and on_boot_tables(kernel, context):
         return BOOTLOADER.name
     if defects:
         return defects[0].code.name
@@ -105,36 +110,42 @@ def cause_of(context: Context, defects: Sequence[Defect], first: Finding | None)
 
 
 def _finding(
-    explanation: Explanation, code: Code, defects: Sequence[Defect], first: Finding | None
+    kernel: Kernel,
+    explanation: Explanation,
+    code: Code,
+    defects: Sequence[Defect],
+    first: Finding | None,
 ) -> Finding:
     context, course = explanation.context, explanation.course
     instruction = explanation.prediction.instruction
     cr2 = explanation.observed.cr2
     evidence: dict[str, Json] = {
-        "explanation": _story(explanation, code, defects),
-        **facts(context, instruction),
+        "explanation": _story(kernel, explanation, code, defects),
+        **facts(kernel, context, instruction),
         "first": course.first.text if course is not None else None,
         "cr2": hex64(cr2) if cr2 is not None else None,
         "cr2_is": _cr2_is(course),
-        "stacks": _stacks(context),
-        **hints(context),
+        "stacks": _stacks(kernel, context),
+        **hints(kernel, context),
     }
     return Finding(
         code,
-        _summary(context, code, course, defects),
-        subject(context),
+        _summary(kernel, context, code, course, defects),
+        subject(kernel, context),
         evidence,
         Where(root=context.root, va=course.cr2 if course is not None else cr2),
-        cause=cause_of(context, defects, first),
+        cause=cause_of(kernel, context, defects, first),
         chain=explanation.chain or (code.title,),
         confidence=explanation.confidence,
         fix=defects[0].code.mend if defects else code.mend,
     )
 
 
-def _summary(context: Context, code: Code, course: Course | None, defects: Sequence[Defect]) -> str:
+def _summary(
+    kernel: Kernel, context: Context, code: Code, course: Course | None, defects: Sequence[Defect]
+) -> str:
     what = "double fault" if code is DOUBLE_FAULT else "triple fault"
-    place = f"in {who(context)} at {at(context)}"
+    place = f"in {who(kernel, context)} at {at(kernel, context)}"
     if course is None:
         return f"{what} {place}; what it began with could not be found"
     why = (
@@ -153,20 +164,22 @@ def _cr2_is(course: Course | None) -> str:
     return "the last access that failed on the way, not the address of the first fault"
 
 
-def _story(explanation: Explanation, code: Code, defects: Sequence[Defect]) -> str:
+def _story(kernel: Kernel, explanation: Explanation, code: Code, defects: Sequence[Defect]) -> str:
     context, course = explanation.context, explanation.course
     if course is None:
         gap = explanation.doubt or "nothing that the instruction or an interrupt raises ends so"
         return sentence(
-            f"The CPU ended in a {code.name.replace('-', ' ')} while {who(context)} was at "
-            f"{at(context)}.",
+            f"The CPU ended in a {code.name.replace('-', ' ')} while {who(kernel, context)} was at "
+            f"{at(kernel, context)}.",
             f"How it began could not be found: {gap}.",
             "The stacks that it may have needed are listed with what is mapped there.",
         )
     instruction, first = explanation.prediction.instruction, course.first
     ran = f"`{instruction.text}`, " if instruction is not None else ""
     why = f": {first.why}" if first.why else ""
-    said = [f"{who(context)} was at {ran}{at(context)}, when {first.text} came{why}."]
+    said = [
+        f"{who(kernel, context)} was at {ran}{at(kernel, context)}, when {first.text} came{why}."
+    ]
     for attempt in course.attempts:
         if attempt.raised is not None:
             said.append(
@@ -187,9 +200,8 @@ def _story(explanation: Explanation, code: Code, defects: Sequence[Defect]) -> s
     return sentence(*said)
 
 
-def _stacks(context: Context) -> list[Json]:
+def _stacks(kernel: Kernel, context: Context) -> list[Json]:
     """Every stack that a delivery may have needed, and whether its first push could be made."""
-    kernel = context.kernel
     tops = {"RSP": context.rsp & -16}
     tss = kernel.tss.get(context.cpu.index)
     if tss is not None:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults.address_kind import kind_of
 from breenix_gdbagent.checks.faults.cause import NON_CANONICAL
-from breenix_gdbagent.checks.faults.context import AC, DE, GP, NP, SS, TS, UD, Raised, vector_name
 from breenix_gdbagent.checks.faults.defects import Defect, defects_of, findings_of
-from breenix_gdbagent.checks.faults.explanation import Explanation
 from breenix_gdbagent.checks.faults.wording import (
     at,
     facts,
@@ -21,7 +19,10 @@ from breenix_gdbagent.checks.faults.wording import (
 )
 from breenix_gdbagent.checks.faults.wording import subject as subject_of
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
+from breenix_gdbagent.cpumodel.context import AC, DE, GP, NP, SS, TS, UD, Raised, vector_name
+from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
 
 _IDT = "kernel/src/interrupts.rs"
 
@@ -71,25 +72,25 @@ _CODES = {UD: INVALID_OPCODE, DE: DIVIDE_ERROR, GP: GENERAL_PROTECTION, SS: GENE
           TS: GENERAL_PROTECTION, NP: GENERAL_PROTECTION, AC: GENERAL_PROTECTION}  # fmt: skip
 
 
-def check(explanation: Explanation, raised: Raised) -> Iterator[Finding]:
+def check(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[Finding]:
     """The findings about an exception that reached its handler: what it began with, and the
     defects that turned it into another. `raised` has the vector and the pushed error code."""
     course = explanation.course
-    defects = defects_of(explanation.context, course) if course is not None else ()
+    defects = defects_of(kernel, explanation.context, course) if course is not None else ()
     if course is None or not defects:
         told = raised
         if course is not None:
             failed = [a.raised for a in course.attempts if a.raised is not None]
             told = failed[-1] if failed else course.first
-        yield finding(explanation, told, None, raised)
+        yield finding(kernel, explanation, told, None, raised)
         return
     first = course.first
     if first.origin == "exception" or defects[0].code.name == "idt.gate-missing":
-        yield finding(explanation, first, defects[0], raised)
+        yield finding(kernel, explanation, first, defects[0], raised)
     else:
         told = next(a.raised for a in reversed(course.attempts) if a.raised is not None)
-        yield finding(explanation, told, defects[0], raised)
-    yield from findings_of(explanation.context, defects)
+        yield finding(kernel, explanation, told, defects[0], raised)
+    yield from findings_of(kernel, explanation.context, defects)
 
 
 def code_of(explanation: Explanation, raised: Raised) -> Code:
@@ -105,6 +106,7 @@ def code_of(explanation: Explanation, raised: Raised) -> Code:
 
 
 def finding(
+    kernel: Kernel,
     explanation: Explanation,
     raised: Raised,
     defect: Defect | None = None,
@@ -117,11 +119,11 @@ def finding(
     why = raised.why or _nothing_known(explanation)
     name = vector_name(raised.vector)
     evidence: dict[str, Json] = {
-        "explanation": _story(explanation, raised, defect, pushed),
-        **facts(context, instruction),
+        "explanation": _story(kernel, explanation, raised, defect, pushed),
+        **facts(kernel, context, instruction),
         "vector": raised.vector,
         "exception": name,
-        **hints(context),
+        **hints(kernel, context),
     }
     told = pushed if pushed is not None else raised
     if told.error_code is not None:
@@ -131,12 +133,12 @@ def finding(
         evidence["deviation"] = explanation.deviation
     if raised.address is not None:
         evidence["address"] = hex64(raised.address)
-        evidence["address_is"] = kind_of(context.kernel, raised.address, context.root).text
+        evidence["address_is"] = kind_of(kernel, raised.address, context.root).text
     doing = f"`{instruction.text}` " if instruction is not None else ""
     return Finding(
         code,
-        f"{name} in {who(context)}, {doing}at {at(context)}: {why}",
-        subject_of(context),
+        f"{name} in {who(kernel, context)}, {doing}at {at(kernel, context)}: {why}",
+        subject_of(kernel, context),
         evidence,
         Where(root=context.root, va=raised.address),
         cause=defect.code.name if defect is not None else None,
@@ -155,11 +157,15 @@ def _nothing_known(explanation: Explanation) -> str:
 
 
 def _story(
-    explanation: Explanation, raised: Raised, defect: Defect | None, pushed: Raised | None
+    kernel: Kernel,
+    explanation: Explanation,
+    raised: Raised,
+    defect: Defect | None,
+    pushed: Raised | None,
 ) -> str:
     context, instruction = explanation.context, explanation.prediction.instruction
     ran = f"`{instruction.text}`, " if instruction is not None else ""
-    said = [f"{who(context)} was at {ran}{at(context)}."]
+    said = [f"{who(kernel, context)} was at {ran}{at(kernel, context)}."]
     said.append(f"{vector_name(raised.vector)} came because {raised.why}." if raised.why else
                 f"{_nothing_known(explanation)}.")  # fmt: skip
     if defect is not None and pushed is not None:

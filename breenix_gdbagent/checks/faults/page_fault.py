@@ -17,7 +17,6 @@ from breenix_gdbagent.checks.faults.cause import (
     access_of,
     cause_of,
 )
-from breenix_gdbagent.checks.faults.context import PF, Context, Raised
 from breenix_gdbagent.checks.faults.defects import (
     Defect,
     defect_of,
@@ -29,8 +28,6 @@ from breenix_gdbagent.checks.faults.defects import (
     stack_not_here,
     where_of,
 )
-from breenix_gdbagent.checks.faults.delivery import Attempt
-from breenix_gdbagent.checks.faults.explanation import Explanation
 from breenix_gdbagent.checks.faults.wording import (
     at,
     error_bits,
@@ -43,7 +40,11 @@ from breenix_gdbagent.checks.faults.wording import (
 )
 from breenix_gdbagent.checks.finding import Confidence, Finding
 from breenix_gdbagent.checks.spaces import BOOTLOADER
+from breenix_gdbagent.cpumodel.context import PF, Context, Raised
+from breenix_gdbagent.cpumodel.delivery import Attempt
+from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.exceptions import PF_USER
 
 _VERB = {"read": "read", "write": "wrote", "fetch": "fetched an instruction from"}
@@ -54,6 +55,7 @@ class PageFault:
     """One #PF with all that is said of it. `implicit`: the CPU's own access, not the program's;
     `attempt` is then the delivery that it was made for, where that is known."""
 
+    kernel: Kernel
     explanation: Explanation
     raised: Raised
     error_code: int
@@ -68,29 +70,29 @@ class PageFault:
         return self.explanation.context
 
 
-def check(explanation: Explanation, raised: Raised) -> Iterator[Finding]:
+def check(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[Finding]:
     """The findings about a #PF that was delivered: itself, and the defect behind it when it was
     the CPU's own access that failed. `raised` has the pushed error code and CR2.
 
     Raises `ReadError` where the tables in the way are not to be had.
     """
-    fault = page_fault(explanation, raised)
+    fault = page_fault(kernel, explanation, raised)
     defect = defect_behind(fault)
     yield finding(fault, defect)
     first = explanation.first
     if fault.attempt is not None and first is not None and first.origin == "exception":
         # What had to be delivered when this came, and was overtaken by it.
-        yield exceptions.finding(explanation, first, defect)
+        yield exceptions.finding(kernel, explanation, first, defect)
     if defect is not None:
-        yield finding_of(explanation.context, defect)
+        yield finding_of(kernel, explanation.context, defect)
 
 
-def page_fault(explanation: Explanation, raised: Raised) -> PageFault:
+def page_fault(kernel: Kernel, explanation: Explanation, raised: Raised) -> PageFault:
     """Everything about one #PF of this context. Raises `ReadError`, see `check`."""
     context = explanation.context
     cr2, error_code = raised.address or 0, raised.error_code or 0
-    kind = kind_of(context.kernel, cr2, context.root)
-    cause = cause_of(context, error_code, cr2, kind)
+    kind = kind_of(kernel, cr2, context.root)
+    cause = cause_of(kernel, context, error_code, cr2, kind)
     course, attempt = explanation.course, None
     if course is not None:
         tried = (a for a in course.attempts if a.raised is not None)
@@ -98,31 +100,32 @@ def page_fault(explanation: Explanation, raised: Raised) -> PageFault:
         if course.first.vector == raised.vector and course.first.address == cr2:
             attempt = None
     implicit = attempt is not None or (context.cpl == 3 and not error_code & PF_USER)
-    return PageFault(explanation, raised, error_code, cr2, kind, cause, implicit, attempt)
+    return PageFault(kernel, explanation, raised, error_code, cr2, kind, cause, implicit, attempt)
 
 
 def defect_behind(fault: PageFault) -> Defect | None:
     """What the CPU's own access failed on, the handler that could not be fetched, or the kernel
     stack that only this space lacks; None for another access of the program."""
     if fault.attempt is not None:
-        return defect_of(fault.context, fault.attempt)
+        return defect_of(fault.kernel, fault.context, fault.attempt)
     if fault.implicit or fault.kind.name in kinds.TABLES:
-        return implicit_defect(fault.context, fault.raised, fault.kind)
+        return implicit_defect(fault.kernel, fault.context, fault.raised, fault.kind)
     if fault.cr2 == fault.context.rip:
-        return handler_of_rip(fault.context)
-    return stack_not_here(fault.context, fault.cr2, fault.kind)
+        return handler_of_rip(fault.kernel, fault.context)
+    return stack_not_here(fault.kernel, fault.context, fault.cr2, fault.kind)
 
 
 def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
     """The finding about the page fault itself."""
-    context, explanation, cause = fault.context, fault.explanation, fault.cause
+    kernel, context = fault.kernel, fault.context
+    explanation, cause = fault.explanation, fault.cause
     instruction = explanation.prediction.instruction
-    walk = context.kernel.walk(context.root, fault.cr2)
-    others = mapped_elsewhere(context, fault.cr2)
+    walk = kernel.walk(context.root, fault.cr2)
+    others = mapped_elsewhere(kernel, context, fault.cr2)
     evidence: dict[str, Json] = {
         "explanation": _story(fault, len(others)),
         "walk_text": walk_text(walk),
-        **facts(context, instruction),
+        **facts(kernel, context, instruction),
         "cr2": hex64(fault.cr2),
         "address_is": fault.kind.text,
         "access": access_of(fault.error_code, fault.cr2, context.rip),
@@ -131,16 +134,16 @@ def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
         "error_bits": error_bits(fault.error_code),
         "predicted": hex64(cause.predicted) if cause.predicted is not None else "allowed",
         "mapped_in": list[Json](s.label for s in others[:8]),
-        **hints(context, walk),
+        **hints(kernel, context, walk),
     }
     if cause.deviation:
         evidence["deviation"] = cause.deviation
     return Finding(
         cause.code,
         _summary(fault, defect),
-        subject(context),
+        subject(kernel, context),
         evidence,
-        where_of(context, fault.cr2),
+        where_of(kernel, context, fault.cr2),
         cause=_cause(fault, defect, bool(others)),
         chain=explanation.chain or (fault.raised.text,),
         confidence=_confidence(fault),
@@ -149,7 +152,7 @@ def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
 
 
 def _cause(fault: PageFault, defect: Defect | None, mapped: bool) -> str | None:
-    if mapped and on_boot_tables(fault.context):
+    if mapped and on_boot_tables(fault.kernel, fault.context):
         return BOOTLOADER.name
     return defect.code.name if defect is not None else None
 
@@ -165,6 +168,14 @@ def _confidence(fault: PageFault) -> Confidence:
     return "likely" if explanation.prediction.instruction is not None else "proved"
 
 
+def _who(fault: PageFault) -> str:
+    return who(fault.kernel, fault.context)
+
+
+def _at(fault: PageFault) -> str:
+    return at(fault.kernel, fault.context)
+
+
 def _verb(fault: PageFault) -> str:
     return _VERB[access_of(fault.error_code, fault.cr2, fault.context.rip)]
 
@@ -175,12 +186,12 @@ def _summary(fault: PageFault, defect: Defect | None) -> str:
         what = fault.attempt.event.text if fault.attempt is not None else "an event"
         told = defect.said if defect is not None else fault.cause.why
         return f"the CPU could not deliver {what} from ring {context.cpl}: {place}; {told}"
-    return f"{who(context)} {_verb(fault)} {place} at {at(context)}: {fault.cause.why}"
+    return f"{_who(fault)} {_verb(fault)} {place} at {_at(fault)}: {fault.cause.why}"
 
 
 def _story(fault: PageFault, others: int) -> str:
     context, cause = fault.context, fault.cause
-    space = context.kernel.space_of(context.root)
+    space = fault.kernel.space_of(context.root)
     under = space.label if space is not None else "an unknown space"
     said = [_what_ran(fault), f"{hex64(fault.cr2)} is in {fault.kind.text}."]
     said.append(f"Under CR3 {hex64(context.root)} ({under}) {cause.why}.")
@@ -198,7 +209,7 @@ def _story(fault: PageFault, others: int) -> str:
 
 
 def _what_ran(fault: PageFault) -> str:
-    context, cr2 = fault.context, hex64(fault.cr2)
+    cr2 = hex64(fault.cr2)
     if fault.attempt is not None:
         attempt = fault.attempt
         top = hex64(attempt.top) if attempt.top is not None else "not known"
@@ -208,20 +219,16 @@ def _what_ran(fault: PageFault) -> str:
             else f"had to look at {fault.kind.text}"
         )
         return (
-            f"{attempt.event.text} came while {who(context)} ran at {at(context)}; to deliver it "
-            f"the CPU {doing}, and this access, made as ring 0 whatever ring was interrupted, "
+            f"{attempt.event.text} came while {_who(fault)} ran at {_at(fault)}; to deliver "
+            f"it the CPU {doing}, and this access, made as ring 0 whatever ring was interrupted, "
             f"failed at {cr2}."
         )
     if fault.implicit:
-        return (
-            f"While {who(context)} ran at {at(context)} the CPU itself, as ring 0, accessed {cr2}."
-        )
+        return f"While {_who(fault)} ran at {_at(fault)} the CPU itself, as ring 0, accessed {cr2}."
     instruction = fault.explanation.prediction.instruction
     if instruction is None:
-        return f"{who(context)} {_verb(fault)} {cr2} at {at(context)}."
-    return (
-        f"{who(context)} executed `{instruction.text}` at {at(context)} and {_verb(fault)} {cr2}."
-    )
+        return f"{_who(fault)} {_verb(fault)} {cr2} at {_at(fault)}."
+    return f"{_who(fault)} executed `{instruction.text}` at {_at(fault)} and {_verb(fault)} {cr2}."
 
 
 def _depth(fault: PageFault) -> str:
@@ -252,7 +259,7 @@ def _agreement(fault: PageFault) -> str:
 
 
 def _nested(fault: PageFault) -> str:
-    stack = fault.context.kernel.stack_at(fault.context.rsp)
+    stack = fault.kernel.stack_at(fault.context.rsp)
     if stack is None or stack.ist is None or fault.context.cpl:
         return ""
     return (

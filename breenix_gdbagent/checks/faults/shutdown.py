@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import double_fault
-from breenix_gdbagent.checks.faults.context import PF, Context, context_of_cpu
-from breenix_gdbagent.checks.faults.explanation import Explanation, Observed, explain
-from breenix_gdbagent.checks.faults.instruction import Instruction, register_value
 from breenix_gdbagent.checks.faults.wording import at, facts, sentence, subject, who
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.cpumodel.context import PF, Context, context_of_cpu
+from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
+from breenix_gdbagent.cpumodel.instruction import Instruction, register_value
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
@@ -43,31 +43,31 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """
     cpu = kernel.stop.cpu
     try:
-        context = context_of_cpu(kernel, cpu)
+        context = context_of_cpu(kernel.tables, cpu)
     except ReadError as lacking:
         raise NotChecked(f"triple fault or reboot: {lacking.what}") from lacking
     explanation = explain(context, Observed(None, None, cpu.get("cr2"), None))
     asked = reset_asked(context)
     if asked is not None and (explanation.course is None or explanation.confidence != "proved"):
-        yield _reboot(explanation, asked)
+        yield _reboot(kernel, explanation, asked)
     elif explanation.course is not None or explanation.doubt:
-        yield from double_fault.check(explanation)
+        yield from double_fault.check(kernel, explanation)
     else:
-        yield _reboot(explanation, None)
+        yield _reboot(kernel, explanation, None)
 
 
 def found(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
     """The triple fault that a CPU stands after at a stop whose reason nobody told (a bare core):
     nothing unless its registers are what one leaves behind, see `_left_by_triple_fault`."""
     try:
-        context = context_of_cpu(kernel, cpu)
+        context = context_of_cpu(kernel.tables, cpu)
     except ReadError:
         return
     explanation = explain(context, Observed(None, None, cpu.get("cr2"), None))
     if not _left_by_triple_fault(explanation):
         return
     doubt = explanation.doubt or "that the CPU has shut down is seen in its registers only"
-    yield from double_fault.check(replace(explanation, confidence="likely", doubt=doubt))
+    yield from double_fault.check(kernel, replace(explanation, confidence="likely", doubt=doubt))
 
 
 def _left_by_triple_fault(explanation: Explanation) -> bool:
@@ -97,7 +97,7 @@ def reset_asked(context: Context) -> tuple[Instruction, int] | None:
 
 def _last_out(context: Context, code: bytes, start: int) -> tuple[Instruction, int] | None:
     """An `out` that `code` begins with and after which whole instructions lead to RIP."""
-    from breenix_gdbagent.checks.faults.decoding import decode
+    from breenix_gdbagent.cpumodel.decoding import decode
 
     first = decode(code, start, context.registers)
     if first is None or first.name != "out" or not _leads_to_end(code[first.size :]):
@@ -112,7 +112,7 @@ def _last_out(context: Context, code: bytes, start: int) -> tuple[Instruction, i
 
 
 def _leads_to_end(rest: bytes) -> bool:
-    from breenix_gdbagent.checks.faults.decoding import decode
+    from breenix_gdbagent.cpumodel.decoding import decode
 
     while rest:
         step = decode(rest, 0, {})
@@ -122,27 +122,30 @@ def _leads_to_end(rest: bytes) -> bool:
     return True
 
 
-def _reboot(explanation: Explanation, asked: tuple[Instruction, int] | None) -> Finding:
+def _reboot(
+    kernel: Kernel, explanation: Explanation, asked: tuple[Instruction, int] | None
+) -> Finding:
     context = explanation.context
     how = "no exception that could have come there leads to a shutdown"
     if asked is not None:
         how = f"`{asked[0].text}` at {hex64(asked[0].address)} wrote to port {asked[1]:#x}"
     evidence: dict[str, Json] = {
         "explanation": sentence(
-            f"The guest asked for a reset while {who(context)} was at {at(context)}: {how}.",
+            f"The guest asked for a reset while {who(kernel, context)} was at "
+            f"{at(kernel, context)}: {how}.",
             "It is no triple fault: the instruction there raises nothing, and stacks and gates "
             "would have taken an interrupt."
             if explanation.course is None
             else "",
         ),
-        **facts(context, explanation.prediction.instruction),
+        **facts(kernel, context, explanation.prediction.instruction),
         "port": hex64(asked[1]) if asked is not None else None,
         "by": asked[0].text if asked is not None else None,
     }
     return Finding(
         REBOOT,
-        f"the guest reset itself at {at(context)}: {how}",
-        subject(context),
+        f"the guest reset itself at {at(kernel, context)}: {how}",
+        subject(kernel, context),
         evidence,
         Where(root=context.root),
         confidence="proved" if asked is not None else "likely",

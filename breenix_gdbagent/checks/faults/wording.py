@@ -6,10 +6,11 @@ import re
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults.address_kind import in_image
-from breenix_gdbagent.checks.faults.context import Context
-from breenix_gdbagent.checks.faults.instruction import Instruction
+from breenix_gdbagent.cpumodel.context import Context
+from breenix_gdbagent.cpumodel.instruction import Instruction
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.exceptions import SelectorCode
 from breenix_gdbagent.x86.paging import LEVEL, Walk
 
@@ -69,9 +70,9 @@ def walk_text(walk: Walk) -> str:
     return "\n".join(lines)
 
 
-def who(context: Context) -> str:
+def who(kernel: Kernel, context: Context) -> str:
     """Who ran: ``process init (pid 1) in ring 3``, ``the kernel in the space of init (pid 1)``."""
-    space = context.kernel.space_of(context.root)
+    space = kernel.space_of(context.root)
     label = space.label if space is not None else f"the space {hex64(context.root)}"
     if context.cpl == 3:
         named = space is not None and space.name is not None
@@ -81,15 +82,14 @@ def who(context: Context) -> str:
     return f"the kernel in the space of {label}"
 
 
-def at(context: Context) -> str:
+def at(kernel: Kernel, context: Context) -> str:
     """RIP with its symbol."""
-    return context.kernel.describe(context.rip)
+    return kernel.describe(context.rip)
 
 
-def subject(context: Context) -> str:
+def subject(kernel: Kernel, context: Context) -> str:
     """The stable name of what faulted: the process for ring 3, the kernel's function, or what
     is known instead. Without addresses."""
-    kernel = context.kernel
     space = kernel.space_of(context.root)
     if context.cpl == 3:
         return space.subject if space is not None else "ring 3"
@@ -115,10 +115,10 @@ def sentence(*parts: str) -> str:
     return " ".join(p[0].upper() + p[1:] for p in parts if p)
 
 
-def hints(context: Context, walk: Walk | None = None) -> dict[str, Json]:
+def hints(kernel: Kernel, context: Context, walk: Walk | None = None) -> dict[str, Json]:
     """What else is remarkable about the interrupted context: a ring that does not fit the place,
     text where code should be, and who seems to have called when RIP itself leads nowhere."""
-    kernel, found = context.kernel, dict[str, Json]()
+    kernel, found = kernel, dict[str, Json]()
     if text := text_at(context):
         found["text_at_rip"] = text
     if context.cpl == 3 and in_image(kernel, context.rip):
@@ -148,9 +148,8 @@ def text_at(context: Context) -> str:
     return text if sum(c.islower() for c in text) >= 6 else ""
 
 
-def facts(context: Context, instruction: Instruction | None) -> dict[str, Json]:
+def facts(kernel: Kernel, context: Context, instruction: Instruction | None) -> dict[str, Json]:
     """What every finding about a fault has: where, in which ring and space, by what instruction."""
-    kernel = context.kernel
     space = kernel.space_of(context.root)
     return {
         "ring": context.cpl,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from breenix_gdbagent.addresses import PAGE, hex64
-from breenix_gdbagent.checks.faults import rules
-from breenix_gdbagent.checks.faults.context import (
+from breenix_gdbagent.cpumodel import rules
+from breenix_gdbagent.cpumodel.context import (
     AC,
     GP,
     MF,
@@ -24,7 +24,7 @@ from breenix_gdbagent.checks.faults.context import (
     Context,
     Raised,
 )
-from breenix_gdbagent.checks.faults.instruction import LONGEST, Access, Instruction
+from breenix_gdbagent.cpumodel.instruction import LONGEST, Access, Instruction
 from breenix_gdbagent.errors import ReadError
 
 _MASK = (1 << 64) - 1
@@ -78,7 +78,7 @@ def fetch(context: Context) -> Fetched:
 def predict(context: Context) -> Prediction:
     """Decode the instruction at RIP and say what it raises. Never raises: a `gap` says what could
     not be looked at."""
-    from breenix_gdbagent.checks.faults.decoding import decode
+    from breenix_gdbagent.cpumodel.decoding import decode
 
     try:
         fetched = fetch(context)

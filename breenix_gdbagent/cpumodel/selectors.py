@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks.faults.context import GP, NP, Context, Raised
+from breenix_gdbagent.cpumodel.context import GP, NP, Context, Raised
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.descriptors import Segment, parse_segment
 

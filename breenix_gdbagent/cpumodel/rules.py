@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks.faults.context import (
+from breenix_gdbagent.cpumodel.context import (
     DE,
     GP,
     MF,
@@ -22,16 +22,16 @@ from breenix_gdbagent.checks.faults.context import (
     Context,
     Raised,
 )
-from breenix_gdbagent.checks.faults.instruction import Instruction, Operand, register_value
-from breenix_gdbagent.checks.faults.selectors import (
+from breenix_gdbagent.cpumodel.instruction import Instruction, Operand, register_value
+from breenix_gdbagent.cpumodel.selectors import (
     SELECTOR,
     conforming,
     lookup,
     readable,
     writable_data,
 )
-from breenix_gdbagent.kernel.event import FRAME
 from breenix_gdbagent.x86.descriptors import Segment
+from breenix_gdbagent.x86.exceptions import FRAME
 
 CR0_EM, CR0_TS, CR0_NE = 1 << 2, 1 << 3, 1 << 5
 FSW_ES = 1 << 7  # an unmasked exception is pending (SDM vol. 1, 8.1.3)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from breenix_gdbagent.checks.faults.decoding import decode
-from breenix_gdbagent.checks.faults.instruction import Instruction, register_value
+from breenix_gdbagent.cpumodel.decoding import decode
+from breenix_gdbagent.cpumodel.instruction import Instruction, register_value
 
 RIP = 0x40_0000
 KNOWN = {

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from breenix_gdbagent.checks.faults.context import DF, GP, PF, RFLAGS_AC, Context, Raised
-from breenix_gdbagent.checks.faults.delivery import IDT_ERROR, Course, run
-from breenix_gdbagent.checks.faults.prediction import Prediction, interrupts, possible, predict
-from breenix_gdbagent.checks.finding import Confidence
+from breenix_gdbagent.cpumodel.confidence import Confidence
+from breenix_gdbagent.cpumodel.context import DF, GP, PF, RFLAGS_AC, Context, Raised
+from breenix_gdbagent.cpumodel.delivery import IDT_ERROR, Course, run
+from breenix_gdbagent.cpumodel.prediction import Prediction, interrupts, possible, predict
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.exceptions import PF_FETCH
 

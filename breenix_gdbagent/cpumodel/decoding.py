@@ -10,7 +10,7 @@ from typing import Literal, Protocol, cast
 import capstone
 from capstone import x86_const as x86
 
-from breenix_gdbagent.checks.faults.instruction import (
+from breenix_gdbagent.cpumodel.instruction import (
     LONGEST,
     Access,
     Instruction,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from breenix_gdbagent.addresses import VirtAddr, hex64
-from breenix_gdbagent.checks.faults.context import (
+from breenix_gdbagent.cpumodel.context import (
     DF,
     GP,
     NP,
@@ -23,9 +23,8 @@ from breenix_gdbagent.checks.faults.context import (
     Raised,
     vector_name,
 )
-from breenix_gdbagent.checks.faults.selectors import code_for_gate, conforming
+from breenix_gdbagent.cpumodel.selectors import code_for_gate, conforming
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.event import WITH_ERROR_CODE
 from breenix_gdbagent.x86.cpu import SystemSegment
 from breenix_gdbagent.x86.descriptors import (
     GATE_SIZE,
@@ -34,6 +33,7 @@ from breenix_gdbagent.x86.descriptors import (
     Gate,
     parse_gate,
 )
+from breenix_gdbagent.x86.exceptions import WITH_ERROR_CODE
 
 Step = Literal["idt", "gate", "selector", "tss", "stack", "handler"]
 

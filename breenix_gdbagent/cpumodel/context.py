@@ -8,11 +8,9 @@ from typing import Literal
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, canonical, hex64
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.event import Event
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu, PagingMode
 from breenix_gdbagent.x86.exceptions import VECTORS
-from breenix_gdbagent.x86.paging import walk
+from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
 from breenix_gdbagent.x86.verdict import Access, Verdict, verdict
 
 Origin = Literal["exception", "interrupt", "software"]
@@ -69,7 +67,7 @@ class Context:
     count for the CPU's own accesses too (target/i386/cpu.h, cpu_mmu_index_kernel).
     """
 
-    kernel: Kernel
+    tables: Tables
     cpu: Cpu
     root: PhysAddr
     mode: PagingMode
@@ -87,7 +85,7 @@ class Context:
 
     def read(self, va: int, length: int) -> bytes:
         """Bytes under this context's root. Raises `ReadError`."""
-        return self.kernel.memory_of(self.root).read(va, length)
+        return VirtualMemory(self.tables, self.root, self.mode.levels).read(va, length)
 
     def page_fault(
         self, va: int, size: int, access: AccessKind, *, user: bool | None = None
@@ -113,7 +111,7 @@ class Context:
         cpl = self.cpl if user is None else 3 if user else 0
         asked = Access(access, cpl, implicit, bool(self.rflags & RFLAGS_AC))
         # Without NXE: reserved bits are the verdict's business.
-        way = walk(self.kernel.tables, self.root, va, self.mode.levels)
+        way = walk(self.tables, self.root, va, self.mode.levels)
         found = verdict(way, asked, self.mode)
         if found.allowed is None:
             raise ReadError(f"the tables that lead to {hex64(va)} cannot be read")
@@ -136,22 +134,7 @@ def _pages(va: int, size: int) -> Iterator[int]:
         page += PAGE
 
 
-def context_of_event(kernel: Kernel, event: Event, cpu: Cpu) -> Context | None:
-    """What `event` interrupted, None where the paging mode is not known (early boot).
-
-    At a handler's first instruction all registers but the five of the frame are untouched.
-    """
-    mode, root = cpu.paging, cpu.root
-    if mode is None or root is None:
-        return None
-    frame = {"rip": event.rip, "rsp": event.rsp, "cs": event.cs, "ss": event.ss}
-    registers = {**event.registers, **frame, "eflags": event.rflags}
-    return Context(
-        kernel, cpu, root, mode, event.rip, event.cs, event.rflags, event.rsp, event.ss, registers
-    )
-
-
-def context_of_cpu(kernel: Kernel, cpu: Cpu) -> Context:
+def context_of_cpu(tables: Tables, cpu: Cpu) -> Context:
     """The CPU as it stands: after a triple fault that is what the first fault interrupted.
 
     Raises `ReadError` where paging is off or a register is missing.
@@ -166,5 +149,5 @@ def context_of_cpu(kernel: Kernel, cpu: Cpu) -> Context:
         )
     r = cpu.registers
     return Context(
-        kernel, cpu, root, mode, r["rip"], r["cs"], r["eflags"], r["rsp"], r["ss"], dict(r)
+        tables, cpu, root, mode, r["rip"], r["cs"], r["eflags"], r["rsp"], r["ss"], dict(r)
     )
