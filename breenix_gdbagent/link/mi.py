@@ -21,6 +21,14 @@ START_SECONDS = 20.0
 ANSWER_SECONDS = 20.0
 LEAVE_SECONDS = 2.0
 
+NO_CORE = (
+    "-iex", "maintenance set internal-error corefile no",
+    "-iex", "maintenance set internal-warning corefile no",
+)  # fmt: skip
+"""gdb 13 ends in an internal error on some Rust values, and writes a core file of itself where it
+was started unless it is told not to: it lifts the limit on core files first (gdb/utils.c,
+`dump_core`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -50,15 +58,13 @@ class GdbMi:
         self._token = 0
         self._buffer = b""
         self._process = subprocess.Popen(
-            [found, "-q", "-nx", "--interpreter=mi3", *arguments],
+            [found, "-q", "-nx", "--interpreter=mi3", *NO_CORE, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         self.execute("-gdb-set pagination off", START_SECONDS)
-        # gdb 13 ends in an internal error on some Rust values; it must not ask us about it, nor
-        # leave a core file where the user works.
+        # An internal error ends it: it must not ask us whether to.
         self.console("maintenance set internal-error quit yes")
-        self.console("maintenance set internal-error corefile no")
 
     @property
     def ended(self) -> bool:

@@ -17,6 +17,7 @@ from breenix_gdbagent.live import attach
 from breenix_gdbagent.symbols import Image
 from tests.bench.harness import Row, absent, measured, within
 from tests.bench.live import Rig, rig
+from tests.gdb import gdb_command
 
 SECONDS = 3.0
 STARTING = 30.0
@@ -89,12 +90,12 @@ def _floor(here: Rig, place: int) -> float:
 
 def _theirs(here: Rig, place: int) -> float:
     """The same of a gdb that prints the same two registers there."""
-    command = [
-        "gdb", "-nx", "-batch", "-ex", "set pagination off",
+    command = gdb_command(
+        "-batch", "-ex", "set pagination off",
         "-ex", f"symbol-file -o {BASE:#x} {elf(False)}",
         "-ex", f"target remote {here.gdb[5:]}",
         "-ex", f'dprintf *{place:#x},"hit %lx %lx\\n",$rax,$rcx', "-ex", "continue",
-    ]  # fmt: skip
+    )  # fmt: skip
     # A terminal, so that gdb writes line by line.
     ours, its = pty.openpty()
     try:

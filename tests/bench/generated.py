@@ -15,6 +15,7 @@ from breenix_gdbagent.symbols.dwarf import Dwarf
 from breenix_gdbagent.symbols.dwarf_index import DwarfIndex
 from breenix_gdbagent.symbols.elf import ElfFile
 from tests.bench.harness import Row, absent, best_cpu_ms, measured, peak_mib, within
+from tests.gdb import gdb_command
 
 GUEST = Path(__file__).parents[2] / "fixtures" / "labguest"
 TYPES = 520
@@ -120,7 +121,7 @@ def _first_bt(elf: Path, file: Path) -> Row:
         return absent(BT, "gdb -batch bt", "ms", ">=", 1.0)
     agent = [sys.executable, "-m", "breenix_gdbagent", "bt"]
     ours = _child_cpu_ms([*agent, "--snapshot", str(file), "--kernel", str(elf)])
-    theirs = _child_cpu_ms(["gdb", "-nx", "-batch", "-ex", "bt", str(elf), str(file)])
+    theirs = _child_cpu_ms(gdb_command("-batch", "-ex", "bt", str(elf), str(file)))
     return measured(BT, ours, "gdb -batch bt", theirs, "ms", ">=", 1.0)
 
 

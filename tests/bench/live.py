@@ -22,6 +22,7 @@ from breenix_gdbagent.memory.ramfile import RamFile
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.roots import scan_roots
 from tests.bench.harness import Row, absent, measured, median_ms, within
+from tests.gdb import gdb_command
 
 PAIRS = 5
 
@@ -106,8 +107,8 @@ def _attach(there: Rig) -> Iterator[Row]:
     name = "first answer, from process start"
     if shutil.which("gdb"):
         theirs = _start_ms(
-            "gdb", "-nx", "-batch", "-ex", f"target remote {there.gdb[5:]}",
-            "-ex", "info registers rip cr3", "-ex", "x/1gx $rsp", "-ex", "disconnect",
+            *gdb_command("-batch", "-ex", f"target remote {there.gdb[5:]}", "-ex",
+                         "info registers rip cr3", "-ex", "x/1gx $rsp", "-ex", "disconnect"),
         )  # fmt: skip
         yield measured(name, ours, "gdb -batch", theirs, "ms", ">=", 1.0)
     else:

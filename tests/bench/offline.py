@@ -28,6 +28,7 @@ from breenix_gdbagent.watch import Orders, Run
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.spaces import Spaces
 from tests.bench.harness import Row, absent, measured, median_ms, within
+from tests.gdb import gdb_command
 
 
 def rows() -> Iterator[Row]:
@@ -110,15 +111,13 @@ def _snapshots(stop: Stop, place: Path) -> Iterator[Row]:
         return
     theirs = median_ms(
         lambda: subprocess.run(
-            [
-                "gdb",
-                "-nx",
+            gdb_command(
                 "-batch",
                 "-ex",
                 "info registers",
                 str(elf(False)),
                 str(place / "tables"),
-            ],
+            ),
             capture_output=True,
             check=False,
         ),
@@ -200,7 +199,7 @@ def _names(place: Path) -> Iterator[Row]:
     )
     theirs = median_ms(
         lambda: subprocess.run(
-            ["gdb", "-nx", "-batch", "-ex", "bt", str(elf(False)), str(file)],
+            gdb_command("-batch", "-ex", "bt", str(elf(False)), str(file)),
             capture_output=True,
             check=False,
         ),

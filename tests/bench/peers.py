@@ -15,6 +15,7 @@ from breenix_gdbagent.symbols.elf import ElfFile
 from tests.bench.harness import Row, absent, measured, median_ms
 from tests.bench.live import rig
 from tests.bench.spaces import NAME, own_figures
+from tests.gdb import gdb_command
 
 _RANGE = re.compile("0x[0-9a-f]{6,}.*[RWX]", re.IGNORECASE)
 CHECKOUTS = {"gdb-pt-dump": ("pt.py", "pt"), "gef": ("gef.py", "pagewalk")}
@@ -59,9 +60,9 @@ def _dump(name: str, script: Path, command: str) -> Row:
             "t = time.perf_counter() - t; print(o); print('TOOK', t * 1000)"
         )
         done = subprocess.run(
-            ["gdb", "-nx", "-batch", "-ex", "set architecture i386:x86-64", "-ex",
-             f"source {script}", "-ex", f"target remote {there.gdb[5:]}", *(["-ex", timed] * 3),
-             "-ex", "disconnect"],
+            gdb_command("-batch", "-ex", "set architecture i386:x86-64", "-ex",
+                        f"source {script}", "-ex", f"target remote {there.gdb[5:]}",
+                        *(["-ex", timed] * 3), "-ex", "disconnect"),
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
     shown = done.stdout.split("TOOK ")

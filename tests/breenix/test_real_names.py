@@ -18,6 +18,7 @@ from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.targets.checkout import find_build
 from breenix_gdbagent.x86.roots import scan_roots
 from tests.breenix.test_real_breenix import SECONDS, TARGET, pytestmark
+from tests.gdb import gdb_command
 from tests.guest.labrun import agent
 
 __all__ = ["pytestmark"]
@@ -82,7 +83,7 @@ def test_frames_are_gdbs(stopped: Path) -> None:
     file = stopped.with_suffix(".gdb")
     file.write_text("python\n" + script.removeprefix("python ") + "end\n")
     done = subprocess.run(
-        ["gdb", "-nx", "-batch", str(_elf()), str(stopped), "-x", str(file)],
+        gdb_command("-batch", str(_elf()), str(stopped), "-x", str(file)),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     rows = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("PC ")]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.gdb import gdb_command
 from tests.guest.debugged import SYSCALL, va
 from tests.guest.live_support import ELF, needs_qemu
 
@@ -68,9 +69,10 @@ class Gdb:
     """A real gdb in a pty, as its user would start it."""
 
     def __init__(self, where: str) -> None:
+        command = gdb_command("-ex", "set pagination off", "-ex", "set confirm off", str(ELF))
         self.child = pexpect.spawn(
-            "gdb",
-            ["-q", "-nx", "-ex", "set pagination off", "-ex", "set confirm off", str(ELF)],
+            command[0],
+            command[1:],
             env={**os.environ, "TERM": "dumb", "INPUTRC": "/dev/null"},
             encoding="utf-8",
             timeout=SECONDS,

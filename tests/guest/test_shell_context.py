@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gdb import gdb_command
 from tests.guest.live_support import ELF, beside, needs_qemu
 from tests.guest.shellterm import Terminal
 
@@ -136,8 +137,8 @@ def test_code_and_frames_are_gdbs(tmp_path: Path) -> None:
         rows = view(shell, "continue", r"\d+: breakpoint")
         shell.run("save stop", r"stop: [\d,]+ bytes")
     done = subprocess.run(
-        ["gdb", "-nx", "-batch", "-ex", "set disassembly-flavor intel", "-ex", "x/i $pc",
-         "-ex", "bt 3", str(ELF), str(stop)],
+        gdb_command("-batch", "-ex", "set disassembly-flavor intel", "-ex", "x/i $pc",
+                    "-ex", "bt 3", str(ELF), str(stop)),
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     here = re.search(r"=> (0x[0-9a-f]+).*?:\s*(\w+)", done.stdout)

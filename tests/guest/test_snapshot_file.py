@@ -19,6 +19,7 @@ from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.paging import Tables, walk
 from breenix_gdbagent.x86.spaces import Spaces
+from tests.gdb import gdb_command
 from tests.guest.labrun import agent
 from tests.guest.live_support import ELF, beside, lab, needs_qemu
 
@@ -44,13 +45,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, int]:
 
 def test_gdb_with_the_elf_needs_nothing_else(saved: tuple[Path, bytes, int]) -> None:
     """Registers, a backtrace through the exception, and a static, at the address they ran at."""
-    gdb = shutil.which("gdb")
-    if gdb is None:
+    if shutil.which("gdb") is None:
         pytest.skip("no gdb here")
     path, told, where = saved
     asked = ("set language c", "print/x $rip", "bt", "info symbol $rip", f"x/4gx {where:#x}")
     said = subprocess.run(
-        [gdb, "-nx", "-batch", *(f"-ex={one}" for one in asked), str(ELF), str(path)],
+        gdb_command("-batch", *(f"-ex={one}" for one in asked), str(ELF), str(path)),
         capture_output=True,
         text=True,
         timeout=60,
@@ -65,14 +65,13 @@ def test_gdb_with_the_elf_needs_nothing_else(saved: tuple[Path, bytes, int]) -> 
 
 def test_gdb_prints_a_static_by_its_name(tmp_path: Path) -> None:
     """``p STATIC`` with the DWARF that the kernel was built with: value and address."""
-    gdb = shutil.which("gdb")
-    if gdb is None:
+    if shutil.which("gdb") is None:
         pytest.skip("no gdb here")
     path = tmp_path / "fault"
     assert agent("snapshot", "--lab", "guard-page", "-o", str(path)).code == 1
     asked = ("set language rust", "print kernel::gdt::TSS", "bt")
     said = subprocess.run(
-        [gdb, "-nx", "-batch", *(f"-ex={one}" for one in asked), str(elf(False)), str(path)],
+        gdb_command("-batch", *(f"-ex={one}" for one in asked), str(elf(False)), str(path)),
         capture_output=True,
         text=True,
         timeout=60,

@@ -10,6 +10,7 @@ import pytest
 
 from breenix_gdbagent.control.stepping import Stepper
 from breenix_gdbagent.kernel.view import Kernel
+from tests.gdb import gdb_command
 from tests.guest.debugged import BASE, SYSCALL, debugged, go, set_break, va
 from tests.guest.live_support import ELF, beside, needs_qemu
 
@@ -57,7 +58,7 @@ def theirs(start: int, words: list[str], room: Path) -> list[int]:
     (room / "commands").write_text("\n".join([*lines, "kill"]) + "\n")
     with beside(room, "clean", *COUNTED, paused=True):
         done = subprocess.run(
-            ["gdb", "-nx", "-batch", "-x", str(room / "commands")],
+            gdb_command("-batch", "-x", str(room / "commands")),
             capture_output=True, text=True, timeout=120, check=False, cwd=room,
         )  # fmt: skip
     return [int(line[3:], 16) for line in done.stdout.splitlines() if line.startswith("PC ")]

@@ -28,6 +28,7 @@ from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
 from breenix_gdbagent.x86.paging import Tables, walk
+from tests.gdb import gdb_command
 from tests.unit.captures import NAMES, capture, truth_of
 from tests.writers.memory import FrameMemory, ram_of
 from tests.writers.tables import NX, P, TableWriter, U, W
@@ -404,8 +405,7 @@ def test_readelf_is_content(tmp_path: Path) -> None:
 
 
 def test_gdb_sees_registers_and_kernel_memory(tmp_path: Path) -> None:
-    gdb = shutil.which("gdb")
-    if gdb is None:
+    if shutil.which("gdb") is None:
         pytest.skip("no gdb here")
     save_snapshot(_stop(), tmp_path / "s")
     asked = [
@@ -417,7 +417,7 @@ def test_gdb_sees_registers_and_kernel_memory(tmp_path: Path) -> None:
         "info threads",
     ]
     said = subprocess.run(
-        [gdb, "-nx", "-batch", *(f"-ex={one}" for one in asked), "-core", str(tmp_path / "s")],
+        gdb_command("-batch", *(f"-ex={one}" for one in asked), "-core", str(tmp_path / "s")),
         capture_output=True,
         text=True,
         timeout=60,

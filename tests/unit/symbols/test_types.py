@@ -13,6 +13,7 @@ from breenix_gdbagent.errors import InputError, SymbolNotFound, ValueCorrupt
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.symbols.types import describe, only_member
 from breenix_gdbagent.symbols.values import Values
+from tests.gdb import gdb_command
 from tests.writers.dwarf import Die, Unit, Writer, sleb, uleb
 from tests.writers.elf import Elf, text
 
@@ -35,7 +36,7 @@ def test_struct_layouts_equal_gdbs(
     labguest: Image, labguest_path: Path, tool: Callable[[str], str], tmp_path: Path
 ) -> None:
     """Every plain struct: size, names, offsets, sizes of fields (`lookup_type().fields()`)."""
-    gdb = tool("gdb")
+    tool("gdb")
     types = labguest.debug.types
     structs = {p: types.named(p) for p in types.index.types}
     structs = {p: t for p, t in structs.items() if t.kind == "struct" and t.members}
@@ -44,7 +45,7 @@ def test_struct_layouts_equal_gdbs(
     names, out, script = (tmp_path / n for n in ("names", "out", "script.py"))
     names.write_text(json.dumps(sorted(structs)))
     script.write_text(GDB.replace("NAMES", repr(str(names))).replace("OUT", repr(str(out))))
-    subprocess.run([gdb, "-nx", "-batch", "-x", str(script), str(labguest_path)], check=True,
+    subprocess.run(gdb_command("-batch", "-x", str(script), str(labguest_path)), check=True,
                    capture_output=True, timeout=100)  # fmt: skip
     theirs = json.loads(out.read_text())
     compared = 0
