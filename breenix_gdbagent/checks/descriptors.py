@@ -28,7 +28,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.descriptors import TSS_SIZE
 from breenix_gdbagent.x86.paging import UNREADABLE, Walk
-from breenix_gdbagent.x86.words import VECTOR_NAMES
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 RSP0_MISMATCH = declare(
     "tss.rsp0-mismatch",

@@ -12,8 +12,8 @@ from breenix_gdbagent.kernel.percpu import read_percpu
 from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
 from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.exceptions import WITH_ERROR_CODE
 from breenix_gdbagent.x86.paging import Tables
+from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 DOUBLE_FAULT = 8
 STACK_REGION = 128 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols import Image
-from breenix_gdbagent.x86.words import VECTOR_NAMES
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 _LINE = re.compile(r"(?P<file>[^:\s]+\.\w+):(?P<line>\d+)\Z")
 _OFFSET = re.compile(r"(?P<name>.+?)\+(?P<offset>0[xX][0-9a-fA-F_]+|\d+)\Z")

@@ -33,7 +33,7 @@ from breenix_gdbagent.x86.descriptors import (
     Gate,
     parse_gate,
 )
-from breenix_gdbagent.x86.exceptions import WITH_ERROR_CODE
+from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 Step = Literal["idt", "gate", "selector", "tss", "stack", "handler"]
 

@@ -11,7 +11,8 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.exceptions import FRAME, WITH_ERROR_CODE
+from breenix_gdbagent.x86.exceptions import FRAME
+from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel

@@ -22,7 +22,8 @@ from breenix_gdbagent.kernel.event import (
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.exceptions import FRAME, WITH_ERROR_CODE
+from breenix_gdbagent.x86.exceptions import FRAME
+from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 MOST = 16
 """Nested exceptions that are followed: frames that lead in a circle end there."""

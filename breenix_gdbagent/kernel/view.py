@@ -37,7 +37,7 @@ from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
 from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, walk
 from breenix_gdbagent.x86.roots import scan_roots
 from breenix_gdbagent.x86.spaces import Range, Spaces
-from breenix_gdbagent.x86.words import VECTOR_NAMES
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.ledger import FrameLedger

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.story import Object, objects
-from breenix_gdbagent.x86.words import VECTOR_NAMES
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel

@@ -12,7 +12,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import size_text
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
-from breenix_gdbagent.x86.words import VECTOR_NAMES
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap

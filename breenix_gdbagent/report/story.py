@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.x86.words import VECTOR_NAMES, privilege
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
+from breenix_gdbagent.x86.words import privilege
 
 Object = Mapping[str, Json]
 

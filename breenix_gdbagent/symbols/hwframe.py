@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import canonical
 
-ERROR_CODE_VECTORS = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 _RFLAGS_ONE = 1 << 1
 # Bits 3, 5, 15 and all from 22 up are zero (SDM volume 1, figure 3-8).
 _RFLAGS_ZERO = ~0x3F7FD7 & ((1 << 64) - 1) | 1 << 3 | 1 << 5 | 1 << 15

@@ -18,8 +18,9 @@ from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
 from breenix_gdbagent.symbols.bias import HANDLERS
-from breenix_gdbagent.symbols.hwframe import ERROR_CODE_VECTORS, HardwareFrame, read_frame
+from breenix_gdbagent.symbols.hwframe import HardwareFrame, read_frame
 from breenix_gdbagent.symbols.image import LoadedImage
+from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 CALLEE_SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 _MASK = (1 << 64) - 1
@@ -221,7 +222,7 @@ class Unwinder:
     def interrupted(self, frame: Frame, link: int, start: int) -> Frame:
         """What the CPU pushed when it entered this gate's handler."""
         vectors = self.handlers[start]
-        coded = {v in ERROR_CODE_VECTORS for v in vectors}
+        coded = {v in WITH_ERROR_CODE for v in vectors}
         entry, scanned = self.gate_entry(frame, link, start)
         hardware = None
         for offset in [8 if c else 0 for c in sorted(coded)]:

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.x86.vectors import EXCEPTIONS
 
 ReadVirtual = Callable[[int, int], bytes]
 """(virtual address, length) -> bytes; raises `ReadError`."""
@@ -22,32 +23,8 @@ class Vector(NamedTuple):
     error_code: bool
 
 
-_VECTORS = (
-    (0, "#DE", "divide error", False),
-    (1, "#DB", "debug", False),
-    (2, "NMI", "non-maskable interrupt", False),
-    (3, "#BP", "breakpoint", False),
-    (4, "#OF", "overflow", False),
-    (5, "#BR", "bound range exceeded", False),
-    (6, "#UD", "invalid opcode", False),
-    (7, "#NM", "device not available", False),
-    (8, "#DF", "double fault", True),
-    (10, "#TS", "invalid TSS", True),
-    (11, "#NP", "segment not present", True),
-    (12, "#SS", "stack-segment fault", True),
-    (13, "#GP", "general protection", True),
-    (14, "#PF", "page fault", True),
-    (16, "#MF", "x87 floating-point error", False),
-    (17, "#AC", "alignment check", True),
-    (18, "#MC", "machine check", False),
-    (19, "#XM", "SIMD floating-point exception", False),
-    (20, "#VE", "virtualization exception", False),
-    (21, "#CP", "control protection", True),
-)
-VECTORS = {row[0]: Vector(*row) for row in _VECTORS}
-"""SDM vol. 3, table 6-1. What is not here has no error code: interrupts and ``int n``."""
-
-WITH_ERROR_CODE = frozenset(v for v, known in VECTORS.items() if known.error_code)
+VECTORS = {row[0]: Vector(*row) for row in EXCEPTIONS}
+"""By number. What is not here has no error code: interrupts and ``int n``."""
 
 FRAME = Struct("<5Q")
 """RIP, CS, RFLAGS, RSP, SS as 64-bit mode pushes them (SDM vol. 3, 6.14.2)."""

@@ -14,7 +14,7 @@ from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.texts import ALIASES, COMMANDS, GROUPS, Takes, find
 from breenix_gdbagent.errors import AgentError, InputError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.words import VECTOR_NAMES
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 MOST = 200
 _PLACE = re.compile(r"(?P<file>[\w/.-]+\.rs):\d*\Z")

@@ -16,7 +16,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.ink import Ink
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.words import VECTOR_NAMES
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.report.code import Instruction

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from breenix_gdbagent.x86.exceptions import (
     read_frame,
 )
 from breenix_gdbagent.x86.paging import Tables, VirtualMemory
+from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 from tests.unit.captures import BREENIX, capture, truth_of
 
 
@@ -42,7 +45,28 @@ def test_with_and_without_an_error_code() -> None:
 
 
 def test_which_vectors_push_a_code() -> None:
-    assert {v for v in VECTORS if VECTORS[v].error_code} == {8, 10, 11, 12, 13, 14, 17, 21}
+    """SDM vol. 3, table 6-1, and of AMD's own (APM vol. 2, table 8-1) #VC and #SX, not #HV."""
+    pushing = {8, 10, 11, 12, 13, 14, 17, 21, 29, 30}
+    assert pushing == WITH_ERROR_CODE
+    assert {v for v in VECTORS if VECTORS[v].error_code} == pushing
+    data = struct.pack("<6Q", 5, 0x1111, 0x33, 0x246, 0x2222, 0x2B)
+    for vector in range(256):
+        frame = read_frame(lambda va, length: data[va : va + length], 0, vector)
+        assert (frame.error_code == 5) == (vector in pushing), vector
+
+
+def test_the_table_of_the_exceptions_is_written_once() -> None:
+    """A second table would drift, as one did at 29 and 30: neither the vectors that push a code
+    nor the names are listed anywhere else."""
+    package = Path(__file__).parents[3] / "breenix_gdbagent"
+    tables = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Set | ast.Tuple | ast.List | ast.Dict):
+                said = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+                if (said >= {8, 13, 14, 17} and 6 not in said) or said >= {"#GP", "#PF", "#DF"}:
+                    tables.add(str(path.relative_to(package)))
+    assert tables == {"x86/vectors.py"}
 
 
 @pytest.mark.parametrize(
