@@ -20,6 +20,9 @@ _KEYS = {
     "markers", "exit", "firmware",
 }  # fmt: skip
 
+_PLACED = ("accel", "memory", "cpu", "smp")
+"""Settings that are one placeholder each; the others switch arguments on (`Config.when`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -78,11 +81,22 @@ class Config:
     firmware: tuple[Firmware, ...] = field(default=())
 
     def with_settings(self, **overrides: str | int | bool | None) -> Config:
-        """A copy with those settings that are not None. Raises `InputError` for unknown ones."""
+        """A copy with those settings that are not None. Raises `InputError` for unknown ones, and
+        for one that the machine's arguments have no place for, so that nothing would change."""
         given = {k: v for k, v in overrides.items() if v is not None}
         if unknown := set(given) - {f.name for f in fields(Settings)}:
             raise InputError(f"machine {self.name} has no setting {', '.join(sorted(unknown))}")
-        return replace(self, settings=_settings(given, self.settings))
+        changed = replace(self, settings=_settings(given, self.settings))
+        for name in _PLACED:
+            value = getattr(changed.settings, name)
+            fixed = all(f"{{{name}}}" not in part for part in self.arguments)
+            if fixed and value != getattr(self.settings, name):
+                raise InputError(
+                    f"machine {self.name} cannot be given another {name}: {value}",
+                    f"its arguments have no {{{name}}}",
+                    f"write {{{name}}} where its file says that of QEMU",
+                )
+        return changed
 
     def debug_exit(self, status: int) -> int | None:
         """The value that the guest wrote to isa-debug-exit, from QEMU's exit status.
@@ -181,6 +195,8 @@ def _settings(given: Mapping[str, object], base: Settings) -> Settings:
         want = type(getattr(base, f.name))
         if f.name in given and type(given[f.name]) is not want:
             raise InputError(f"setting {f.name} is a {want.__name__}, not {given[f.name]!r}")
+    if "smp" in given and int(str(given["smp"])) < 1:
+        raise InputError(f"a machine has one CPU or more, not {given['smp']}")
     if unknown := set(given) - {f.name for f in fields(Settings)}:
         raise InputError(f"no such setting: {', '.join(sorted(unknown))}")
     return replace(base, **given)  # type: ignore[arg-type]

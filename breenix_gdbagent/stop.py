@@ -111,8 +111,13 @@ class Stop(NamedTuple):
         if not self.cpus:
             why = "QEMU has ended" if self.reason.kind == "exit" else "this is RAM alone"
             return f"no CPU's registers are known: {why}"
-        cr0 = self.cpu.get("cr0")
-        if cr0 is None:
-            return f"the control registers of CPU {self.cpu.index} are not known"
-        paged = "under 32-bit paging, " if cr0 & CR0_PG else ""
-        return f"CPU {self.cpu.index} is {paged}in {self.cpu.privilege}: early boot"
+        return no_paging(self.cpu)
+
+
+def no_paging(cpu: Cpu) -> str:
+    """Why `cpu` translates no addresses of 64-bit mode, in words."""
+    cr0 = cpu.get("cr0")
+    if cr0 is None:
+        return f"the control registers of CPU {cpu.index} are not known"
+    paged = "under 32-bit paging, " if cr0 & CR0_PG else ""
+    return f"CPU {cpu.index} is {paged}in {cpu.privilege}: early boot"

@@ -120,14 +120,14 @@ def _read(
     options: argparse.Namespace, path: Path
 ) -> tuple[list[LogLine], tuple[int, ...], Mapping[tuple[int, int], str]]:
     """The lines, where the finding asked for is (their indices), and what stops came where."""
+    options.snapshot = path
+    target = target_of(options, default_lab=False)
     text = _plain(path)
     if text is not None:
         if options.around is not None:
             raise InputError("--around needs a snapshot", f"{path.name} is plain text")
         plain = SerialText((SerialChunk(0, 0.0, text),))
         return [replace(line, seconds=None) for line in lines_of(plain)], (), {}
-    options.snapshot = path
-    target = target_of(options, default_lab=False)
     stop, extra = opened_snapshot(target)
     if not stop.serial.chunks:
         why = "the guest had written nothing, or no serial line was connected"

@@ -33,6 +33,7 @@ def open_machine(target: Target) -> Machine:
         machine.vm.reading = SlowRead()
         return machine
     settings = {
+        "smp": options.smp,
         **getattr(options, "settings", {}),
         "accel": options.accel,
         "deterministic": True if options.deterministic else None,

@@ -83,6 +83,10 @@ def _target(options: argparse.Namespace, named: Object, was: Object) -> Target:
         raise InputError(
             "--reproduce needs the files that booted", fix="give --image IMG --kernel ELF"
         )
+    if options.smp is not None:
+        raise InputError(
+            "--smp does not go with --reproduce", "the same boots again, with the CPUs of then"
+        )
     options.config = options.config or str(was["config"])
     options.settings = dict(cast(Mapping[str, Json], was["settings"]))
     options.settings.pop("accel", None)

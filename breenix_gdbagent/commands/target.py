@@ -43,7 +43,15 @@ def add_target_options(
     add("--ram-size", metavar="SIZE|RANGES", help=f"RAM of {whose}")
     add("--config", metavar="NAME|FILE", help=running("the machine (qemu_configs/)"))
     add("--accel", metavar="NAME", help=running("tcg (default), kvm, hvf"))
+    add("--smp", type=cpus, metavar="N", help=running("how many CPUs the machine that we boot has"))
     add("--deterministic", action="store_true", help=running("QEMU's instruction counter"))
+
+
+def cpus(text: str) -> int:
+    """A number of CPUs, for `argparse`."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of CPUs: 1 or more")
+    return int(text)
 
 
 class Target(NamedTuple):
@@ -106,22 +114,30 @@ def target_of(options: argparse.Namespace, *, default_lab: bool, must_run: bool 
 
 def _refuse_strays(kind: str, options: argparse.Namespace) -> None:
     allowed = {
-        "lab": {"stripped", "config", "accel", "deterministic"},
-        "breenix": {"kernel", "disk", "config", "accel", "deterministic"},
+        "lab": {"stripped", "config", "accel", "smp", "deterministic"},
+        "breenix": {"kernel", "disk", "config", "accel", "smp", "deterministic"},
         "gdb": {"qmp", "ram", "serial", "kernel", "ram_size"},
         "snapshot": {"kernel", "ram_size"},
     }[kind]
     for name in (
         "stripped", "kernel", "disk", "qmp", "ram", "serial", "ram_size", "config", "accel",
-        "deterministic",
+        "smp", "deterministic",
     ):  # fmt: skip
         if getattr(options, name) and name not in allowed:
             raise InputError(
                 f"--{name.replace('_', '-')} does not go with --{kind}",
+                _NOT_BOOTED.get(kind, "") if name in _BOOTING else "",
                 fix="see: breenix-gdbagent COMMAND --help",
             )
     if kind == "breenix" and options.image is not None and options.kernel is None:
         raise InputError("--image needs --kernel ELF", fix="give the ELF that boots in the image")
+
+
+_BOOTING = ("config", "accel", "smp", "deterministic")
+_NOT_BOOTED = {
+    "gdb": "it says how we boot a machine, and this one runs already",
+    "snapshot": "it says how we boot a machine, and a snapshot is not booted",
+}
 
 
 def description(target: Target) -> dict[str, Json]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import no_paging
 from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.symbols.unwind import Unwinder
 from breenix_gdbagent.x86.cpu import Cpu
@@ -32,7 +33,7 @@ def unwinder(kernel: Kernel, root: int) -> Unwinder:
 def of_cpu(kernel: Kernel, cpu: Cpu) -> Backtrace:
     """Where `cpu` is, and how it came there. Raises `ReadError`."""
     if cpu.paging is None or cpu.root is None or "rip" not in cpu.registers:
-        raise ReadError(f"{kernel.stop.no_paging}, where there are no kernel frames")
+        raise ReadError(f"{no_paging(cpu)}, where there are no kernel frames")
     return at_bottom(kernel, unwinder(kernel, cpu.root).backtrace(cpu.registers))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent import configs
+import breenix_gdbagent as ba
 from tests.guest.labrun import agent
 from tests.guest.linuxguest import Linux, linux, needs_linux
 from tests.guest.live_support import needs_qemu
@@ -17,19 +17,10 @@ from tests.guest.shellterm import Terminal
 pytestmark = needs_qemu
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> str:
-    """The lab guest's machine with two CPUs; the kernel starts one, the other stays parked."""
-    text = (configs.directory() / "lab.toml").read_text(encoding="utf-8")
-    place = tmp_path / "two.toml"
-    place.write_text(text.replace("smp = 1", "smp = 2"), encoding="utf-8")
-    return str(place)
-
-
-def test_a_parked_cpu(two: str) -> None:
+def test_a_parked_cpu() -> None:
     """It is shown and can be chosen; nothing is held against it, and a point of its never hits."""
     result = agent(
-        "shell", "--lab", "clean", "--config", two,
+        "shell", "--lab", "clean", "--smp", "2",
         "-c", "break syscall_entry cpu 1", "-c", "tbreak syscall_entry", "-c", "continue",
         "-c", "cpu", "-c", "percpu", "-c", "cpu 1", "-c", "print cpu", "-c", "walk syscall_entry",
         "-c", "cpu 0", "-c", "print cpu", "-c", "break", "-c", "cpu 7",
@@ -46,11 +37,28 @@ def test_a_parked_cpu(two: str) -> None:
     assert "there is no CPU 7" in result.err
 
 
-def test_a_parked_cpu_is_no_finding(two: str) -> None:
-    result = agent("ci", "--lab", "clean", "--config", two, "--json")
+def test_a_parked_cpu_is_no_finding() -> None:
+    result = agent("ci", "--lab", "clean", "--smp", "3", "--json")
     assert result.code == 0
     assert result.codes("error", "warning") == set()
-    assert len(result.document["stops"][0]["cpus"]) == 2
+    assert [cpu["id"] for cpu in result.document["stops"][0]["cpus"]] == [0, 1, 2]
+
+
+def test_a_machine_of_several_cpus_is_launched_snapshot_and_booted_again(tmp_path: Path) -> None:
+    """What booted is in the snapshot: the same number boots again, and no other can be asked."""
+    file = str(tmp_path / "two.snapshot")
+    taken = agent("snapshot", "--lab", "divide-error", "--smp", "2", "-o", file)
+    assert taken.code == 1
+    stacks = agent("bt", "--snapshot", file)
+    assert "CPU 1\n     not checked: CPU 1 is in " in stacks.out
+    again = agent("snapshot", "--reproduce", file, "--smp", "4")
+    assert again.code == 2 and "--smp does not go with --reproduce" in again.err
+    assert agent("snapshot", "--reproduce", file).code == 0
+
+
+def test_launched_from_python() -> None:
+    with ba.launch(lab="clean", smp=2) as vm:
+        assert [cpu.index for cpu in vm.stop.cpus] == [0, 1]
 
 
 @pytest.fixture(scope="module")
