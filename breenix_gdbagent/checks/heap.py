@@ -10,6 +10,7 @@ from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError, ValueCorrupt
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.allocators import Heap, Hole, holes_of
+from breenix_gdbagent.kernel.running import call_names
 from breenix_gdbagent.kernel.view import Kernel
 
 _HEAP = "kernel/src/memory/heap.rs"
@@ -86,7 +87,7 @@ def allocation_failed(kernel: Kernel) -> str:
     text = kernel.panic_message or ""
     if _FAILED.search(text):
         return text.strip()
-    for name in kernel.call_names:
+    for name in call_names(kernel):
         if name.rsplit("::", 1)[-1] in ALLOC_FAILURES:
             return f"{name} is running"
     return ""

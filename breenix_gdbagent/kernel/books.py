@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
     from breenix_gdbagent.kernel.processes import ProcessTable
     from breenix_gdbagent.kernel.scheduler import Scheduler
-    from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.stop import Stop
     from breenix_gdbagent.symbols.values import Values
+    from breenix_gdbagent.x86.machine import Machine
 
 _T = TypeVar("_T")
 
@@ -25,8 +26,9 @@ _T = TypeVar("_T")
 class Books:
     """The typed readers of one stop."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, stop: Stop, machine: Machine) -> None:
+        self._stop = stop
+        self._machine = machine
         self._failed: dict[str, ReadError] = {}
 
     def _once(self, what: str, read: Callable[[], _T]) -> _T:
@@ -44,15 +46,15 @@ class Books:
     @cached_property
     def values(self) -> Values:
         """Rust values in the kernel's address space."""
-        image, root = self._kernel.stop.loaded, self._kernel.reference_root
+        image, root = self._stop.loaded, self._machine.reference_root
         if not image.image.has_dwarf:
             raise ReadError("the kernel's ELF has no debug information (DWARF)")
         if root is None:
-            raise ReadError(self._kernel.stop.no_paging)
+            raise ReadError(self._stop.no_paging)
         from breenix_gdbagent.symbols.values import Values
 
         try:
-            return Values(image, self._kernel.memory_of(root).read)
+            return Values(image, self._machine.memory_of(root).read)
         except InputError as damaged:
             raise ReadError(damaged.what) from damaged
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr, canonical
 from breenix_gdbagent.errors import ReadError
@@ -12,10 +11,8 @@ from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.exceptions import FRAME
+from breenix_gdbagent.x86.machine import Machine
 from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.kernel.view import Kernel
 
 PAGE_FAULT = 14
 
@@ -114,46 +111,46 @@ def plausible(event: Event, levels: int = 4) -> bool:
     return event.ss & 3 == event.cpl and (event.ss > 3 or event.cpl == 0)
 
 
-def infer_reason(kernel: Kernel) -> StopReason | None:
+def infer_reason(machine: Machine) -> StopReason | None:
     """The fault that a bare core was taken at, when a CPU stands at the first instruction of an
     exception's handler and [RSP] holds a frame that its delivery would have left there.
 
     None for everything else, the handlers of interrupts and of `ORDINARY_VECTORS` included.
     """
-    for cpu in kernel.stop.cpus:
-        vector = vector_entered(kernel, cpu)
+    for cpu in machine.cpus:
+        vector = vector_entered(machine, cpu)
         if vector is not None:
             return StopReason("fault", cpu.index, vector)
     return None
 
 
-def faulting(kernel: Kernel) -> tuple[tuple[Cpu, int], ...]:
+def faulting(machine: Machine, reason: StopReason) -> tuple[tuple[Cpu, int], ...]:
     """Every CPU that stands at an exception's handler at a stop of kind ``fault``, with the vector:
     the one that the stop is about first, others that happen to stand at one too."""
-    reason, about = kernel.stop.reason, kernel.stop.cpu
+    about = machine.cpu
     if reason.kind != "fault" or reason.vector is None:
         return ()
     found = [(about, reason.vector)]
-    for cpu in kernel.stop.cpus:
-        vector = vector_entered(kernel, cpu) if cpu is not about else None
+    for cpu in machine.cpus:
+        vector = vector_entered(machine, cpu) if cpu is not about else None
         if vector is not None:
             found.append((cpu, vector))
     return tuple(found)
 
 
-def vector_entered(kernel: Kernel, cpu: Cpu) -> int | None:
+def vector_entered(machine: Machine, cpu: Cpu) -> int | None:
     """The exception at whose handler's first instruction `cpu` stands, None when at none, or when
     several share the handler and their frames do not tell which."""
     if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.get("rip") is None:
         return None
-    vectors = [v for v in _entered(kernel, cpu.rip) if _left_by(kernel, cpu, v)]
+    vectors = [v for v in _entered(machine, cpu.rip) if _left_by(machine, cpu, v)]
     return vectors[0] if len(vectors) == 1 else None
 
 
-def _entered(kernel: Kernel, rip: int) -> Iterator[int]:
+def _entered(machine: Machine, rip: int) -> Iterator[int]:
     """The exceptions whose gate leads to `rip`."""
     try:
-        gates = kernel.gates
+        gates = machine.gates
     except ReadError:
         return
     for vector, gate in gates.items():
@@ -161,17 +158,17 @@ def _entered(kernel: Kernel, rip: int) -> Iterator[int]:
             yield vector
 
 
-def _left_by(kernel: Kernel, cpu: Cpu, vector: int) -> bool:
+def _left_by(machine: Machine, cpu: Cpu, vector: int) -> bool:
     assert cpu.root is not None
     try:
-        event = event_at_handler(cpu, vector, kernel.memory_of(cpu.root).read)
+        event = event_at_handler(cpu, vector, machine.memory_of(cpu.root).read)
     except ReadError:
         return False
-    return plausible(event, kernel.levels) and event.frame_end in stack_tops(kernel, cpu, event)
+    return plausible(event, machine.levels) and event.frame_end in stack_tops(machine, cpu, event)
 
 
 def outer_event(
-    kernel: Kernel, cpu: Cpu, rip: int, rsp: int, registers: Mapping[str, int]
+    machine: Machine, cpu: Cpu, rip: int, rsp: int, registers: Mapping[str, int]
 ) -> Event | None:
     """The exception whose handler at `rip` was about to run with `rsp` when another came before
     its first instruction; None when `rip` is no handler or [RSP] holds no frame of its delivery.
@@ -179,20 +176,20 @@ def outer_event(
     `registers` are those of that moment, the program's own but for those in the frame.
     """
     entered = Cpu(cpu.index, {**registers, "rip": rip, "rsp": rsp, "cr3": cpu.registers["cr3"]})
-    vectors = [v for v in _entered(kernel, rip) if _left_by(kernel, entered, v)]
+    vectors = [v for v in _entered(machine, rip) if _left_by(machine, entered, v)]
     if len(vectors) != 1 or cpu.root is None:
         return None
-    return event_at_handler(entered, vectors[0], kernel.memory_of(cpu.root).read)
+    return event_at_handler(entered, vectors[0], machine.memory_of(cpu.root).read)
 
 
-def stack_tops(kernel: Kernel, cpu: Cpu, event: Event) -> frozenset[int]:
+def stack_tops(machine: Machine, cpu: Cpu, event: Event) -> frozenset[int]:
     """Where the frame of `event` may end: the top that its gate's IST names, RSP0 when it came
     from ring 3, else the interrupted RSP (aligned to 16: SDM vol. 3, 6.14.2 and 6.14.4).
 
     Without a TSS any top is possible, and the frame's own end is given back.
     """
-    gate = kernel.gates.get(event.vector)
-    tss = kernel.tss.get(cpu.index)
+    gate = machine.gates.get(event.vector)
+    tss = machine.tss.get(cpu.index)
     ist = gate.ist if gate is not None else 0
     if not ist and event.cpl == 0:
         return frozenset({event.rsp & -16})

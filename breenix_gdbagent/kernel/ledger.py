@@ -21,8 +21,8 @@ from breenix_gdbagent.x86.paging import ADDRESS, NX, U, W, leaf_base
 from breenix_gdbagent.x86.reverse import FrameIndex, Who
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.address_spaces import AddressSpaces
     from breenix_gdbagent.kernel.spaces import Space
-    from breenix_gdbagent.kernel.view import Kernel
 
 _SLOT_BYTES = 1 << 39
 
@@ -44,7 +44,7 @@ class Page(NamedTuple):
 class FrameLedger:
     """See the module. Raises `Unreadable` when a root cannot be read."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: AddressSpaces) -> None:
         self._kernel = kernel
         self.master = kernel.master
         found = [s for s in kernel.considered if s.role == "process"]
@@ -214,7 +214,7 @@ class FrameLedger:
         return self.index.who(pa)
 
 
-def slots_in_use(kernel: Kernel) -> dict[int, str]:
+def slots_in_use(kernel: AddressSpaces) -> dict[int, str]:
     """Top-level slot -> what the kernel keeps there: the regions of Breenix, and what registers and
     gates name, as far as it is mapped there (a broken gate makes no region)."""
     found = {

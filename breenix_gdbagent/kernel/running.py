@@ -126,6 +126,13 @@ def backtrace(kernel: Kernel, here: Running) -> Backtrace | None:
     return Unwinder(image, kernel.memory_of(root).read, gates or None).backtrace(registers)
 
 
+def call_names(kernel: Kernel) -> tuple[str, ...]:
+    """Functions that the stop's CPU is in, the innermost first, as far as they are known."""
+    here = running(kernel, kernel.stop.cpu)
+    trace = None if here is None else backtrace(kernel, here)
+    return () if trace is None else tuple(f.name for f in trace.frames if not f.ring)
+
+
 def _not_switching(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
     """Whether no frame of the switching function can be on the stack: none in a backtrace that
     comes to ring 3, or no word at all between RSP and the top that points into it."""

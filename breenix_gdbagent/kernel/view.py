@@ -6,37 +6,14 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64, sign_extended
+from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel import unvouched
-from breenix_gdbagent.kernel.books import Books
+from breenix_gdbagent.kernel.address_spaces import AddressSpaces
 from breenix_gdbagent.kernel.event import Event, event_at_handler
-from breenix_gdbagent.kernel.layout import (
-    BOOT_SHARED_SLOT,
-    IST_STACKS,
-    KERNEL_STACKS,
-    PERCPU_SIZE,
-    Era,
-)
-from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
-from breenix_gdbagent.kernel.running import backtrace, running
-from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
-from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
-from breenix_gdbagent.kernel.stacks import (
-    KernelStack,
-    Leaf,
-    StackRegion,
-    ist_stacks,
-    recognise_era,
-    slot_stack,
-    used_slots,
-)
-from breenix_gdbagent.stop import Stop
-from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu, PagingMode
-from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
-from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, walk
-from breenix_gdbagent.x86.roots import scan_roots
-from breenix_gdbagent.x86.spaces import Range, Spaces
+from breenix_gdbagent.kernel.layout import PERCPU_SIZE
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.stacks import KernelStack, ist_stacks, slot_stack, used_slots
+from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
@@ -44,191 +21,21 @@ if TYPE_CHECKING:
     from breenix_gdbagent.kernel.threads import Thread
 
 
-class Kernel:
-    """The reader of one Stop. Its properties raise `ReadError` where the stop lacks what they need;
-    what may be absent by nature (no per-CPU block: not Breenix, or too early) is None or empty."""
+class Kernel(AddressSpaces):
+    """The reader of one stop: what stands on the machine and its address spaces.
 
-    def __init__(self, stop: Stop) -> None:
-        self.stop = stop
-        self.tables = Tables(stop.memory)
-
-    @cached_property
-    def mode(self) -> PagingMode | None:
-        """Paging mode of the CPU the stop is about, else of any CPU with paging on."""
-        return self.stop.paging
-
-    @property
-    def levels(self) -> int:
-        return self.mode.levels if self.mode else 4
-
-    @property
-    def nxe(self) -> bool | None:
-        return self.mode.nxe if self.mode else None
-
-    def walk(self, root: int, va: int) -> Walk:
-        return walk(self.tables, root, va, self.levels, self.nxe)
-
-    @cached_property
-    def percpus(self) -> tuple[PerCpu, ...]:
-        """The per-CPU block of each CPU that has one."""
-        found = (read_percpu(self.tables, cpu) for cpu in self.stop.cpus)
-        return tuple(p for p in found if p is not None)
-
-    def percpu_of(self, cpu: Cpu) -> PerCpu | None:
-        return next((p for p in self.percpus if p.cpu == cpu.index), None)
-
-    @property
-    def is_breenix(self) -> bool:
-        """Whether a Breenix per-CPU block was found: else only generic checks apply."""
-        return bool(self.percpus)
-
-    @cached_property
-    def log(self) -> LogFacts:
-        return read_log(self.stop.serial)
-
-    @cached_property
-    def reference_root(self) -> PhysAddr | None:
-        """The root whose kernel half is the model: the per-CPU block's kernel CR3, else CR3."""
-        if self.percpus:
-            return PhysAddr(self.percpus[0].kernel_cr3 & CR3_ADDRESS)
-        with_paging = [c for c in self.stop.cpus if c.paging is not None]
-        return with_paging[0].root if with_paging else None
-
-    @cached_property
-    def books(self) -> Books:
-        """What the kernel's own structures say, where their types are known."""
-        return Books(self)
-
-    @cached_property
-    def listed_processes(self) -> tuple[NamedRoot, ...] | None:
-        """Roots of the kernel's own process table, and of dead processes that it keeps on purpose;
-        None when its types are not known."""
-        try:
-            table = self.books.processes
-        except ReadError:
-            return () if self.books.no_processes_yet else None
-        rows = [NamedRoot(p.root, p.pid, p.name) for p in table.processes if p.root is not None]
-        kept = [(p.pid, root) for p in table.processes for root in p.old_roots]
-        for pid, root in (*kept, *table.reclaiming):
-            process = table.by_pid(pid)
-            rows.append(NamedRoot(root, pid, process.name if process else None, RECLAIMING))
-        return tuple(rows)
-
-    @cached_property
-    def spaces(self) -> tuple[Space, ...]:
-        """Every root, ordered by physical address."""
-        reference = self.reference_root
-        scanned: dict[PhysAddr, str] = {}
-        if reference is not None:
-            for candidate in scan_roots(self.stop.memory, reference):
-                scanned[candidate.root] = candidate.how
-            if self.is_breenix:
-                # The bootloader's own root shares only what was there before the master.
-                for candidate in scan_roots(self.stop.memory, reference, (BOOT_SHARED_SLOT,)):
-                    scanned.setdefault(candidate.root, f"slot {BOOT_SHARED_SLOT}")
-        return find_spaces(
-            self.tables, self.stop.cpus, self.percpus, scanned, self.log, self.listed_processes
-        )
-
-    @cached_property
-    def witnessed(self) -> tuple[Space, ...]:
-        """Roots that somebody names (a CR3, a per-CPU block, the process table): without the scan
-        of RAM, which costs seconds where memory comes through the gdbstub."""
-        return find_spaces(
-            self.tables, self.stop.cpus, self.percpus, {}, self.log, self.listed_processes
-        )
-
-    @cached_property
-    def master(self) -> Space | None:
-        return next((s for s in self.spaces if s.role == "master"), None)
-
-    @property
-    def no_master(self) -> str:
-        """Why there is no master PML4, in words."""
-        if self.mode is None:
-            return self.stop.no_paging
-        if self.is_breenix:
-            return "the kernel has not built its master PML4 yet: early boot"
-        return "no Breenix per-CPU block: the master PML4 is not known"
-
-    @cached_property
-    def in_the_making(self) -> frozenset[PhysAddr]:
-        """See `unvouched`; as the next two."""
-        return unvouched.in_the_making(self)
-
-    @cached_property
-    def considered(self) -> tuple[Space, ...]:
-        return unvouched.considered(self)
+    Its properties raise `ReadError` where the stop lacks what they need; what may be absent by
+    nature (no per-CPU block: not Breenix, or too early) is None or empty.
+    """
 
     @cached_property
     def audited(self) -> tuple[Space, ...]:
-        """The spaces that every check is about."""
-        return unvouched.still_roots(self)
-
-    def space_of(self, root: int | None) -> Space | None:
-        """The space that CR3 value or root names."""
-        if root is None:
-            return None
-        return self._by_root.get(root & CR3_ADDRESS)
-
-    @cached_property
-    def _by_root(self) -> Mapping[int, Space]:
-        return {s.root: s for s in self.spaces}
-
-    def memory_of(self, root: int) -> VirtualMemory:
-        """A reader of one address space."""
-        return VirtualMemory(self.tables, root, self.levels)
-
-    @cached_property
-    def tss(self) -> Mapping[int, Tss]:
-        """CPU index -> its TSS, for each that can be read under that CPU's CR3 or the master."""
-        found: dict[int, Tss] = {}
-        for cpu in self.stop.cpus:
-            for root in (cpu.root, self.reference_root):
-                if cpu.tr is None or root is None or cpu.index in found or not cpu.tr.base:
-                    continue
-                try:
-                    found[cpu.index] = read_tss(self.memory_of(root).read, cpu.tr.base)
-                except ReadError:
-                    continue
-        return found
-
-    @cached_property
-    def gates(self) -> Mapping[int, Gate]:
-        """Vector -> present gate of the IDT of the CPU the stop is about. Raises `ReadError`."""
-        cpu = self.stop.cpu
-        if cpu.idtr is None or cpu.root is None:
-            raise ReadError("IDTR is not known")
-        root = cpu.root
-        try:
-            return read_gates(self.memory_of(root).read, cpu.idtr)
-        except ReadError:
-            if self.reference_root in (None, root):
-                raise
-            return read_gates(self.memory_of(self.reference_root or root).read, cpu.idtr)
-
-    @cached_property
-    def kernel_region(self) -> StackRegion:
-        return StackRegion(self.tables, KERNEL_STACKS, KERNEL_STACKS + (128 << 20), self.levels)
-
-    @cached_property
-    def ist_region(self) -> StackRegion:
-        return StackRegion(self.tables, IST_STACKS, IST_STACKS + (16 << 20), self.levels)
-
-    def kernel_leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
-        """Kernel-stack pages that `root` maps. Raises `Unreadable`."""
-        return self.kernel_region.leaves(root)
-
-    def ist_leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
-        """IST-stack pages that `root` maps. Raises `Unreadable`."""
-        return self.ist_region.leaves(root)
-
-    @cached_property
-    def era(self) -> Era | None:
-        """The era that the mapped kernel stacks show."""
-        if self.master is None:
-            return None
-        return recognise_era(self.kernel_leaves(self.master.root))
+        """The spaces that every check is about: those considered, without dead roots whose frame
+        those that are alive have for something else."""
+        if all(s.role != "process" or self.believed(s) for s in self.considered):
+            return self.considered
+        reused = self.ledger.reused
+        return tuple(s for s in self.considered if s.root not in reused)
 
     @cached_property
     def stacks(self) -> tuple[KernelStack, ...]:
@@ -323,44 +130,12 @@ class Kernel:
         thread = self.thread_of(cpu)
         return None if thread is None else thread.name
 
-    def believed(self, space: Space) -> bool:
-        """Whether the user half of a process root may be judged: where frames come back, one that
-        retires, or that nobody vouches for, may map what serves others by now."""
-        return (space.live is True and not space.retiring) or not self.frames_come_back
-
-    @cached_property
-    def frames_come_back(self) -> bool:
-        """Whether a frame may have been given out twice, so that a dead root's tables may serve
-        others: not in 2025 (deallocate_frame does nothing), and never before the first return."""
-        if self.stop.image is not None and self.master is not None:
-            from breenix_gdbagent.kernel.untyped import frames_returned
-
-            returned = frames_returned(self.stop.image, self.memory_of(self.master.root).read)
-            if returned is not None:
-                return returned
-        return self.era is None or self.era.name != "2025"
-
     @cached_property
     def ledger(self) -> FrameLedger:
         """Every table and every mapping of the audited spaces. Raises `Unreadable`."""
         from breenix_gdbagent.kernel.ledger import FrameLedger
 
         return FrameLedger(self)
-
-    def ranges(self, root: PhysAddr, slot: int) -> tuple[Range, ...]:
-        """What one top-level slot of `root` maps, merged by effective permission."""
-        start = sign_extended(slot << LEVEL[self.levels].shift, self.levels)
-        end = start + (1 << LEVEL[self.levels].shift)
-        return tuple(
-            Range(max(r.start, start), min(r.end, VirtAddr(end)), r.w, r.u, r.nx)
-            for r in self.merged.space(root).ranges
-            if r.end > start and r.start < end
-        )
-
-    @cached_property
-    def merged(self) -> Spaces:
-        """Whole spaces as ranges."""
-        return Spaces(self.tables, self.levels, self.nxe)
 
     def symbol(self, va: int) -> str | None:
         """``name+0x12`` of a kernel address, None without an ELF or a symbol there."""
@@ -379,13 +154,6 @@ class Kernel:
         from breenix_gdbagent.kernel.panic_message import panic_message
 
         return panic_message(info, self.memory_of(cpu.root).read, self.stop.image)
-
-    @cached_property
-    def call_names(self) -> tuple[str, ...]:
-        """Functions that the stop's CPU is in, the innermost first, as far as they are known."""
-        here = running(self, self.stop.cpu)
-        trace = None if here is None else backtrace(self, here)
-        return () if trace is None else tuple(f.name for f in trace.frames if not f.ring)
 
     def describe(self, va: int) -> str:
         """Address with its symbol, as reports print it."""

@@ -41,7 +41,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         for cpu in kernel.stop.cpus:
             after = list(shutdown.found(kernel, cpu)) if kind in _UNTOLD else []
             yield from after or _inside(kernel, cpu)
-    for cpu, vector in faulting(kernel):
+    for cpu, vector in faulting(kernel, kernel.stop.reason):
         yield from at_handler(kernel, cpu, vector)
 
 

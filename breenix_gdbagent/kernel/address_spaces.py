@@ -1,0 +1,194 @@
+"""The address spaces of one stop: which roots there are, whose they are, and who says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from breenix_gdbagent.addresses import PhysAddr
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.books import Books
+from breenix_gdbagent.kernel.layout import BOOT_SHARED_SLOT, IST_STACKS, KERNEL_STACKS, Era
+from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
+from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
+from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
+from breenix_gdbagent.kernel.stacks import Leaf, StackRegion, recognise_era
+from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
+from breenix_gdbagent.x86.machine import Machine
+from breenix_gdbagent.x86.paging import ADDRESS, P
+from breenix_gdbagent.x86.roots import scan_roots
+
+
+class AddressSpaces(Machine):
+    """The machine of one stop, and the roots of the kernel that runs on it, Breenix or another.
+
+    Properties raise `ReadError` where the stop lacks what they need; what may be absent by nature
+    (no per-CPU block: not Breenix, or too early) is None or empty.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.memory, stop.cpus, stop.cpu)
+        self.stop = stop
+
+    @cached_property
+    def percpus(self) -> tuple[PerCpu, ...]:
+        """The per-CPU block of each CPU that has one."""
+        found = (read_percpu(self.tables, cpu) for cpu in self.stop.cpus)
+        return tuple(p for p in found if p is not None)
+
+    def percpu_of(self, cpu: Cpu) -> PerCpu | None:
+        return next((p for p in self.percpus if p.cpu == cpu.index), None)
+
+    @property
+    def is_breenix(self) -> bool:
+        """Whether a Breenix per-CPU block was found: else only generic checks apply."""
+        return bool(self.percpus)
+
+    @cached_property
+    def log(self) -> LogFacts:
+        return read_log(self.stop.serial)
+
+    @cached_property
+    def reference_root(self) -> PhysAddr | None:
+        """The root whose kernel half is the model: the per-CPU block's kernel CR3, else CR3."""
+        if self.percpus:
+            return PhysAddr(self.percpus[0].kernel_cr3 & CR3_ADDRESS)
+        return super().reference_root
+
+    @cached_property
+    def books(self) -> Books:
+        """What the kernel's own structures say, where their types are known."""
+        return Books(self.stop, self)
+
+    @cached_property
+    def listed_processes(self) -> tuple[NamedRoot, ...] | None:
+        """Roots of the kernel's own process table, and of dead processes that it keeps on purpose;
+        None when its types are not known."""
+        try:
+            table = self.books.processes
+        except ReadError:
+            return () if self.books.no_processes_yet else None
+        rows = [NamedRoot(p.root, p.pid, p.name) for p in table.processes if p.root is not None]
+        kept = [(p.pid, root) for p in table.processes for root in p.old_roots]
+        for pid, root in (*kept, *table.reclaiming):
+            process = table.by_pid(pid)
+            rows.append(NamedRoot(root, pid, process.name if process else None, RECLAIMING))
+        return tuple(rows)
+
+    @cached_property
+    def spaces(self) -> tuple[Space, ...]:
+        """Every root, ordered by physical address."""
+        reference = self.reference_root
+        scanned: dict[PhysAddr, str] = {}
+        if reference is not None:
+            for candidate in scan_roots(self.stop.memory, reference):
+                scanned[candidate.root] = candidate.how
+            if self.is_breenix:
+                # The bootloader's own root shares only what was there before the master.
+                for candidate in scan_roots(self.stop.memory, reference, (BOOT_SHARED_SLOT,)):
+                    scanned.setdefault(candidate.root, f"slot {BOOT_SHARED_SLOT}")
+        return find_spaces(
+            self.tables, self.stop.cpus, self.percpus, scanned, self.log, self.listed_processes
+        )
+
+    @cached_property
+    def witnessed(self) -> tuple[Space, ...]:
+        """Roots that somebody names (a CR3, a per-CPU block, the process table): without the scan
+        of RAM, which costs seconds where memory comes through the gdbstub."""
+        return find_spaces(
+            self.tables, self.stop.cpus, self.percpus, {}, self.log, self.listed_processes
+        )
+
+    @cached_property
+    def master(self) -> Space | None:
+        return next((s for s in self.spaces if s.role == "master"), None)
+
+    @property
+    def no_master(self) -> str:
+        """Why there is no master PML4, in words."""
+        if self.mode is None:
+            return self.stop.no_paging
+        if self.is_breenix:
+            return "the kernel has not built its master PML4 yet: early boot"
+        return "no Breenix per-CPU block: the master PML4 is not known"
+
+    @cached_property
+    def in_the_making(self) -> frozenset[PhysAddr]:
+        """Roots of processes without a witness that have nothing of their own yet.
+
+        `ProcessPageTable::new` clears the frame from slot 0 on, copies the kernel's slots one by
+        one, and only then gives slot 0 an empty table (kernel/src/memory/process_memory.rs, both
+        eras): until something is mapped there, a slot that is missing may be still to come.
+        """
+        return frozenset(
+            s.root
+            for s in self.spaces
+            if s.role == "process" and s.live is None and self._nothing_of_its_own(s.root)
+        )
+
+    def _nothing_of_its_own(self, root: PhysAddr) -> bool:
+        try:
+            raw = self.tables.table(root)[0]
+            return not raw & P or not any(self.tables.table(PhysAddr(raw & ADDRESS)))
+        except ReadError:
+            return False
+
+    @cached_property
+    def considered(self) -> tuple[Space, ...]:
+        """Master and process roots not known to be dead nor in the making; boot and unknown only
+        under a CR3."""
+        in_use = {c.root for c in self.cpus if c.paging is not None}
+        kernels = [s for s in self.spaces if s.role in ("master", "process")]
+        meant = {s.root for s in kernels if s.live is not False} - self.in_the_making
+        return tuple(s for s in self.spaces if s.root in meant or s.root in in_use)
+
+    def space_of(self, root: int | None) -> Space | None:
+        """The space that CR3 value or root names."""
+        if root is None:
+            return None
+        return self._by_root.get(root & CR3_ADDRESS)
+
+    @cached_property
+    def _by_root(self) -> Mapping[int, Space]:
+        return {s.root: s for s in self.spaces}
+
+    @cached_property
+    def kernel_region(self) -> StackRegion:
+        return StackRegion(self.tables, KERNEL_STACKS, KERNEL_STACKS + (128 << 20), self.levels)
+
+    @cached_property
+    def ist_region(self) -> StackRegion:
+        return StackRegion(self.tables, IST_STACKS, IST_STACKS + (16 << 20), self.levels)
+
+    def kernel_leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
+        """Kernel-stack pages that `root` maps. Raises `Unreadable`."""
+        return self.kernel_region.leaves(root)
+
+    def ist_leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
+        """IST-stack pages that `root` maps. Raises `Unreadable`."""
+        return self.ist_region.leaves(root)
+
+    @cached_property
+    def era(self) -> Era | None:
+        """The era that the mapped kernel stacks show."""
+        if self.master is None:
+            return None
+        return recognise_era(self.kernel_leaves(self.master.root))
+
+    def believed(self, space: Space) -> bool:
+        """Whether the user half of a process root may be judged: where frames come back, one that
+        retires, or that nobody vouches for, may map what serves others by now."""
+        return (space.live is True and not space.retiring) or not self.frames_come_back
+
+    @cached_property
+    def frames_come_back(self) -> bool:
+        """Whether a frame may have been given out twice, so that a dead root's tables may serve
+        others: not in 2025 (deallocate_frame does nothing), and never before the first return."""
+        if self.stop.image is not None and self.master is not None:
+            from breenix_gdbagent.kernel.untyped import frames_returned
+
+            returned = frames_returned(self.stop.image, self.memory_of(self.master.root).read)
+            if returned is not None:
+                return returned
+        return self.era is None or self.era.name != "2025"
