@@ -1,7 +1,8 @@
 """The report made when a stop was saved, kept behind the last byte of its ELF core.
 
 What a report says follows from the file's bytes, the kernel's ELF and the agent: while all three
-are what they were, it need not be made again. Layout, from the core's end to the file's::
+are what they were, it need not be made again; the agent is known by its code, not by its version
+(`snapshot.agent`). Layout, from the core's end to the file's::
 
     zlib stream of one JSON object {agent, elf, document}
     u64 length of the stream   u32 CRC-32 of the whole file before this field   8 bytes MAGIC
@@ -22,7 +23,7 @@ from typing import BinaryIO, NamedTuple, cast
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory.mapped import MappedFile
-from breenix_gdbagent.version import VERSION
+from breenix_gdbagent.snapshot.agent import agent, changed_since_start
 
 MAGIC = b"BGAREPT1"
 MOST_BYTES = 64 << 20
@@ -42,12 +43,16 @@ class Kept(NamedTuple):
 
 def keep(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
     """Adds the report to the complete core in `out`, which stays open. A file that cannot be read
-    back (a device) or is larger than `MOST_FILE` stays without. Raises `OSError`."""
+    back (a device) or is larger than `MOST_FILE` stays without, and so does every file where it is
+    not known which code made the report. Raises `OSError`."""
     out.flush()
     status = os.fstat(out.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_FILE:
         return
-    told = {"agent": VERSION, "elf": elf, "document": document}
+    ours = agent()
+    if ours is None or changed_since_start():
+        return
+    told = {"agent": ours, "elf": elf, "document": document}
     stream = zlib.compress(json.dumps(told, separators=(",", ":")).encode("ascii"), 1)
     added = stream + _LENGTH.pack(len(stream))
     with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as core:
@@ -58,7 +63,7 @@ def keep(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
 
 def kept(path: Path) -> Kept | None:
     """The report that the file holds; None where it holds none, or anything in the file is not as
-    it was written, or another version of the agent wrote it. Never raises: who gets nothing here
+    it was written, or an agent of other code wrote it. Never raises: who gets nothing here
     opens the file, and is told what is wrong with it."""
     try:
         data = MappedFile(path).data
@@ -79,6 +84,6 @@ def _read(data: memoryview) -> Kept | None:
     end -= _LENGTH.size
     (length,) = _LENGTH.unpack_from(data, end)
     told = json.loads(zlib.decompressobj().decompress(data[end - length : end], MOST_BYTES))
-    if told["agent"] != VERSION:
+    if told["agent"] is None or told["agent"] != agent():
         return None
     return Kept(cast(dict[str, Json], told["document"]), told["elf"])

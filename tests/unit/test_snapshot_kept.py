@@ -57,8 +57,17 @@ def test_any_end_cut_off_makes_it_void(tmp_path: Path) -> None:
 
 def test_another_agent_examines_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "stop")
-    monkeypatch.setattr(room, "VERSION", "0.0.0+another")
+    monkeypatch.setattr(room, "agent", lambda: "the hash of other code")
     assert kept(file) is None
+
+
+@pytest.mark.parametrize(("hash_", "changed"), [(None, False), ("ab", True)])
+def test_unknown_code_keeps_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_: str | None, changed: bool
+) -> None:
+    monkeypatch.setattr(room, "agent", lambda: hash_)
+    monkeypatch.setattr(room, "changed_since_start", lambda: changed)
+    assert written(tmp_path / "stop").read_bytes() == CORE
 
 
 @pytest.mark.parametrize("told", [b"", b"[]", b"{}", b"nonsense", b"[" * 100_000])
