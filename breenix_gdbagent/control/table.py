@@ -16,6 +16,7 @@ from breenix_gdbagent.link.gdbstub import Break
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.x86.descriptors import GATE_SIZE, parse_gate
 
 MOST_CANDIDATES = 32
 """Breakpoints of one point while the load bias is not known: each costs a TCG guest some 2 %."""
@@ -31,7 +32,6 @@ CAUTION = (
 main_loop_wait; softmmu/icount.c, icount_start_warp_timer)."""
 
 CODE = ("hardware", "software")
-_GATE = 16
 _MASK = (1 << 64) - 1
 
 
@@ -182,12 +182,11 @@ class PointTable:
     def handler(self, vector: int) -> int | None:
         """Where the gate of a vector leads, None without an IDT or with the gate not present."""
         table = self.vm.idtr
-        if table is None or vector * _GATE + _GATE - 1 > (table.limit or 0):
+        if table is None or vector * GATE_SIZE + GATE_SIZE - 1 > (table.limit or 0):
             return None
-        gate = self.vm.read_or_none(table.base + vector * _GATE, _GATE)
-        if gate is None or not gate[5] & 0x80:
-            return None
-        return int.from_bytes(gate[0:2] + gate[6:12], "little")
+        gate = self.vm.read_or_none(table.base + vector * GATE_SIZE, GATE_SIZE)
+        found = None if gate is None else parse_gate(vector, gate)
+        return None if found is None or not found.present else found.offset
 
     # Hits ----------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from breenix_gdbagent.cpumodel.selectors import (
     writable_data,
 )
 from breenix_gdbagent.x86.descriptors import Segment
-from breenix_gdbagent.x86.exceptions import FRAME
+from breenix_gdbagent.x86.exceptions import FRAME, ExceptionFrame, parse_frame
 
 CR0_EM, CR0_TS, CR0_NE = 1 << 2, 1 << 3, 1 << 5
 FSW_ES = 1 << 7  # an unmasked exception is pending (SDM vol. 1, 8.1.3)
@@ -308,13 +308,13 @@ def _iret(context: Context, instruction: Instruction) -> Iterator[Raised]:
         return
     if context.rflags & RFLAGS_NT:
         yield Raised(GP, 0, why="iretq with RFLAGS.NT set")
-    rip, cs, _rflags, rsp, ss = FRAME.unpack(context.read(context.rsp, FRAME.size))
-    yield from bad_frame(context, rip, cs & 0xFFFF, rsp, ss & 0xFFFF)
+    frame = parse_frame(context.read(context.rsp, FRAME.size))
+    yield from bad_frame(context, frame)
 
 
-def bad_frame(context: Context, rip: int, cs: int, rsp: int, ss: int) -> Iterator[Raised]:
+def bad_frame(context: Context, frame: ExceptionFrame) -> Iterator[Raised]:
     """What returning to this frame raises: a bad CS, a non-canonical RIP, a bad SS."""
-    ring, error = cs & 3, cs & SELECTOR
+    rip, cs, ring, error = frame.rip, frame.cs, frame.cpl, frame.cs & SELECTOR
     if not error:
         yield Raised(GP, 0, why="the frame that iretq pops has a null CS")
         return
@@ -336,4 +336,4 @@ def bad_frame(context: Context, rip: int, cs: int, rsp: int, ss: int) -> Iterato
     elif found.long and not context.canonical(rip):
         yield Raised(GP, 0, rip, f"RIP {hex64(rip)} of the frame that iretq pops is not canonical")
     else:
-        yield from data_segment(context, "ss", ss, ring)
+        yield from data_segment(context, "ss", frame.ss, ring)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from breenix_gdbagent.addresses import VirtAddr, canonical
+from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.exceptions import FRAME
+from breenix_gdbagent.x86.exceptions import FRAME, ExceptionFrame, ReadVirtual, read_frame
 from breenix_gdbagent.x86.machine import Machine
 from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 PAGE_FAULT = 14
 
 _OF_THE_FRAME = frozenset({"rip", "cs", "eflags", "rsp", "ss"})
-# Bit 1 is always 1; 3, 5, 15 and those above ID (21) always 0 (SDM vol. 1, 3.4.3).
-_RFLAGS_ONE, _RFLAGS_ZERO = 1 << 1, ~0x3F_7FD7 & (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,56 +57,24 @@ class Event:
         return VirtAddr(self.frame_at + FRAME.size)
 
 
-def event_at_handler(cpu: Cpu, vector: int, read: Callable[[int, int], bytes]) -> Event:
-    """The frame at the handler's first instruction: [RSP] is the error code where the vector has
-    one, then RIP, CS, RFLAGS, RSP, SS (SDM vol. 3, 6.14.2). Raises `ReadError`."""
+def event_at_handler(cpu: Cpu, vector: int, read: ReadVirtual) -> Event:
+    """The exception at whose handler's first instruction `cpu` stands. Raises `ReadError`."""
     if cpu.get("rsp") is None:
         raise ReadError(f"RSP of CPU {cpu.index} is not known")
-    at = cpu.rsp
-    error_code = None
-    frame = at
-    if vector in WITH_ERROR_CODE:
-        error_code = int.from_bytes(_read(read, at, 8), "little") & 0xFFFF_FFFF
-        frame = VirtAddr(at + 8)
     cr2 = cpu.get("cr2")
-    event = event_of_frame(vector, error_code, frame, _read(read, frame, FRAME.size))
     return replace(
-        event,
+        event_of_frame(vector, read_frame(read, cpu.rsp, vector), cpu.rsp),
         cr2=VirtAddr(cr2) if vector == PAGE_FAULT and cr2 is not None else None,
         registers={n: v for n, v in cpu.registers.items() if n not in _OF_THE_FRAME},
     )
 
 
-def _read(read: Callable[[int, int], bytes], at: int, length: int) -> bytes:
-    found = read(at, length)
-    if len(found) != length:
-        raise ReadError(f"the exception frame at {at:#x} is cut short")
-    return found
-
-
-def event_of_frame(vector: int, error_code: int | None, at: int, raw: bytes) -> Event:
-    """The event whose 40 bytes of frame at `at` are `raw`; no register of it is known."""
-    rip, cs, rflags, rsp, ss = FRAME.unpack(raw)
+def event_of_frame(vector: int, frame: ExceptionFrame, entry_rsp: int) -> Event:
+    """The event whose frame was pushed down to `entry_rsp`; no register of it is known."""
+    at = VirtAddr(entry_rsp + frame.size - FRAME.size)
     return Event(
-        vector,
-        error_code,
-        VirtAddr(rip),
-        cs & 0xFFFF,
-        rflags,
-        VirtAddr(rsp),
-        ss & 0xFFFF,
-        VirtAddr(at),
+        vector, frame.error_code, frame.rip, frame.cs, frame.rflags, frame.rsp, frame.ss, at
     )
-
-
-def plausible(event: Event, levels: int = 4) -> bool:
-    """Whether the frame can be one that a CPU in 64-bit mode pushed: fixed bits of RFLAGS, a code
-    selector, SS of the same ring (or null in ring 0), a canonical RSP."""
-    if not event.rflags & _RFLAGS_ONE or event.rflags & _RFLAGS_ZERO or event.cs < 8:
-        return False
-    if event.cpl not in (0, 3) or not canonical(event.rsp, levels):
-        return False
-    return event.ss & 3 == event.cpl and (event.ss > 3 or event.cpl == 0)
 
 
 def infer_reason(machine: Machine) -> StopReason | None:
@@ -161,10 +127,12 @@ def _entered(machine: Machine, rip: int) -> Iterator[int]:
 def _left_by(machine: Machine, cpu: Cpu, vector: int) -> bool:
     assert cpu.root is not None
     try:
-        event = event_at_handler(cpu, vector, machine.memory_of(cpu.root).read)
+        frame = read_frame(machine.memory_of(cpu.root).read, cpu.rsp, vector)
     except ReadError:
         return False
-    return plausible(event, machine.levels) and event.frame_end in stack_tops(machine, cpu, event)
+    event = event_of_frame(vector, frame, cpu.rsp)
+    tops = stack_tops(machine, cpu, event) if frame.plausible(machine.levels) else ()
+    return event.frame_end in tops
 
 
 def outer_event(

@@ -12,17 +12,11 @@ from dataclasses import replace
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.event import (
-    PAGE_FAULT,
-    Event,
-    event_of_frame,
-    plausible,
-    stack_tops,
-)
+from breenix_gdbagent.kernel.event import PAGE_FAULT, Event, event_of_frame, stack_tops
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.exceptions import FRAME
+from breenix_gdbagent.x86.exceptions import ERROR_CODE_SIZE, FRAME, read_frame
 from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 MOST = 16
@@ -100,13 +94,11 @@ def _by_ist(kernel: Kernel, cpu: Cpu) -> Iterator[Event]:
 def _frame_below(kernel: Kernel, cpu: Cpu, vector: int, top: int) -> Event | None:
     """The frame that ends at `top`, with the error code below it; None where there is none."""
     assert cpu.root is not None
-    read, at = kernel.memory_of(cpu.root).read, (top & -16) - FRAME.size
+    at = (top & -16) - FRAME.size - (ERROR_CODE_SIZE if vector in WITH_ERROR_CODE else 0)
     try:
-        raw = read(at, FRAME.size)
-        code = int.from_bytes(read(at - 8, 8), "little") if vector in WITH_ERROR_CODE else None
+        frame = read_frame(kernel.memory_of(cpu.root).read, at, vector)
     except ReadError:
         return None
-    if code is not None and code >> 32:
+    if not frame.clean or not frame.plausible(kernel.levels):
         return None
-    event = replace(event_of_frame(vector, code, at, raw), inside=True)
-    return event if plausible(event, kernel.levels) else None
+    return replace(event_of_frame(vector, frame, at), inside=True)

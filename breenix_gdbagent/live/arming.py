@@ -26,6 +26,7 @@ from breenix_gdbagent.link.gdbstub import Break
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import EFER_LMA, Cpu, DescriptorTable
+from breenix_gdbagent.x86.descriptors import GATE_SIZE, INTERRUPT_GATE, TRAP_GATE, parse_gate
 
 if TYPE_CHECKING:
     from breenix_gdbagent.live.elfcode import KernelCode
@@ -42,21 +43,18 @@ COMPLETE = {8, 13, 14}
 """With these gates present an IDT is a kernel's last one."""
 
 POLL_SECONDS = 0.25
-_GATE = 16
 
 
 def gates_of(table: bytes, passing: Collection[int] = ()) -> dict[int, tuple[int, ...]]:
     """Handler address -> vectors of present interrupt and trap gates, of vectors 0-31 that are
     faults and not `passing` (SDM volume 3, 6.14.1: type 14 or 15, P in bit 47)."""
     out: dict[int, tuple[int, ...]] = {}
-    for vector in range(min(EXCEPTIONS, len(table) // _GATE)):
-        gate = table[vector * _GATE : (vector + 1) * _GATE]
+    for vector in range(min(EXCEPTIONS, len(table) // GATE_SIZE)):
         if vector in NOT_FAULTS or vector in passing:
             continue
-        if not gate[5] & 0x80 or gate[5] & 0x0F not in (14, 15):
-            continue
-        handler = int.from_bytes(gate[0:2] + gate[6:12], "little")
-        out[handler] = (*out.get(handler, ()), vector)
+        gate = parse_gate(vector, table[vector * GATE_SIZE : (vector + 1) * GATE_SIZE])
+        if gate.present and gate.type in (INTERRUPT_GATE, TRAP_GATE):
+            out[gate.offset] = (*out.get(gate.offset, ()), vector)
     return out
 
 
@@ -181,7 +179,7 @@ class Arming:
         """(address, length) of the part of the IDT to read again at a stop; None: none yet."""
         if self.idtr is None:
             return None
-        return self.idtr.base, min((self.idtr.limit or 0) + 1, EXCEPTIONS * _GATE)
+        return self.idtr.base, min((self.idtr.limit or 0) + 1, EXCEPTIONS * GATE_SIZE)
 
     def refresh(self, table: bytes | None) -> None:
         """The IDT as it reads now (None: not readable under this CR3): arm what is new."""

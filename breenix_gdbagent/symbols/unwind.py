@@ -18,8 +18,9 @@ from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
 from breenix_gdbagent.symbols.bias import HANDLERS
-from breenix_gdbagent.symbols.hwframe import HardwareFrame, read_frame
+from breenix_gdbagent.symbols.hwframe import frame_at
 from breenix_gdbagent.symbols.image import LoadedImage
+from breenix_gdbagent.x86.exceptions import ExceptionFrame
 from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 CALLEE_SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
@@ -227,7 +228,7 @@ class Unwinder:
         hardware = None
         for offset in [8 if c else 0 for c in sorted(coded)]:
             if entry is not None and hardware is None:
-                hardware = read_frame(self.read, (entry.address + offset) & _MASK)
+                hardware = frame_at(self.read, (entry.address + offset) & _MASK)
         if hardware is None and scanned:
             hardware = self.scan(frame.sp)
         if hardware is None:
@@ -235,7 +236,7 @@ class Unwinder:
         vector = next(iter(vectors)) if len(vectors) == 1 else None
         registers = entry.registers if entry is not None else {}
         return self.frame(
-            hardware.rip, hardware.rsp, "interrupt-frame", registers, hardware.ring, vector
+            hardware.rip, hardware.rsp, "interrupt-frame", registers, hardware.cpl, vector
         )
 
     def gate_entry(self, frame: Frame, link: int, start: int) -> tuple[_Entry | None, bool]:
@@ -250,11 +251,11 @@ class Unwinder:
         except _End:
             return None, True
 
-    def scan(self, sp: int) -> HardwareFrame | None:
+    def scan(self, sp: int) -> ExceptionFrame | None:
         """The first valid hardware frame above `sp` whose RIP is kernel code or of ring 3."""
         for address in range((sp + 7) & ~15 | 8, sp + _SCAN, 16):
-            found = read_frame(self.read, address)
-            if found is not None and (found.ring or self.is_code(found.rip)):
+            found = frame_at(self.read, address)
+            if found is not None and (found.cpl or self.is_code(found.rip)):
                 return found
         return None
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
-from breenix_gdbagent.addresses import VirtAddr
-from breenix_gdbagent.x86.vectors import EXCEPTIONS
+from breenix_gdbagent.addresses import VirtAddr, canonical
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.x86.vectors import EXCEPTIONS, WITH_ERROR_CODE
 
 ReadVirtual = Callable[[int, int], bytes]
 """(virtual address, length) -> bytes; raises `ReadError`."""
@@ -28,7 +29,9 @@ VECTORS = {row[0]: Vector(*row) for row in EXCEPTIONS}
 
 FRAME = Struct("<5Q")
 """RIP, CS, RFLAGS, RSP, SS as 64-bit mode pushes them (SDM vol. 3, 6.14.2)."""
-_ERROR_CODE = Struct("<Q")
+ERROR_CODE_SIZE = 8
+# Bit 1 is always 1; 3, 5, 15 and those above ID (21) always 0 (SDM vol. 1, 3.4.3).
+_RFLAGS_ONE, _RFLAGS_ZERO = 1 << 1, ~0x3F_7FD7 & (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class ExceptionFrame:
     """What the CPU pushed on entry to a handler in 64-bit mode (SDM vol. 3, figure 6-9).
 
     `error_code` is None where the vector has none; `size` is the bytes pushed, the error code
-    included (not the bytes skipped to align the stack).
+    included (not the bytes skipped to align the stack). `clean`: the bytes above the selectors and
+    the error code are 0, as every CPU leaves them although the manual does not promise it.
     """
 
     error_code: int | None
@@ -45,6 +49,7 @@ class ExceptionFrame:
     rflags: int
     rsp: VirtAddr
     ss: int
+    clean: bool = True
 
     @property
     def cpl(self) -> int:
@@ -53,25 +58,38 @@ class ExceptionFrame:
 
     @property
     def size(self) -> int:
-        return FRAME.size if self.error_code is None else FRAME.size + _ERROR_CODE.size
+        return FRAME.size + (0 if self.error_code is None else ERROR_CODE_SIZE)
+
+    def plausible(self, levels: int = 4) -> bool:
+        """Whether a CPU in 64-bit mode can have pushed it: fixed bits of RFLAGS, a code selector,
+        SS of the same ring (or null in ring 0: SDM vol. 3, 6.14.4), a canonical RSP. RIP may be
+        anything: a jump to nowhere has been interrupted too."""
+        if not self.rflags & _RFLAGS_ONE or self.rflags & _RFLAGS_ZERO or self.cs < 8:
+            return False
+        if self.cpl not in (0, 3) or not canonical(self.rsp, levels):
+            return False
+        return self.ss & 3 == self.cpl and (self.ss > 3 or self.cpl == 0)
 
 
 def read_frame(read: ReadVirtual, rsp: int, vector: int) -> ExceptionFrame:
-    """The frame at `rsp`, which is RSP at the handler's first instruction. Raises `ReadError`."""
-    known = VECTORS.get(vector)
-    if known is not None and known.error_code:
-        data = read(rsp, _ERROR_CODE.size + FRAME.size)
-        (error_code,) = _ERROR_CODE.unpack_from(data)
-        fields = FRAME.unpack_from(data, _ERROR_CODE.size)
-        return _frame(error_code & 0xFFFF_FFFF, fields)
-    return _frame(None, FRAME.unpack(read(rsp, FRAME.size)))
+    """The frame at `rsp`, which is RSP at the handler's first instruction: the error code where the
+    vector has one, then RIP, CS, RFLAGS, RSP, SS. Raises `ReadError`."""
+    size = FRAME.size + (ERROR_CODE_SIZE if vector in WITH_ERROR_CODE else 0)
+    raw = read(rsp, size)
+    if len(raw) != size:
+        raise ReadError(f"the exception frame at {rsp:#x} is cut short")
+    code = raw[: size - FRAME.size]
+    return parse_frame(raw[len(code) :], int.from_bytes(code, "little") if code else None)
 
 
-def _frame(error_code: int | None, fields: tuple[int, ...]) -> ExceptionFrame:
-    rip, cs, rflags, rsp, ss = fields
-    # The CPU pushes selectors as 8 bytes with the upper ones undefined.
+def parse_frame(raw: bytes, error_code: int | None = None) -> ExceptionFrame:
+    """The frame of the 40 bytes that begin with RIP; `error_code` as the 8 bytes that were pushed
+    before it."""
+    rip, cs, rflags, rsp, ss = FRAME.unpack(raw)
+    clean = not (cs >> 16 or ss >> 16 or (error_code or 0) >> 32)
+    code = None if error_code is None else error_code & 0xFFFF_FFFF
     return ExceptionFrame(
-        error_code, VirtAddr(rip), cs & 0xFFFF, rflags, VirtAddr(rsp), ss & 0xFFFF
+        code, VirtAddr(rip), cs & 0xFFFF, rflags, VirtAddr(rsp), ss & 0xFFFF, clean
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from breenix_gdbagent.kernel.event import infer_reason, plausible
+from breenix_gdbagent.kernel.event import infer_reason
 from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
@@ -76,14 +74,3 @@ def test_a_frame_that_cannot_be_read() -> None:
     stop = m.fault(14, CODE, error=4)
     cpu = stop.cpu._replace(registers={**stop.cpu.registers, "rsp": HEAP + 0x9000})
     assert infer_reason(Kernel(bare(stop._replace(cpus=(cpu,))))) is None
-
-
-def test_plausible_frames() -> None:
-    m = Machine()
-    event = Kernel(m.fault(14, CODE, error=4)).event
-    assert event is not None and plausible(event)
-    assert not plausible(replace(event, rflags=event.rflags | 1 << 3))
-    assert not plausible(replace(event, rflags=event.rflags | 1 << 40))
-    assert not plausible(replace(event, cs=0))
-    assert not plausible(replace(event, ss=0x10))
-    assert not plausible(replace(event, rsp=1 << 63))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
-from breenix_gdbagent.symbols.hwframe import read_frame
+from breenix_gdbagent.symbols.hwframe import frame_at
 from breenix_gdbagent.symbols.unwind import Unwinder
 from tests.writers.elf import NOTYPE, Elf, Sym, text
 
@@ -288,9 +288,9 @@ def test_stripped(image: Image, tmp_path: Path) -> None:
 
 def test_hardware_frames_are_aligned() -> None:
     stack = Stack().push(*USER[::-1])
-    assert read_frame(stack.read, stack.sp) is not None
+    assert frame_at(stack.read, stack.sp) is not None
     shifted = Stack(STACK - 8).push(*USER[::-1])
-    assert read_frame(shifted.read, shifted.sp) is None
+    assert frame_at(shifted.read, shifted.sp) is None
 
 
 # -- chains of real calls, with and without DWARF ----------------------------------------------

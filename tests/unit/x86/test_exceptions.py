@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.x86.exceptions import (
     VECTORS,
     PageFaultCode,
     SelectorCode,
+    parse_frame,
     read_frame,
 )
 from breenix_gdbagent.x86.paging import Tables, VirtualMemory
@@ -109,3 +113,23 @@ def test_selector_codes(value: int, table: str, index: int, selector: int, exter
         selector,
         external,
     )
+
+
+def test_plausible_frames() -> None:
+    words = (0x1000, 8, 0x46, 0xFFFF_8000_0000_0FF8, 0)
+    frame = parse_frame(struct.pack("<5Q", *words))
+    assert frame.plausible() and frame.clean
+    assert not replace(frame, rflags=frame.rflags | 1 << 3).plausible()
+    assert not replace(frame, rflags=frame.rflags | 1 << 40).plausible()
+    assert not replace(frame, rflags=frame.rflags & ~2).plausible()
+    assert not replace(frame, cs=0).plausible()
+    assert not replace(frame, ss=0x13).plausible(), "SS of ring 3 with CS of ring 0"
+    assert not replace(frame, rsp=VirtAddr(1 << 63)).plausible()
+    assert not replace(frame, rsp=VirtAddr(1 << 55)).plausible()
+    assert not parse_frame(struct.pack("<5Q", 0x1000, 8 | 1 << 16, *words[2:])).clean
+    assert not parse_frame(struct.pack("<5Q", *words), 1 << 32).clean
+
+
+def test_a_frame_cut_short() -> None:
+    with pytest.raises(ReadError, match="cut short"):
+        read_frame(lambda va, length: bytes(length - 1), 0x1000, 14)
