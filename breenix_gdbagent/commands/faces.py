@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
 from breenix_gdbagent.errors import InputError, OutputError
+from breenix_gdbagent.report.story import record
 from breenix_gdbagent.report.text import objects, render
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.report.document import Document
     from breenix_gdbagent.report.htmltrace import ReadSource
+
+
+FILES = ("html", "markdown", "junit")
+"""The options that say where a face goes: a file, or stdout (``-``)."""
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +37,23 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
 
 def check_faces(options: argparse.Namespace) -> None:
     """Refuse unwritable outputs, and two answers on one stream, before anything runs."""
-    if options.json and str(options.markdown) == "-":
-        raise InputError(
-            "--json and --markdown would both go to stdout", fix="name a file: --markdown OUT"
-        )
-    for path in (options.html, options.markdown, options.junit):
-        if path is not None and str(path) != "-":
+    answers = ["--json"] if options.json else []
+    for name in FILES:
+        path = getattr(options, name)
+        if _is_stdout(path):
+            answers.append(f"--{name}")
+        elif path is not None:
             writable(path)
+    if len(answers) > 1:
+        raise InputError(
+            f"{' and '.join(answers)} would both go to stdout",
+            fix=f"name a file: {answers[-1]} OUT",
+        )
+
+
+def _is_stdout(path: Path | None) -> bool:
+    """Whether it is ``-``."""
+    return str(path) == "-"
 
 
 def verdict(document: Document, fail_on: str) -> int:
@@ -55,19 +71,21 @@ def write_faces(
     """Write every face asked for; returns the exit code. With the stop still at hand (`kernel`)
     the HTML draws every mapping."""
     failed = None
-    for path, made in _files(document, options, kernel):
+    answer = None
+    for path, make in _made(document, options, kernel):
+        if _is_stdout(path):
+            answer = make
+            continue
         try:
-            write_whole(path, made())
+            write_whole(path, make())
         except OutputError as error:  # told after the others and the terminal's
             failed = failed or error
     if options.github:
-        _tell_github(document, options.json)
+        _tell_github(document, options.json or answer is not None)
     if options.json:
         print_json(document)
-    elif str(options.markdown) == "-":
-        from breenix_gdbagent.report.markdown import render as markdown
-
-        sys.stdout.write(markdown(document))
+    elif answer is not None:
+        sys.stdout.write(answer())
     elif not options.github:
         sys.stdout.write(_for_terminal(document))
     if failed is not None:
@@ -75,22 +93,29 @@ def write_faces(
     return verdict(document, options.fail_on) if code is None else code
 
 
-def _files(
+def _made(
     document: Document, options: argparse.Namespace, kernel: Kernel | None
 ) -> Iterator[tuple[Path, Callable[[], str]]]:
-    """The faces that go into files, each with what makes it."""
+    """The faces that go where an option says, each with what makes it."""
     if options.html is not None:
         from breenix_gdbagent.report.html import render as html
 
         yield options.html, lambda: html(document, kernel, _source_reader(options))
-    if options.markdown is not None and str(options.markdown) != "-":
+    if options.markdown is not None:
         from breenix_gdbagent.report.markdown import render as markdown
 
         yield options.markdown, lambda: markdown(document)
     if options.junit is not None:
         from breenix_gdbagent.report.junit import render as junit
 
-        yield options.junit, lambda: junit(document)
+        yield options.junit, lambda: junit(document, _began(document), os.uname().nodename)
+
+
+def _began(document: Document) -> str:
+    """When what the document tells was begun, as JUnit has it: UTC, to the second."""
+    took = record(record(document["provenance"]).get("timings", {})).get("total")
+    seconds = took if isinstance(took, int | float) else 0.0
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - seconds))
 
 
 def _source_reader(options: argparse.Namespace) -> ReadSource:
@@ -116,12 +141,13 @@ def _for_terminal(document: Document) -> str:
     return render(document, shutil.get_terminal_size((100, 24)).columns, colour)
 
 
-def _tell_github(document: Document, json_on_stdout: bool) -> None:
-    """Annotations (GitHub reads both streams) and, inside a step, its summary."""
+def _tell_github(document: Document, taken: bool) -> None:
+    """Annotations (GitHub reads both streams; stdout may be `taken` by an answer) and, inside a
+    step, its summary."""
     from breenix_gdbagent.report.github import annotate, summary
     from breenix_gdbagent.report.markdown import render as markdown
 
-    (sys.stderr if json_on_stdout else sys.stdout).write(annotate(document))
+    (sys.stderr if taken else sys.stdout).write(annotate(document))
     place = os.environ.get("GITHUB_STEP_SUMMARY")
     if place:
         try:

@@ -28,6 +28,8 @@ def writable(path: Path | None) -> None:
     """Refuse a target that cannot be written before a long run, not after it."""
     if path is None:
         return
+    if str(path) == "-":
+        raise InputError("- is no file, and this does not go to stdout", fix="name a file")
     if not path.is_dir() and not path.is_file() and path.exists():
         return  # a device or a FIFO: it is written as it is
     parent = path.parent

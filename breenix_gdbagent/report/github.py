@@ -6,10 +6,12 @@ The escaping is that of GitHub's own toolkit (actions/toolkit, packages/core/src
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator, Sequence
 
 from breenix_gdbagent.report.coverage import lacking
 from breenix_gdbagent.report.story import (
     Object,
+    objects,
     ordered,
     paragraph,
     printable,
@@ -20,18 +22,20 @@ COMMAND = {"error": "error", "warning": "warning", "info": "notice"}
 SUMMARY_LIMIT = 1 << 20
 """Bytes that GitHub takes for one step's summary; more, and it shows none of it."""
 
-_PLACE = re.compile(r"(?P<file>kernel/[\w/.-]+\.rs):(?P<line>\d+)")
+_PLACE = re.compile(r"(?P<file>/?[\w.-]+/[\w/.-]+\.\w+):(?P<line>\d+)")
+_RUST = "core|core_arch|alloc|std|compiler_builtins|library"
+_ELSEWHERE = re.compile(rf"/|({_RUST})/|[\w-]+-\d+\.\d+[\w.+-]*/")
+"""No file of the repository that the workflow runs in: an absolute path, Rust's own crates (an
+overflow check panics in ``core/src/panicking.rs``), a crate of the registry with its version."""
 
 
 def annotate(document: Object) -> str:
-    """``::error title=CODE::summary`` a finding; what was not checked is a notice a reason, for
-    GitHub shows ten of a step."""
+    """``::error title=CODE::summary`` a finding, at its line where one is known; what was not
+    checked is a notice a reason, for GitHub shows ten of a step."""
     lines = []
     for finding in ordered(document):
-        properties = {"title": f"breenix-gdbagent: {finding['code']}"}
-        place = _PLACE.search(str(record(finding["evidence"]).get("at") or ""))
-        if place is not None:
-            properties = {"file": place["file"], "line": place["line"], **properties}
+        properties = {**_place(document, finding)}
+        properties["title"] = f"breenix-gdbagent: {finding['code']}"
         told = "\n\n".join(t for t in (str(finding["summary"]), paragraph(finding)) if t)
         fix = f"\n\nFix: {finding['fix']}" if finding["fix"] else ""
         lines.append(_command(COMMAND[str(finding["severity"])], properties, told + fix))
@@ -39,6 +43,45 @@ def annotate(document: Object) -> str:
         said = f"not checked: {', '.join(names)}: {reason}"
         lines.append(_command("notice", {"title": "breenix-gdbagent: not checked"}, said))
     return "".join(line + "\n" for line in lines)
+
+
+def _place(document: Object, finding: Object) -> dict[str, str]:
+    """``file`` and ``line`` of what a finding is about: where a panic says it is, else the line of
+    the backtrace at which its instruction stands; nothing for a state that no line has made."""
+    evidence = record(finding["evidence"])
+    traces = [
+        objects(record(cpu.get("backtrace") or {"frames": []})["frames"])
+        for stop in objects(document["stops"])
+        if stop["id"] == finding["stop"]
+        for cpu in objects(stop["cpus"])
+    ]
+    said = _PLACE.search(str(evidence.get("at") or ""))
+    if said is not None and not _ELSEWHERE.match(said["file"]):
+        return {"file": _whole(said["file"], traces), "line": said["line"]}
+    standing = [evidence.get("rip"), *(cpu.get("rip") for cpu in objects(evidence.get("cpus", [])))]
+    for spot in _spots(traces, {str(rip) for rip in standing if rip}):
+        file, line = spot.get("file"), spot.get("line")
+        if file and line and not _ELSEWHERE.match(str(file)):
+            return {"file": str(file), "line": str(line)}
+    return {}
+
+
+def _whole(file: str, traces: Sequence[Sequence[Object]]) -> str:
+    """The file with its crate's folder, which a panic inside that crate does not print."""
+    spots = (spot for frames in traces for frame in frames for spot in objects(frame["lines"]))
+    known = (str(spot.get("file")) for spot in spots)
+    return next((one for one in known if one.endswith(f"/{file}")), file)
+
+
+def _spots(traces: Sequence[Sequence[Object]], standing: Collection[str]) -> Iterator[Object]:
+    """The lines of the frame at one of these addresses, inlined functions first, then those of
+    its callers."""
+    for frames in traces:
+        found = next((n for n, frame in enumerate(frames) if frame["pc"] in standing), None)
+        if found is not None:
+            for frame in frames[found:]:
+                yield from objects(frame["lines"])
+            return
 
 
 def summary(markdown: str) -> str:

@@ -1,7 +1,9 @@
 """JUnit XML for test dashboards: each check of each stop is a test case.
 
 ``failed`` is a failure that holds its findings, ``not_checked`` is skipped with its reason and
-never a pass. Findings that belong to no check (how the run ended) are a case of their own.
+never a pass. Findings that belong to no check (how the run ended) are a case of their own, and its
+time is the run's. Which elements and attributes there may be is what Jenkins takes (jenkinsci/
+xunit-plugin, types/model/xsd/junit-10.xsd), the strictest of the dialects.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from xml.etree import ElementTree
 
 from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.finding import Code
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.coverage import counts
@@ -40,20 +43,23 @@ _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ALL_CHECKS = "breenix_gdbagent.checks"
 
 
-def render(document: Object) -> str:
-    """The document as one ``testsuites`` element."""
+def render(document: Object, timestamp: str | None = None, hostname: str | None = None) -> str:
+    """The document as one ``testsuites`` element. `timestamp` is when the run began, in UTC
+    (``2026-01-31T23:59:59``), `hostname` the machine it ran on."""
     cases = list(_cases(document))
     failures = sum(1 for c in cases if c.find("failure") is not None)
     skipped = sum(1 for c in cases if c.find("skipped") is not None)
-    numbers = {
+    totals = {
         "tests": str(len(cases)),
         "failures": str(failures),
         "errors": "0",
-        "skipped": str(skipped),
-        "time": str(record(document["run"])["seconds"]),
+        **_time(record(document["run"])["seconds"]),
     }
-    top = ElementTree.Element("testsuites", {"name": SUITE, **numbers})
-    suite = ElementTree.SubElement(top, "testsuite", {"name": SUITE, **numbers})
+    made = {"skipped": str(skipped)}
+    made |= {"timestamp": timestamp} if timestamp else {}
+    made |= {"hostname": xml_safe(hostname)} if hostname else {}
+    top = ElementTree.Element("testsuites", {"name": SUITE, **totals})
+    suite = ElementTree.SubElement(top, "testsuite", {"name": SUITE, **totals, **made})
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in (
         ("target", target_words(document)),
@@ -68,6 +74,11 @@ def render(document: Object) -> str:
     ElementTree.indent(top)
     text = ElementTree.tostring(top, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def _time(seconds: Json) -> dict[str, str]:
+    """The attribute: a decimal number without an exponent; none where the time is not known."""
+    return {"time": f"{seconds:.6f}"} if isinstance(seconds, int | float) else {}
 
 
 def xml_safe(text: str) -> str:
@@ -96,7 +107,9 @@ def _cases(document: Object) -> Iterator[ElementTree.Element]:
             yield _case(stop, str(check["name"]), check, new, named)
     rest = [f for f in findings if not _tolerated(f) and not any(f is c for c in claimed)]
     last = objects(document["stops"])[-1]
-    yield _case(last, RUN, {"status": "failed" if rest else "passed"}, rest, named)
+    took = record(document["run"])["seconds"]
+    ended: Object = {"status": "failed" if rest else "passed", "seconds": took}
+    yield _case(last, RUN, ended, rest, named)
     for text in texts(record(document["run"]).get("missing", [])):
         yield _case(last, f"expected {text}, which did not come", {"status": "failed"}, [], named)
 
@@ -119,7 +132,7 @@ def _case(
         {
             "classname": xml_safe(f"{SUITE}.stop{stop['id']}.{stop['reason']}"),
             "name": xml_safe(name),
-            "time": "0",
+            **_time(check.get("seconds")),
         },
     )
     if check["status"] == "not_checked":

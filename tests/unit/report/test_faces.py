@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -93,6 +94,69 @@ def test_junit_counts_agree() -> None:
     assert int(suite.get("skipped") or 0) == sum(c.find("skipped") is not None for c in cases)
 
 
+# Jenkins' own schema (jenkinsci/xunit-plugin, types/model/xsd/junit-10.xsd) as rules: element ->
+# (attributes it must have, others it may have, children, whether it may hold text).
+TOTALS = {"name", "tests", "failures", "errors"}
+JENKINS: dict[str, tuple[set[str], set[str], set[str], bool]] = {
+    "testsuites": (set(), TOTALS | {"time"}, {"testsuite"}, False),
+    "testsuite": (
+        TOTALS,
+        {"group", "time", "skipped", "timestamp", "hostname", "id", "package", "file", "log"},
+        {"testsuite", "properties", "testcase", "system-out", "system-err"},
+        False,
+    ),
+    "testcase": (
+        {"name"},
+        {"time", "classname", "group"},
+        {"skipped", "error", "failure", "system-out", "system-err"},
+        False,
+    ),
+    "properties": (set(), set(), {"property"}, False),
+    "property": ({"name", "value"}, set(), set(), False),
+    "failure": (set(), {"type", "message"}, set(), True),
+    "error": (set(), {"type", "message"}, set(), True),
+    "skipped": (set(), {"type", "message"}, set(), True),
+    "system-out": (set(), set(), set(), True),
+    "system-err": (set(), set(), set(), True),
+}
+SUREFIRE_TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")
+
+
+def refused_by_jenkins(element: ElementTree.Element) -> list[str]:
+    """Why Jenkins would not take it, element by element; empty where it does."""
+    must, may, children, text = JENKINS[element.tag]
+    found = set(element.keys())
+    wrong = [f"{element.tag} lacks {name}" for name in sorted(must - found)]
+    wrong += [f"{element.tag} has {name}" for name in sorted(found - must - may)]
+    wrong += [f"{c.tag} in {element.tag}" for c in element if c.tag not in children]
+    if not text and "".join([element.text or "", *(c.tail or "" for c in element)]).strip():
+        wrong.append(f"text in {element.tag}")
+    if element.tag in ("testsuites", "testsuite"):
+        time = element.get("time", "")
+        wrong += [] if SUREFIRE_TIME.fullmatch(time) else [f"time {time}"]
+    return wrong + [one for child in element for one in refused_by_jenkins(child)]
+
+
+@pytest.mark.parametrize("made", [documents.faulted, documents.clean, documents.hostile])
+@pytest.mark.parametrize("seconds", [0.0, 1e-7, 0.412, 1234567.25, None])
+def test_jenkins_takes_the_junit(made: Any, seconds: float | None) -> None:
+    document = made()
+    document["run"]["seconds"] = seconds
+    said = junit.render(document, "2026-01-31T23:59:59", "ho\x1bst")
+    assert refused_by_jenkins(ElementTree.fromstring(said)) == []
+
+
+def test_junit_says_when_where_and_how_long() -> None:
+    top = ElementTree.fromstring(junit.render(documents.clean(), "2026-01-31T23:59:59", "ci-7"))
+    suite = top[0]
+    assert (suite.get("timestamp"), suite.get("hostname")) == ("2026-01-31T23:59:59", "ci-7")
+    assert float(suite.get("time") or 0) == float(top.get("time") or 0) == 0.412
+    (run,) = (case for case in suite.iter("testcase") if case.get("name") == "run")
+    assert float(run.get("time") or 0) == 0.412
+    nowhere = ElementTree.fromstring(junit.render(documents.clean()))[0]
+    assert not {"timestamp", "hostname"} & set(nowhere.keys()), "unknown is not empty"
+
+
 def test_junit_a_clean_run_has_no_failure() -> None:
     assert "<failure" not in junit.render(documents.clean())
 
@@ -150,6 +214,43 @@ def test_github_points_at_the_line_that_panicked() -> None:
     document = documents.faulted()
     document["findings"] = [documents.finding("panic", evidence={"at": "kernel/src/main.rs:12"})]
     assert "::error file=kernel/src/main.rs,line=12,title=" in github.annotate(document)
+
+
+def _traced(*spots: tuple[str, list[tuple[str, int]]]) -> Any:
+    """A document whose stop has a backtrace of frames at these addresses, with their lines."""
+    document = documents.faulted()
+    frames = [
+        {"pc": pc, "lines": [{"file": file, "line": line} for file, line in lines]}
+        for pc, lines in spots
+    ]
+    document["stops"][0]["cpus"][0]["backtrace"] = {"frames": frames, "left_out": 0, "end": ""}
+    return document
+
+
+RUST, CRATE = ("core/src/ptr/mod.rs", 5), ("x86_64-0.15.2/src/registers.rs", 9)
+OURS, CALLER = ("kernel/src/memory/heap.rs", 31), ("kernel/src/main.rs", 7)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "place"),
+    [
+        ({"rip": "0x20"}, "file=kernel/src/memory/heap.rs,line=31,"),
+        ({"rip": "0x30"}, "file=kernel/src/main.rs,line=7,"),
+        ({"rip": "0x99"}, ""),
+        ({"rip": None}, ""),
+        ({"cpus": [{"cpu": 0, "rip": "0x20"}]}, "file=kernel/src/memory/heap.rs,line=31,"),
+        ({"at": "src/memory/heap.rs:40"}, "file=kernel/src/memory/heap.rs,line=40,"),
+        ({"at": "core/src/slice/index.rs:40", "rip": "0x20"}, "file=kernel/src/memory/heap.rs,"),
+        ({"at": "/rustc/1ab/library/core/src/panicking.rs:1"}, ""),
+    ],
+)
+def test_github_points_at_the_line_of_the_backtrace(evidence: Any, place: str) -> None:
+    """The frame that the finding is about, not the handler on top of it, and not a library's."""
+    document = _traced(("0x10", [CALLER]), ("0x20", [RUST, CRATE, OURS]), ("0x30", [CALLER]))
+    document["findings"] = [documents.finding("page-fault.null", evidence=evidence)]
+    said = github.annotate(document).splitlines()[0]
+    assert said.startswith(f"::error {place}")
+    assert ("file=" in said) is bool(place)
 
 
 @pytest.mark.parametrize("size", [100, github.SUMMARY_LIMIT + 5])
