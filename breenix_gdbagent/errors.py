@@ -10,8 +10,11 @@ A defect of the *guest* is never an exception: it is a finding (`checks/`).
     │   ├── ConnectError        nobody answers at that address
     │   ├── LinkTimeout         asked, and no answer by the deadline
     │   ├── LinkProtocolError   the other side broke the protocol
+    │   │   └── ResumeRefused   the stub answered a continue or a step, and nothing has moved
     │   ├── LinkClosed          the connection ended under us
+    │   ├── StateError          asked for in a state of the guest in which it cannot be done
     │   └── StubError           the stub answered E<nn>
+    │       └── BreakpointRefused   QEMU has no room for one more of that kind
     ├── QemuError               QEMU could not be started or died
     │   ├── QemuMissing         not installed, or no firmware for it
     │   └── QemuDied            ended by itself; carries the tail of its stderr
@@ -71,8 +74,23 @@ class LinkProtocolError(LinkError):
     """The peer sent what the protocol does not allow."""
 
 
+class ResumeRefused(LinkProtocolError):
+    """A continue or a step was answered with another packet than a stop reply: nothing moved."""
+
+
 class LinkClosed(LinkError):
     """The connection ended while we needed it."""
+
+
+class StateError(LinkError):
+    """The guest is in `state`, and what was asked for needs one of `needed`; nothing was sent."""
+
+    def __init__(
+        self, state: str, needed: tuple[str, ...], what: str, why: str = "", fix: str = ""
+    ) -> None:
+        super().__init__(what, why, fix)
+        self.state = state
+        self.needed = needed
 
 
 class StubError(LinkError):
@@ -82,6 +100,18 @@ class StubError(LinkError):
         super().__init__(f"the gdbstub refused {request} with error {number}")
         self.request = request
         self.number = number
+
+
+class BreakpointRefused(StubError):
+    """QEMU does not put a break- or watchpoint in; the guest has not moved."""
+
+    def __init__(self, kind: str, address: int, number: int) -> None:
+        super().__init__(f"a {kind} point at {hex64(address)}", number)
+        self.what = f"QEMU refused a {kind} point at {hex64(address)}; the guest has not moved"
+        self.why = f"error {number}: no more of that kind"
+        self.fix = "delete a point, then try again"
+        self.kind = kind
+        self.address = address
 
 
 class QemuError(AgentError):

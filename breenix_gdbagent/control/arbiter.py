@@ -25,14 +25,13 @@ SHELL, GDB, PYTHON = "the shell", "gdb", "Python"
 
 
 class Arbiter:
-    """`owner` is who runs the guest now, "" while it stands still. `stops` counts runs; `starting`
-    is called before each, `listeners` after."""
+    """`owner` is who runs the guest now, "" while it stands still. `stops` counts runs in which the
+    guest has moved; `listeners` are called after each run."""
 
     def __init__(self, debugger: Debugger) -> None:
         self.debugger = debugger
         self.owner = ""
         self.stops = 0
-        self.starting: list[Callable[[], None]] = []
         self.listeners: list[Listener] = []
         self._turn = threading.RLock()
 
@@ -43,14 +42,12 @@ class Arbiter:
         what `job` raises.
         """
         with self.standing(wait=True):
-            self.owner = who
+            self.owner, before = who, self.debugger.vm.epoch
             try:
-                for start in list(self.starting):
-                    start()
                 halt = job()
             finally:
                 self.owner = ""
-                self.stops += 1
+                self.stops += self.debugger.vm.epoch != before
             for listener in list(self.listeners):
                 listener(who, halt)
             return halt

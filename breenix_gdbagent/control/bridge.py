@@ -12,14 +12,16 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from breenix_gdbagent.control.arbiter import Arbiter
 from breenix_gdbagent.control.halt import Halt, Say
-from breenix_gdbagent.errors import AgentError, LinkError, ReadError
+from breenix_gdbagent.errors import AgentError, InputError, LinkError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.link.breakpoints import Break, Ledger
 from breenix_gdbagent.link.bridge import RspServer
-from breenix_gdbagent.link.gdbstub import Break, GdbStub
+from breenix_gdbagent.link.gdbstub import GdbStub
 from breenix_gdbagent.stop import StopReason
 
 PACKET = 0x4000
@@ -43,13 +45,12 @@ class GdbBridge:
         self.name = path.name
         self.monitor = monitor
         self.say = say
-        self.breaks: set[Break] = set()
+        self._joined = False
         self._seen = arbiter.stops
         self._thread = 0
         self._kernel: tuple[int, Kernel] | None = None
         self._reason = StopReason("attached")
         arbiter.listeners.append(self._stopped)
-        arbiter.starting.append(self._lend)
         self.server = RspServer(path, self)
 
     def close(self) -> None:
@@ -57,35 +58,29 @@ class GdbBridge:
         self.server.close()
         if self._stopped in self.arbiter.listeners:
             self.arbiter.listeners.remove(self._stopped)
-            self.arbiter.starting.remove(self._lend)
         self._forget()
 
     # A client --------------------------------------------------------------------------------
 
     def joined(self) -> None:
         """gdb expects a guest that stands still: it is stopped if it runs."""
+        self._joined = True
         self.say("gdb has connected to the bridge")
         self.arbiter.interrupt()
 
     def left(self, why: str) -> None:
         """Its breakpoints go; a run of its is stopped."""
         self.say(f"gdb has left the bridge{f': {why}' if why else ''}")
+        self._joined = False
         if self.arbiter.owner == OWNER:
             self.arbiter.interrupt()
         self._forget()
 
-    def _lend(self) -> None:
-        """A run begins, of gdb's or of anybody's: what gdb has put in by now is in the guest."""
-        table = self.arbiter.debugger.table
-        if table.clients.get(self.name, set()) != self.breaks:
-            table.clients[self.name] = set(self.breaks)
-            table.sync()
-
     def _forget(self) -> None:
-        self.breaks.clear()
-        if not self.arbiter.debugger.vm.exited:
-            with self.arbiter.standing(wait=True):
-                self._lend()
+        """Nobody wants gdb's breakpoints any more. While the shell runs the guest its run loop has
+        the ledger: then at the end of that run."""
+        with suppress(InputError), self.arbiter.standing(wait=True):
+            self._ledger.set_wanted(self.name, ())
 
     def interrupt(self) -> None:
         """Ctrl-C in gdb: whoever runs the guest is stopped."""
@@ -94,6 +89,8 @@ class GdbBridge:
 
     def _stopped(self, who: str, halt: Halt) -> None:
         self._reason = halt.reason
+        if not self._joined:
+            self._ledger.set_wanted(self.name, ())
 
     # Packets ---------------------------------------------------------------------------------
 
@@ -174,15 +171,16 @@ class GdbBridge:
         return data.hex().encode() if data or not length else _FAULT
 
     def _point(self, text: str) -> bytes:
-        """Kept until the guest runs: gdb takes its breakpoints out at each stop and puts them in
-        again before the next run."""
+        """Recorded in the ledger: gdb takes its breakpoints out at each stop and puts them in
+        again before the next run, and nothing of that is sent until the guest moves."""
         found = _POINT.match(text)
         if found is None:
             return _EMPTY
         kind = KINDS[found[2]]
         length = 1 if kind == "hardware" else int(found[4], 16)
         one = Break(kind, int(found[3], 16), length)
-        (self.breaks.add if found[1] == "Z" else self.breaks.discard)(one)
+        change = self._ledger.want if found[1] == "Z" else self._ledger.release
+        change(self.name, one)
         return _OK
 
     def _features(self, text: str) -> bytes:
@@ -206,7 +204,7 @@ class GdbBridge:
 
     def _detach(self, text: str) -> bytes:
         """The guest stays in our hands, stopped as it is."""
-        self.breaks.clear()
+        self._ledger.set_wanted(self.name, ())
         return _OK
 
     def _written(self, payload: bytes) -> bytes:
@@ -214,7 +212,7 @@ class GdbBridge:
         answer = self._stub.ask(b"Hg%02x" % (self._cpu + 1), payload)[1]
         what = "a register" if payload[:1] in b"PG" else "memory"
         self.say(f"gdb has changed {what} of the guest")
-        self.arbiter.debugger.vm.epoch += 1
+        self.arbiter.debugger.vm.was_changed()
         self._kernel = None
         return answer
 
@@ -240,6 +238,10 @@ class GdbBridge:
         ("qRcmd,", _command),
         ("D", _detach),
     )
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self.arbiter.debugger.vm.ledger
 
     @property
     def _stub(self) -> GdbStub:

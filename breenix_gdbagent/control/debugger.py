@@ -107,12 +107,7 @@ class Debugger:
 
     def add(self, point: Point) -> Point:
         """Put a point in. One at the very place where the guest stands is hit the next time."""
-        self.table.add(point)
-        if not self.vm.running and not self.vm.exited:
-            rip = self.vm.registers.get("rip")
-            if rip is not None and any(b.address == rip for b in point.breaks):
-                self.vm.stand_on(rip)
-        return point
+        return self.table.add(point)
 
     def remove(self, *points: Point) -> None:
         """Take points out."""

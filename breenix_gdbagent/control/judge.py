@@ -64,8 +64,8 @@ class Judge:
     def passes(self, hit: Hit) -> bool:
         """Whether a break- or watchpoint that was hit stops nothing."""
         if hit.watch is not None:
-            kind, address = hit.watch
-            stops = self.stops(self.table.watching(kind, address), self.scene(hit))
+            address = hit.watch[1]
+            stops = self.stops(self.table.watching(address), self.scene(hit))
             return not stops and not self.table.is_foreign(address)
         rip = hit.registers.get("rip", 0)
         points = self.table.at(rip)

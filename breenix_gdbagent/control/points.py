@@ -11,7 +11,6 @@ from breenix_gdbagent.control.expressions import Expression
 from breenix_gdbagent.control.places import Place
 from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.link.gdbstub import Break
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS
 
 Kind = Literal["break", "watch", "entry", "checkpoint", "invariant", "passage"]
@@ -82,7 +81,6 @@ class Point:
     first: float | None = None
     last: float | None = None
     records: deque[Recorded] = field(default_factory=lambda: deque(maxlen=KEPT))
-    breaks: frozenset[Break] = frozenset()
 
     @property
     def rate(self) -> float | None:

@@ -1,19 +1,19 @@
-"""The table of points, and the breakpoints in the guest that belong to them.
+"""The table of points, each the owner of its breakpoints in the guest's ledger.
 
-A point is put in as soon as its addresses are known: at once, when the load bias is proved, or when
-the IDT is loaded. Two points may share a breakpoint; it goes when the last of them does.
+A point wants breakpoints as soon as its addresses are known: at once, when the load bias is proved,
+or when the IDT is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.control.places import Place
 from breenix_gdbagent.control.points import Point, Watched
-from breenix_gdbagent.errors import InputError, StubError
-from breenix_gdbagent.link.gdbstub import Break
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.link.breakpoints import Break
 from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.arming import FAULTS
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.x86.descriptors import GATE_SIZE, parse_gate
@@ -31,7 +31,6 @@ CAUTION = (
 """icount with sleep=off: the main loop warps before it has noted the stop (QEMU util/main-loop.c,
 main_loop_wait; softmmu/icount.c, icount_start_warp_timer)."""
 
-CODE = ("hardware", "software")
 _MASK = (1 << 64) - 1
 
 
@@ -42,7 +41,6 @@ class PointTable:
         self.vm = vm
         self.image = image
         self.points: dict[int, Point] = {}
-        self.clients: dict[str, set[Break]] = {}
         self._next = 1
         self._passages = 0
         self._base: int | None = None
@@ -51,11 +49,6 @@ class PointTable:
 
     def __iter__(self) -> Iterator[Point]:
         return iter(self.points.values())
-
-    @property
-    def foreign(self) -> set[Break]:
-        """What the bridges' clients have put in."""
-        return set().union(*self.clients.values())
 
     @property
     def caution(self) -> str:
@@ -74,21 +67,25 @@ class PointTable:
         return self._passages
 
     def add(self, point: Point) -> Point:
-        """Enter a point and put it in. Raises `InputError`, `LinkError`."""
+        """Enter a point. Raises `InputError`, `LinkError`, and enters nothing then."""
         self.points[point.number] = point
         try:
             self.place(point)
         except BaseException:
             del self.points[point.number]
-            self.sync()
+            self.vm.ledger.set_wanted(owner_of(point), ())
             raise
         return point
 
     def remove(self, *points: Point) -> None:
         """Take points out of the table and of the guest."""
-        for point in points:
-            self.points.pop(point.number, None)
-        self.sync()
+
+        def forget() -> None:
+            for point in points:
+                self.points.pop(point.number, None)
+                self.vm.ledger.set_wanted(owner_of(point), ())
+
+        self.vm.change(forget)
 
     def get(self, number: int) -> Point:
         """Raises `InputError` for a number that there is not."""
@@ -97,16 +94,14 @@ class PointTable:
         return self.points[number]
 
     def place(self, point: Point) -> None:
-        """Work out where its breakpoints are now, and have the guest as the table is."""
-        point.breaks = frozenset(self._breaks(point)) if point.enabled else frozenset()
-        self.sync()
+        """Work out where its breakpoints are now; the guest has them before it moves."""
+        self.vm.change(lambda: self._want(point))
 
     def place_all(self) -> None:
         """Again for every point: something that was not known before may be known now."""
         for point in self.points.values():
-            if point.enabled and not point.watched:
-                point.breaks = frozenset(self._breaks(point))
-        self.sync()
+            if not point.watched:
+                self._want(point)
 
     def forget(self) -> None:
         """The machine was reset: what was learnt of the kernel's place holds no more."""
@@ -114,27 +109,13 @@ class PointTable:
         self._refused.clear()
         self.place_all()
 
-    def sync(self) -> None:
-        """Put in what points and the bridge's client want, and take out what nobody wants."""
-        wanted = self.foreign.union(*(p.breaks for p in self.points.values()))
-        for one in self.vm.users - wanted:
-            self.vm.remove(one)
-        for one in sorted(wanted - self.vm.users, key=lambda b: (b.address, b.kind)):
-            try:
-                self.vm.insert(one.address, one.kind, one.length)
-            except StubError as error:
-                self._refuse(one, error)
-
-    def _refuse(self, one: Break, error: StubError) -> None:
-        raise InputError(
-            f"QEMU refused a {one.kind} point at {hex64(one.address)}",
-            f"error {error.number}: no more of that kind",
-            "delete another one",
-        ) from error
+    def _want(self, point: Point) -> None:
+        wanted = tuple(self._breaks(point)) if point.enabled else ()
+        self.vm.ledger.set_wanted(owner_of(point), wanted)
 
     def pending(self, point: Point) -> str:
         """Why a point is not in the guest yet, "" when it is."""
-        if not point.enabled or point.breaks:
+        if not point.enabled or self.vm.ledger.of(owner_of(point)):
             return ""
         if point.place.vector is not None:
             return "put in when the kernel has loaded its IDT with that gate"
@@ -191,26 +172,27 @@ class PointTable:
     # Hits ----------------------------------------------------------------------------------
 
     def at(self, rip: int) -> list[Point]:
-        """The points whose breakpoints stand at `rip`."""
-        one = Break("hardware", rip)
-        return [p for p in self.points.values() if one in p.breaks]
+        """The points that have a breakpoint at `rip`."""
+        return self._points_of(Break("hardware", rip))
 
-    def watching(self, kind: str, address: int) -> list[Point]:
+    def watching(self, address: int) -> list[Point]:
         """The points that a watchpoint's hit may be of."""
-        return [
-            p
-            for p in self.points.values()
-            if any(
-                b.kind not in CODE and b.address <= address < b.address + b.length for b in p.breaks
-            )
-        ]
+        found: dict[int, Point] = {}
+        for one in self.vm.ledger.watching(address):
+            found.update((point.number, point) for point in self._points_of(one))
+        return list(found.values())
 
     def is_foreign(self, address: int, *, code: bool = False) -> bool:
-        """Whether the bridge's client has a breakpoint (`code`) or watchpoint there."""
-        return any(
-            (b.kind in CODE) == code and b.address <= address < b.address + b.length
-            for b in self.foreign
-        )
+        """Whether somebody else has a breakpoint (`code`) or watchpoint there: a gdb at a bridge,
+        or whoever put one in without a point."""
+        ledger = self.vm.ledger
+        breaks = [Break("hardware", address)] if code else ledger.watching(address)
+        owners = {owner for one in breaks for owner in ledger.owners(one)} - {FAULTS}
+        return bool(owners - {owner_of(point) for point in self.points.values()})
+
+    def _points_of(self, one: Break) -> list[Point]:
+        owners = self.vm.ledger.owners(one)
+        return [p for p in self.points.values() if owner_of(p) in owners] if owners else []
 
     @property
     def base(self) -> int | None:
@@ -248,6 +230,11 @@ class PointTable:
         return bool(samples) and all(
             self.vm.read_or_none((base + at) & _MASK, len(data)) == data for at, data in samples
         )
+
+
+def owner_of(point: Point) -> str:
+    """The name of a point in the ledger."""
+    return f"point {point.number}"
 
 
 def watch_break(watched: Watched) -> Break:

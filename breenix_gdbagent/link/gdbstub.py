@@ -1,39 +1,23 @@
-"""QEMU's gdbstub under control: breakpoints with a ledger, run, step, interrupt, leave."""
+"""QEMU's gdbstub under control: breakpoints by the ledger, run, step, interrupt, leave."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-from breenix_gdbagent.errors import LinkError, LinkTimeout, StubError
+from breenix_gdbagent.errors import LinkError, LinkTimeout, ResumeRefused, StubError
+from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import StopReply
-from breenix_gdbagent.link.stubreader import ANSWER_SECONDS, RunState, StubReader, Thread
+from breenix_gdbagent.link.stubreader import ANSWER_SECONDS, RunState, StubReader, Thread, require
 
 __all__ = ["Break", "GdbStub", "RunState", "StopReply", "Thread"]
 
 LEAVE_SECONDS = 1.0
-
-_KINDS = {"software": 0, "hardware": 1, "write": 2, "read": 3, "access": 4}
-
-
-class Break(NamedTuple):
-    """A breakpoint (``software``, ``hardware``) or watchpoint (``write``, ``read``, ``access``)
-    at a virtual address, `length` bytes long."""
-
-    kind: str
-    address: int
-    length: int = 1
-
-    def packet(self, *, insert: bool) -> bytes:
-        """The Z or z packet."""
-        letter = "Z" if insert else "z"
-        return f"{letter}{_KINDS[self.kind]},{self.address:x},{self.length:x}".encode()
-
 
 class GdbStub(StubReader):
     """A connection to one stub, with control of the guest.
@@ -44,7 +28,7 @@ class GdbStub(StubReader):
 
     def __init__(self, link: RspLink, *, seconds: float = ANSWER_SECONDS) -> None:
         super().__init__(link, seconds=seconds)
-        self.breaks: set[Break] = set()
+        self.ledger = Ledger()
 
     def __enter__(self) -> Self:
         return self
@@ -59,81 +43,80 @@ class GdbStub(StubReader):
 
     # Breakpoints ---------------------------------------------------------------------------
 
-    def insert(self, *breaks: Break) -> None:
-        """Insert what is not in yet. Raises `StubError` (no more of that kind)."""
-        self._change([b for b in breaks if b not in self.breaks], insert=True)
+    @require(RunState.HALTED, RunState.SHUTDOWN)
+    def flush(self) -> list[Refused]:
+        """Have the guest as the ledger wants it, in one write; nothing is sent where it is so.
 
-    def remove(self, *breaks: Break) -> None:
-        """Remove what is in."""
-        self._change([b for b in breaks if b in self.breaks], insert=False)
+        What the stub refuses to put in is returned, and stays wanted. Raises `StubError` for what
+        it does not take out.
+        """
+        gone, new = self.ledger.changes()
+        if not gone and not new:
+            return []
+        packets = [one.packet(insert=False) for one in gone]
+        packets += [one.packet(insert=True) for one in new]
+        answers = self.ask(*packets)
+        refused = []
+        for one, answer in zip(new, answers[len(gone) :], strict=True):
+            number = self._inserted(one, answer)
+            if number is not None:
+                refused.append(Refused(one, number))
+        self._removed(gone, answers[: len(gone)])
+        return refused
 
-    def _change(self, breaks: Sequence[Break], *, insert: bool) -> None:
-        if breaks:
-            packets = [b.packet(insert=insert) for b in breaks]
-            self._changed(breaks, self.ask(*packets), insert=insert)
+    def _inserted(self, one: Break, answer: bytes) -> int | None:
+        """Note what an insertion came to: None, or the stub's error number (0: not known)."""
+        try:
+            self._ok(one.packet(insert=True), answer)
+        except StubError as error:
+            return error.number
+        except LinkError:
+            return 0
+        self.ledger.was_inserted(one)
+        return None
 
-    def _changed(self, breaks: Sequence[Break], answers: Iterable[bytes], *, insert: bool) -> None:
-        """Keep the ledger true to what the stub said, also when it refused one of several."""
-        refused: LinkError | None = None
-        for one, answer in zip(breaks, answers, strict=True):
+    def _removed(self, gone: Sequence[Break], answers: Sequence[bytes]) -> None:
+        """Note what removals came to; the first that was refused is raised at the end."""
+        failed: LinkError | None = None
+        for one, answer in zip(gone, answers, strict=True):
             try:
-                self._ok(one.packet(insert=insert), answer)
+                self._ok(one.packet(insert=False), answer)
             except LinkError as error:
-                refused = error
-                continue
-            if insert:
-                self.breaks.add(one)
+                failed = failed or error
             else:
-                self.breaks.discard(one)
-        if refused is not None:
-            raise refused
+                self.ledger.was_removed(one)
+        if failed is not None:
+            raise failed
 
     # Running -------------------------------------------------------------------------------
 
-    def cont(self, *, insert: Sequence[Break] = (), remove: Sequence[Break] = ()) -> None:
-        """Let all vCPUs run, after `remove` and `insert`, all in one write."""
-        self._run("c", None, insert, remove)
+    def cont(self) -> None:
+        """Let all vCPUs run, with the breakpoints that the ledger has."""
+        self._resume("c", None)
 
-    def step(
-        self,
-        thread: str | None = None,
-        *,
-        insert: Sequence[Break] = (),
-        remove: Sequence[Break] = (),
-    ) -> None:
+    def step(self, thread: str | None = None, *, without: Break | None = None) -> None:
         """One instruction of `thread` (None: the selected one); the others stand still.
 
-        Interrupts and timers are held off meanwhile unless `set_single_step` says otherwise.
-        The stop reply comes by `wait`.
+        A breakpoint `without` which the instruction is to be stepped is taken out for it, and
+        comes back before the guest moves again. Interrupts and timers are held off meanwhile
+        unless `set_single_step` says otherwise. The stop reply comes by `wait`.
         """
-        self._run("s", thread, insert, remove)
+        self._resume("s", thread, without)
 
-    def _run(
-        self,
-        action: str,
-        thread: str | None,
-        insert: Sequence[Break],
-        remove: Sequence[Break],
-    ) -> None:
-        if self.state is RunState.SHUTDOWN:
-            raise LinkError(
-                "the guest has shut down and cannot go on",
-                "QEMU answers no continue in that state",
-                "reset it (QMP system_reset) or start it again",
-            )
-        if self.state is RunState.RUNNING:
-            raise LinkError("the guest is running already")
-        insert = [b for b in insert if b not in self.breaks]
-        remove = [b for b in remove if b in self.breaks]
-        packets = [b.packet(insert=False) for b in remove]
-        packets += [b.packet(insert=True) for b in insert]
+    @require(RunState.HALTED)
+    def _resume(self, action: str, thread: str | None, without: Break | None = None) -> None:
+        """Flush, and let it go on. A refused breakpoint is raised as `StubError`: nothing has
+        moved then."""
+        for refused in self.flush():
+            raise StubError(refused.one.packet(insert=True).decode(), refused.number)
+        lifted = [without] if without is not None and without in self.ledger.inserted else []
         resume = action
         if action in self.actions:
             resume = f"vCont;{action}" + (f":{thread}" if thread else "")
+        packets = [one.packet(insert=False) for one in lifted]
         answers = self.link.ask(packets, self.seconds, then=resume.encode())
-        self.state = RunState.RUNNING
-        self._changed(remove, answers[: len(remove)], insert=False)
-        self._changed(insert, answers[len(remove) :], insert=True)
+        self._set_state(RunState.RUNNING)
+        self._removed(lifted, answers)
 
     def interrupt(self) -> None:
         """Ask a running guest to stop; the stop reply comes by `wait`. Else nothing."""
@@ -143,9 +126,14 @@ class GdbStub(StubReader):
     def wait(self, deadline: Deadline, wake: Sequence[socket.socket] = ()) -> StopReply | None:
         """The stop; None when the deadline passed or a `wake` socket is readable first.
 
-        Raises `LinkClosed` (QEMU has ended), `LinkProtocolError`.
+        Raises `LinkClosed` (QEMU has ended), `LinkProtocolError`; `ResumeRefused` when the stub
+        would not let it run: it stands still as before then.
         """
-        payload = self.link.wait_stop(deadline, wake)
+        try:
+            payload = self.link.wait_stop(deadline, wake)
+        except ResumeRefused:
+            self._set_state(RunState.HALTED)
+            raise
         return None if payload is None else self._stopped(payload)
 
     def halt(self, seconds: float | None = None) -> StopReply | None:
@@ -185,19 +173,19 @@ class GdbStub(StubReader):
             with suppress(LinkError, StubError):
                 clean = self._leave(resume)
         self.link.close()
-        self.state = RunState.CLOSED
+        self._set_state(RunState.CLOSED)
         return clean
 
     def _leave(self, resume: bool) -> bool:
         if self.state is RunState.RUNNING:
-            if resume and not self.breaks:
+            if resume and not self.ledger.inserted:
                 return True
             self.halt(LEAVE_SECONDS)
-        packets = [b.packet(insert=False) for b in self.breaks]
+        packets = [one.packet(insert=False) for one in self.ledger.inserted]
         if self._physical is not None:
             packets.append(b"Qqemu.PhyMemMode:0")
         if resume and self.state is RunState.HALTED:
             packets.append(b"D")
         answers = self.link.ask(packets, LEAVE_SECONDS)
-        self.breaks.clear()
+        self.ledger.inserted.clear()
         return all(answer == b"OK" for answer in answers)

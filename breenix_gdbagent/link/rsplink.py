@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from breenix_gdbagent.errors import LinkClosed, LinkProtocolError, LinkTimeout
+from breenix_gdbagent.errors import LinkClosed, LinkProtocolError, LinkTimeout, ResumeRefused
 from breenix_gdbagent.link import rsp
 from breenix_gdbagent.link.deadline import Deadline
 
@@ -148,7 +148,7 @@ class RspLink:
     def wait_stop(self, deadline: Deadline, wake: Sequence[socket.socket] = ()) -> bytes | None:
         """The next stop reply; None when the deadline passed or a `wake` socket is readable.
 
-        A stub that refuses to run answers with another packet: `LinkProtocolError`.
+        A stub that refuses to run answers with another packet: `ResumeRefused`.
         """
         while True:
             if self.stops:
@@ -156,7 +156,7 @@ class RspLink:
             self._check_open()
             event = self._event()
             if isinstance(event, rsp.Reply) and event.command and event.command.awaits_stop:
-                raise LinkProtocolError(
+                raise ResumeRefused(
                     f"{self.name} answered {_named([event.command.payload])} with "
                     f"{event.payload[:40].decode('latin-1')!r} and did not run"
                 )

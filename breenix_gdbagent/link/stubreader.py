@@ -10,16 +10,19 @@ from __future__ import annotations
 import re
 from binascii import Error as HexError
 from binascii import hexlify, unhexlify
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import NamedTuple, Self
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from breenix_gdbagent.errors import (
     ConnectError,
+    LinkClosed,
     LinkError,
     LinkProtocolError,
     LinkTimeout,
+    StateError,
     StubError,
 )
 from breenix_gdbagent.link.address import Address, connect, stays_taken
@@ -48,6 +51,51 @@ class RunState(Enum):
     CLOSED = "closed"
 
 
+_NEXT = {
+    RunState.HALTED: {RunState.HALTED, RunState.RUNNING, RunState.SHUTDOWN, RunState.CLOSED},
+    RunState.RUNNING: {RunState.HALTED, RunState.SHUTDOWN, RunState.CLOSED},
+    RunState.SHUTDOWN: {RunState.HALTED, RunState.SHUTDOWN, RunState.CLOSED},
+    RunState.CLOSED: {RunState.CLOSED},
+}
+"""Where each state leads: out of a shutdown only a reset does, out of a closed connection nothing.
+A stop that came unasked confirms HALTED."""
+
+_MISUSE = {
+    RunState.RUNNING: ("the guest is running", "any packet would stop it", "interrupt it first"),
+    RunState.SHUTDOWN: (
+        "the guest has shut down and cannot go on",
+        "QEMU answers no continue in that state",
+        "reset it (QMP system_reset) or start it again",
+    ),
+    RunState.HALTED: ("the guest is stopped", "", "let it run first"),
+}
+
+_Self = TypeVar("_Self", bound="StubReader")
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def require(
+    *states: RunState,
+) -> Callable[
+    [Callable[Concatenate[_Self, _Given], _Result]], Callable[Concatenate[_Self, _Given], _Result]
+]:
+    """A method that may be called in these states only; in another one it raises `StateError` and
+    nothing is sent (after qemu.qmp's ``require``)."""
+
+    def guarded(
+        method: Callable[Concatenate[_Self, _Given], _Result],
+    ) -> Callable[Concatenate[_Self, _Given], _Result]:
+        @wraps(method)
+        def checked(self: _Self, /, *args: _Given.args, **more: _Given.kwargs) -> _Result:
+            self.need(*states)
+            return method(self, *args, **more)
+
+        return checked
+
+    return guarded
+
+
 class Thread(NamedTuple):
     """One vCPU as the stub has it. `halted` is None when the stub does not say."""
 
@@ -67,7 +115,7 @@ class StubReader:
     def __init__(self, link: RspLink, *, seconds: float = ANSWER_SECONDS) -> None:
         self.link = link
         self.seconds = seconds
-        self.state = RunState.HALTED
+        self._state = RunState.HALTED
         self.last_stop: StopReply | None = None
         self.packet_size = 400
         self.features: dict[str, str] = {}
@@ -137,16 +185,52 @@ class StubReader:
             if answer[:1] == b"l":
                 return out
 
+    # State ---------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> RunState:
+        """What may be asked of the guest now."""
+        return self._state
+
+    def need(self, *states: RunState) -> None:
+        """Raises `StateError` when the guest is in none of these states, `LinkClosed` when it is
+        gone."""
+        if self._state not in states:
+            if self._state is RunState.CLOSED:
+                raise LinkClosed(f"the connection to {self.link.name} is closed")
+            what, why, fix = _MISUSE[self._state]
+            raise StateError(self._state.value, tuple(s.value for s in states), what, why, fix)
+
+    def _set_state(self, state: RunState) -> None:
+        """The only place that changes it."""
+        if state not in _NEXT[self._state]:
+            self.need(*(before for before, after in _NEXT.items() if state in after))
+        self._state = state
+
+    @require(RunState.HALTED, RunState.SHUTDOWN)
+    def found_over(self) -> None:
+        """QEMU's monitor says that the guest is paused for good."""
+        self._set_state(RunState.SHUTDOWN)
+
+    def was_reset(self) -> None:
+        """The machine was reset and stands before its first instruction."""
+        self._set_state(RunState.HALTED)
+
+    def has_ended(self) -> None:
+        """QEMU, or the connection to it, is gone."""
+        self._set_state(RunState.CLOSED)
+
+    # Asking --------------------------------------------------------------------------------
+
     def ask(self, *requests: bytes) -> list[bytes]:
         """Answers to requests that are sent together; the guest must stand still."""
         self._need_still()
         return self.link.ask(requests, self.seconds)
 
     def _need_still(self) -> None:
-        if self.state is RunState.RUNNING:
-            raise LinkError(
-                "the guest is running", "any packet would stop it", "interrupt it first"
-            )
+        """A connection that is closed says so itself, when it is written to."""
+        if self._state is RunState.RUNNING:
+            self.need(RunState.HALTED, RunState.SHUTDOWN)
 
     def _ok(self, request: bytes, answer: bytes) -> bytes:
         """`answer`, unless it is an error number or empty (not supported)."""
@@ -164,7 +248,7 @@ class StubReader:
     def _stopped(self, payload: bytes) -> StopReply:
         stop = StopReply.parse(payload)
         self.last_stop = stop
-        self.state = RunState.SHUTDOWN if stop.shutdown else RunState.HALTED
+        self._set_state(RunState.SHUTDOWN if stop.shutdown else RunState.HALTED)
         return stop
 
     # Registers -----------------------------------------------------------------------------

@@ -16,13 +16,14 @@ The IDT is read again at each later stop: gates that became present are armed to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.errors import LinkError, StubError
-from breenix_gdbagent.link.gdbstub import Break
+from breenix_gdbagent.errors import LinkError
+from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
+from breenix_gdbagent.link.hmptext import HiddenRegisters
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import EFER_LMA, Cpu, DescriptorTable
@@ -30,7 +31,9 @@ from breenix_gdbagent.x86.descriptors import GATE_SIZE, INTERRUPT_GATE, TRAP_GAT
 
 if TYPE_CHECKING:
     from breenix_gdbagent.live.elfcode import KernelCode
-    from breenix_gdbagent.live.vm import LiveVm
+
+FAULTS = "fault catching"
+"""The owner, in the ledger, of the breakpoints that are put in here."""
 
 EXCEPTIONS = 32
 NOT_FAULTS = (1, 2, 3)
@@ -58,10 +61,39 @@ def gates_of(table: bytes, passing: Collection[int] = ()) -> dict[int, tuple[int
     return out
 
 
+class Arms(Protocol):
+    """What arming needs of a guest that can be run and stopped."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Who wants which breakpoints."""
+
+    def running_seconds(self) -> float:
+        """The guest's running time so far."""
+
+    def hidden(self) -> Mapping[int, HiddenRegisters]:
+        """IDTR and what else the stub lacks, by CPU, of a stopped guest."""
+
+    def hidden_running(self) -> Mapping[int, HiddenRegisters]:
+        """The same of a running one, which is not stopped for it."""
+
+    def read(self, va: int, length: int) -> bytes:
+        """Virtual memory of a stopped guest. Raises `LinkError`."""
+
+    def read_or_none(self, va: int, length: int) -> bytes | None:
+        """The same; None where it is not mapped."""
+
+    def pause_for(self, action: Callable[[], None]) -> None:
+        """Do `action` while the guest is stopped."""
+
+    def step_over(self, thread: str) -> None:
+        """One instruction of a CPU that is stopped at a breakpoint."""
+
+
 class Arming:
     """The breakpoints that catch faults and panics of one guest."""
 
-    def __init__(self, vm: LiveVm) -> None:
+    def __init__(self, vm: Arms) -> None:
         self.armed_at: str | None = None
         self.bias: int | None = None
         self.gates: dict[int, tuple[int, ...]] = {}
@@ -76,11 +108,6 @@ class Arming:
         self._panic_at: set[int] = set()
         self._table = b""
         self._polled = -POLL_SECONDS
-
-    @property
-    def addresses(self) -> set[int]:
-        """Where a breakpoint of ours must stay."""
-        return {*self.gates, *self._panic_at, *self._sites}
 
     # Three ways to begin -------------------------------------------------------------------
 
@@ -97,8 +124,8 @@ class Arming:
         }
         if not sites:
             self.notes.append(f"{code.name} has no lidt instruction")
-        self._insert(self._sites)
         self.polling = True
+        self._want()
 
     def now(self, bias: int | None, panics: Sequence[int]) -> None:
         """Of a guest that stands still with its IDT loaded; else poll for it."""
@@ -109,7 +136,7 @@ class Arming:
 
     def poll(self) -> None:
         """Serial text has arrived from the running guest, which is not stopped for this."""
-        now = self._vm.clock.seconds()
+        now = self._vm.running_seconds()
         if not self.polling or now - self._polled < (POLL_SECONDS if self._sites else 0):
             return
         self._polled = now
@@ -159,7 +186,7 @@ class Arming:
         if self.bias is None:
             self.bias = base
             self._drop({at for at, (other, _) in self._sites.items() if other != base})
-        self._vm.step_over(thread, self._vm.hardware(rip))
+        self._vm.step_over(thread)
         hidden = self._vm.hidden().get(cpu)
         table = hidden.idtr if hidden is not None else None
         if table is not None and table.limit:
@@ -186,10 +213,8 @@ class Arming:
         if table is None or table == self._table:
             return
         self._table = table
-        fresh = gates_of(table, self.passing)
-        self._drop(set(self.gates) - set(fresh))
-        self.gates = fresh
-        self._insert(_by_weight(fresh))
+        self.gates = gates_of(table, self.passing)
+        self._want()
 
     def at_stop(self, cpus: Sequence[Cpu]) -> None:
         """IDTR as a full stop found it: armed now if it was not yet; and the kernel may have
@@ -209,13 +234,13 @@ class Arming:
         self.refresh(self._vm.read_or_none(table.base, (self.table_request() or (0, 0))[1]))
         if self.bias is not None or self._code is None:
             self._panic_at = {(self.bias or 0) + at for at in self._panics}
-            self._insert(self._panic_at)
         if {v for vectors in self.gates.values() for v in vectors} >= COMPLETE:
             # Each breakpoint costs a TCG guest some 2 % (QEMU goes through the list at every
             # look-up of translated code): an IDT that is complete is not waited for any longer.
-            self._drop(set(self._sites))
+            self._sites.clear()
+        self._want()
         if self.armed_at is None and self.gates:
-            seconds = self._vm.clock.seconds()
+            seconds = self._vm.running_seconds()
             self.armed_at = f"{how}, {seconds:.3f} s into the run"
             self.polling = False
             if self._code is not None and self.bias is None:
@@ -225,23 +250,24 @@ class Arming:
 
     # Breakpoints ---------------------------------------------------------------------------
 
-    def _insert(self, addresses: Iterable[int]) -> None:
-        wanted = [self._vm.hardware(at) for at in addresses]
-        try:
-            self._vm.stub.insert(*wanted)
-        except StubError as error:
-            missing = [b for b in wanted if b not in self._vm.stub.breaks]
+    def _want(self) -> None:
+        """Hardware breakpoints, because the code may not be there yet."""
+        places = (*self._sites, *_by_weight(self.gates), *self._panic_at)
+        self._vm.ledger.set_wanted(FAULTS, (Break("hardware", at) for at in places))
+
+    def refused(self, refused: Sequence[Refused]) -> None:
+        """QEMU has no room for these: faults are not caught there, and we say so."""
+        if refused:
+            self._vm.ledger.release(FAULTS, *(r.one for r in refused))
             self.notes.append(
-                f"{len(missing)} of {len(wanted)} breakpoints were refused ({error.number})"
+                f"{len(refused)} breakpoints that catch faults were refused "
+                f"(error {refused[0].number})"
             )
 
     def _drop(self, addresses: set[int]) -> None:
         for at in addresses:
-            if self._sites.pop(at, None) is None:
-                self.gates.pop(at, None)
-        stay = self.addresses | {b.address for b in self._vm.users}
-        gone: list[Break] = [self._vm.hardware(at) for at in addresses if at not in stay]
-        self._vm.stub.remove(*gone)
+            self._sites.pop(at, None)
+        self._want()
 
 
 def _by_weight(gates: Mapping[int, tuple[int, ...]]) -> list[int]:

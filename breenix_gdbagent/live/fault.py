@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from breenix_gdbagent.live.guest import Guest
 from breenix_gdbagent.stop import StopReason
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.live.vm import LiveVm
 
 
 class Fault(NamedTuple):
@@ -17,7 +15,7 @@ class Fault(NamedTuple):
     `registers` cost nothing; `vm.stop(reason)` makes the whole `Stop` of it.
     """
 
-    vm: LiveVm
+    vm: Guest
     reason: StopReason
     registers: Mapping[str, int]
 
@@ -27,13 +25,13 @@ OnFault = Callable[[Fault], bool]
 
 
 class Hit(NamedTuple):
-    """A break- or watchpoint of the user's, as `on_hit` gets it.
+    """A break- or watchpoint that is not for catching faults, as `on_hit` gets it.
 
     `watch` is the kind (``write``, ``read``, ``access``) and the address of a watchpoint: then RIP
     is behind the instruction that did it.
     """
 
-    vm: LiveVm
+    vm: Guest
     reason: StopReason
     registers: Mapping[str, int]
     watch: tuple[str, int] | None

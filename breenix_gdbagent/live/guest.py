@@ -92,6 +92,10 @@ class Guest:
         """The file that is the guest's RAM, where there is one."""
         return self._holds.ram_file
 
+    def running_seconds(self) -> float:
+        """How long the guest has run so far."""
+        return self.clock.seconds()
+
     @property
     def running(self) -> bool:
         return self.stub.state is RunState.RUNNING
@@ -329,7 +333,7 @@ class Guest:
         except LinkClosed as error:
             process = self._holds.process
             died = process.died(DYING_SECONDS) if process is not None else None
-            self.stub.state = RunState.CLOSED
+            self.stub.has_ended()
             if died is None:
                 raise
             raise died from error

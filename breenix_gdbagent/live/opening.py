@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkTimeout
 from breenix_gdbagent.link.address import Address, connect
 from breenix_gdbagent.link.deadline import Deadline
-from breenix_gdbagent.link.gdbstub import GdbStub, RunState
+from breenix_gdbagent.link.gdbstub import GdbStub
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import SIGINT
 from breenix_gdbagent.live.clock import RunClock
@@ -142,7 +142,7 @@ def _attach(
         stub = GdbStub.connect(gdb)
         undo.callback(lambda: stub.close(resume=bool(was_running)))
         if monitor is not None and status in _OVER:
-            stub.state = RunState.SHUTDOWN
+            stub.found_over()
         if was_running is None and stub.last_stop is not None:
             # Older QEMUs tell of the stop that connecting made, if it made one.
             was_running = stub.last_stop.signal == SIGINT

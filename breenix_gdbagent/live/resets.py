@@ -7,23 +7,27 @@ reboot=shutdown``), so it is changed for the moment and put back.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from breenix_gdbagent.errors import LinkError
-from breenix_gdbagent.link.gdbstub import RunState
+from breenix_gdbagent.live.guest import Holds
 from breenix_gdbagent.x86.cpu import CR0_PG
 
-if TYPE_CHECKING:
-    from breenix_gdbagent.live.guest import Holds
-    from breenix_gdbagent.live.vm import LiveVm
-
 _PAUSES = (b"-no-reboot", b"--no-reboot")
+
+
+class Armed(Protocol):
+    """A guest whose fault catching may have begun."""
+
+    @property
+    def armed_at(self) -> str | None:
+        """When it began, None while it has not."""
 
 
 class Resets:
     """The resets of one guest."""
 
-    def __init__(self, vm: LiveVm, holds: Holds) -> None:
+    def __init__(self, vm: Armed, holds: Holds) -> None:
         self._vm = vm
         self._holds = holds
         self._firmware = False
@@ -35,7 +39,7 @@ class Resets:
         if qmp is None:
             raise LinkError("QEMU's monitor is not connected, so it cannot be reset", fix="--qmp")
         qmp.reset(self._action())
-        self._vm.stub.state = RunState.HALTED
+        self._holds.stub.was_reset()
         self._firmware = True
 
     def by_firmware(self) -> bool:
@@ -47,7 +51,7 @@ class Resets:
         if not self._firmware or self._vm.armed_at is not None:
             return False
         self._firmware = False
-        if any(thread.registers.get("cr0", 0) & CR0_PG for thread in self._vm.stub.threads()):
+        if any(thread.registers.get("cr0", 0) & CR0_PG for thread in self._holds.stub.threads()):
             return False
         self.machine()
         self._firmware = False

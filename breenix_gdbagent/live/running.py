@@ -6,10 +6,18 @@ import sys
 from collections.abc import Callable, Mapping
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.errors import (
+    BreakpointRefused,
+    LinkError,
+    ResumeRefused,
+    StateError,
+    StubError,
+)
+from breenix_gdbagent.link.breakpoints import Break, Ledger
 from breenix_gdbagent.link.deadline import Deadline
-from breenix_gdbagent.link.gdbstub import Break
-from breenix_gdbagent.link.stopreply import SIGTRAP, StopReply
-from breenix_gdbagent.live.arming import Arming
+from breenix_gdbagent.link.gdbstub import RunState
+from breenix_gdbagent.link.stopreply import SIGINT, SIGTRAP, StopReply
+from breenix_gdbagent.live.arming import FAULTS, Arming
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import Guest, Holds
 from breenix_gdbagent.live.resets import Resets
@@ -22,9 +30,9 @@ LOOK_SECONDS = 0.005
 class Running(Guest):
     """What moves a guest on by one instruction or one stop. `live.vm.LiveVm` makes runs of it.
 
-    `registers` are those of the CPU that stopped last, `watched` the kind and address of the
-    watchpoint that stopped it; `when_armed` is called, with the guest standing still, after the
-    arming has learnt something (the load bias, the gates).
+    `watched` is the kind and address of the watchpoint that stopped it last; `when_armed` is
+    called, with the guest standing still, after the arming has learnt something (the load bias,
+    the gates).
     """
 
     _arming: Arming
@@ -33,11 +41,12 @@ class Running(Guest):
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
         self.agent_stops = 0
-        self.users: set[Break] = set()
-        self.registers: Mapping[str, int] = {}
         self.watched: tuple[str, int] | None = None
         self.when_armed: Callable[[], None] = lambda: None
-        self._at: tuple[str, Break] | None = None
+        self._registers: dict[str, Mapping[str, int]] = {}
+        # The breakpoint that a CPU is stopped at and has been told of, by the stub's thread id.
+        self._at: dict[str, Break] = {}
+        self._before_move: tuple[int, dict[str, Break]] = (0, {})
         self._pending: StopReply | None = None
         self._quick = False
         self._looked = 0.0
@@ -46,15 +55,39 @@ class Running(Guest):
         # check_for_breakpoints), so that the one under our feet may stay in.
         self._steps_through = _is_tcg(holds)
 
-    def stand_on(self, address: int) -> None:
-        """A breakpoint of the user's is put in where the guest stands: to go on is not to hit it.
+    @property
+    def ledger(self) -> Ledger:
+        """Break- and watchpoints: who wants which. Sent to the guest just before it moves."""
+        return self.stub.ledger
 
-        Where faults are caught it is hit: that stop may not have been told yet.
-        """
-        one = next((b for b in self.users if b.address == address and b.kind == "hardware"), None)
-        if one is not None and self._at is None and address not in self._arming.addresses:
-            thread = self.stub.last_stop.thread if self.stub.last_stop is not None else None
-            self._at = (thread or "01", one)
+    # Registers of a stop -------------------------------------------------------------------
+
+    @property
+    def stopped_cpu(self) -> int:
+        """Index of the CPU that the last stop was about."""
+        return 0 if self.stub.last_stop is None else self.stub.last_stop.cpu
+
+    @property
+    def registers(self) -> Mapping[str, int]:
+        """Registers of the CPU that the last stop was about; {} while it runs or is gone."""
+        return self.registers_of(self.stopped_cpu)
+
+    def registers_of(self, cpu: int) -> Mapping[str, int]:
+        """Registers of a CPU, asked for once a stop. Raises `LinkError`."""
+        if self.running or self.exited:
+            return {}
+        thread = _thread(cpu)
+        if thread not in self._registers:
+            with self.uncut():
+                answers = self.stub.ask(b"Hg" + thread.encode(), b"g")
+                self._registers[thread] = self.stub.decode_registers(answers[1])
+        return self._registers[thread]
+
+    def was_changed(self) -> None:
+        """Somebody has written registers or memory of the stopped guest: nothing that was read
+        before holds any more."""
+        self.epoch += 1
+        self._registers.clear()
 
     def pass_over_text(self) -> None:
         """Whole lines that came so far are no match for the patterns of the next run."""
@@ -63,55 +96,103 @@ class Running(Guest):
             for port, characters in self._holds.serial.unfinished.items():
                 self._consumed[port] = max(self._consumed.get(port, 0), characters)
 
-    def _go(self) -> None:
-        """Run on, over the breakpoint that the last stop was at. A stop on the way is pending."""
-        at, self._at = self._at, None
-        if at is None:
-            self._count_run()
-            self.stub.cont()
-            return
-        thread, one = at
-        reply = self._single_step(thread, one)
-        if reply.signal != SIGTRAP:
-            self._pending = reply
-            return
-        self._count_run()
-        wanted = self._wanted(one)
-        self.stub.cont(insert=[one] if wanted else [], remove=[] if wanted else [one])
+    # Moving --------------------------------------------------------------------------------
 
-    def _single_step(self, thread: str, over: Break | None) -> StopReply:
-        """One instruction, not stopped by the breakpoint `over` that it stands on. Where the
+    def _go(self) -> None:
+        """Run on, over the breakpoints that CPUs are stopped at. A stop on the way is pending."""
+        self.stub.need(RunState.HALTED)
+        self._flush()
+        for thread in [thread for thread in self._at if self._stands_on(thread) is not None]:
+            reply = self._single_step(thread)
+            if reply.signal != SIGTRAP or reply.watch is not None:
+                self._pending = reply
+                return
+        self._move(self.stub.cont)
+        self._at.clear()
+
+    def _stands_on(self, thread: str) -> Break | None:
+        """The breakpoint that a CPU is stopped at, if it has not been sent elsewhere since."""
+        one = self._at.get(thread)
+        if one is None or self.registers_of(int(thread, 16) - 1).get("rip") != one.address:
+            return None
+        return one
+
+    def _flush(self) -> None:
+        """Send what has changed in the ledger. A breakpoint that comes where a CPU stands already
+        is not hit by going on, as in gdb; where faults are caught it is: that stop may not have
+        been told yet. Raises `StubError` for one of the user's that is refused."""
+        gone, new = self.ledger.changes()
+        if not gone and not new:
+            return
+        ours = [one for one in new if one.is_code and FAULTS not in self.ledger.owners(one)]
+        refused = self.stub.flush()
+        self._arming.refused([r for r in refused if self.ledger.owners(r.one) == (FAULTS,)])
+        for one, number in refused:
+            if one in self.ledger.changes()[1]:
+                raise BreakpointRefused(one.kind, one.address, number)
+        if ours:
+            rip = self.registers.get("rip")
+            for one in ours:
+                if one.address == rip:
+                    self._at[_thread(self.stopped_cpu)] = one
+
+    def _single_step(self, thread: str) -> StopReply:
+        """One instruction, not stopped by the breakpoint that the CPU stands on. Where the
         instruction does not end (``hlt``), the guest is stopped again."""
-        self._count_run()
-        out = [over] if over is not None and not self._steps_through else []
-        self.stub.step(thread, remove=out)
-        reply = self.stub.wait(Deadline(STEP_SECONDS)) or self.stub.halt()
+        over = None if self._steps_through else self._stands_on(thread)
+        self._move(lambda: self.stub.step(thread, without=over))
+        self._at.pop(thread, None)
+        try:
+            reply = self.stub.wait(Deadline(STEP_SECONDS))
+        except ResumeRefused:
+            self._not_moved()
+            raise
+        if reply is None:
+            reply = self.stub.halt()
+            assert reply is not None
+            if reply.signal == SIGINT:
+                reply = reply._replace(signal=SIGTRAP)  # by us: it stands behind the instruction
         self.clock.halt()
-        assert reply is not None
         return reply
 
-    def step_over(self, thread: str, one: Break) -> None:
+    def step_over(self, thread: str) -> None:
         """One instruction at a breakpoint, which stays in."""
-        self._at = None
-        reply = self._single_step(thread, one)
-        if reply.signal != SIGTRAP:
+        reply = self._single_step(thread)
+        if reply.signal != SIGTRAP or reply.watch is not None:
             self._pending = reply
-        self.stub.insert(one)
 
-    def _wanted(self, one: Break) -> bool:
-        return one in self.users or one.address in self._arming.addresses
+    def _move(self, move: Callable[[], None]) -> None:
+        """Let the guest move. What is refused before anything has moved leaves the stop as it
+        was."""
+        try:
+            move()
+        except (StateError, StubError):
+            raise
+        except LinkError:
+            self._count_move()
+            raise
+        self._count_move()
 
-    def _count_run(self) -> None:
+    def _count_move(self) -> None:
+        self._before_move = self.epoch, dict(self._at)
         self.epoch += 1
+        self._registers.clear()
         self.clock.run()
         if self._holds.qmp is not None:
             self._holds.qmp.rest()
+
+    def _not_moved(self) -> None:
+        """The last move was refused: the stop is what it was before."""
+        self.epoch, self._at = self._before_move
+        self.clock.halt()
 
     def _note_halt(self) -> None:
         self.clock.halt()
         self.agent_stops += 1
         if self._holds.serial is not None:
             self._holds.serial.sync()
+
+    # Stops ---------------------------------------------------------------------------------
 
     def _stopped(self, reply: StopReply) -> StopReason | None:
         """What a stop means; None when it was one of the arming's own."""
@@ -121,24 +202,17 @@ class Running(Guest):
             return None if self._resets.by_firmware() else StopReason("shutdown", reply.cpu)
         if reply.signal != SIGTRAP:
             return StopReason("interrupt", reply.cpu, text="paused from outside")
-        thread = reply.thread or "01"
-        self._look(thread)
+        thread = _thread(reply.cpu)
+        rip = self._look(thread).get("rip", 0)
         if reply.watch is not None:
             kind, address = reply.watch
             return StopReason("breakpoint", reply.cpu, text=f"{kind} of {hex64(address)}")
-        rip = self.registers.get("rip", 0)
-        one = next(
-            (
-                b
-                for b in self.stub.breaks
-                if b.address == rip and b.kind in ("hardware", "software")
-            ),
-            None,
-        )
-        self._at = (thread, one) if one is not None else None
+        one = self.ledger.code_at(rip)
+        if one is not None:
+            self._at[thread] = one
         return self._arming.on_trap(thread, reply.cpu, rip)
 
-    def _look(self, thread: str) -> None:
+    def _look(self, thread: str) -> Mapping[str, int]:
         """Registers of the CPU that stopped, and the IDT as it is now, in one round trip. Stops at
         breakpoints that are passed look at the IDT every `LOOK_SECONDS` of the guest's."""
         requests = [b"Hg" + thread.encode(), b"g"]
@@ -150,11 +224,22 @@ class Running(Guest):
             self._looked = now
             requests.append(b"m%x,%x" % table)
         answers = self.stub.ask(*requests)
-        self.registers = self.stub.decode_registers(answers[1])
+        found = self._registers[thread] = self.stub.decode_registers(answers[1])
         if len(answers) > 2:
             self._arming.refresh(self.stub.decode_memory(answers[2]))
-        elif table is not None and self.registers.get("rip") not in {b.address for b in self.users}:
+        elif table is not None and not self._is_users(found.get("rip", 0)):
             self._arming.refresh(self.stub.decode_memory(self.stub.ask(b"m%x,%x" % table)[0]))
+        return found
+
+    def _is_users(self, address: int) -> bool:
+        """Whether somebody besides the catching of faults has a breakpoint there."""
+        owners = self.ledger.owners(Break("hardware", address))
+        return any(owner != FAULTS for owner in owners)
+
+
+def _thread(cpu: int) -> str:
+    """The stub's id of a vCPU (QEMU gdbstub/system.c, gdb_get_cpu_index)."""
+    return f"{cpu + 1:02x}"
 
 
 def _is_tcg(holds: Holds) -> bool:

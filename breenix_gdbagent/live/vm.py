@@ -11,11 +11,12 @@ from signal import SIGINT
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from breenix_gdbagent.errors import LinkClosed, LinkError
+from breenix_gdbagent.errors import LinkClosed, LinkError, ResumeRefused
+from breenix_gdbagent.link.breakpoints import Break
 from breenix_gdbagent.link.deadline import Deadline
-from breenix_gdbagent.link.gdbstub import Break, RunState
+from breenix_gdbagent.link.gdbstub import RunState
 from breenix_gdbagent.link.stopreply import SIGTRAP
-from breenix_gdbagent.live.arming import Arming
+from breenix_gdbagent.live.arming import FAULTS, Arming
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import DYING_SECONDS, Holds
 from breenix_gdbagent.live.resets import Resets
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from breenix_gdbagent.live.fault import OnFault, OnHit
 
 DRAIN_SECONDS = 5.0
+CALLER = "caller"
+"""The owner, in the ledger, of what `LiveVm.insert` puts in."""
 
 
 class LiveVm(Running):
@@ -140,20 +143,14 @@ class LiveVm(Running):
             self.stub.halt()
             self._note_halt()
             self._resets.machine()
-            self.stub.remove(*(self.stub.breaks - self.users))
-        self.epoch += 1
-        self._at = self._pending = None
-        self.registers = {}
+            self.ledger.set_wanted(FAULTS, ())
+        self.was_changed()
+        self._pending = None
         passing = self._arming.passing
         self._arming = Arming(self)
         if self._armed_with is not None:
             self._arming.passing = passing
             self._arm(None, fresh=True)
-
-    @staticmethod
-    def hardware(address: int) -> Break:
-        """The breakpoint that catches faults: hardware, because the code may not be there yet."""
-        return Break("hardware", address)
 
     # Run control ---------------------------------------------------------------------------
 
@@ -239,19 +236,19 @@ class LiveVm(Running):
             self._go()
 
     def step(self, cpu: int = 0) -> StopReason:
-        """One instruction of one CPU. An exception that it takes is a ``fault`` as ever."""
+        """One instruction of one CPU. What it comes to besides is told as ever: an exception that
+        it takes is a ``fault``, a watchpoint that it triggers or a breakpoint of the user's that
+        it lands on a ``breakpoint``."""
         thread = f"{cpu + 1:02x}"
         with self.uncut():
-            at, self._at = self._at, None
-            reply = self._single_step(thread, at[1] if at is not None else None)
-            if at is not None and self._wanted(at[1]):
-                self.stub.insert(at[1])
-            elif at is not None:
-                self.stub.remove(at[1])
-            reason = self._stopped(reply)
-            if reason is None or reason.kind != "breakpoint" or self._at is not None:
-                return reason or StopReason("step", cpu)
-            return StopReason("step", cpu, text=reason.text)
+            self.stub.need(RunState.HALTED)
+            self._flush()
+            reason = self._stopped(self._single_step(thread))
+            if reason is None:
+                return StopReason("step", cpu)
+            if reason.kind == "breakpoint" and self.watched is None and thread not in self._at:
+                return StopReason("step", cpu, text=reason.text)
+            return reason
 
     def interrupt(self) -> StopReason:
         """Stop it now; the reason is another one when it stopped by itself meanwhile."""
@@ -259,19 +256,21 @@ class LiveVm(Running):
             return self._halt(StopReason("interrupt"))
 
     def insert(self, address: int, kind: str = "hardware", length: int = 1) -> Break:
-        """A break- or watchpoint of the user's (kinds: see `link.gdbstub.Break`)."""
+        """A break- or watchpoint of the caller's own (kinds: see `link.breakpoints.Break`)."""
         one = Break(kind, address, length)
-        with self.uncut():
-            self.pause_for(lambda: self.stub.insert(one))
-        self.users.add(one)
+        self.change(lambda: self.ledger.want(CALLER, one))
         return one
 
     def remove(self, one: Break) -> None:
-        """Remove a breakpoint of the user's; where faults are caught it stays for that."""
-        self.users.discard(one)
-        if one.kind != "hardware" or one.address not in self._arming.addresses:
-            with self.uncut():
-                self.pause_for(lambda: self.stub.remove(one))
+        """Remove one that `insert` gave; where somebody else wants it, it stays for that."""
+        self.change(lambda: self.ledger.release(CALLER, one))
+
+    def change(self, action: Callable[[], None]) -> None:
+        """Do `action`, which changes the ledger. It holds before the guest moves again: one that
+        runs is paused for it. Raises `QemuDied`, `LinkError`."""
+        with self.uncut():
+            self.stub.need(RunState.HALTED, RunState.RUNNING, RunState.SHUTDOWN)
+            self.pause_for(action)
 
     def pause_for(self, action: Callable[[], None]) -> None:
         """Do `action` while the guest stands still, then have it as it was."""
@@ -312,6 +311,9 @@ class LiveVm(Running):
                     reply = self.stub.wait(deadline, wakes)
             except LinkClosed as error:
                 return self._ended(error)
+            except ResumeRefused:
+                self._not_moved()
+                raise
             if reply is not None:
                 reason = self._stopped(reply)
                 if reason is not None:
@@ -348,7 +350,7 @@ class LiveVm(Running):
     def _ended(self, error: LinkClosed) -> StopReason:
         """QEMU has ended: by the guest's wish, or `QemuDied`."""
         self.clock.halt()
-        self.stub.state = RunState.CLOSED
+        self.stub.has_ended()
         process = self._holds.process
         if self._holds.serial is not None and process is not None:
             process.exited.wait(DYING_SECONDS)
@@ -378,7 +380,7 @@ class LiveVm(Running):
         holds = self._holds
         if holds.process is not None:
             self.stub.link.close()
-            self.stub.state = RunState.CLOSED
+            self.stub.has_ended()
             holds.process.kill()
         elif not self.stub.link.closed:
             self._leave()

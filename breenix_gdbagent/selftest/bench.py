@@ -13,7 +13,6 @@ from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.link.deadline import Deadline
-from breenix_gdbagent.link.gdbstub import Break
 from breenix_gdbagent.live import LiveVm, launch
 from breenix_gdbagent.selftest.matrix import KINDS, PERMISSIVE, Builder, Group, Mapping
 from breenix_gdbagent.stop import Stop
@@ -106,7 +105,7 @@ class Bench:
         self.write(RUNNER, code.ljust(GDT, b"\x90") + _descriptors())
         # What lies at the address under test: a fetch that passes ends in a breakpoint too.
         self.write(PAGE, b"\x90\xcc" * 0x800)
-        self.vm.stub.insert(Break("hardware", BASE + DONE))
+        self.vm.insert(BASE + DONE)
 
     def run(self, group: Group, root: int, mappings: Sequence[Mapping]) -> Iterator[Outcome]:
         """Make each kind of access to each mapping in each ring, in the order of `matrix.KINDS`
@@ -145,6 +144,7 @@ class Bench:
             ("rip", BASE),
         ):  # fmt: skip
             stub.write_register(name, value)
+        self.vm.was_changed()
         stub.cont()
 
     def set_group(self, group: Group, root: int) -> None:

@@ -23,7 +23,9 @@ from breenix_gdbagent.errors import (
 )
 from breenix_gdbagent.link.rundir import PREFIX
 from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.arming import FAULTS
 from breenix_gdbagent.live.fault import Fault
+from breenix_gdbagent.live.vm import CALLER
 from tests.guest.live_support import DONE, ELF, lab, needs_qemu
 
 pytestmark = needs_qemu
@@ -251,7 +253,7 @@ def test_a_step_into_an_exception_is_a_fault() -> None:
         frame = vm.read(stop.cpu.rsp, 48)
         vm.stub.write_register("rip", int.from_bytes(frame[8:16], "little"))
         vm.stub.write_register("rsp", int.from_bytes(frame[32:40], "little"))
-        vm._at = None
+        vm.was_changed()
         reason = vm.step()
         assert (reason.kind, reason.vector) == ("fault", 14)
         assert vm.stop().cpu.registers["cr2"] == faults[0]
@@ -269,10 +271,11 @@ def test_breakpoints_of_the_user_and_watchpoints() -> None:
         reason = vm.run_until([DONE], 20).reason
         assert reason.kind == "breakpoint" and f"{pointer:#x}" in reason.text
         vm.remove(watch)
-        assert {b.address for b in vm.stub.breaks} == vm._arming.addresses
+        assert watch not in vm.ledger.of(CALLER)
         before = vm.stop().cpu.rip
         reason = vm.step()
         assert reason.kind == "step"
+        assert vm.ledger.inserted == vm.ledger.of(FAULTS)
         assert vm.stop().cpu.rip != before
 
 

@@ -12,11 +12,15 @@ from breenix_gdbagent.errors import (
     LinkError,
     LinkProtocolError,
     LinkTimeout,
+    ResumeRefused,
+    StateError,
     StubError,
 )
 from breenix_gdbagent.link import rsp
+from breenix_gdbagent.link.breakpoints import Refused
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import Break, RunState
+from breenix_gdbagent.link.rsplink import RspLink
 from tests.unit.link.fakestub import CORE, FakeStub, byte_at
 
 
@@ -112,9 +116,12 @@ def test_physical_mode_that_was_on_is_put_back_to_on_but_off_when_leaving(fake: 
 
 def test_leaving_removes_every_breakpoint(fake: FakeStub) -> None:
     with fake.connect() as stub:
-        stub.insert(Break("hardware", 0x1000), Break("write", 0x2000, 8))
-        stub.insert(Break("software", 0x3000))
-        stub.remove(Break("software", 0x3000))
+        stub.ledger.want("me", Break("hardware", 0x1000), Break("write", 0x2000, 8))
+        stub.ledger.want("me", Break("software", 0x3000))
+        assert fake.breaks == set()
+        assert stub.flush() == []
+        stub.ledger.release("me", Break("software", 0x3000))
+        assert stub.flush() == []
         assert fake.breaks == {b"1,1000,1", b"2,2000,8"}
     assert fake.breaks == set()
     assert fake.closed.wait(5)
@@ -127,25 +134,59 @@ def test_leaving_removes_every_breakpoint(fake: FakeStub) -> None:
 )
 def test_the_ledger_is_true_when_one_of_several_is_refused(fake: FakeStub) -> None:
     stub = fake.connect()
+    stub.ledger.want("me", *(Break("hardware", at) for at in (1, 2, 3)))
+    assert stub.flush() == [Refused(Break("hardware", 2), 0x22)]
+    assert stub.ledger.inserted == {Break("hardware", 1), Break("hardware", 3)}
     with pytest.raises(StubError) as raised:
-        stub.insert(Break("hardware", 0x1), Break("hardware", 0x2), Break("hardware", 0x3))
+        stub.cont()
     assert raised.value.number == 0x22
-    assert stub.breaks == {Break("hardware", 0x1), Break("hardware", 0x3)}
+    assert stub.state is RunState.HALTED and not fake.running  # it has not moved
+    stub.ledger.release("me", Break("hardware", 2))
+    stub.cont()
+    assert stub.state is RunState.RUNNING
+
+
+def test_all_changes_go_out_in_one_write_before_the_guest_moves(
+    fake: FakeStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = fake.connect()
+    written: list[bytes] = []
+    write = RspLink._write
+
+    def noted(self: RspLink, data: bytes, *more: object) -> None:
+        written.append(data)
+        write(self, data, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RspLink, "_write", noted)
+    stub.ledger.want("one", *(Break("hardware", 0x1000 * n) for n in range(1, 10)))
+    stub.ledger.want("two", Break("hardware", 0x1000), Break("write", 0x2000, 8))
+    stub.ledger.release("one", Break("hardware", 0x2000))
+    assert written == []
+    stub.cont()
+    assert [data.count(b"$Z") for data in written] == [9, 0]
+    assert b"vCont;c" in written[1]
+    stub.halt()
+    written.clear()
+    stub.cont()
+    assert len(written) == 1  # nothing has changed
 
 
 def test_run_step_over_and_interrupt(fake: FakeStub) -> None:
     stub = fake.connect()
     here = Break("hardware", 0x1000)
-    stub.insert(here)
-    stub.step("01", remove=[here])
+    stub.ledger.want("me", here)
+    stub.step("01", without=here)
     stop = stub.wait(Deadline(5))
     assert stop is not None and stop.signal == 5 and stop.cpu == 0
     assert fake.breaks == set()
-    stub.cont(insert=[here])
+    stub.cont()
     assert fake.breaks == {b"1,1000,1"}
     assert stub.state is RunState.RUNNING
-    with pytest.raises(LinkError, match="running"):
+    with pytest.raises(StateError, match="running") as raised:
         stub.registers()
+    assert (raised.value.state, raised.value.needed) == ("running", ("halted", "shutdown"))
+    with pytest.raises(StateError, match="running"):
+        stub.cont()
     assert stub.wait(Deadline(0.05)) is None
     stop = stub.halt()
     assert stop is not None and stop.signal == 2
@@ -156,11 +197,28 @@ def test_run_step_over_and_interrupt(fake: FakeStub) -> None:
 def test_nothing_is_sent_behind_a_continue(fake: FakeStub) -> None:
     """Any byte stops a running guest, acknowledgements too."""
     stub = fake.connect()
-    stub.cont(insert=[Break("hardware", 0x1)])
+    stub.ledger.want("me", Break("hardware", 0x1))
+    stub.cont()
     assert fake.seen[-1] == b"vCont;c"
     assert stub.link._codec.data_to_send() in (b"", b"+")
     fake.stop()
     assert stub.wait(Deadline(5)) is not None
+
+
+def test_only_a_reset_leads_out_of_a_shutdown_and_nothing_out_of_the_end(fake: FakeStub) -> None:
+    stub = fake.connect()
+    stub.found_over()
+    with pytest.raises(StateError) as raised:
+        stub.cont()
+    assert raised.value.needed == ("halted",)
+    stub.was_reset()
+    stub.cont()
+    with pytest.raises(StateError, match="running"):
+        stub.found_over()
+    stub.has_ended()
+    with pytest.raises(LinkClosed):
+        stub.was_reset()
+    assert stub.state is RunState.CLOSED
 
 
 def test_a_guest_that_shut_down_is_not_continued(fake: FakeStub) -> None:
@@ -297,8 +355,10 @@ def test_a_stub_without_vcont(fake: FakeStub) -> None:
 def test_a_stub_that_refuses_to_run(fake: FakeStub) -> None:
     stub = fake.connect()
     stub.cont()
-    with pytest.raises(LinkProtocolError, match="did not run"):
+    with pytest.raises(ResumeRefused, match="did not run"):
         stub.wait(Deadline(5))
+    assert stub.state is RunState.HALTED
+    assert stub.registers()["cr3"] == 0x144000
 
 
 def xml(document: bytes) -> dict[str, object]:
