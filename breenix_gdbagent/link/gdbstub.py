@@ -13,7 +13,8 @@ from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import StopReply
-from breenix_gdbagent.link.stubreader import ANSWER_SECONDS, RunState, StubReader, Thread, require
+from breenix_gdbagent.link.stubreader import ANSWER_SECONDS, StubReader, Thread
+from breenix_gdbagent.link.stubstate import RunState, require
 
 __all__ = ["Break", "GdbStub", "RunState", "StopReply", "Thread"]
 

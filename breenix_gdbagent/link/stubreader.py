@@ -10,25 +10,22 @@ from __future__ import annotations
 import re
 from binascii import Error as HexError
 from binascii import hexlify, unhexlify
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
-from functools import wraps
-from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from typing import NamedTuple, Self
 
 from breenix_gdbagent.errors import (
     ConnectError,
-    LinkClosed,
     LinkError,
     LinkProtocolError,
     LinkTimeout,
-    StateError,
     StubError,
 )
 from breenix_gdbagent.link.address import Address, connect, stays_taken
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import StopReply
+from breenix_gdbagent.link.stubstate import RunState, Stateful
 from breenix_gdbagent.link.targetxml import MAX_DOCUMENT, TargetDescription, describe
 
 FLIGHT = 32
@@ -40,60 +37,6 @@ FIRST_ANSWER_SECONDS = 2.0
 LEAVING_SECONDS = 0.3
 
 _PHYSICAL = {True: b"Qqemu.PhyMemMode:1", False: b"Qqemu.PhyMemMode:0"}
-
-
-class RunState(Enum):
-    """HALTED: asks are answered. RUNNING: any byte would stop it. SHUTDOWN: paused for good."""
-
-    HALTED = "halted"
-    RUNNING = "running"
-    SHUTDOWN = "shutdown"
-    CLOSED = "closed"
-
-
-_NEXT = {
-    RunState.HALTED: {RunState.HALTED, RunState.RUNNING, RunState.SHUTDOWN, RunState.CLOSED},
-    RunState.RUNNING: {RunState.HALTED, RunState.SHUTDOWN, RunState.CLOSED},
-    RunState.SHUTDOWN: {RunState.HALTED, RunState.SHUTDOWN, RunState.CLOSED},
-    RunState.CLOSED: {RunState.CLOSED},
-}
-"""Where each state leads: out of a shutdown only a reset does, out of a closed connection nothing.
-A stop that came unasked confirms HALTED."""
-
-_MISUSE = {
-    RunState.RUNNING: ("the guest is running", "any packet would stop it", "interrupt it first"),
-    RunState.SHUTDOWN: (
-        "the guest has shut down and cannot go on",
-        "QEMU answers no continue in that state",
-        "reset it (QMP system_reset) or start it again",
-    ),
-    RunState.HALTED: ("the guest is stopped", "", "let it run first"),
-}
-
-_Self = TypeVar("_Self", bound="StubReader")
-_Given = ParamSpec("_Given")
-_Result = TypeVar("_Result")
-
-
-def require(
-    *states: RunState,
-) -> Callable[
-    [Callable[Concatenate[_Self, _Given], _Result]], Callable[Concatenate[_Self, _Given], _Result]
-]:
-    """A method that may be called in these states only; in another one it raises `StateError` and
-    nothing is sent (after qemu.qmp's ``require``)."""
-
-    def guarded(
-        method: Callable[Concatenate[_Self, _Given], _Result],
-    ) -> Callable[Concatenate[_Self, _Given], _Result]:
-        @wraps(method)
-        def checked(self: _Self, /, *args: _Given.args, **more: _Given.kwargs) -> _Result:
-            self.need(*states)
-            return method(self, *args, **more)
-
-        return checked
-
-    return guarded
 
 
 class Thread(NamedTuple):
@@ -109,13 +52,13 @@ class Thread(NamedTuple):
         return int(self.id.rpartition(".")[2], 16) - 1
 
 
-class StubReader:
+class StubReader(Stateful):
     """A connection to one stub, as far as it reads; `gdbstub.GdbStub` adds control."""
 
     def __init__(self, link: RspLink, *, seconds: float = ANSWER_SECONDS) -> None:
+        super().__init__(link.name)
         self.link = link
         self.seconds = seconds
-        self._state = RunState.HALTED
         self.last_stop: StopReply | None = None
         self.packet_size = 400
         self.features: dict[str, str] = {}
@@ -184,41 +127,6 @@ class StubReader:
             out += answer[1:]
             if answer[:1] == b"l":
                 return out
-
-    # State ---------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> RunState:
-        """What may be asked of the guest now."""
-        return self._state
-
-    def need(self, *states: RunState) -> None:
-        """Raises `StateError` when the guest is in none of these states, `LinkClosed` when it is
-        gone."""
-        if self._state not in states:
-            if self._state is RunState.CLOSED:
-                raise LinkClosed(f"the connection to {self.link.name} is closed")
-            what, why, fix = _MISUSE[self._state]
-            raise StateError(self._state.value, tuple(s.value for s in states), what, why, fix)
-
-    def _set_state(self, state: RunState) -> None:
-        """The only place that changes it."""
-        if state not in _NEXT[self._state]:
-            self.need(*(before for before, after in _NEXT.items() if state in after))
-        self._state = state
-
-    @require(RunState.HALTED, RunState.SHUTDOWN)
-    def found_over(self) -> None:
-        """QEMU's monitor says that the guest is paused for good."""
-        self._set_state(RunState.SHUTDOWN)
-
-    def was_reset(self) -> None:
-        """The machine was reset and stands before its first instruction."""
-        self._set_state(RunState.HALTED)
-
-    def has_ended(self) -> None:
-        """QEMU, or the connection to it, is gone."""
-        self._set_state(RunState.CLOSED)
 
     # Asking --------------------------------------------------------------------------------
 
