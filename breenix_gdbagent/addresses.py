@@ -1,4 +1,4 @@
-"""Addresses as the sources name them, and the one way they are printed."""
+"""Addresses and counts as the sources name them, and the one way they are printed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ PAGE = 0x1000
 def hex64(value: int) -> str:
     """``0x`` and lower-case digits, without padding: the form of every address we show."""
     return f"{value:#x}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 page``, ``2 pages``, ``1 more entry``: a count with its noun; `plural` where it is not
+    the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def page_base(address: int) -> int:

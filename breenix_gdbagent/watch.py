@@ -20,6 +20,7 @@ from breenix_gdbagent.control.judge import Judge
 from breenix_gdbagent.control.points import Point
 from breenix_gdbagent.control.script import Step
 from breenix_gdbagent.control.table import PointTable
+from breenix_gdbagent.control.where import note_where
 from breenix_gdbagent.control.written import breakpoint_of, checkpoint_of, invariant_of
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.image import with_image
@@ -209,9 +210,13 @@ class Run:
             awaited = [*patterns, *([every] if every else [])]
             if self.orders.fatal_only:
                 awaited.append(SURVIVED_NOT)
-            stop = self.vm.run_until(awaited, limit, self._on_fault, self.judge.passes)
+            try:
+                stop = self.vm.run_until(awaited, limit, self._on_fault, self.judge.passes)
+            except SystemExit as ended:
+                note_where(ended, self.vm, self.placed)
+                raise
             if stop.reason.kind == "interrupt" and not stop.reason.text:
-                raise KeyboardInterrupt
+                raise note_where(KeyboardInterrupt(), self.vm, self.placed)
             if stop.reason.kind == "fault" and not self.decides:
                 look = True
             elif stop.reason.kind == "marker" and not _any(patterns, stop):

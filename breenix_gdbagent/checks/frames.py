@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from breenix_gdbagent.addresses import PhysAddr, hex64
+from breenix_gdbagent.addresses import PhysAddr, counted, hex64
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.errors import ReadError
@@ -109,7 +109,7 @@ def _astray(ledger: FrameLedger, ram: RamMap, node: Node, index: int, raw: int) 
 def _beyond(kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page]) -> Finding:
     page = pages[0]
     space = ledger.space_of(page.node)
-    more = f" (and {len(pages) - 1} more pages of that table)" if len(pages) > 1 else ""
+    more = f" (and {counted(len(pages) - 1, 'more page')} of that table)" if len(pages) > 1 else ""
     return Finding(
         BEYOND_RAM,
         f"{BEYOND_RAM.title}: {kernel.describe(page.va)} of {_label(space)} is {hex64(page.pa)}"
@@ -262,7 +262,7 @@ def _twice_in_kernel(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
 
 def _twice(kernel: Kernel, ledger: FrameLedger, found: Sequence[tuple[Page, Page]]) -> Finding:
     first, second = found[0]
-    more = f" (and {len(found) - 1} more frames)" if len(found) > 1 else ""
+    more = f" (and {counted(len(found) - 1, 'more frame')})" if len(found) > 1 else ""
     owners = [_owner(ledger, page) for page in (first, second)]
     subjects = sorted({_stable(ledger, page) for page in (first, second)})
     return Finding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.allocators import Heap
@@ -103,8 +104,8 @@ def compare(then: Account, now: Account) -> Iterator[Finding]:
     if lost > 0:
         yield Finding(
             FRAMES_LEAK,
-            f"{lost} frames ({lost * 4} KiB) were taken since the stop before and are reached from "
-            f"nowhere; {now.used} are in use",
+            f"{counted(lost, 'frame')} ({lost * 4} KiB) taken since the stop before and reached "
+            f"from nowhere; {now.used} are in use",
             "frame allocator",
             {"frames": lost, "used_before": then.used, "used": now.used},
             fix=FRAMES_LEAK.mend,
@@ -117,8 +118,8 @@ def compare(then: Account, now: Account) -> Iterator[Finding]:
     if bytes_ >= SMALLEST_HEAP_GROWTH and (now.heap.kind != "bump" or blocks > 0):
         yield Finding(
             HEAP_LEAK,
-            f"the heap grew by {bytes_} bytes since the stop before, and no process or thread was "
-            f"added; {now.heap.used} of {now.heap.size} are in use",
+            f"the heap grew by {counted(bytes_, 'byte')} since the stop before, and no process or "
+            f"thread was added; {now.heap.used} of {now.heap.size} are in use",
             "heap",
             {
                 "bytes": bytes_,

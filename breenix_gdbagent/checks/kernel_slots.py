@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from breenix_gdbagent.addresses import hex64, sign_extended
+from breenix_gdbagent.addresses import counted, hex64, sign_extended
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_made
 from breenix_gdbagent.jsonvalue import Json
@@ -114,7 +114,7 @@ def _against_master(kernel: Kernel, slots: KernelSlots, space: Space) -> Iterato
 
 def _finding(code: Code, slots: KernelSlots, space: Space, found: list[int], entry: int) -> Finding:
     slot = found[0]
-    also = f" and {len(found) - 1} more slots" if len(found) > 1 else ""
+    also = f" and {counted(len(found) - 1, 'more slot')}" if len(found) > 1 else ""
     what = slots.uses.get(slot, "kernel memory")
     return Finding(
         code,

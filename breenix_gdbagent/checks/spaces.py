@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
@@ -227,7 +227,7 @@ def check_processes(kernel: Kernel) -> Iterator[Finding]:
         elif scheduled.alive:
             yield _without(process)
     if unscheduled:
-        raise NotChecked(f"{unscheduled} processes {NOBODYS}")
+        raise NotChecked(f"{counted(unscheduled, 'process', 'processes')} {NOBODYS}")
 
 
 def _without(process: Process) -> Finding:

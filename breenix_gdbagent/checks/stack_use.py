@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.addresses import PAGE, counted, hex64
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
@@ -198,7 +198,7 @@ def check_depth(kernel: Kernel) -> Iterator[Finding]:
         if low is not None and low - stack.bottom < stack.size // ROOM:
             yield _full(kernel, stack, low)
     if lacking:
-        raise NotChecked(f"the bottom of {lacking} stacks is not in the memory we have")
+        raise NotChecked(f"the bottom of {counted(lacking, 'stack')} is not in the memory we have")
 
 
 def _run_over(kernel: Kernel) -> Iterator[KernelStack]:

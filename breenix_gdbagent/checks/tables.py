@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from breenix_gdbagent.addresses import PhysAddr, hex64
+from breenix_gdbagent.addresses import PhysAddr, counted, hex64
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.jsonvalue import Json
@@ -77,7 +77,7 @@ def check_shape(kernel: Kernel) -> Iterator[Finding]:
     if graph.unreadable:
         first = graph.unreadable[0]
         raise NotChecked(
-            f"{len(graph.unreadable)} tables are not in the memory we have, the first at "
+            f"not in the memory we have: {counted(len(graph.unreadable), 'table')}, the first at "
             f"{hex64(first.table)}"
         )
     if kernel.stop.memory.ram is None:
@@ -131,7 +131,8 @@ def _bad_links(kernel: Kernel, code: Code, links: Sequence[Link]) -> Iterator[Fi
     for found in list(by_table.values())[:MOST_SHOWN]:
         first = found[0]
         space = kernel.space_of(first.root)
-        more = f" (and {len(found) - 1} more entries of that table)" if len(found) > 1 else ""
+        others = counted(len(found) - 1, "more entry", "more entries")
+        more = f" (and {others} of that table)" if len(found) > 1 else ""
         yield Finding(
             code,
             f"{code.title}: entry {hex64(first.raw)} at {hex64(first.entry_pa)} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from breenix_gdbagent.addresses import VirtAddr, hex64
+from breenix_gdbagent.addresses import VirtAddr, counted, hex64
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.spaces import NOBODYS
 from breenix_gdbagent.jsonvalue import Json
@@ -118,7 +118,7 @@ def check_contexts(kernel: Kernel) -> Iterator[Finding]:
     if half_saved:
         raise NotChecked(half_saved)
     if unscheduled:
-        raise NotChecked(f"{unscheduled} processes {NOBODYS}")
+        raise NotChecked(f"{counted(unscheduled, 'process', 'processes')} {NOBODYS}")
 
 
 def _interrupted(kernel: Kernel) -> Iterator[Finding]:

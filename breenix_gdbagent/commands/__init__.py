@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import NoReturn
 
 from breenix_gdbagent.commands import stdout
@@ -122,8 +123,9 @@ def run(argv: list[str]) -> int:
 
 
 def _by_signal(ended: BaseException) -> AgentError:
+    """What a signal ended, and where the guest stood then, which is why it was sent."""
     how = "interrupted" if isinstance(ended, KeyboardInterrupt) else "terminated"
-    return AgentError(f"{how}; nothing is left running")
+    return AgentError(f"{how}; nothing is left running", *getattr(ended, "__notes__", ())[:2])
 
 
 def _hear_signals() -> None:
@@ -216,6 +218,8 @@ def _say(error: AgentError) -> None:
     parts = [p for p in (error.what, error.why, error.fix) if p]
     first, rest = " ".join(parts[0].split()), parts[1:]
     try:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()  # what was answered before it comes before it
         print(f"breenix-gdbagent: {first}", file=sys.stderr)
         for line in rest:
             print(f"  {' '.join(line.split())}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from breenix_gdbagent.commands.expectations import (
 )
 from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
 from breenix_gdbagent.commands.machines import machine_facts, open_machine
-from breenix_gdbagent.commands.output import writable
+from breenix_gdbagent.commands.output import aside, writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
@@ -66,7 +65,7 @@ def run(name: str, argv: list[str]) -> int:
 
 def _say(line: str) -> None:
     """What points say: on stderr, as stdout is the report's."""
-    print(line, file=sys.stderr)
+    aside(line)
 
 
 def read_script(path: Path | None) -> tuple[Step, ...]:
@@ -113,9 +112,9 @@ def conclude(
     failed = _saved(options, ended, record, named, machine, kept)
     write_faces(document, options, code, ended.kernel)
     for text in judged.missing:
-        print(f"expected and not seen: {text}", file=sys.stderr)
+        aside(f"expected and not seen: {text}")
     for text in judged.gone:
-        print(f"in the baseline and gone: {text}", file=sys.stderr)
+        aside(f"in the baseline and gone: {text}")
     if failed is not None:
         raise failed
     return code

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands import seconds
+from breenix_gdbagent.commands.output import aside
 from breenix_gdbagent.commands.target import Target, opened_snapshot
 from breenix_gdbagent.stop import Stop, StopReason
 
@@ -49,10 +49,9 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
             stop = with_image(stop, machine.image)[0]
         yield stop
         if vm.disturbed():
-            print(
+            aside(
                 "breenix-gdbagent: racy: somebody else let the guest run while it was read, so "
-                "this is of more than one moment\n  try again, or end the other monitor session",
-                file=sys.stderr,
+                "this is of more than one moment\n  try again, or end the other monitor session"
             )
 
 

@@ -46,9 +46,9 @@ def run(name: str, argv: list[str]) -> int:
     parser.add_argument("--tail", type=int, metavar="N", help="only the last N")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--follow", action="store_true", help="a target that runs, as it speaks")
-    parser.add_argument("--until", metavar="REGEX", help="with --follow: stop there")
+    parser.add_argument("--until", metavar="REGEX", help="a target that runs: stop there")
     parser.add_argument(
-        "--timeout", type=seconds, metavar="S", help="with --follow: at most so long"
+        "--timeout", type=seconds, metavar="S", help="a target that runs: at most so long"
     )
     add_target_options(parser)
     options = parser.parse_args(argv)
@@ -56,15 +56,18 @@ def run(name: str, argv: list[str]) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    named = options.snapshot is not None
+    runs = any(getattr(options, n) is not None for n in ("lab", "breenix", "image", "gdb"))
+    named = runs or options.snapshot is not None
     if not named and not options.words:
-        raise InputError("log reads a file", fix="breenix-gdbagent log FILE [QUERY]")
-    path = options.snapshot if named else Path(options.words[0])
+        raise InputError("no file and no target named", fix="breenix-gdbagent log FILE [QUERY]")
     rest = options.words if named else options.words[1:]
     if len(rest) > 1:
         raise InputError(f"one query, not {len(rest)}", fix="quote a query that has spaces")
     choice = _choice(options, rest[0] if rest else None)
-    lines, places, stops = _read(options, path)
+    if runs:
+        lines, places, stops = _run(options)
+    else:
+        lines, places, stops = _read(options, options.snapshot or Path(options.words[0]))
     if options.around is not None:
         context = AROUND if options.context is None else options.context
         choice = logview.Choice(ports=choice.ports, context=context, around=places)
@@ -116,9 +119,32 @@ def _plain(path: Path) -> bytes | None:
         ) from error
 
 
-def _read(
-    options: argparse.Namespace, path: Path
-) -> tuple[list[LogLine], tuple[int, ...], Mapping[tuple[int, int], str]]:
+Read = tuple[list[LogLine], tuple[int, ...], Mapping[tuple[int, int], str]]
+
+
+def _run(options: argparse.Namespace) -> Read:
+    """The lines of a target that runs: of one that we boot those until its end, of one that we
+    attach to what its serial file holds. Raises `InputError`."""
+    from breenix_gdbagent.commands.examined import DEFAULT_SECONDS, stop_of
+
+    target = target_of(options, default_lab=False)
+    options.timeout = options.timeout or DEFAULT_SECONDS
+    with stop_of(target) as stop:
+        if not stop.serial.chunks:
+            raise InputError(
+                "the guest has no serial text",
+                "it had written nothing, or where its serial line goes was not named"
+                if target.boots
+                else "what it wrote before we came is in no file that was named",
+                "with --gdb: --serial FILE names the file that QEMU writes it to",
+            )
+        if options.around is not None:
+            return _around(stop, None, options.around)
+        lines = lines_of(stop.serial)
+        return lines, (), _stops_of_run(lines, stop, None)
+
+
+def _read(options: argparse.Namespace, path: Path) -> Read:
     """The lines, where the finding asked for is (their indices), and what stops came where."""
     options.snapshot = path
     target = target_of(options, default_lab=False)

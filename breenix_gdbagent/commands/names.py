@@ -71,7 +71,8 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     elif name in ("symbol", "print", "type"):
         parser.add_argument("what", metavar={"symbol": "NAME|ADDRESS"}.get(name, "PATH"))
     elif name in ("list", "disassemble"):
-        parser.add_argument("what", nargs="?", metavar="LOCATION", help="default: RIP")
+        default = "default: RIP" + ("; N: a line of RIP's file" if name == "list" else "")
+        parser.add_argument("what", nargs="?", metavar="LOCATION", help=default)
     if name == "list":
         parser.add_argument("--source", type=Path, metavar="DIR", help="where the source lies")
     if name == "disassemble":
@@ -241,25 +242,29 @@ def _type(kernel: Kernel, options: argparse.Namespace) -> int:
 
 def _list(kernel: Kernel, options: argparse.Namespace) -> int:
     image = anywhere(kernel)
-    va = _location(kernel, options.what, image)
+    line = int(options.what) if (options.what or "").isdecimal() else None
+    va = _location(kernel, None if line is not None else options.what, image)
     chain = shown.spots(image, va)
     if not chain or chain[0].file is None or chain[0].line is None:
         why = "" if image.image.has_dwarf else ": the ELF has no debug information (DWARF)"
         raise ReadError(f"no source line is known for {called(image, va)}{why}")
     spot = chain[0]
-    lines = source_lines(spot.file or "", spot.line or 0, options.source)
+    wanted = (spot.line if line is None else line) or 0
+    lines = source_lines(spot.file or "", wanted, options.source)
     if options.json:
         source: list[Json] = [{"line": number, "text": text} for number, text in lines]
+        address = hex64(va) if line is None else None
         print_json(
-            {"address": hex64(va), "file": spot.file, "line": spot.line, "source": source or None}
+            {"address": address, "file": spot.file, "line": wanted, "source": source or None}
         )
         return 0
-    print(f"{called(image, va)} is at {spot.file}:{spot.line}")
+    place = f"{spot.file}:{wanted}"
+    print(place if line is not None else f"{called(image, va)} is at {place}")
     if not lines:
         where = "here" if options.source is None else f"below {options.source}"
         print(f"that file was not found {where}: --source DIR says where the kernel's source lies")
     for number, text in lines:
-        print(f"{'>' if number == spot.line else ' '}{number:5} {text}")
+        print(f"{'>' if number == wanted else ' '}{number:5} {text}")
     return 0
 
 

@@ -18,6 +18,12 @@ def print_json(value: Json) -> None:
     sys.stdout.flush()
 
 
+def aside(text: str) -> None:
+    """A line on stderr, behind all that was answered so far: both may go into one file."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` at once or not at all. Raises `OutputError`."""
     with appearing(path) as out:

@@ -55,7 +55,7 @@ def reproduce(options: argparse.Namespace) -> int:
             ended.history,
             ended.examined,
         )
-    return _compare(before, after, other, options.json)
+    return compare(before, after, other, options.json)
 
 
 def _kept(options: argparse.Namespace) -> tuple[Object, Document]:
@@ -117,7 +117,11 @@ def _other_tools(was: Object, now: Object) -> dict[str, str]:
     return {k: text for k, text in said.items() if was.get(k) is not None and was[k] != now[k]}
 
 
-def _compare(before: Document, after: Document, other: Mapping[str, str], as_json: bool) -> int:
+def _said(value: Json) -> str:
+    return "none" if value is None else str(value)
+
+
+def compare(before: Document, after: Document, other: Mapping[str, str], as_json: bool) -> int:
     """Say whether the deciding stop and the errors found are the same."""
     one, two = objects(before["stops"])[-1], objects(after["stops"])[-1]
     differ = [name for name in COMPARED if one[name] != two[name]]
@@ -140,8 +144,11 @@ def _compare(before: Document, after: Document, other: Mapping[str, str], as_jso
         return int(not same)
     print("the same fault again" if same else "not the same fault")
     for name in COMPARED:
+        if one[name] is None and two[name] is None:
+            continue  # a panic has no vector, then or now
         mark = "" if one[name] == two[name] else "   <- differs"
-        print(f"  {name:<11} then {one[name]}, now {two[name]}{mark}")
+        then, now = (_said(stop[name]) for stop in (one, two))
+        print(f"  {name.replace('_', ' '):<11} then {then}, now {now}{mark}")
     for text, words in ((prints[0] - prints[1], "then only"), (prints[1] - prints[0], "now only")):
         for fingerprint in sorted(text):
             print(f"  {words}: {fingerprint}")

@@ -24,7 +24,7 @@ def root_of(kernel: Kernel, root: str | None, pid: str | None = None) -> int:
         raise InputError(
             "there is no root to walk from",
             stop.no_paging,
-            "give --root CR3, or let it run further",
+            "name a root (a CR3 value), or let it run further",
         )
     return found
 

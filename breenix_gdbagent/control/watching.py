@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.control.debugger import Debugger
 from breenix_gdbagent.control.entries import EntryWatch, find_root
 from breenix_gdbagent.control.expressions import Expression, parse
@@ -32,7 +32,7 @@ def watch_value(
         )
     if not 0 < value.type.size <= LONGEST:
         raise InputError(
-            f"{text} is {value.type.name}, {value.type.size} bytes",
+            f"{text} is {value.type.name}, {counted(value.type.size, 'byte')}",
             fix="watch one of its fields, or an address and a length",
         )
     watched = Watched(text, value.address, value.type.size, access)

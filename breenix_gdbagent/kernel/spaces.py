@@ -58,6 +58,8 @@ class Space:
         there may be many of that."""
         if self.name is not None and self.pid is not None:
             return f"{self.name} (pid {self.pid})"
+        if self.role == "boot":
+            return "the bootloader's tables"
         word = {"process": "process ", "unknown": "root "}.get(self.role)
         return self.role if word is None else f"{word}{self.root:#x}"
 

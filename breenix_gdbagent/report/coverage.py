@@ -7,6 +7,18 @@ from typing import cast
 from breenix_gdbagent.report.story import SEVERITIES, Object, objects, record, texts
 
 
+def verdict(document: Object) -> str:
+    """The outcome as a headline has it: ``findings``, and ``failed`` where it is what did not come
+    that decides, not what was found."""
+    outcome = str(record(document["run"])["outcome"])
+    return "failed" if outcome == "findings" and _missing(document) else outcome
+
+
+def _missing(document: Object) -> list[str]:
+    """What --expect asked for and did not come."""
+    return list(texts(record(document["run"]).get("missing", [])))
+
+
 def counts(document: Object) -> str:
     """``2 errors, 1 warning``; ``nothing found``; with what could not be looked at, so that
     nothing found is not read as all being well."""
@@ -21,8 +33,10 @@ def counts(document: Object) -> str:
     known = sum(1 for f in findings if record(f["evidence"]).get("baseline"))
     if known:
         words += f" ({known} known by the baseline)"
-    if missing := texts(record(document["run"]).get("missing", [])):
-        words += f"; expected and not seen: {', '.join(missing)}"
+    if missing := _missing(document):
+        words = f"expected and not seen: {', '.join(missing)}; " + (
+            f"seen: {words}" if said else "nothing else found"
+        )
     now = last_checks(document)
     unmade = sum(1 for c in now if c["status"] == "not_checked")
     return words + (f"; {unmade} of {len(now)} checks could not be made" if unmade else "")

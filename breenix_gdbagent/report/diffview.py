@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.diff import headline
@@ -65,7 +66,7 @@ def _spaces(page: Page, spaces: Object) -> None:
             page.line(("bad" if kind == "removed" else "", f"  {line}"))
         left_out = len(lines) - MOST_LINES + cast(int, row["left_out"])
         if left_out > 0:
-            page.line(("dim", f"  ... {left_out} more changes"))
+            page.line(("dim", f"  ... {counted(left_out, 'more change')}"))
 
 
 def space_name(space: Object) -> str:

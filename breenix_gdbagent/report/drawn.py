@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.report.backtraces import brief, rows
 from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.page import Page
@@ -132,7 +133,7 @@ def _columns(page: Page, document: Object, columns: Sequence[Sequence[int]]) -> 
         page.items(said, "  ")
     left_out = cast(int, maps["left_out"])
     if left_out:
-        page.line(("dim", f"  {left_out} more spaces are not drawn"))
+        page.line(("dim", f"  not drawn: {counted(left_out, 'more space')}"))
 
 
 def stacks_in_a_line(page: Page, document: Object) -> None:
@@ -141,8 +142,8 @@ def stacks_in_a_line(page: Page, document: Object) -> None:
     number, spaces = len(objects(maps["stacks"])), len(texts(maps["spaces"]))
     if number:
         page.text(
-            f"{number} kernel stacks x {spaces} address spaces: every page mapped, writable, "
-            "supervisor, no-execute and the same frame; every guard page free"
+            f"{counted(number, 'kernel stack')} x {counted(spaces, 'address space')}: every page "
+            "mapped, writable, supervisor, no-execute and the same frame; every guard page free"
         )
 
 
@@ -183,7 +184,7 @@ def memory_map(page: Page, document: Object) -> None:
         page.line("  = one table in all of these slots")
     left_out = len(groups) - len(shown)
     if left_out:
-        page.line(("dim", f"  {left_out} more spaces have user memory of their own"))
+        page.line(("dim", f"  with user memory of their own: {counted(left_out, 'more space')}"))
 
 
 def _worth_showing(document: Object, groups: Sequence[list[int]]) -> list[list[int]]:

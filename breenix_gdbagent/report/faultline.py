@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from breenix_gdbagent.addresses import canonical, hex64
+from breenix_gdbagent.addresses import canonical, counted, hex64
 from breenix_gdbagent.kernel.layout import (
     DF_STACK,
     ERAS,
@@ -185,7 +185,8 @@ def place_words(va: int) -> str | None:
     if PF_STACK[0] <= va < PF_STACK[1]:
         return "the IST stack of #PF"
     if DF_STACK[0] - 0x1000 <= va < DF_STACK[0]:
-        return f"{DF_STACK[0] - va} bytes below the IST stack of #DF: an IST stack overflowed"
+        below = counted(DF_STACK[0] - va, "byte")
+        return f"{below} below the IST stack of #DF: an IST stack overflowed"
     if KERNEL_STACKS <= va < max(era.stacks_end for era in ERAS):
         return "; ".join(_stack_words(va))
     if HEAP_START <= va < HEAP_START + (64 << 20):
@@ -208,4 +209,4 @@ def _stack_words(va: int) -> Iterator[str]:
             yield f"{era.name}: the guard page of kernel stack slot {slot} (an overflow)"
         else:
             below = era.slot_size - inside
-            yield f"{era.name}: kernel stack slot {slot}, {below} bytes below its top"
+            yield f"{era.name}: kernel stack slot {slot}, {counted(below, 'byte')} below its top"

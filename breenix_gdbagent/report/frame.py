@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.faults.address_kind import kind_of
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
@@ -91,7 +91,17 @@ def who_text(kernel: Kernel, who: Who) -> str:
     lines += [_table(kernel, group) for group in uses.values()]
     if len(lines) == 1:
         lines.append("  no known space maps it or uses it as a table")
+        lines += _as_virtual(kernel, who.pa)
     return "\n".join(lines)
+
+
+def _as_virtual(kernel: Kernel, address: int) -> list[str]:
+    """Where an address that nobody maps leads as a virtual one, which may be what was meant."""
+    root = kernel.stop.cpu.root if kernel.stop.cpu.paging is not None else kernel.reference_root
+    pa = None if root is None else kernel.walk(root, address).pa
+    if pa is None:
+        return []
+    return [f"  as a virtual address it leads to physical {hex64(pa)}: who {hex64(pa)}"]
 
 
 def _state(kernel: Kernel, pa: int) -> str:
@@ -135,7 +145,8 @@ def _table(kernel: Kernel, group: Sequence[TableUse]) -> str:
 def _entries(entries: Sequence[int], aliases: int) -> str:
     """The entry of the first space, and whether the others have it in common."""
     own = " (the others have their own)" if len(set(entries)) > 1 else ""
-    more = f", and at {aliases - 1} more addresses" if aliases > 1 else ""
+    others = counted(aliases - 1, "more address", "more addresses")
+    more = f", and at {others}" if aliases > 1 else ""
     return f"{hex64(entries[0])}{own}{more}"
 
 

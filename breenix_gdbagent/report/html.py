@@ -17,14 +17,14 @@ from typing import Any, cast
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
 from breenix_gdbagent.report.cells import CELLS
-from breenix_gdbagent.report.coverage import counts, last_checks, lost
+from breenix_gdbagent.report.coverage import counts, last_checks, lost, verdict
 from breenix_gdbagent.report.htmllog import log_rows
 from breenix_gdbagent.report.htmltrace import ReadSource, stops_of
 from breenix_gdbagent.report.story import (
@@ -124,7 +124,7 @@ def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
     now = last_checks(document)
     return {
         "document": document,
-        "outcome": str(record(document["run"])["outcome"]),
+        "outcome": verdict(document),
         "counts": counts(document),
         "target": target_words(document),
         "run": run_words(document),
@@ -265,7 +265,7 @@ def _listing(document: Object, atlas: atlases.Atlas | None) -> list[tuple[str, l
     for row in atlas.rows:
         mine = [line(p) for p in row.pieces if p.shared != "all" or len(atlas.rows) == 1]
         if row.left_out:
-            mine.append(f"... {row.left_out} more ranges")
+            mine.append(f"... {counted(row.left_out, 'more range')}")
         parts.append((called(row.root, named), mine))
     return parts
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import LEVEL
@@ -83,9 +83,8 @@ def map_text(kernel: Kernel, space: Space, ranges: Sequence[Range]) -> str:
                 + (f"  {name}" if name else "")
             )
         if len(slots) > 1:
-            lines.append(
-                f"  and the same in {len(slots) - 1} more slots, up to {slots[-1][-1].end:#018x}"
-            )
+            others = counted(len(slots) - 1, "more slot")
+            lines.append(f"  and the same in {others}, up to {slots[-1][-1].end:#018x}")
     lines += [_unknown(gap) for gap in space.gaps]
     if not ranges and not space.gaps:
         lines.append("nothing is mapped that the filters let through")

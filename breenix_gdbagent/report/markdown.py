@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
-from breenix_gdbagent.report.coverage import counts, lacking, lost
+from breenix_gdbagent.report.coverage import counts, lacking, lost, verdict
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
@@ -98,7 +98,7 @@ def fenced(lines: Sequence[str], language: str = "text") -> str:
 def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
     """The sections about the leading finding and what caused it."""
     if not findings:
-        outcome = str(record(document["run"])["outcome"]).capitalize()
+        outcome = verdict(document).capitalize()
         yield f"# {escaped(outcome)}: {escaped(counts(document))}"
         yield escaped(lost(document))
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
@@ -70,7 +70,8 @@ def trace_text(kernel: Kernel, trace: Backtrace) -> str:
     for number in trace.folded():
         if isinstance(number, tuple):
             left, rounds = number
-            lines.append(f"      ---- {rounds} rounds more, {left} frames ----")
+            told = f"{counted(rounds, 'more round')}, {counted(left, 'frame')}"
+            lines.append(f"      ---- {told} ----")
         else:
             lines += frame_lines(kernel, number, trace.frames[number])
     lines.append(f"     no more: {trace.end}")
@@ -251,7 +252,7 @@ def frames_text(frames: FrameAllocator) -> str:
     lines += [f"  usable RAM {hex64(a)}-{hex64(b)}" for a, b in shown]
     if len(frames.regions) > len(shown):
         more = len(frames.regions) - len(shown)
-        lines.append(f"  and {more} more regions, up to {hex64(frames.regions[-1][1])}")
+        lines.append(f"  and {counted(more, 'more region')}, up to {hex64(frames.regions[-1][1])}")
     return "\n".join(lines)
 
 

@@ -17,7 +17,11 @@ LEVELS = ("error", "warn", "info", "debug", "trace")
 
 # `[ INFO] kernel::x: text` (kernel/src/log.rs), `INFO : text` (the bootloader's).
 _LEVEL = re.compile(r"(?:\[ *|^)(ERROR|WARN|INFO|DEBUG|TRACE)(?: *\]| *: )")
-_LOUD = re.compile(r"KERNEL PANIC|EXCEPTION: |\[DIAG:|DOUBLE FAULT|PAGE FAULT")
+_LOUD = re.compile(r"KERNEL PANIC|EXCEPTION: |DOUBLE FAULT|PAGE FAULT")
+# What the kernel prints in detail, of what is no error too: `[DIAG:PAGETABLE]` of every space it
+# makes, `[DIAG:PAGEFAULT]` of every page fault before it is mended. What comes to nothing good is
+# named below by a line of its own (kernel/src/interrupts.rs, both eras).
+_DETAIL = re.compile(r"\[DIAG:(?:PAGEFAULT|GPF|DOUBLEFAULT)(\])|\[DIAG:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,14 @@ class LogLine:
 
 
 def level_of(text: str) -> str | None:
-    """The level that a line names; what a panic or a fault prints is an error without a name."""
+    """The level that a line names; what a panic or a fault prints is an error without a name, and
+    the registers of a fault are for information: a fault may be mended."""
     match = _LEVEL.search(text)
     if match is not None:
         return match[1].lower()
+    detail = _DETAIL.search(text)
+    if detail is not None:
+        return "info" if detail[1] else "debug"
     return "error" if _LOUD.search(text) else None
 
 

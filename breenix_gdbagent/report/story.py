@@ -154,8 +154,8 @@ def inside(cpu: Object) -> str:
         root = None if unpaged else cpu.get("cr3")
         said += [f"the space of CR3 {root}"] if root is not None else []
     else:
-        kernel = label in ("master", "boot")
-        said.append(f"the {label} space" if kernel else f"process {label}")
+        kernel = {"master": "the master space", "boot": "the bootloader's tables"}
+        said.append(kernel.get(str(label), f"process {label}"))
     if thread is not None and not str(label).startswith(f"{thread} (pid "):
         said.append(f"thread {thread}")
     return ", ".join(said)
@@ -204,7 +204,15 @@ def facts(finding: Object) -> Iterator[tuple[str, Json]]:
             continue  # user code has none
         if key == "spaces_count" and evidence.get("spaces"):
             continue  # counted where they are listed
+        if key == "process" and isinstance(value, str):
+            key, value = _whose(value)
         yield key.replace("_", " "), value
+
+
+def _whose(label: str) -> tuple[str, str]:
+    """(``process`` or ``space``, its name): not every address space is one of a process."""
+    process = label.startswith("process ") or "(pid " in label
+    return "process" if process else "space", label.removeprefix("process ")
 
 
 def paragraph(finding: Object) -> str:

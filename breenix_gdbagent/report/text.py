@@ -7,7 +7,7 @@ from collections.abc import Collection
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
-from breenix_gdbagent.report.coverage import counts, lacking, last_checks, lost
+from breenix_gdbagent.report.coverage import counts, lacking, last_checks, lost, verdict
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
@@ -67,7 +67,7 @@ def render(document: Object, width: int = 100, colour: bool = False) -> str:
 
 def _headline(page: Page, document: Object) -> None:
     run = record(document["run"])
-    outcome = str(run["outcome"])
+    outcome = verdict(document)
     ink = OUTCOME_INK.get(outcome, "error")
     page.text(f"{outcome.upper()}: {counts(document)}", "", "  ", ink)
     page.text(", ".join(p for p in (target_words(document), run_words(document)) if p), kind="dim")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.addresses import PAGE, counted, hex64
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.symbols.elf import ET_DYN, PT_LOAD, describe_header
 from breenix_gdbagent.symbols.image import Image, LoadedImage
@@ -162,7 +162,7 @@ class _Search:
         if compared.proves:
             proof = f"{compared.equal} of {compared.total} windows of code are equal; {vote}"
             if compared.unreadable:
-                proof += f"; {compared.unreadable} windows could not be read"
+                proof += f"; not to be read: {counted(compared.unreadable, 'window')}"
             return Bias(value, how, proof, True)
         if compared.differs is not None:
             if self.differing is None and (gates >= GATES_NEEDED or how == "elf-header"):

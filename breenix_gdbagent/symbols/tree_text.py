@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
-from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.addresses import PAGE, counted, hex64
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.symbols.tree import (
     Char,
@@ -177,7 +177,7 @@ def _address(node: Node) -> Node:
 def _scalar(node: Node, name_of: NameOf | None) -> str:
     match node:
         case Text(text, cut):
-            return _quoted(text, '"') + (f"... {cut} bytes more" if cut else "")
+            return _quoted(text, '"') + (f"... {counted(cut, 'more byte')}" if cut else "")
         case Char(text):
             return _quoted(text, "'")
         case Unknown(reason):

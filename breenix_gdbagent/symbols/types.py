@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.errors import SymbolNotFound
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, guarded
@@ -333,10 +334,11 @@ def only_member(table: TypeTable, type_: Type) -> Member | None:
 
 def describe(table: TypeTable, type_: Type) -> list[str]:
     """The layout as lines: offset, size, name and type of every field or variant."""
-    lines = [f"{type_.kind} {table.path(type_)} ({type_.size} bytes)"]
+    lines = [f"{type_.kind} {table.path(type_)} ({counted(type_.size, 'byte')})"]
     for member in sorted(type_.members, key=lambda m: m.offset):
         inner = table.at(member.type)
-        lines.append(f"  +{member.offset:#x} {member.name}: {inner.name} ({inner.size} bytes)")
+        size = counted(inner.size, "byte")
+        lines.append(f"  +{member.offset:#x} {member.name}: {inner.name} ({size})")
     if type_.variants is not None:
         tag = type_.variants.tag
         if tag is not None:

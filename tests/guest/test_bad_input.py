@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,11 @@ def test_an_interrupted_run_has_not_passed(command: tuple[str, ...], tmp_path: P
     agent_process.send_signal(signal.SIGINT)
     out, err = agent_process.communicate(timeout=20)
     assert (agent_process.returncode, out) == (3, ""), err
+    if mark:
+        first, where, *last = err.rstrip().splitlines()
+        assert first == "breenix-gdbagent: interrupted; nothing is left running"
+        assert re.match(r"  the guest stood \S+ s into its run at 0x\w+.*, ring [03]", where), err
+        assert all(line.startswith("  its last line: ") for line in last), err
     _wait_until_gone(child)
     assert not list(tmp_path.iterdir())
 

@@ -213,6 +213,9 @@ def test_log_of_the_snapshot_and_around_the_fault(runs: Any) -> None:
 
 
 def test_log_follows_a_guest_to_its_marker() -> None:
+    ran = agent("log", "--lab", "clean", "Process management")
+    assert ran.code == 0, ran.err
+    assert [line for line in ran.out.splitlines() if "Process management initialized" in line]
     done = agent("log", "--lab", "clean", "--follow", "--until", "LAB COMPLETE", "--timeout", "60")
     assert done.code == 0
     assert done.out.splitlines()[-1].endswith("kernel: LAB COMPLETE")

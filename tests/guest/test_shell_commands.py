@@ -107,6 +107,7 @@ def test_every_line(tmp_path: Path) -> None:
 def test_the_console(tmp_path: Path) -> None:
     with Terminal(tmp_path, "--lab", "marker-missing") as shell:
         shell.enter("console")
+        shell.until(r"^the guest runs on from this stop")
         shell.until(r"Ctrl-\] comes back")
         shell.until(r"^ENOSYS OK")
         shell.keys("typed\r\x1d")

@@ -50,7 +50,7 @@ def test_a_fault(tmp_path: Path, columns: int) -> None:
             r"^=> 0x80000\w+  \w+ ",
             r"#0  0x80000\w+ kernel::interrupts::page_fault_handler",
             r"--- 14 \(#PF\) interrupted ---",
-            r"rounds more of the recursion",
+            r"more rounds of the recursion",
             r"ring 3$",
             r"stack at 0xffffc98000\w+, IST2 \(#PF\)",
             r"\+8 +0x80000\w+ <kernel::scenarios::probes::recurse\+0x",

@@ -79,6 +79,8 @@ def who(kernel: Kernel, context: Context) -> str:
         return f"process {label} in ring 3" if named else f"{label} in ring 3"
     if space is not None and space.role == "master":
         return "the kernel"
+    if space is not None and space.role == "boot":
+        return f"the kernel on {label}"
     return f"the kernel in the space of {label}"
 
 

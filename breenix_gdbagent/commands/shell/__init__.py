@@ -23,8 +23,9 @@ def run(name: str, argv: list[str]) -> int:
     lines = _script(options.command, options.batch)
     if lines is not None and options.ipython:
         raise InputError("--ipython with commands", fix="give one of them")
+    named = str(options.batch or "")
     if lines is None and not options.ipython and not sys.stdin.isatty():
-        lines = sys.stdin.read().splitlines()
+        lines, named = sys.stdin.read().splitlines(), "standard input"
     for directory in options.source:
         if not directory.is_dir():
             raise InputError(f"there is no directory {directory}")
@@ -34,7 +35,7 @@ def run(name: str, argv: list[str]) -> int:
         session.sources += [*options.source, *_sources(target, session)]
         if lines is not None:
             gc.enable()
-            return session.run_script(lines)
+            return session.run_script(lines, named)
         if options.ipython:
             gc.enable()
             from breenix_gdbagent.commands.shell.outside import embed

@@ -74,6 +74,7 @@ def do_console(session: Session, line: Line) -> int:
     if port is None or port >= max(vm.serial_ports, 1):
         raise InputError(f"{options.port} is no serial port", fix=f"there are {vm.serial_ports}")
     if not session.running:
+        session.screen.write("the guest runs on from this stop, to answer what is typed")
         session.run(lambda: session.debugger.go())
     session.screen.write("the terminal is the guest's serial line now; Ctrl-] comes back")
     with session.screen.raw(port), _keyboard() as keyboard:

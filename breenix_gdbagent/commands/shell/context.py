@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.screen import clipped, columns_of
 from breenix_gdbagent.commands.shell.session import Session, space_label
@@ -180,7 +180,7 @@ def _findings(session: Session, halt: Halt, width: int) -> Iterator[str]:
         yield text[0].replace(head, ink(finding.weight, head), 1)
         yield from text[1:]
     if len(fresh) > FINDINGS:
-        yield f"and {len(fresh) - FINDINGS} findings more: audit"
+        yield f"and {counted(len(fresh) - FINDINGS, 'more finding')}: audit"
     elif any(f.weight == "error" for f in fresh):
         yield ink("dim", "fault explains it" if kernel.event is not None else "audit explains")
 
@@ -321,10 +321,12 @@ def _frames(
     shown = 0
     for number in found.folded():
         if isinstance(number, tuple):
-            yield ink("dim", f"   ... {number[1]} rounds more of the recursion, {number[0]} frames")
+            frames = counted(number[0], "frame")
+            rounds = counted(number[1], "more round")
+            yield ink("dim", f"   ... {rounds} of the recursion, {frames}")
             continue
         if shown == most:
-            yield ink("dim", f"   ... {len(found.frames) - number} frames more: bt")
+            yield ink("dim", f"   ... {counted(len(found.frames) - number, 'more frame')}: bt")
             return
         shown += 1
         frame = found.frames[number]

@@ -81,6 +81,7 @@ def do_finish(session: Session, line: Line) -> int:
 
 
 def do_until(session: Session, line: Line) -> int:
+    from breenix_gdbagent.commands.shell.points import in_file_at_hand
     from breenix_gdbagent.control.places import find_place
 
     kernel = _stands(session)
@@ -88,7 +89,8 @@ def do_until(session: Session, line: Line) -> int:
     if not line.text:
         return session.run(stepper.until)
     image = kernel.stop.image
-    place = find_place(line.text, image.image if image is not None else None)
+    text = in_file_at_hand(session, line.text)
+    place = find_place(text, image.image if image is not None else None)
     addresses = place.at(image.bias if image is not None else 0)
     return session.run(lambda: stepper.to(addresses, kernel))
 

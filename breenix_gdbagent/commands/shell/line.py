@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from breenix_gdbagent.commands.shell.texts import Command
 from breenix_gdbagent.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
+
+    from breenix_gdbagent.commands import Parser
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,24 @@ class Line:
             raise InputError(f"cannot read this line: {error}") from error
 
 
+def parser_of(line: Line) -> Parser:
+    """A parser of the command's own arguments, whose hints are the shell's."""
+    from breenix_gdbagent.commands import Parser
+    from breenix_gdbagent.commands.shell.texts import explained
+
+    class _Parser(Parser):
+        def error(self, message: str) -> NoReturn:
+            raise InputError(message, fix=f"see: help {line.command.name}")
+
+        def format_help(self) -> str:
+            return explained(line.command) + "\n"
+
+    return _Parser(line.command.name)
+
+
 def arguments(line: Line, *spec: tuple[str, str]) -> argparse.Namespace:
     """Parse a command's own arguments: (name, nargs) each. Raises `InputError`."""
-    from breenix_gdbagent.commands import Parser
-
-    parser = Parser(line.command.name)
+    parser = parser_of(line)
     for argument, nargs in spec:
         parser.add_argument(argument, nargs=nargs or None)
     return parser.parse_args(line.words)

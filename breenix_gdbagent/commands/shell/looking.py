@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.stack_room import room_of
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report.mappings import size_text
+from breenix_gdbagent.x86.paging import ADDRESS
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.percpu import PerCpu
@@ -108,11 +110,39 @@ def do_who(session: Session, line: Line) -> int:
     options = arguments(line, ("pa", ""))
     with session.standing():
         kernel = session.kernel
-        pa = _address(session.view, options.pa)
+        pa, said = _physical(session.view, options.pa)
+        if said:
+            print(said)
         roots = [s.root for s in kernel.spaces]
         index = FrameIndex(kernel.tables, roots, kernel.levels, kernel.nxe)
         print(who_text(kernel, index.who(pa)))
     return 0
+
+
+PHYSICAL = ("cr3",)
+"""Registers that hold a physical address."""
+
+
+def _physical(kernel: Kernel, text: str) -> tuple[int, str]:
+    """The physical address that is asked for, and a word where it was named by a virtual one: a
+    register or a symbol. A number is what it says. Raises `InputError`, `ReadError`."""
+    from breenix_gdbagent.commands.root import root_of
+    from breenix_gdbagent.control.expressions import LOWER, REGISTERS
+
+    value = _address(kernel, text)
+    bare = text.strip().removeprefix("$")
+    named = bare in {*REGISTERS, *LOWER} or re.match(r"[A-Za-z_<][\w:<>]*(\+\w+)?\Z", bare)
+    if bare in PHYSICAL:
+        return value & ADDRESS, ""
+    if not named:
+        return value, ""
+    walked = kernel.walk(root_of(kernel, None), value)
+    if walked.pa is None:
+        raise ReadError(
+            f"{text} is the virtual address {hex64(value)}, and nothing is mapped there",
+            fix="who takes a physical address: walk shows where a virtual one leads",
+        )
+    return walked.pa, f"{text} is the virtual address {hex64(value)}, physical {hex64(walked.pa)}"
 
 
 def do_percpu(session: Session, line: Line) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from breenix_gdbagent.commands import Parser, names
-from breenix_gdbagent.commands.shell.line import Line
+from breenix_gdbagent.commands import names
+from breenix_gdbagent.commands.shell.line import Line, parser_of
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.sources import text_of
 from breenix_gdbagent.errors import InputError
@@ -13,7 +13,7 @@ AROUND = 8
 
 def _answer(session: Session, line: Line) -> int:
     """As the command line has it, on the stop at hand."""
-    parser = Parser(line.command.name)
+    parser = parser_of(line)
     names.add_arguments(line.command.name, parser)
     options = parser.parse_args(line.words)
     with session.standing():
@@ -44,13 +44,16 @@ def do_print(session: Session, line: Line) -> int:
 
 
 def do_list(session: Session, line: Line) -> int:
-    """Source lines of a location, or of where the CPU stands."""
+    """Source lines of a location, of a line of the file at hand, or of where the CPU stands."""
     from breenix_gdbagent.control.places import find_place
     from breenix_gdbagent.control.source import Source
     from breenix_gdbagent.errors import ReadError
 
     with session.standing():
         kernel = session.view
+        if line.text.isdecimal():
+            here, wanted = file_at_hand(session, line.text), int(line.text)
+            return _lines_around(session, here, wanted, f"{here}:{wanted}")
         image = kernel.stop.image if line.text == "" else names.anywhere(kernel)
         if image is None:
             image = kernel.stop.loaded
@@ -65,10 +68,37 @@ def do_list(session: Session, line: Line) -> int:
             file, number = seat.line if known and seat is not None else Source(image).seat(va).line
         if file is None or number is None:
             raise ReadError(f"no source line is known for {names.called(image, va)}")
-        print(f"{names.called(image, va)} is at {file}:{number}")
-        text = text_of(session.sources, file)
-        if not text:
-            print("its source is not at hand: source DIR says where it lies")
-        for n in range(max(number - AROUND, 1), min(number + AROUND, len(text)) + 1):
-            print(f"{'>' if n == number else ' '}{n:5} {text[n - 1]}")
+        _lines_around(session, file, number, f"{names.called(image, va)} is at {file}:{number}")
     return 0
+
+
+def _lines_around(session: Session, file: str, number: int, head: str) -> int:
+    """Print a source line with those around it; 1 where the file has no such line."""
+    text = text_of(session.sources, file)
+    if text and not 0 < number <= len(text):
+        print(f"{file} has no line {number}, it ends at {len(text)}")
+        return 1
+    print(head)
+    if not text:
+        print("its source is not at hand: source DIR says where it lies")
+    for n in range(max(number - AROUND, 1), min(number + AROUND, len(text)) + 1):
+        print(f"{'>' if n == number else ' '}{n:5} {text[n - 1]}")
+    return 0
+
+
+def file_at_hand(session: Session, number: str) -> str:
+    """The source file where the CPU stands, in which a bare line number is meant. Raises
+    `InputError`."""
+    from breenix_gdbagent.control.source import Source
+
+    kernel = session.view
+    image, rip = kernel.stop.image, kernel.stop.cpu.get("rip")
+    file = None
+    if image is not None and rip is not None:
+        file = Source(image).seat(rip).line[0]
+    if file is None:
+        raise InputError(
+            f"{number} is a line number, and the CPU stands in no source file that is known",
+            fix=f"name the file: FILE.rs:{number}; an address is written as {int(number):#x}",
+        )
+    return file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.control.debugger import Debugger
@@ -33,13 +33,27 @@ LAST = 10
 def do_break(session: Session, line: Line) -> int:
     if not line.text:
         return listed(session)
-    return _set(session, lambda image, number: breakpoint_of(line.text, image, number))
+    text = in_file_at_hand(session, line.text)
+    return _set(session, lambda image, number: breakpoint_of(text, image, number))
 
 
 def do_tbreak(session: Session, line: Line) -> int:
     if not line.text:
         raise InputError("no location", fix="see: help tbreak")
-    return _set(session, lambda image, number: breakpoint_of(line.text, image, number, once=True))
+    text = in_file_at_hand(session, line.text)
+    return _set(session, lambda image, number: breakpoint_of(text, image, number, once=True))
+
+
+def in_file_at_hand(session: Session, text: str) -> str:
+    """A location that begins with a bare line number, as `FILE:NUMBER`: of the file where the CPU
+    stands, as gdb has it. Raises `InputError`."""
+    from breenix_gdbagent.commands.shell.named import file_at_hand
+
+    head, blank, rest = text.partition(" ")
+    if not head.isdecimal():
+        return text
+    with session.standing():
+        return f"{file_at_hand(session, head)}:{head}{blank}{rest}"
 
 
 def do_checkpoint(session: Session, line: Line) -> int:
@@ -73,7 +87,7 @@ def do_watch(session: Session, line: Line) -> int:
         point = _watch(session, line.text if access is None else line.text[2:], access or "write")
         (watched,) = point.watched
         print(
-            f"{point.number}: {point.describe()}, {watched.length} bytes at "
+            f"{point.number}: {point.describe()}, {counted(watched.length, 'byte')} at "
             f"{hex64(watched.address)}, now {point.value}"
         )
     return 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
+from breenix_gdbagent.commands.output import aside
 from breenix_gdbagent.report.ink import PLAIN, Ink
 
 PLAIN_WIDTH = 100
@@ -76,7 +77,11 @@ class Screen:
         if self.terminal:
             self.write(self.ink("bad", text))
         else:
-            print(text, file=sys.stderr, flush=True)
+            aside(text)
+
+    def flush(self) -> None:
+        """What was printed so far is out, before anything else is said on another stream."""
+        sys.stdout.flush()
 
     # Serial text -----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.commands.shell.echo import Echo
 from breenix_gdbagent.commands.shell.line import Line
-from breenix_gdbagent.commands.shell.screen import Screen
+from breenix_gdbagent.commands.shell.screen import Screen, clipped
 from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
 from breenix_gdbagent.control.arbiter import GDB, PYTHON, SHELL, Arbiter
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REPEATED = {"step", "next", "stepi", "nexti"}
 INTERRUPTED = 130
+LONGEST_TOLD = 60  # characters of a script's line that an error repeats
 ROOM = 24  # columns that a prompt leaves to the line typed behind it
 
 
@@ -66,6 +67,7 @@ class Session:
         self._steppers: dict[int, Stepper] = {}
         self._thread: threading.Thread | None = None
         self._last = ""
+        self._told_of = ""
         self._unseen: Halt | None = None
         self._mover = SHELL
         self._echo: Echo | None = None
@@ -271,14 +273,20 @@ class Session:
 
     # Commands --------------------------------------------------------------------------------
 
-    def run_script(self, lines: Sequence[str]) -> int:
-        """Run commands one by one; the exit code of the last that failed, else 0."""
+    def run_script(self, lines: Sequence[str], source: str = "") -> int:
+        """Run commands one by one; the exit code of the last that failed, else 0. An error is said
+        where its answer would stand, and names its line: of the file `source`, "" for -c."""
         code = 0
-        for line in lines:
+        for number, line in enumerate(lines, 1):
+            place = f"{source}:{number}: " if source else ""
+            self._told_of = f"{place}{clipped(line.strip(), LONGEST_TOLD)}: "
             try:
                 code = self.execute(line) or code
             except Quit:
                 break
+            finally:
+                self.screen.flush()
+        self._told_of = ""
         return code
 
     def execute(self, text: str) -> int:
@@ -314,7 +322,7 @@ class Session:
 
     def say(self, error: AgentError) -> int:
         """An error in at most three lines; the exit code it stands for."""
-        self.screen.fail("\n  ".join(str(error).splitlines()))
+        self.screen.fail(self._told_of + "\n  ".join(str(error).splitlines()))
         return error.exit_code if not isinstance(error, ReadError) else 1
 
     @property

@@ -36,7 +36,8 @@ class Command:
 
 
 LOCATIONS = (
-    "LOCATION is 0x..., a symbol, symbol+offset or file.rs:12; a function that was inlined "
+    "LOCATION is 0x..., a symbol, symbol+offset, file.rs:12 or 12, a line of the file where the "
+    "CPU stands; a function that was inlined "
     "everywhere is each of its copies."
 )
 CONDITIONS = (
@@ -116,7 +117,10 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("walk", "VA [ROOT]", "where an address leads, level by level", "looking", "symbol"),
         Command("roots", "", "every address space", "looking"),
         Command("map", "[ROOT]", "all that one space maps, merged by rights", "looking", "space"),
-        Command("who", "PA", "who maps a physical address", "looking"),
+        Command(
+            "who", "PA", "who maps a physical address", "looking",
+            more="A register or a symbol is taken for the virtual address that it is, and said so.",
+        ),
         Command("stacks", "", "kernel and IST stacks, their owners, who stands on them", "looking"),
         Command("stack", "[COUNT]", "words on the stack, with the symbols they name", "looking"),
         Command("memory", "VA [LENGTH]", "bytes at a virtual address", "looking", "symbol"),
@@ -138,7 +142,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "value", True, CONDITIONS,
         ),
         Command("type", "PATH", "layout of a Rust type", "named"),
-        Command("list", "[LOCATION]", "source lines", "named", "code"),
+        Command("list", "[LOCATION]", "source lines", "named", "code", more=LOCATIONS),
         Command("disassemble", "[LOCATION]", "instructions", "named", "code"),
     ),
     "guest's console": (

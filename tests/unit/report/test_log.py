@@ -17,6 +17,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord
 from breenix_gdbagent.report.seriallog import Growing, level_of, lines_of
 from breenix_gdbagent.stop import SerialChunk, SerialText
+from tests.unit.captures import capture
 from tests.unit.report import stops
 
 
@@ -71,13 +72,30 @@ def test_ports_are_interleaved_by_the_arrival_of_a_lines_first_byte() -> None:
         ("[    1.5] [ WARN] x: y", "warn"),
         ("INFO : Using framebuffer", "info"),
         ("KERNEL PANIC: at", "error"),
-        ("[DIAG:PAGEFAULT] RIP: 0x1", "error"),
+        ("[DIAG:PAGEFAULT] RIP: 0x1", "info"),
+        ("[DIAG:GPF] RIP: 0x1", "info"),
+        ("[DIAG:PAGETABLE]   PD[0]: P=1 U=0 NX=0", "debug"),
+        ("[DIAG:TIMER] handler", "debug"),
+        ("EXCEPTION: PAGE FAULT - Now using IST stack for reliable diagnostics", "error"),
         ("Hello from userspace!", None),
         ("the INFORMATION desk", None),
     ],
 )
 def test_levels(text: str, level: str | None) -> None:
     assert level_of(text) == level
+
+
+def test_the_errors_of_a_real_boot_are_those_that_it_calls_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The judge is the kernel's own word on each line: this boot logs two errors, and prints a few
+    hundred lines in detail of page tables that are as they should be."""
+    path = capture("breenix-seed-syscall") / "serial.txt"
+    named = [line for line in path.read_text().splitlines() if line.startswith("[ERROR]")]
+    code, lines = out_of(capsys, str(path), "--level", "error")
+    shown = [line.split("-  ", 1)[1] for line in lines if "..." not in line]
+    assert (code, shown) == (0, named)
+    assert len(named) == 2
 
 
 @pytest.fixture(scope="module")

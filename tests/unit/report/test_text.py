@@ -107,6 +107,39 @@ def test_a_clean_run_says_little() -> None:
     assert len(text.splitlines()) < 12
 
 
+def test_what_was_expected_and_did_not_come_is_no_finding() -> None:
+    document = documents.clean()
+    document["run"] |= {"outcome": "findings", "exit": 1, "missing": ["panic"]}
+    head = render(document, 80).splitlines()[0]
+    assert head == "FAILED: expected and not seen: panic; nothing else found"
+    document = documents.faulted()
+    document["run"] |= {"outcome": "findings", "missing": ["panic", "hang"]}
+    head = render(document, 200).splitlines()[0]
+    assert re.match(r"FAILED: expected and not seen: panic, hang; seen: \d+ error", head), head
+
+
+def test_not_every_space_is_a_process() -> None:
+    """The bootloader's tables and the master are no process, and no word is said twice."""
+    said = {
+        "the bootloader's tables": "space the bootloader's tables",
+        "master": "space master",
+        "process 0x2aa000": "process 0x2aa000",
+        "init (pid 1)": "process init (pid 1)",
+    }
+    for label, words in said.items():
+        document = documents.faulted()
+        for finding in document["findings"]:
+            finding["evidence"]["process"] = label
+        text = " ".join(render(document, 100).split())
+        assert words in text
+        assert "process process" not in text and f"process {label}" not in text.replace(words, "")
+    for label, words in (("boot", "the bootloader's tables"), ("master", "the master space")):
+        document = documents.clean()
+        document["run"]["outcome"] = "examined"
+        document["stops"][0]["cpus"][0]["process"] = label
+        assert f"CPU 0 in ring 0, {words}:" in render(document, 100)
+
+
 def test_not_checked_is_never_among_the_passed() -> None:
     lines = render(documents.faulted(), 80).splitlines()
     passed = next(line for line in lines if line.startswith("Checks passed"))
