@@ -187,8 +187,9 @@ def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _print(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.symbols.tree import nodes, plain_of
-    from breenix_gdbagent.symbols.tree_text import json_of, lines
+    from breenix_gdbagent.symbols.tree import nodes
+    from breenix_gdbagent.symbols.tree_plain import json_of, plain_of
+    from breenix_gdbagent.symbols.tree_text import lines
 
     value = value_of(kernel, options.what)
     found = nodes(value)

@@ -119,7 +119,8 @@ def parse_list(text: str, image: LoadedImage | None = None) -> tuple[Expression,
 
 def plain(value: Known) -> int | float | str | bool | None:
     """A value of the kernel as Python has it. Raises `InputError` for a whole struct."""
-    from breenix_gdbagent.symbols.tree import Pointer, Unknown, to_python
+    from breenix_gdbagent.symbols.tree import Pointer, Unknown
+    from breenix_gdbagent.symbols.tree_plain import to_python
     from breenix_gdbagent.symbols.values import Value
 
     if not isinstance(value, Value):

@@ -18,8 +18,8 @@ from itertools import pairwise
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, hex64
 from breenix_gdbagent.errors import ReadError, SymbolNotFound, ValueCorrupt
 from breenix_gdbagent.kernel.typed import held, static_of
+from breenix_gdbagent.symbols.cell import once_ready
 from breenix_gdbagent.symbols.sequences import sequence
-from breenix_gdbagent.symbols.shapes import once_ready
 from breenix_gdbagent.symbols.values import Value, Values
 
 FRAMES = "kernel::memory::frame_allocator::"

@@ -8,15 +8,13 @@ are followed from the map itself: LeafNode from the root's pointer, InternalNode
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Generic
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.symbols.shapes import path_name, thin_pointer
+from breenix_gdbagent.symbols.cell import AnyCell, thin_pointer
+from breenix_gdbagent.symbols.shapes import path_name
 from breenix_gdbagent.symbols.types import Member, Type, TypeTable
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
 
 # 5**24 keys do not fit into memory (a node other than the root has at least 5).
 _MAX_HEIGHT = 24
@@ -56,7 +54,7 @@ class _Shape:
         return None
 
 
-def entries(value: Value, limit: int) -> Iterator[tuple[Value, Value]]:
+def entries(value: AnyCell, limit: int) -> Iterator[tuple[AnyCell, AnyCell]]:
     """(key, value) pairs in key order, at most `limit`.
 
     Raises `ValueCorrupt` for node lengths, heights or loops that cannot be; `InputError` for what
@@ -88,21 +86,21 @@ def entries(value: Value, limit: int) -> Iterator[tuple[Value, Value]]:
         raise here.corrupt(f"a length of {length}, but the tree holds {seen}")
 
 
-class _Walk:
+class _Walk(Generic[AnyCell]):
     """An in-order walk that visits no node twice."""
 
-    def __init__(self, tree: Value, shape: _Shape) -> None:
+    def __init__(self, tree: AnyCell, shape: _Shape) -> None:
         self.tree = tree
         self.shape = shape
         self.visited: set[int] = set()
 
-    def node(self, address: int, height: int) -> Iterator[tuple[Value, Value]]:
+    def node(self, address: int, height: int) -> Iterator[tuple[AnyCell, AnyCell]]:
         if address in self.visited or address == 0:
             reason = "is reached twice" if address else "is null"
             raise self.tree.corrupt(f"the node at {hex64(address)} {reason}")
         self.visited.add(address)
         shape = self.shape
-        leaf = self.tree.space.at(shape.leaf, address)
+        leaf = self.tree.at(shape.leaf, address)
         count = leaf.part(shape.len).integer()
         if count > shape.capacity:
             raise self.tree.corrupt(f"the node at {hex64(address)} says it has {count} keys")
@@ -114,7 +112,7 @@ class _Walk:
         if height:
             yield from self.node(self.edge(address, count), height - 1)
 
-    def value(self, leaf: Value, index: int) -> Value:
+    def value(self, leaf: AnyCell, index: int) -> AnyCell:
         shape = self.shape
         if shape.vals is None or shape.val_type is None:
             return leaf.shifted(shape.key_type, shape.keys.offset)
@@ -126,7 +124,7 @@ class _Walk:
         shape = self.shape
         if shape.internal is None or shape.edges is None:
             raise self.tree.corrupt("it has internal nodes, but their type is not known")
-        node = self.tree.space.at(shape.internal, address)
+        node = self.tree.at(shape.internal, address)
         return node.number(shape.edges.offset + 8 * index, 8)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import capstone
 
-from breenix_gdbagent.symbols.image import Image
+from breenix_gdbagent.symbols.elf import ElfFile
+from breenix_gdbagent.symbols.symtab import SymbolTable
 
 _RIP = re.compile(r"\[rip ([+-]) (0x[0-9a-f]+|\d+)\]")
 # A function of the kernel is far smaller: a symbol without a size must not make us decode all.
@@ -51,8 +52,9 @@ class Instruction:
 class CodeReader:
     """Decoded functions of one ELF by link address, each decoded once."""
 
-    def __init__(self, image: Image) -> None:
-        self.image = image
+    def __init__(self, elf: ElfFile, symbols: SymbolTable) -> None:
+        self.elf = elf
+        self.symbols = symbols
         self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._engine.skipdata = True
         self._functions: dict[int, list[Instruction]] = {}
@@ -62,7 +64,7 @@ class CodeReader:
         """The instructions of [start, end), in order; bytes that are none come as ``.byte``."""
         known = self._functions.get(start)
         if known is None:
-            data = self.image.read(start, min(end - start, _MAX_FUNCTION)) or b""
+            data = self.elf.at(start, min(end - start, _MAX_FUNCTION)) or b""
             known = [
                 Instruction(address, size, _bare(mnemonic), operands)
                 for address, size, mnemonic, operands in self._engine.disasm_lite(data, start)
@@ -75,13 +77,13 @@ class CodeReader:
 
         A label without a size reaches to the next symbol. None where no symbol covers it.
         """
-        symbol = self.image.symbols.covering(link)
+        symbol = self.symbols.covering(link)
         if symbol is None or not symbol.executable:
             return None
         if symbol.size:
             return symbol.address, symbol.address + symbol.size
-        behind = self.image.symbols.next_start(symbol.address)
-        section_end = self.image.symbols.section_end(symbol.address)
+        behind = self.symbols.next_start(symbol.address)
+        section_end = self.symbols.section_end(symbol.address)
         return symbol.address, min(behind or section_end, section_end)
 
     def returns(self, link: int, depth: int = 0) -> bool:
@@ -110,7 +112,7 @@ class CodeReader:
 
     def signed32(self, link: int) -> int | None:
         """A signed 32-bit number of the ELF, None where it has no bytes."""
-        data = self.image.read(link, 4)
+        data = self.elf.at(link, 4)
         return None if data is None else int.from_bytes(data, "little", signed=True)
 
     def instruction_before(self, link: int) -> Instruction | None:

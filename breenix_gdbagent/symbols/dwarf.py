@@ -13,16 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.dwarf_abbrev import Abbrev, read_abbrevs
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb, unsigned
+from breenix_gdbagent.symbols.dwarf_plan import Plan
 from breenix_gdbagent.symbols.elf import ElfFile
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.dwarf_step import Plan
 
 Value = int | str | bytes
 _DW_UT_COMPILE, _DW_UT_PARTIAL, _DW_UT_SKELETON = 1, 3, 4

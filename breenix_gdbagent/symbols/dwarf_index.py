@@ -16,18 +16,8 @@ from breenix_gdbagent.errors import SymbolNotFound
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
-from breenix_gdbagent.symbols.dwarf_step import (
-    BODY,
-    FUNCTION,
-    SCOPE,
-    SKIP,
-    STATIC,
-    TYPE,
-    Plan,
-    Row,
-    Stepper,
-    plan_of,
-)
+from breenix_gdbagent.symbols.dwarf_plan import BODY, FUNCTION, SCOPE, SKIP, STATIC, TYPE, Plan, Row
+from breenix_gdbagent.symbols.dwarf_step import Stepper, plan_of
 
 _MAX_DEPTH = 256
 

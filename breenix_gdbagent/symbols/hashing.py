@@ -7,14 +7,11 @@ at ``ctrl - i * size_of::<T>()``; a control byte with its high bit clear belongs
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.symbols.shapes import address_in, path_name
+from breenix_gdbagent.symbols.cell import AnyCell, Cell, address_in
+from breenix_gdbagent.symbols.shapes import path_name
 from breenix_gdbagent.symbols.types import Type
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
 
 _MAX_BUCKETS = 1 << 32
 _AT_ONCE = 4096
@@ -36,12 +33,12 @@ def _wraps(type_: Type) -> bool:
     return any(type_.member(name) is not None for name in _WRAPPERS)
 
 
-def length(value: Value) -> int:
+def length(value: Cell) -> int:
     """How many items the table says it has."""
     return _raw(value)[1]["items"].integer()
 
 
-def entries(value: Value, limit: int) -> Iterator[tuple[Value, Value]]:
+def entries(value: AnyCell, limit: int) -> Iterator[tuple[AnyCell, AnyCell]]:
     """(key, value) pairs in bucket order, at most `limit`; of a set the value is ``()``.
 
     Raises `ValueCorrupt` for a table that cannot be, `InputError` for what is no hash table.
@@ -65,20 +62,20 @@ def entries(value: Value, limit: int) -> Iterator[tuple[Value, Value]]:
         seen += 1
         if seen > items:
             raise value.corrupt(f"it says {items} items, but more of its buckets are full")
-        whole = value.space.at(pair, control - (bucket + 1) * pair.size)
+        whole = value.at(pair, control - (bucket + 1) * pair.size)
         yield whole.part(first), whole.part(second)
     if seen < min(items, limit):
         raise value.corrupt(f"it says {items} items, but {seen} of its buckets are full")
 
 
-def _full(value: Value, control: int, buckets: int) -> Iterator[int]:
+def _full(value: Cell, control: int, buckets: int) -> Iterator[int]:
     """Indices of the full buckets."""
     for start in range(0, buckets, _AT_ONCE):
         marks = value.space.memory.read(control + start, min(_AT_ONCE, buckets - start))
         yield from (start + i for i, mark in enumerate(marks) if mark < 0x80)
 
 
-def _raw(value: Value) -> tuple[Value, Value]:
+def _raw(value: AnyCell) -> tuple[AnyCell, AnyCell]:
     """(the RawTable<T>, the RawTableInner in it)."""
     here = value.peel()
     typed = None

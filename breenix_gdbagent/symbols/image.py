@@ -145,7 +145,7 @@ class Image:
         from breenix_gdbagent.symbols.code import CodeReader
         from breenix_gdbagent.symbols.simulate import Simulator
 
-        return Simulator(CodeReader(self))
+        return Simulator(CodeReader(self.elf, self.symbols))
 
     def symbol_at(self, address: int) -> SymbolHit | None:
         """What lies at a link address, None when no symbol covers it."""

@@ -6,15 +6,12 @@ Source: alloc::collections::linked_list (LinkedList{head, tail, len}, Node{next,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.symbols.shapes import path_name, thin_pointer
+from breenix_gdbagent.symbols.cell import AnyCell, thin_pointer
+from breenix_gdbagent.symbols.shapes import path_name
 from breenix_gdbagent.symbols.types import Type
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
 
 
 def is_list(type_: Type) -> bool:
@@ -22,7 +19,7 @@ def is_list(type_: Type) -> bool:
     return path_name(type_) == "LinkedList" and type_.member("head") is not None
 
 
-def items(value: Value, limit: int) -> Iterator[Value]:
+def items(value: AnyCell, limit: int) -> Iterator[AnyCell]:
     """The elements from the head on, at most `limit`.
 
     Raises `ValueCorrupt` for a list that loops, or is shorter than it says.
@@ -41,6 +38,6 @@ def items(value: Value, limit: int) -> Iterator[Value]:
         visited.add(address)
         if pointer.type.target is None:
             raise InputError(f"{value.type.name} does not say what its nodes are")
-        node = value.space.at(value.space.types.at(pointer.type.target), address)
+        node = value.at(value.space.types.at(pointer.type.target), address)
         yield node["element"]
         link = node["next"].some()

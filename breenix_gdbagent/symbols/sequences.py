@@ -7,19 +7,17 @@ tail and head before), alloc::string.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError, NoSuchPart, SymbolNotFound
 from breenix_gdbagent.symbols import btree, hashing, layouts, lists
-from breenix_gdbagent.symbols.shapes import OWNERS, address_in, is_wide, path_name, wide_pointer
+from breenix_gdbagent.symbols.cell import AnyCell, Cell, address_in, wide_pointer
+from breenix_gdbagent.symbols.shapes import OWNERS, is_wide, path_name
 from breenix_gdbagent.symbols.types import Type
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
 
 # No object is larger than half the address space (Rust: isize::MAX); a kernel's lies far below.
 _ADDRESS_SPACE = 1 << 47
 _DEPTH = 8
+_MOST_ENTRIES = 1 << 20
 _NAMED = 12  # keys that are named where one is missing
 
 
@@ -34,7 +32,7 @@ def is_text(type_: Type) -> bool:
     )
 
 
-def text(value: Value, limit: int) -> tuple[str, int]:
+def text(value: Cell, limit: int) -> tuple[str, int]:
     """(the first `limit` bytes decoded, the whole length in bytes) of a string.
 
     Raises `ValueCorrupt` when the length cannot be, or what was read is not UTF-8.
@@ -65,7 +63,7 @@ def text(value: Value, limit: int) -> tuple[str, int]:
         raise value.corrupt(f"byte {error.start} is not UTF-8") from None
 
 
-def items(value: Value, limit: int) -> Iterator[Value]:
+def items(value: AnyCell, limit: int) -> Iterator[AnyCell]:
     """The items of a sequence, at most `limit`; `InputError` for what is none."""
     here = value.peel()
     name = path_name(here.type)
@@ -89,7 +87,15 @@ def items(value: Value, limit: int) -> Iterator[Value]:
             yield start.shifted(element, slot * element.size).initialised()
 
 
-def length(value: Value) -> int:
+def entries(value: AnyCell, limit: int) -> Iterator[tuple[AnyCell, AnyCell]]:
+    """(key, value) of a map: of a `BTreeMap` in key order, of a `HashMap` in bucket order."""
+    here = value.peel()
+    return (
+        hashing.entries(here, limit) if hashing.is_map(here.type) else btree.entries(value, limit)
+    )
+
+
+def length(value: Cell) -> int:
     """How many items (bytes of a string) a collection has, as it says itself."""
     here = value.peel()
     name = path_name(here.type)
@@ -107,7 +113,7 @@ def length(value: Value) -> int:
     return sequence(here)[1]
 
 
-def item(value: Value, key: int) -> Value:
+def item(value: AnyCell, key: int) -> AnyCell:
     """An item by index; of a map the value of an integer key. Raises `SymbolNotFound`."""
     here = value.peel()
     for _ in range(_DEPTH):
@@ -118,7 +124,7 @@ def item(value: Value, key: int) -> Value:
             here = inner.peel()
     if path_name(here.type) == "BTreeMap" or hashing.is_map(here.type):
         there: list[int] = []
-        for have, found in here.entries():
+        for have, found in entries(here, _MOST_ENTRIES):
             there.append(have.integer())
             if there[-1] == key:
                 return found
@@ -136,7 +142,7 @@ def item(value: Value, key: int) -> Value:
     raise NoSuchPart(f"there is no item {key}: it has {count}")
 
 
-def sequence(value: Value) -> tuple[Value, int, Type, tuple[int, int]]:
+def sequence(value: AnyCell) -> tuple[AnyCell, int, Type, tuple[int, int]]:
     """(where item 0 of the buffer is, count, item type, (first slot, slots before it wraps)).
 
     Raises `ValueCorrupt` for counts that cannot be, `InputError` for what is no sequence.
@@ -170,21 +176,21 @@ def sequence(value: Value) -> tuple[Value, int, Type, tuple[int, int]]:
 
 
 def _checked(
-    value: Value,
+    value: AnyCell,
     start: int,
     count: int,
     element: Type,
     wrap: tuple[int, int],
     capacity: int | None,
-) -> tuple[Value, int, Type, tuple[int, int]]:
+) -> tuple[AnyCell, int, Type, tuple[int, int]]:
     if count * max(element.size, 1) > _ADDRESS_SPACE:
         raise value.corrupt(f"a length of {count} items of {element.size} bytes")
     if capacity is not None and element.size and count > capacity:
         raise value.corrupt(f"a length of {count} with a capacity of {capacity}")
-    return value.space.at(element, start), count, element, wrap
+    return value.at(element, start), count, element, wrap
 
 
-def _vec(value: Value) -> tuple[int, int, int]:
+def _vec(value: Cell) -> tuple[int, int, int]:
     """(address of the buffer, items, capacity) of a Vec."""
     places = layouts.vector(value.space.types, value.type)
     if places is not None:
@@ -194,7 +200,7 @@ def _vec(value: Value) -> tuple[int, int, int]:
     return address_in(_named(buffer, "ptr")), value["len"].integer(), _capacity(buffer)
 
 
-def _deque(value: Value) -> tuple[int, int, int, int]:
+def _deque(value: Cell) -> tuple[int, int, int, int]:
     """(address of the buffer, slot of the first item, items, capacity) of a VecDeque."""
     buffer = value["buf"]
     start, capacity = address_in(_named(buffer, "ptr")), _capacity(buffer)
@@ -205,11 +211,11 @@ def _deque(value: Value) -> tuple[int, int, int, int]:
     return start, tail, (head - tail) % max(capacity, 1), capacity
 
 
-def _capacity(buffer: Value) -> int:
+def _capacity(buffer: Cell) -> int:
     return _named(buffer, "cap").integer()
 
 
-def _named(value: Value, name: str) -> Value:
+def _named(value: AnyCell, name: str) -> AnyCell:
     """A field that newer libraries put one level deeper (`RawVec{inner: RawVecInner}`)."""
     here = value
     for _ in range(_DEPTH):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from breenix_gdbagent.errors import InputError, ReadError, ValueCorrupt
-from breenix_gdbagent.symbols import hashing, lists, sequences, shapes, vtables
+from breenix_gdbagent.symbols import cell, hashing, lists, sequences, shapes, vtables
 from breenix_gdbagent.symbols.types import only_member
 from breenix_gdbagent.symbols.values import Value
 
@@ -103,10 +103,6 @@ Node = (
     bool | int | float | Char | Text | Unknown | Pointer | Cut
     | Items | Pairs | Struct | Variant | Guarded
 )  # fmt: skip
-Plain = (
-    None | bool | int | float | str | Unknown | Pointer | Cut
-    | list["Plain"] | tuple["Plain", ...] | dict["str | int", "Plain"]
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +119,6 @@ class Limits:
 def nodes(value: Value, limits: Limits | None = None) -> Node:
     """The value with everything in it, as far as `limits` go."""
     return _Walk(limits or Limits()).value(value, 0)
-
-
-def to_python(value: Value, limits: Limits | None = None) -> Plain:
-    """The value as Python data, see `plain_of`."""
-    return plain_of(nodes(value, limits))
 
 
 def is_raw(name: str) -> bool:
@@ -180,9 +171,9 @@ class _Walk:
             return self.sequence(value, depth)
         if shapes.is_dyn(type_) or (name in shapes.OWNERS and vtables.is_dyn_owner(value)):
             return self.dynamic(value, depth)
-        if name in ("Rc", "Arc") and not shapes.is_thin(value):
-            return Pointer(shapes.address_in(value))
-        if shapes.is_pointer(value):
+        if name in ("Rc", "Arc") and not cell.is_thin(value):
+            return Pointer(cell.address_in(value))
+        if shapes.is_pointer_type(type_):
             if name in ("NonNull", "Unique", "Weak"):
                 return Pointer(value.pointer())
             return self.value(value.deref(), depth)
@@ -193,14 +184,14 @@ class _Walk:
         """What a trait object is really, by its vtable; its address where that is not told."""
         inside = vtables.concrete(value)
         if inside is None:
-            return Pointer(shapes.address_in(value), value.type.name)
+            return Pointer(cell.address_in(value), value.type.name)
         return self.value(inside, depth + 1)
 
     def locked(self, value: Value, data: Value, depth: int) -> Node:
-        lock = shapes.lock_of(value)
+        lock = cell.lock_of(value)
         assert lock is not None
         if shapes.is_once(value.type):
-            ready = shapes.once_ready(value, lock.raw)
+            ready = cell.once_ready(value, lock.raw)
             if ready is not None:
                 return self.value(data, depth + 1) if ready else Unknown("not initialised")
         name = shapes.path_name(value.type)
@@ -269,56 +260,6 @@ class _Walk:
 def _struct_name(name: str) -> str:
     """`Item` of ``kernel::Item<T>``; "" of a tuple or closure, which have none."""
     return "" if name.startswith(("(", "{")) else name.partition("<")[0].rpartition("::")[2]
-
-
-def plain_of(node: Node) -> Plain:
-    """Nodes as Python data.
-
-    Structs and maps are dicts, tuples tuples, sequences lists, `None` None, `Some(x)` x (where x
-    is None too ``{"Some": None}``), other variants ``{"Name": payload}`` or the bare name, structs
-    of one unnamed field that field, locks ``{"lock": word, "data": ...}``.
-    """
-    match node:
-        case Char(text):
-            return text
-        case Text(text, cut):
-            return [text, Cut(cut)] if cut else text
-        case Items(items):
-            return [plain_of(item) for item in items]
-        case Pairs(pairs, rest):
-            found = {_key(key): plain_of(item) for key, item in pairs}
-            return found if rest is None else {**found, "...": rest}
-        case Struct(name, fields):
-            plain = _plain_fields(fields)
-            return plain[0] if name and isinstance(plain, tuple) and len(plain) == 1 else plain
-        case Variant("None", None):
-            return None
-        case Variant(name, None):
-            return name
-        case Variant(name, fields):
-            plain = _plain_fields(fields or ())
-            inner = plain[0] if isinstance(plain, tuple) and len(plain) == 1 else plain
-            return inner if name == "Some" and inner is not None else {name: inner}
-        case Guarded():
-            return {"lock": node.word, "data": plain_of(node.data)}
-        case _:
-            return node
-
-
-def _plain_fields(fields: Fields) -> tuple[Plain, ...] | dict[str | int, Plain]:
-    if isinstance(fields, tuple):
-        return tuple(plain_of(part) for part in fields)
-    return {name: plain_of(part) for name, part in fields.items()}
-
-
-def _key(key: Node) -> str | int:
-    """A map's key as the key of a dict."""
-    plain = plain_of(key)
-    if isinstance(plain, str | int):
-        return plain
-    from breenix_gdbagent.symbols.tree_text import line
-
-    return line(key)
 
 
 def resolve(root: Value, path: str) -> Value:

@@ -1,4 +1,4 @@
-"""A value as text in the words of Rust's Debug form, and as JSON.
+"""A value as text in the words of Rust's Debug form.
 
 ``Some(Item { id: 5, state: Ready })``: a variant is told from a string, and `None` from
 `Some(None)`. Beyond Debug: a lock's word stands beside what it guards, large and page-aligned
@@ -13,7 +13,6 @@ from itertools import groupby
 from operator import itemgetter
 
 from breenix_gdbagent.addresses import PAGE, counted, hex64
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.symbols.tree import (
     Char,
     Cut,
@@ -23,7 +22,6 @@ from breenix_gdbagent.symbols.tree import (
     Limits,
     Node,
     Pairs,
-    Plain,
     Pointer,
     Struct,
     Text,
@@ -212,23 +210,3 @@ def _quoted(text: str, quote: str) -> str:
     escapes = {**_ESCAPES, quote: f"\\{quote}"}
     shown = (c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
     return quote + "".join(escapes.get(c, s) for c, s in zip(text, shown, strict=True)) + quote
-
-
-def json_of(plain: Plain) -> Json:
-    """Python data (`tree.to_python`) as JSON: addresses in pointers as strings, what could not be
-    had as an object that says why."""
-    match plain:
-        case dict():
-            return {str(key): json_of(part) for key, part in plain.items()}
-        case list() | tuple():
-            return [json_of(part) for part in plain]
-        case Unknown(reason, corrupt):
-            return {"corrupt" if corrupt else "unreadable": reason}
-        case Pointer(address):
-            return hex64(address)
-        case Cut(more):
-            return {"left_out": more}
-        case float():
-            return plain if abs(plain) < float("inf") else str(plain)
-        case _:
-            return plain

@@ -55,7 +55,7 @@ def concrete(value: Value) -> Value | None:
             f"{types[0].size}"
         )
     counted = path_name(value.type) in COUNTED
-    return value.space.at(types[0], data + (max(_COUNTS, align) if counted else 0))
+    return value.at(types[0], data + (max(_COUNTS, align) if counted else 0))
 
 
 def _fat(value: Value) -> Value | None:

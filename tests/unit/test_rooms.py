@@ -134,7 +134,7 @@ def _circles(graph: dict[str, set[str]]) -> list[set[str]]:
 
 
 # Rooms whose circles are still to be dissolved.
-TO_DO = {"symbols", "live", "control", "commands"}
+TO_DO = {"live", "control", "commands"}
 
 
 def test_no_files_import_each_other() -> None:

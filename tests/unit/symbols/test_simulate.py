@@ -18,7 +18,7 @@ def compare(image: Image) -> tuple[int, int, int]:
     Left out: gates' entries, whose CFI is written for another frame, and what lies between an
     inlined push and its pop, which CFI does not know.
     """
-    code = CodeReader(image)
+    code = CodeReader(image.elf, image.symbols)
     simulator = Simulator(code)
     equal = different = unknown = 0
     for symbol in image.symbols.symbols:

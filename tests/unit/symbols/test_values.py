@@ -19,8 +19,8 @@ from breenix_gdbagent.symbols.tree import (
     Struct,
     Unknown,
     resolve,
-    to_python,
 )
+from breenix_gdbagent.symbols.tree_plain import to_python
 from breenix_gdbagent.symbols.tree_text import line, lines, one_line, render
 from breenix_gdbagent.symbols.values import Value, Values
 from tests.unit.symbols.conftest import Process
