@@ -6,7 +6,7 @@ PACKAGE := $(VENV)/.installed
 MACHINE := $(VENV)/.machine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest selftest bench readme clean
+.PHONY: help setup demo test check guest selftest bench fresh readme clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ selftest: setup  ## the page-fault matrix on this machine's QEMU
 bench: setup  ## ratios measured in one run; PEERS=DIR names checkouts of gdb-pt-dump and gef
 	sh tools/setup-peers.sh build/peers
 	$(PY) -m tests.bench --peers "$(PEERS)"
+
+fresh:  ## the README's two commands on a minimal Debian of its own (root); SUITE=trixie or bookworm
+	sh tools/fresh.sh $(or $(SUITE),trixie)
 
 readme: setup  ## write the README's session and report again from a real run
 	$(PY) tools/readme.py README.md
