@@ -17,16 +17,22 @@ COLLECT_EVERY = 50_000
 start."""
 
 
-def _quote(path: bytes) -> str:
+def _quote(path: bytes) -> object:
     """`pathlib` imports it for `Path.as_uri`."""
-    from urllib.parse import quote_from_bytes
+    return _real("urllib.parse").quote_from_bytes(path)
 
-    return quote_from_bytes(path)
+
+def _annotations(of: object, **how: bool) -> object:
+    """What `dataclasses` asks of each class (CPython 3.12 and 3.13, Lib/dataclasses.py); whoever
+    asks more gets the real one's answer."""
+    if how or not isinstance(of, type):
+        return _real("inspect").get_annotations(of, **how)
+    return dict(of.__annotations__)
 
 
 PUT_OFF: dict[str, dict[str, object]] = {
     "copy": {},
-    "inspect": {},
+    "inspect": {"get_annotations": _annotations},
     "ipaddress": {},
     "selectors": {},
     "urllib.parse": {"quote_from_bytes": _quote},
@@ -42,11 +48,29 @@ class _PutOff(ModuleType):
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):  # `from MODULE import` asks for __path__
             raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        real = import_module(self.__name__)
-        self.__dict__.update(real.__dict__)
-        return getattr(real, name)
+        return getattr(_real(self.__name__), name)
+
+
+def _real(name: str) -> ModuleType:
+    """The module itself, from now on in its place; who has the stand-in finds all of it there."""
+    stand_in = sys.modules.get(name)
+    if not isinstance(stand_in, _PutOff):
+        return import_module(name)
+    del sys.modules[name]
+    real = import_module(name)
+    stand_in.__dict__.update(real.__dict__)
+    return real
+
+
+def put_off() -> None:
+    """Have what stands for the modules of `PUT_OFF` in their places."""
+    for name, known in PUT_OFF.items():
+        later = _PutOff(name)
+        later.__dict__.update(known)
+        sys.modules.setdefault(name, later)
+        package, _, part = name.rpartition(".")
+        if package:  # only a real import binds it there
+            setattr(import_module(package), part, sys.modules[name])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,13 +93,7 @@ def process() -> NoReturn:
             signal.signal(number, _too_early)
     sys.unraisablehook = _hear_again
     _open_standard_streams()
-    for name, known in PUT_OFF.items():
-        later = _PutOff(name)
-        later.__dict__.update(known)
-        sys.modules.setdefault(name, later)
-        package, _, part = name.rpartition(".")
-        if package:  # only a real import binds it there
-            setattr(import_module(package), part, sys.modules[name])
+    put_off()
     code = main()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

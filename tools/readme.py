@@ -18,6 +18,7 @@ SESSION = [
     "print SCHEDULER.current_thread", "delete", "continue", "walk cr2",
 ]  # fmt: skip
 LINES = 26
+RESUME_FLAG = 1 << 16
 COLUMNS = "100"
 
 
@@ -56,6 +57,16 @@ def commands() -> str:
     return f"```\n{agent('shell', '--lab', '-c', 'help').rstrip()}\n```"
 
 
+def alike(text: str) -> str:
+    """`text` without the one thing that differs from QEMU to QEMU: RF in an RFLAGS that the CPU
+    pushed, which QEMU sets for a fault only from 8.0 on (its seg_helper.c; SDM 3A 17.3.1.1)."""
+    return re.sub(
+        r"(?m)^(  \+1[08] +)(0x[0-9a-f]+)$",
+        lambda found: f"{found[1]}{int(found[2], 16) & ~RESUME_FLAG:#x}",
+        text,
+    )
+
+
 def filled(text: str) -> str:
     """The README with what stands between its markers made anew."""
     for name, make in (("report", report), ("session", session), ("commands", commands)):
@@ -71,7 +82,7 @@ def main() -> int:
     text = path.read_text(encoding="utf-8")
     current = filled(text)
     if "--check" in sys.argv:
-        return int(current != text)
+        return int(alike(current) != alike(text))
     path.write_text(current, encoding="utf-8")
     return 0
 

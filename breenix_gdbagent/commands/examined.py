@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
 
 DEFAULT_SECONDS = 60.0
+RACY = (
+    "racy: somebody else let the guest run while it was read, so this is of more than one moment\n"
+    "  try again, or end the other monitor session"
+)
+NOT_KNOWN = (
+    "whether somebody else let the guest run while it was read is not known: this QEMU's gdbstub "
+    "does not tell, and the machine has no ACPI timer\n  give --qmp PATH, which tells"
+)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +56,9 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
 
             stop = with_image(stop, machine.image)[0]
         yield stop
-        if vm.disturbed():
-            aside(
-                "breenix-gdbagent: racy: somebody else let the guest run while it was read, so "
-                "this is of more than one moment\n  try again, or end the other monitor session"
-            )
+        disturbed = vm.disturbed()
+        if disturbed is not False:
+            aside(f"breenix-gdbagent: {RACY if disturbed else NOT_KNOWN}")
 
 
 @contextmanager

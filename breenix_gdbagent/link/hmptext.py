@@ -18,6 +18,7 @@ _RANGE = (
     r"^\s*([0-9a-f]{8,16})-([0-9a-f]{8,16}) \(prio -?\d+, (ram|rom)\): "
     r"(.*?)(?: @([0-9a-f]{8,16}))?(?: KVM)?\s*$"
 )
+_CLOCK = r"^\s*([0-9a-f]{8,16})-[0-9a-f]{8,16} \(prio -?\d+, i/o\): acpi-tmr\s*$"
 _REGISTER = (
     r"^(GDT|IDT)= +([0-9a-f]+) ([0-9a-f]+)"
     r"|^(TR|LDT) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)"
@@ -53,6 +54,22 @@ def parse_ram_map(text: str) -> RamMap:
             joined.append(RamRange(PhysAddr(start), PhysAddr(end), at))
         return RamMap(joined)
     return RamMap([])
+
+
+def parse_clock_port(text: str) -> int | None:
+    """The I/O port of the ACPI timer, from ``info mtree -f``; None: this machine has none, or its
+    firmware has not put it anywhere yet. It counts QEMU's virtual clock at 3,579,545 Hz, which
+    stands still while the guest does (QEMU hw/acpi/core.c; ACPI 6.5, 4.8.3.3), and to read it
+    changes nothing."""
+    found = re.search(_CLOCK, text, flags=re.MULTILINE)
+    return int(found[1], 16) if found is not None else None
+
+
+def parse_port(text: str) -> int | None:
+    """What an I/O port holds, from ``i /w PORT``; None where nothing answers there."""
+    found = re.search(r"= 0x([0-9a-f]+)\s*$", text)
+    value = int(found[1], 16) if found is not None else None
+    return None if value == 0xFFFFFFFF else value
 
 
 class HiddenRegisters(NamedTuple):

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
 from breenix_gdbagent.errors import InputError, LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
-from breenix_gdbagent.link.hmptext import HiddenRegisters, parse_ram_map, parse_registers
+from breenix_gdbagent.link.hmptext import (
+    HiddenRegisters,
+    parse_clock_port,
+    parse_port,
+    parse_ram_map,
+    parse_registers,
+)
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
@@ -59,6 +65,8 @@ class Guest:
         self._holds = holds
         self._ram: RamMap | None = holds.ram_map
         self._past_firmware = False
+        self._clock_port: int | None = None
+        self._clock_then: int | None = None
         self._memory: RamFile | ProcessMemory | None = None
         self.reading: Callable[[int, int], None] = lambda done, total: None
         self._markers: list[Match] = []
@@ -160,6 +168,8 @@ class Guest:
                     self._holds.qmp.events()
                 memory = self.memory()
                 cpus = self._cpus(hidden)
+                if self._untold:
+                    self._clock_then = self._virtual_clock()
         return Stop(
             cpus=cpus,
             memory=FrozenMemory(memory, lambda: self.epoch),
@@ -169,10 +179,13 @@ class Guest:
             seconds=self.clock.seconds(),
         )
 
-    def disturbed(self) -> bool:
+    def disturbed(self) -> bool | None:
         """Whether somebody else has let the guest run since `stop`: what was read meanwhile is of
-        more than one moment. By QEMU's events, or by the stop that the stub tells of unasked.
-        Raises `LinkError`."""
+        more than one moment. None: nothing that could tell is there.
+
+        By QEMU's events; without QMP by the stop that the stub tells of unasked (QEMU before 8), or
+        by the guest's clock, which has moved then. Raises `LinkError`.
+        """
         if self.exited or self.running:
             return False
         qmp = self._holds.qmp
@@ -180,7 +193,26 @@ class Guest:
             qmp.status()  # its events come in front of its answers
             return any(event.name == "RESUME" for event in qmp.events())
         self.stub.ask(b"qC")  # what came before its answer is there then
-        return bool(self.stub.link.take_stops())
+        if self.stub.link.take_stops():
+            return True
+        if not self._untold:
+            return False
+        now = self._virtual_clock()
+        return None if now is None or self._clock_then is None else now != self._clock_then
+
+    @property
+    def _untold(self) -> bool:
+        """Whether nobody tells us when the guest runs or stops: no QMP, and a stub that did not
+        tell of the stop that connecting made."""
+        return self._holds.qmp is None and self._holds.was_running is None
+
+    def _virtual_clock(self) -> int | None:
+        """A counter that moves while the guest runs, whoever lets it; None: none is known."""
+        if self._clock_port is None:
+            self._clock_port = parse_clock_port(self._monitor("info mtree -f"))
+        if self._clock_port is None:
+            return None
+        return parse_port(self._monitor(f"i /w {self._clock_port:#x}"))
 
     def _cpus(self, wanted: bool) -> tuple[Cpu, ...]:
         hidden: Mapping[int, Cpu | HiddenRegisters]

@@ -14,6 +14,7 @@ import pytest
 
 from breenix_gdbagent.guest import elf
 from tests.guest.labrun import Result, agent
+from tests.guest.processes import children, command_line
 
 LAB = str(elf(False))
 
@@ -154,11 +155,9 @@ def test_an_interrupted_run_has_not_passed(command: tuple[str, ...], tmp_path: P
 def _wait_for_child(pid: int) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found = subprocess.run(
-            ["pgrep", "-P", str(pid), "qemu-system"], capture_output=True, text=True, check=False
-        ).stdout.split()
-        if found:
-            return int(found[0])
+        for child in children(pid):
+            if b"qemu-system" in command_line(child).split(b"\0")[0]:
+                return child
     raise AssertionError("QEMU never started")
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.guest.live_support import needs_qemu
+from tests.guest.processes import children, command_line
 from tests.guest.test_faults_put_in import (
-    _command_line,
-    children,
     end,
     gone,
     no_orphans,
@@ -56,7 +55,7 @@ def qemu_below(agent: subprocess.Popen[str]) -> int | None:
     """The QEMU that the agent has started, waited for; None when it ended before that."""
     while agent.poll() is None:
         for pid in children(agent.pid):
-            if b"qemu-system" in _command_line(pid).split(b"\0")[0]:
+            if b"qemu-system" in command_line(pid).split(b"\0")[0]:
                 return pid
         wait(agent, 0.005)
     return None
@@ -83,7 +82,7 @@ def test_our_own_qemu_in_the_middle(command: str, fault: str, moment: int, tmp_p
         end(agent).orderly(0, 1)
         return
     below = children(agent.pid)
-    own = {d for d in run_directories() for p in below if str(d).encode() in _command_line(p)}
+    own = {d for d in run_directories() for p in below if str(d).encode() in command_line(p)}
     wait(agent, dice.uniform(0.0, (0.06, 0.5)[moment]))
     put_in = False
     if agent.poll() is None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.guest.live_support import Beside, beside, needs_qemu
+from tests.guest.processes import children, command_line
 
 pytestmark = [
     needs_qemu,
@@ -99,21 +100,6 @@ def begun(agent: subprocess.Popen[str]) -> None:
         if int(text.partition("SigCgt:")[2].split()[0], 16) & caught:
             return
         wait(agent, 0.001)
-
-
-def children(pid: int) -> list[int]:
-    """Every process below one, QEMU and whatever watches it."""
-    listed = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout
-    below: dict[int, list[int]] = {}
-    for line in listed.splitlines():
-        own, parent = map(int, line.split())
-        below.setdefault(parent, []).append(own)
-    found = [pid]
-    for one in found:
-        found += below.get(one, [])
-    return found[1:]
 
 
 def gone(pids: list[int]) -> None:
@@ -310,7 +296,7 @@ def test_the_agent_is_interrupted(seed: int, tmp_path: Path) -> None:
         path
         for pid in below
         for path in run_directories()
-        if str(path).encode() in _command_line(pid)
+        if str(path).encode() in command_line(pid)
     }
     agent.send_signal(number)
     ended = end(agent)
@@ -348,10 +334,3 @@ def test_a_signal_while_python_imports_or_ends(number: signal.Signals, tmp_path:
         assert (ended.err == "") == (ended.code == 0), ended
         seen.add(ended.code)
     assert seen == {0, 3}
-
-
-def _command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""

@@ -182,7 +182,9 @@ def test_what_is_no_monitor(tmp_path: Path) -> None:
 def test_a_guest_that_somebody_else_let_run_is_told_as_racy(
     way: str, others: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Also by a QEMU from 8 on, whose stub says nothing of it: by the guest's own clock."""
     with beside(tmp_path, "hang") as qemu:
+        past_the_firmware(qemu)
         target = ["--gdb", qemu.gdb, *(("--qmp", qemu.qmp) if way == "qmp" else ())]
         with stop_of(target_of(_options(target), default_lab=False)) as stop:
             assert qemu.status() == "paused"
@@ -194,6 +196,25 @@ def test_a_guest_that_somebody_else_let_run_is_told_as_racy(
     assert out == ""
     assert ("racy: somebody else let the guest run" in err) == others
     assert (err == "") != others
+
+
+def test_what_cannot_be_told_of_others_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A guest at reset has no clock yet: a silent stub leaves it open, and no answer is made up."""
+    with beside(tmp_path, paused=True) as qemu:
+        with attach(qemu.gdb) as vm:
+            silent = vm.stub.last_stop is None
+        target = target_of(_options(["--gdb", qemu.gdb]), default_lab=False)
+        with stop_of(target):
+            pass
+    assert ("is not known" in capsys.readouterr().err) == silent
+
+
+def past_the_firmware(qemu: Beside) -> None:
+    """Until the kernel's own greeting."""
+    with attach(qemu.gdb, qmp=qemu.qmp, serial=qemu.serial) as vm:
+        assert vm.run_until(["Memory management initialized"], 30).reason.kind == "marker"
 
 
 def _options(target: list[str]) -> argparse.Namespace:

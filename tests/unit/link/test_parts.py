@@ -13,7 +13,12 @@ from breenix_gdbagent.errors import ConnectError, InputError, LinkProtocolError,
 from breenix_gdbagent.link.address import Address, connect, stays_taken, taken
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub
-from breenix_gdbagent.link.hmptext import parse_ram_map, parse_registers
+from breenix_gdbagent.link.hmptext import (
+    parse_clock_port,
+    parse_port,
+    parse_ram_map,
+    parse_registers,
+)
 from breenix_gdbagent.link.memory import StubMemory
 from breenix_gdbagent.link.stopreply import StopReply
 from breenix_gdbagent.memory import RamMap, RamRange
@@ -124,6 +129,26 @@ def test_a_legacy_hole_and_unknown_text() -> None:
         RamRange(PhysAddr(0x100000), PhysAddr(0x8000000), 0x100000),
     )
     assert parse_ram_map("unknown command: 'info mtree'").ranges == ()
+
+
+def test_the_clock_is_found_where_the_firmware_put_it() -> None:
+    there = "  0000000000000608-000000000000060b (prio 0, i/o): acpi-tmr\n"
+    assert parse_clock_port(f"FlatView #1\n AS \"I/O\", root: io\n{there}  other\n") == 0x608
+    assert parse_clock_port(there.replace("acpi-tmr", "acpi-tmr2")) is None
+    assert parse_clock_port("unknown command") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("portl[0x0608] = 0x00a91e6b\r\n", 0xA91E6B),
+        ("portl[0x0608] = 0xffffffff\r\n", None),  # nothing is there
+        ("unknown command: 'i'\r\n", None),
+        ("", None),
+    ],
+)
+def test_a_port_read(text: str, value: int | None) -> None:
+    assert parse_port(text) == value
 
 
 def test_hidden_registers_of_every_cpu() -> None:
