@@ -50,8 +50,8 @@ UNEXPECTED_EXIT = declare(
     "error",
     "QEMU ended before the run was over",
     arises="The guest wrote isa-debug-exit (port 0xf4): Breenix's panic handler with feature "
-    "testing exits 35, a missing test disk too.",
-    confirm="the exit status and the last serial lines.",
+    "testing exits 35, a missing test disk too. Or it switched the machine off by ACPI (status 0).",
+    confirm="the exit status and the last serial lines; bt where QEMU waited (later versions do).",
     mend="Read the last lines; with the ELF given, the stop at the panic handler comes first.",
     see=("kernel/src/lib.rs",),
 )
@@ -124,7 +124,8 @@ def _panic_place(kernel: Kernel, facts: RunFacts, message: str | None) -> str | 
         return found[1]
     cpu = kernel.stop.cpu
     info, root = cpu.get("rdi"), cpu.root
-    if kernel.stop.reason.kind != "panic" or info is None or root is None:
+    at_handler = kernel.stop.reason.kind == "panic" and not kernel.stop.reason.text
+    if not at_handler or info is None or root is None:
         return None
     place = panic_place(info, kernel.memory_of(root).read)
     return f"{place.file}:{place.line}" if place is not None else None
@@ -206,10 +207,12 @@ def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
 def _exit(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
     meaning = f" ({facts.exit_meaning})" if facts.exit_meaning else ""
     waited = f" before {facts.until!r} was printed" if facts.until else ""
+    known = facts.exit_status is not None
+    said = f"QEMU ended with status {facts.exit_status}{meaning}"
     return Finding(
         UNEXPECTED_EXIT,
-        f"QEMU ended with status {facts.exit_status}{meaning}{waited}",
-        f"status {facts.exit_status}",
+        f"{said if known else kernel.stop.reason.text}{waited}",
+        f"status {facts.exit_status if known else 'not known'}",
         {"exit_status": facts.exit_status, "meaning": facts.exit_meaning or None},
         cause=cause,
         fix=UNEXPECTED_EXIT.mend,

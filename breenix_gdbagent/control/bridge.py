@@ -311,9 +311,9 @@ class GdbBridge:
     def _stop_reply(self) -> bytes:
         """The last stop as the protocol has it (gdb manual, Stop Reply Packets)."""
         reason = self._reason
-        if reason.kind == "exit":
+        if reason.kind == "exit" and self.arbiter.debugger.vm.exited:
             return b"W%02x" % ((reason.exit_status or 0) & 0xFF)
-        signal = {"interrupt": 2, "shutdown": 3}.get(reason.kind, 5)
+        signal = {"interrupt": 2, "shutdown": 3, "exit": 3}.get(reason.kind, 5)
         text = f"T{signal:02x}thread:{reason.cpu + 1:02x};"
         watched = self.arbiter.debugger.vm.watched
         if watched is not None and reason.kind == "breakpoint":

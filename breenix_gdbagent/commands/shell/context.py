@@ -125,10 +125,12 @@ def why(session: Session, halt: Halt | None, kernel: Kernel) -> str:
         what = reason.text if reason.vector is None else f"exception {vector_name(reason.vector)}"
         return f"{what}, caught before its handler runs"
     if reason.kind == "shutdown":
-        return "shutdown: the guest triple-faulted, or asked for a reset"
+        also = ", or was switched off" if reason.text else ""
+        return f"shutdown: the guest triple-faulted, or asked for a reset{also}"
     if reason.kind == "exit":
-        status = "" if reason.exit_status is None else f" with status {reason.exit_status}"
-        return f"exit: QEMU has ended{status}"
+        if reason.exit_status is None:
+            return f"exit: {reason.text or 'QEMU has ended'}"
+        return f"exit: QEMU has ended with status {reason.exit_status}"
     if reason.kind == "panic":
         return f"panic: {kernel.panic_message or 'the kernel panics'}"
     if reason.kind == "marker":
