@@ -23,7 +23,7 @@ from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
-from breenix_gdbagent.x86.cpu import DescriptorTable
+from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable
 
 if TYPE_CHECKING:
     from breenix_gdbagent.link.serial import Watch
@@ -100,14 +100,20 @@ class LiveVm(Running):
     ) -> None:
         """Catch faults as soon as the guest has an IDT of its own (see `live.arming`).
 
-        `kernel` is the ELF of a kernel that has not started, `panic` link-time addresses of panic
-        handlers, `bias` the load bias of a kernel that runs, where it is known; exceptions of the
-        vectors `passing` are not caught. Raises `InputError` for an ELF that is none.
+        `kernel` is the kernel's ELF, `panic` link-time addresses of panic handlers, `bias` the
+        load bias of a kernel that runs, where it is known; exceptions of the vectors `passing` are
+        not caught. Raises `InputError` for an ELF that is none.
         """
         self._arming.passing = frozenset(passing)
         self._armed_with = kernel, tuple(panic)
-        started = self.clock.seconds() > 0 or self._holds.process is None
-        self._arm(bias, fresh=bias is None and not started)
+        self._arm(bias, fresh=bias is None and not self._has_started())
+
+    def _has_started(self) -> bool:
+        """Whether an instruction has run since the last reset. What ran before we attached is seen
+        in the CPU: one that was started with -S stands at its reset vector."""
+        if self.clock.seconds() > 0 or self.running:
+            return True
+        return self._holds.process is None and not Cpu(0, self.registers_of(0)).at_reset
 
     def _arm(self, bias: int | None, *, fresh: bool) -> None:
         """`fresh`: the guest has not run its first instruction."""
@@ -115,7 +121,8 @@ class LiveVm(Running):
         kernel, panic = self._armed_with
         with self.uncut():
             if kernel is not None and fresh:
-                identity = self.config is not None and "kernel" in self.config.needs
+                # Of a machine that somebody else started it is not known what loads its kernel.
+                identity = self.config is None or "kernel" in self.config.needs
                 self._arming.before_start(kernel, identity=identity, panics=panic)
             else:
                 self.pause_for(lambda: self._arming.now(bias, panic))

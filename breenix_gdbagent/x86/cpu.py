@@ -11,6 +11,7 @@ from breenix_gdbagent.x86.words import privilege
 CR0_PG = 1 << 31
 CR0_WP = 1 << 16
 CR0_PE = 1 << 0
+RESET_CR0 = 0x6000_0010
 CR4_PAE = 1 << 5
 CR4_LA57 = 1 << 12
 CR4_PCIDE = 1 << 17
@@ -78,6 +79,13 @@ class Cpu(NamedTuple):
     def privilege(self) -> str:
         """`privilege` of this CPU."""
         return privilege(self.get("cr0"), self.cpl)
+
+    @property
+    def at_reset(self) -> bool:
+        """Whether it is as a reset leaves it, before its first instruction (SDM volume 3, table
+        10-1): real mode, caches off, at the reset vector FFFF_FFF0, which is F000:FFF0."""
+        asked = ("cr0", "cs", "rip", "efer")
+        return [self.get(name) for name in asked] == [RESET_CR0, 0xF000, 0xFFF0, 0]
 
     @property
     def root(self) -> PhysAddr | None:

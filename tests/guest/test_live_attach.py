@@ -15,8 +15,8 @@ from breenix_gdbagent.errors import ConnectError, InputError
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import LiveVm, attach
 from breenix_gdbagent.memory.ramfile import RamFile
-from tests.guest.debugged import SYSCALL, va
-from tests.guest.live_support import DONE, Beside, beside, free_port, needs_qemu
+from tests.guest.debugged import BASE, SYSCALL, va
+from tests.guest.live_support import DONE, ELF, Beside, beside, free_port, needs_qemu
 
 pytestmark = needs_qemu
 
@@ -106,6 +106,23 @@ def test_an_attached_guest_with_its_idt_loaded_is_armed_at_once(tmp_path: Path) 
         assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
 
 
+@pytest.mark.parametrize("monitor", [True, False])
+def test_one_that_stands_at_reset_is_caught_from_its_first_instruction(
+    monitor: bool, tmp_path: Path
+) -> None:
+    """As a launched one: by the kernel's own lidt, whatever loads the kernel."""
+    with (
+        beside(tmp_path, "page-fault-user", paused=True) as qemu,
+        attach(qemu.gdb, qmp=qemu.qmp if monitor else None) as vm,
+    ):
+        assert vm.stop().cpu.at_reset
+        vm.arm(ELF)
+        stop = vm.run_until([], 20)
+        assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
+        assert vm.armed_at is not None and vm.armed_at.startswith("the kernel loaded its IDT")
+        assert not stop.cpu.at_reset and vm.bias == BASE
+
+
 def test_a_guest_without_an_idt_is_armed_by_the_first_stop_that_shows_one(tmp_path: Path) -> None:
     with (
         beside(tmp_path, "page-fault-user", paused=True) as qemu,
@@ -161,8 +178,10 @@ def test_a_guest_that_shut_down_is_read_and_not_continued(tmp_path: Path) -> Non
 
 
 def test_qemu_that_goes_away_while_we_wait(tmp_path: Path) -> None:
-    with beside(tmp_path, "unexpected-exit", paused=True) as qemu, attach(qemu.gdb) as vm:
-        stop = vm.run_until([], 20)
+    with beside(tmp_path, "hang") as qemu, attach(qemu.gdb) as vm:
+        vm.cont()
+        qemu.process.kill()
+        stop = vm.stop(vm.wait(20))
         assert stop.reason.kind == "exit" and stop.cpus == ()
         qemu.process.wait(10)
 

@@ -51,6 +51,7 @@ class FakeStub:
         self.physical = False
         self.breaks: set[bytes] = set()
         self.running = False
+        self.resumed = threading.Event()
         self.interrupts = 0
         self.closed = threading.Event()
         self._override = override
@@ -144,6 +145,7 @@ class FakeStub:
             return b"T05thread:01;"
         if payload.startswith((b"vCont;c", b"c")):
             self.running = True
+            self.resumed.set()
             return None
         if payload.startswith((b"Hg", b"D", b"Qqemu")):
             return b"OK"

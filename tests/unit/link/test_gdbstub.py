@@ -199,7 +199,7 @@ def test_nothing_is_sent_behind_a_continue(fake: FakeStub) -> None:
     stub = fake.connect()
     stub.ledger.want("me", Break("hardware", 0x1))
     stub.cont()
-    assert fake.seen[-1] == b"vCont;c"
+    assert fake.resumed.wait(5) and fake.seen[-1] == b"vCont;c"
     assert stub.link._codec.data_to_send() in (b"", b"+")
     fake.stop()
     assert stub.wait(Deadline(5)) is not None
