@@ -6,6 +6,8 @@ from typing import NewType
 
 PhysAddr = NewType("PhysAddr", int)
 VirtAddr = NewType("VirtAddr", int)
+Hex = NewType("Hex", int)
+"""A register, a table entry or an error code: no address, and shown as one is."""
 
 PAGE = 0x1000
 

@@ -9,11 +9,18 @@ from typing import Any, cast
 
 from breenix_gdbagent.checks import run as run_checks
 from breenix_gdbagent.checks.examine import Examination, examine
-from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.finding import CODES, Finding
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.document import Document, History, Marker, RunRecord, build
+from breenix_gdbagent.report.document import (
+    Document,
+    History,
+    Marker,
+    RunRecord,
+    build,
+    recalled,
+)
 from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.version import VERSION
@@ -35,23 +42,19 @@ def finish(
     return build(target, run, seen, history, extra, provenance)
 
 
-def leading_fault(findings: Sequence[Finding], history: History) -> str | None:
-    """Code of the fault that a panic or hang came from: the last one that was an error."""
-    codes = [
-        str(f["code"])
-        for f in history.findings
-        if f["severity"] == "error" and _is_fault(f["code"])
-    ]
-    codes += [f.code.name for f in findings if f.weight == "error" and _is_fault(f.code.name)]
-    return codes[-1] if codes else None
+def leading_fault(findings: Sequence[Finding], history: History) -> Finding | None:
+    """The fault that a panic or hang came from: the last one that was an error."""
+    events = [f for f in map(_recalled, history.findings) if f is not None]
+    events += [f for f in findings if f.code.kind == "event" and f.weight == "error"]
+    return events[-1] if events else None
 
 
-def _is_fault(code: object) -> bool:
-    family = str(code).split(".")[0]
-    return family in (
-        "page-fault", "double-fault", "triple-fault", "general-protection", "invalid-opcode",
-        "divide-error", "exception",
-    )  # fmt: skip
+def _recalled(document: Document) -> Finding | None:
+    """An event of an earlier stop that was an error, as much of it as is needed to refer to it."""
+    code = CODES.get(str(document["code"]))
+    if code is None or code.kind != "event" or document["severity"] != "error":
+        return None
+    return Finding(code, str(document["fingerprint"]).partition("@")[2])
 
 
 def save(
@@ -110,7 +113,9 @@ def document_of(
             extra["target"],
             RunRecord(**run),
             run_checks.RunFacts(**extra["facts"]),
-            History(tuple(past["stops"]), tuple(past["findings"]), tuple(past["checks"])),
+            History(
+                tuple(past["stops"]), tuple(map(recalled, past["findings"])), tuple(past["checks"])
+            ),
             provenance=provenance,
         )
     except (KeyError, TypeError) as error:

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import PAGE, canonical, hex64, page_base
+from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical, hex64, page_base
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.faults.descriptors import (
     GATE_MISSING,
     GDT_UNMAPPED,
     HANDLER_UNMAPPED,
     RSP0_INVALID,
 )
-from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare, place_of
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.running import running, settled
@@ -60,6 +62,75 @@ TABLES = ("IDT", "GDT", "TSS")
 _NAMES = {32: "timer", 0x80: "system call"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateFacts(Facts):
+    """A gate that the IDT lacks, and where it would be."""
+
+    vector: int
+    gate: VirtAddr | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreachedFacts(Facts):
+    """Tables (`TABLES`), or handlers by the names of their vectors, that cannot be reached in some
+    spaces. `mapped`: they are there and cannot be executed. `spaces` are the first sixteen."""
+
+    what: tuple[str, ...]
+    va: VirtAddr
+    spaces: tuple[Space, ...]
+    reason: str
+    symbol: Annotated[str | None, ASIDE]
+    mapped: Annotated[bool, ASIDE]
+    everywhere: Annotated[bool, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rsp0(Facts):
+    """TSS.RSP0 of a CPU, and the stack of the thread that runs there by the per-CPU block and by
+    the scheduler."""
+
+    cpu: int
+    rsp0: VirtAddr
+    kernel_stack_top: VirtAddr
+    thread: str | None
+    thread_stack_top: VirtAddr | None
+
+
+Rsp0Flaw = Literal[
+    "not-set", "not-canonical", "in-the-middle", "no-stack", "unmapped-below", "read-only-below"
+]
+"""Why RSP0 is no usable top of a stack."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rsp0InvalidFacts(Facts):
+    """`inside` is the stack in whose middle it lies."""
+
+    at: Annotated[Rsp0, SPREAD]
+    flaw: Annotated[Rsp0Flaw, ASIDE]
+    inside: Annotated[str | None, ASIDE] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rsp0MismatchFacts(Facts):
+    """RSP0 belongs to `stack` (None: to no stack that is known), and should be `right`."""
+
+    at: Annotated[Rsp0, SPREAD]
+    stack: Annotated[str | None, ASIDE]
+    right: Annotated[VirtAddr, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IstSharedFacts(Facts):
+    """Vectors whose gates lead to one IST stack; `names` are theirs."""
+
+    top: VirtAddr
+    vectors: tuple[int, ...]
+    ist: tuple[int, ...]
+    cpu: int
+    names: Annotated[tuple[str, ...], ASIDE]
+
+
 def check_gates(kernel: Kernel) -> Iterator[Finding]:
     """The gates that Breenix counts on are there. That others are missing by design (#NM, #NP, ...)
     is no finding before an event needs one: then the fault analyzers say so."""
@@ -72,14 +143,9 @@ def check_gates(kernel: Kernel) -> Iterator[Finding]:
             name = _vector(vector)
             idtr = kernel.stop.cpu.idtr
             at = None if idtr is None else idtr.base + 16 * vector
-            yield Finding(
-                GATE_MISSING,
-                f"the IDT has no gate for {name} (vector {vector})",
-                name,
-                {"vector": vector, "gate": None if at is None else hex64(at)},
-                Where(va=at),
-                fix=GATE_MISSING.mend,
-            )
+            where = Where(va=at)
+            gate = None if at is None else VirtAddr(at)
+            yield Finding(GATE_MISSING, name, GateFacts(vector=vector, gate=gate), where)
 
 
 def _vector(vector: int) -> str:
@@ -194,35 +260,16 @@ def _tables(cpu: Cpu) -> Iterator[tuple[Code, str, int, int]]:
 def _unreached(
     kernel: Kernel, code: Code, whats: Sequence[str], spaces: Sequence[Space], walk: Walk
 ) -> Finding:
-    everywhere = len(spaces) == len(kernel.audited)
-    names = "every address space" if everywhere else ", ".join(s.label for s in spaces[:8])
-    last = walk.entries[-1] if walk.entries else None
-    why = "cannot be executed" if walk.mapped else "is not mapped"
-    what = " and ".join(whats) if whats[0] in TABLES else whats[0]
-    said = f"the {what}" if whats[0] in TABLES else f"the handler of {what}"
-    more = f" (and of {len(whats) - 1} more vectors)" if len(whats) > 1 else ""
-    if whats[0] in TABLES:
-        more = ""
-    return Finding(
-        code,
-        f"{said}{more}, {kernel.describe(walk.va)}, {why} in {names}",
-        whats[0],
-        {
-            "what": list[Json](whats),
-            "va": hex64(walk.va),
-            "spaces": [{"root": hex64(s.root), "role": s.role, "pid": s.pid} for s in spaces[:16]],
-            "reason": walk.reason or "no-execute",
-        },
-        Where(
-            walk.root,
-            walk.va,
-            walk.pa,
-            None if last is None else last.raw,
-            None if last is None else last.entry_pa,
-            walk.stopped_at or (None if last is None else last.level),
-        ),
-        fix=code.mend,
+    facts = UnreachedFacts(
+        what=tuple(whats),
+        va=walk.va,
+        spaces=tuple(spaces[:16]),
+        reason=walk.reason or "no-execute",
+        symbol=kernel.symbol(walk.va),
+        mapped=walk.mapped,
+        everywhere=len(spaces) == len(kernel.audited),
     )
+    return Finding(code, whats[0], facts, place_of(walk))
 
 
 def check_tss(kernel: Kernel) -> Iterator[Finding]:
@@ -247,21 +294,21 @@ def check_tss(kernel: Kernel) -> Iterator[Finding]:
 def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Finding]:
     if not rsp0 and cpu.index in _not_yet(kernel):
         return
-    wrong = _rsp0_wrong(kernel, rsp0)
     thread = kernel.thread_of(cpu)
-    evidence: dict[str, Json] = {
-        "cpu": cpu.index,
-        "rsp0": hex64(rsp0),
-        "kernel_stack_top": hex64(block.kernel_stack_top),
-        "thread": thread.name if thread is not None else None,
-        "thread_stack_top": hex64(thread.kernel_stack_top)
-        if thread is not None and thread.kernel_stack_top is not None
-        else None,
-    }
+    top = thread.kernel_stack_top if thread is not None else None
+    facts = Rsp0(
+        cpu=cpu.index,
+        rsp0=VirtAddr(rsp0),
+        kernel_stack_top=VirtAddr(block.kernel_stack_top),
+        thread=thread.name if thread is not None else None,
+        thread_stack_top=None if top is None else VirtAddr(top),
+    )
     where = Where(kernel.master.root if kernel.master else None, rsp0 - 8 if rsp0 else None)
-    if wrong:
-        said = f"TSS.RSP0 of CPU {cpu.index} is {hex64(rsp0)}: {wrong}"
-        yield Finding(RSP0_INVALID, said, "TSS", evidence, where, fix=RSP0_INVALID.mend)
+    flaw = _flaw(kernel, rsp0)
+    if flaw is not None:
+        inside = next((s.name for s in kernel.stacks if s.holds(rsp0)), None)
+        wrong = Rsp0InvalidFacts(at=facts, flaw=flaw, inside=inside)
+        yield Finding(RSP0_INVALID, "TSS", wrong, where)
         return
     if not block.kernel_stack_top or not block.current_thread or not settled(kernel, cpu):
         return
@@ -271,13 +318,10 @@ def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Findin
         right = thread.kernel_stack_top or right
     if rsp0 != right:
         whose = kernel.stack_at(rsp0)
-        runs = f"{thread.name} runs" if thread is not None else "the thread that runs"
-        said = (
-            f"TSS.RSP0 of CPU {cpu.index} is {hex64(rsp0)}"
-            f"{f' ({whose.name})' if whose is not None else ''}, but {runs} on the stack that "
-            f"ends at {hex64(right)}"
+        mismatch = Rsp0MismatchFacts(
+            at=facts, stack=None if whose is None else whose.name, right=VirtAddr(right)
         )
-        yield Finding(RSP0_MISMATCH, said, "TSS", evidence, where, fix=RSP0_MISMATCH.mend)
+        yield Finding(RSP0_MISMATCH, "TSS", mismatch, where)
 
 
 def _not_yet(kernel: Kernel) -> set[int]:
@@ -293,29 +337,24 @@ def _not_yet(kernel: Kernel) -> set[int]:
     return found
 
 
-def _rsp0_wrong(kernel: Kernel, rsp0: int) -> str:
-    """Why `rsp0` is no usable stack top; empty when it is one, or that is not known."""
+def _flaw(kernel: Kernel, rsp0: int) -> Rsp0Flaw | None:
+    """Why `rsp0` is no usable stack top; None when it is one, or that is not known."""
     if not rsp0:
-        return "it was never set"
+        return "not-set"
     if not canonical(rsp0 - 8, kernel.levels):
-        return "it is not canonical"
+        return "not-canonical"
     assert kernel.master is not None
     if any(stack.top == rsp0 for stack in kernel.stacks):
-        return ""  # its pages in each space are kernel-stack.*
-    region = KERNEL_STACKS
-    if kernel.era is not None and region <= rsp0 - 8 < kernel.era.stacks_end:
-        inside = next((s for s in kernel.stacks if s.holds(rsp0)), None)
-        if inside is not None:
-            return f"it lies in the middle of {inside.name}, and is the top of no stack"
-        return "it is the top of no stack that is mapped"
+        return None  # its pages in each space are kernel-stack.*
+    if kernel.era is not None and KERNEL_STACKS <= rsp0 - 8 < kernel.era.stacks_end:
+        middle = any(s.holds(rsp0) for s in kernel.stacks)
+        return "in-the-middle" if middle else "no-stack"
     walk = kernel.walk(kernel.master.root, rsp0 - 8)
     if walk.reason == UNREADABLE:
-        return ""
+        return None
     if walk.effective is None:
-        return "nothing is mapped below it"
-    if not walk.effective.w:
-        return "what lies below it cannot be written"
-    return ""
+        return "unmapped-below"
+    return None if walk.effective.w else "read-only-below"
 
 
 def _ist_shared(kernel: Kernel) -> Iterator[Finding]:
@@ -347,17 +386,12 @@ def _overlaps(kernel: Kernel) -> Iterator[tuple[int, int]]:
 
 
 def _shared(cpu: int, top: int, vectors: Sequence[int], entries: Sequence[int]) -> Finding:
-    names = " and ".join(_vector(v) for v in vectors)
-    return Finding(
-        IST_SHARED,
-        f"{names} use one IST stack, the one that ends at {hex64(top)} (CPU {cpu})",
-        "+".join(_vector(v) for v in vectors),
-        {
-            "top": hex64(top),
-            "vectors": list[Json](vectors),
-            "ist": list[Json](sorted(entries)),
-            "cpu": cpu,
-        },
-        Where(va=top - 8),
-        fix=IST_SHARED.mend,
+    names = tuple(_vector(v) for v in vectors)
+    facts = IstSharedFacts(
+        top=VirtAddr(top),
+        vectors=tuple(vectors),
+        ist=tuple(sorted(entries)),
+        cpu=cpu,
+        names=names,
     )
+    return Finding(IST_SHARED, "+".join(names), facts, Where(va=top - 8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from breenix_gdbagent.checks import (
@@ -20,8 +20,8 @@ from breenix_gdbagent.checks import (
     threads,
 )
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
+from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 
@@ -72,7 +72,7 @@ def examine(stop: Stop, kernel: Kernel | None = None) -> Examination:
         status: CheckResult
         try:
             for finding in run(view):
-                found.append(finding)
+                found.append(replace(finding, check=name))
             failed = any(f.weight != "info" for f in found)
             status = CheckResult(name, "failed" if failed else "passed")
         except NotChecked as why:
@@ -81,44 +81,78 @@ def examine(stop: Stop, kernel: Kernel | None = None) -> Examination:
             status = CheckResult(name, "not_checked", why.what)
         findings = _without_repeats(findings, found)
         results.append(status)
-    findings = _led_there(findings)
+    findings = _linked([_walked(view, f) for f in _led_there(findings)])
     findings.sort(key=lambda f: f.sort_key)
     return Examination(view, tuple(findings), tuple(results))
+
+
+def _walked(kernel: Kernel, finding: Finding) -> Finding:
+    """The finding with the walk of the place that it names."""
+    root, va = finding.where.root, finding.where.va
+    if root is None or va is None:
+        return finding
+    return replace(finding, walk=kernel.walk(root, va))
 
 
 def _led_there(findings: list[Finding]) -> list[Finding]:
     """A program did not fault by itself where the kernel mixed up its registers (the exception came
     at the address that such a context returns to) or its space (others map what was not found):
     that is the cause."""
-    resumed = {f.evidence["rip"] for f in findings if f.code is threads.PRIVILEGE}
+    resumed = {f.where.va: f for f in findings if f.code is threads.PRIVILEGE}
     wrong = (spaces.UNKNOWN, spaces.BOOTLOADER, spaces.WRONG_PROCESS)
-    astray = {f.where.root: f.code.name for f in findings if f.code in wrong}
-    return [replace(f, cause=_cause(f, resumed, astray)) for f in findings]
+    astray = {f.where.root: f for f in findings if f.code in wrong}
+    return [_with_cause(f, resumed, astray) for f in findings]
 
 
-def _cause(
-    finding: Finding, resumed: Collection[Json], astray: Mapping[int | None, str]
-) -> str | None:
-    facts = finding.evidence
-    if finding.cause is not None or "ring" not in facts or "instruction" not in facts:
-        return finding.cause  # a cause of its own, or no exception
-    if facts.get("rip") in resumed:
-        return threads.PRIVILEGE.name
-    return astray.get(finding.where.root) if facts.get("mapped_in") else None
+def _with_cause(
+    finding: Finding,
+    resumed: Mapping[int | None, Finding],
+    astray: Mapping[int | None, Finding],
+) -> Finding:
+    facts = finding.facts
+    if finding.cause is not None or not isinstance(facts, Prose):
+        return finding
+    found = resumed.get(int(str(facts.evidence["rip"]), 16)) if "rip" in facts.evidence else None
+    if found is None and facts.evidence.get("mapped_in"):
+        found = astray.get(finding.where.root)
+    if found is None:
+        return finding
+    return replace(finding, cause=found.code.name, because=(found, *finding.because))
+
+
+def _thing(finding: Finding) -> tuple[str, str]:
+    """What two checks mean when they say the same: the code, and the thing that it is about."""
+    return finding.code.name, finding.facts.about or finding.subject
 
 
 def _without_repeats(earlier: list[Finding], found: list[Finding]) -> list[Finding]:
     """Both together. What a fault rests on (a stack, a gate) an audit may find as well: the later
     one stays, an audit has looked at all spaces and not only at the one that faulted. It weighs
     what the fault made of it: a missing gate is an error once it was needed."""
-
-    def place(finding: Finding) -> tuple[str, object]:
-        stack = None if finding.subject == "TSS" else finding.evidence.get("stack")
-        return finding.code.name, stack or finding.subject
-
-    known = {place(f) for f in found}
-    errors = {place(f) for f in earlier if f.weight == "error"}
+    known = {_thing(f) for f in found}
+    errors = {_thing(f) for f in earlier if f.weight == "error"}
     return [
-        *(f for f in earlier if place(f) not in known),
-        *(replace(f, severity="error") if place(f) in errors else f for f in found),
+        *(f for f in earlier if _thing(f) not in known),
+        *(replace(f, severity="error") if _thing(f) in errors else f for f in found),
     ]
+
+
+def _linked(findings: list[Finding]) -> list[Finding]:
+    """The findings, each resting on others of this list: what it named when it was made may have
+    been said again by another check, or be more by now. A cause that another check was to find
+    comes first."""
+    things = {_thing(f): f for f in reversed(findings)}
+    codes = {f.code.name: f for f in reversed(findings)}
+    done: dict[int, Finding] = {}
+
+    def link(finding: Finding) -> Finding:
+        if id(finding) not in done:
+            done[id(finding)] = finding  # a circle ends here
+            named = [things.get(_thing(f), f) for f in finding.because]
+            cause = codes.get(finding.cause or "")
+            if cause is not None and all(f.code is not cause.code for f in named):
+                named.insert(0, cause)
+            done[id(finding)] = replace(finding, because=tuple(link(f) for f in named))
+        return done[id(finding)]
+
+    return [link(f) for f in findings]

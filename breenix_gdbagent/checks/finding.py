@@ -1,23 +1,33 @@
-"""What a check says: findings with evidence, and the register of their codes."""
+"""What a check says: findings with the facts that show them, and the register of their codes.
+
+A finding holds values and no sentence: report/ makes the words and the JSON of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.facts import Facts
 from breenix_gdbagent.cpumodel.confidence import Confidence as Confidence
-from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.x86.paging import Walk
 
 Severity = Literal["error", "warning", "info"]
+KINDS = ("event", "run", "state")
+Kind = Literal["event", "run", "state"]
+"""What a code tells of: an ``event`` is what the CPU did (an exception), ``run`` how a run ended
+(a panic, a hang, a reset), ``state`` what was found in the guest as it stood."""
 
 SEVERITY_ORDER: dict[str, int] = {"error": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One finding code: what it means, how it arises in Breenix, how to confirm and mend it."""
+    """One finding code: what it means, how it arises in Breenix, how to confirm and mend it.
+
+    `exit` is the exit code of a run in which nothing else of severity error was found.
+    """
 
     name: str
     severity: Severity
@@ -26,6 +36,8 @@ class Code:
     confirm: str
     mend: str
     see: tuple[str, ...] = ()
+    kind: Kind = "state"
+    exit: int = 1
 
 
 CODES: dict[str, Code] = {}
@@ -40,10 +52,12 @@ def declare(
     confirm: str,
     mend: str,
     see: Sequence[str] = (),
+    kind: Kind = "state",
+    exit: int = 1,
 ) -> Code:
     """Enter a code into the register, once, beside the check that yields it."""
     assert name not in CODES, name
-    code = Code(name, severity, title, arises, confirm, mend, tuple(see))
+    code = Code(name, severity, title, arises, confirm, mend, tuple(see), kind, exit)
     CODES[name] = code
     return code
 
@@ -60,24 +74,58 @@ class Where:
     level: int | None = None
 
 
+def place_of(walk: Walk) -> Where:
+    """The place in the tables where a walk ended."""
+    last = walk.entries[-1] if walk.entries else None
+    return Where(
+        walk.root,
+        walk.va,
+        walk.pa,
+        last.raw if last else None,
+        last.entry_pa if last else None,
+        walk.stopped_at or (last.level if last else None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """How the kernel answered an exception, and the code that it had until that was known."""
+
+    was: Code
+    how: str
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One defect or remarkable state of the guest, with what shows it.
 
     `subject` is the stable name of what is concerned (symbol, role, process name; no address):
-    code and subject make the fingerprint. `cause` is the code of the root cause, itself a finding.
+    code and subject make the fingerprint. `cause` is the code of the root cause, itself a finding,
+    and `because` are the findings that this one rests on, the cause first. `mend` is the code that
+    tells what to do, where it is another's. `walk` is the walk of `where`, `survived` stands where
+    the kernel went on after it, and `inside_handler` where it was seen only from inside the
+    handler. `check` is the name of the check that found it, None for how a run ended.
     """
 
     code: Code
-    summary: str
     subject: str
-    evidence: Mapping[str, Json] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     where: Where = field(default_factory=Where)
     cause: str | None = None
+    because: tuple[Finding, ...] = ()
     chain: tuple[str, ...] = ()
     confidence: Confidence = "proved"
-    fix: str = ""
+    mend: Code | None = None
     severity: Severity | None = None
+    walk: Walk | None = None
+    survived: Survived | None = None
+    inside_handler: bool = False
+    check: str | None = None
+
+    @property
+    def fix(self) -> str:
+        """What to do."""
+        return (self.mend or self.code).mend
 
     @property
     def weight(self) -> Severity:
@@ -112,7 +160,3 @@ class CheckResult:
     status: Literal["passed", "failed", "not_checked"]
     reason: str = ""
 
-
-def hexes(values: Sequence[int] | Iterator[int]) -> list[Json]:
-    """Addresses as the report has them."""
-    return [hex64(v) for v in values]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import PhysAddr, hex64
-from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare, hexes
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, Facts
+from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.allocators import ALLOCATED, FrameAllocator
 from breenix_gdbagent.kernel.graph import Node
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import LEVEL
 
 _FRAMES = "kernel/src/memory/frame_allocator.rs"
 MOST_SHOWN = 16
@@ -66,6 +67,84 @@ EXHAUSTED = declare(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreedTableFacts(Facts):
+    """A table in use whose frame the allocator does not have as given out (`state` says what it
+    has); `space` is whose it is."""
+
+    table: PhysAddr
+    level: int
+    state: str
+    space: Annotated[str, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeMappedFacts(Facts):
+    """Pages of one owner in frames that are free; the first at `va` of `space`."""
+
+    frame: PhysAddr
+    va: VirtAddr
+    state: str
+    frames: int
+    addresses: tuple[VirtAddr, ...]
+    symbol: Annotated[str | None, ASIDE]
+    space: Annotated[str, ASIDE]
+
+
+ListWhy = Literal["twice", "not-usable", "never-given-out", "allocated"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListFlaw:
+    """Why a frame should not stand in the free list as it does: `count` times."""
+
+    why: ListWhy
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlawedFrame(Facts):
+    """A frame in the free list, and what is wrong with that."""
+
+    frame: PhysAddr
+    what: ListFlaw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameUse(Facts):
+    """A place where such a frame is mapped."""
+
+    space: str
+    va: VirtAddr
+    user: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeListFacts(Facts):
+    """Frames that stand in the free list wrongly (the first sixteen of `count`), and where the
+    first of them is mapped."""
+
+    frames: tuple[FlawedFrame, ...]
+    count: int
+    mapped: tuple[FrameUse, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramesLeftFacts(Facts):
+    """The allocator's account: all frames are given out."""
+
+    total: int
+    frontier: int
+    free_list: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoFrameFacts(Facts):
+    """The kernel's own word for it, where the account cannot be read."""
+
+    said: str
+
+
 def check_states(kernel: Kernel) -> Iterator[Finding]:
     """Tables and pages in use against the allocator's word, and its free list against its ledger.
 
@@ -89,26 +168,27 @@ def check_exhausted(kernel: Kernel) -> Iterator[Finding]:
         frames = kernel.books.frames
     except ReadError:
         if OUT_OF_MEMORY in said:
-            text = f"the kernel says: {said}"
-            yield Finding(
-                EXHAUSTED, text, "frame allocator", {"said": said}, confidence="likely",
-                fix=EXHAUSTED.mend,
-            )  # fmt: skip
+            facts = NoFrameFacts(said=said)
+            yield Finding(EXHAUSTED, "frame allocator", facts, confidence="likely")
         raise
     if frames.frontier < frames.total or frames.free_list:
         return
-    yield Finding(
-        EXHAUSTED,
-        f"all {frames.total} frames ({frames.total >> 8} MiB) are given out, and the free list is "
-        f"empty",
-        "frame allocator",
-        {"total": frames.total, "frontier": frames.frontier, "free_list": 0},
-        fix=EXHAUSTED.mend,
-    )
+    left = FramesLeftFacts(total=frames.total, frontier=frames.frontier, free_list=0)
+    yield Finding(EXHAUSTED, "frame allocator", left)
 
 
-def _said(state: str) -> str:
-    return "the allocator has it as free" if state == "free" else "it was never given out"
+def _whose(ledger: FrameLedger, node: Node) -> str:
+    if node.kernel:
+        return "the kernel"
+    space = ledger.space_of(node)
+    return space.label if space else "an unknown space"
+
+
+def _subject(ledger: FrameLedger, node: Node) -> str:
+    if node.kernel:
+        return "kernel"
+    space = ledger.space_of(node)
+    return space.subject if space else "unknown"
 
 
 def _counted(kernel: Kernel, ledger: FrameLedger, node: Node) -> bool:
@@ -122,25 +202,22 @@ def _tables(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iter
     gone = dict(frames.gone(ledger.table_frames.keys()))
     nodes = [n for n in ledger.graph.nodes.values() if n.frame in gone] if gone else []
     for node in [n for n in nodes if _counted(kernel, ledger, n)][:MOST_SHOWN]:
-        state = gone[node.frame]
-        link, space = node.link, ledger.space_of(node)
-        whose = "the kernel" if node.kernel else (space.label if space else "an unknown space")
-        yield Finding(
-            TABLE_FREED,
-            f"the {LEVEL[node.level].name} at {hex64(node.frame)} of {whose} is in use, but "
-            f"{_said(state)}",
-            "kernel" if node.kernel else (space.subject if space else "unknown"),
-            {"table": hex64(node.frame), "level": node.level, "state": state},
-            Where(
-                node.owner,
-                None if link is None else link.va,
-                node.frame,
-                None if link is None else link.raw,
-                None if link is None else link.entry_pa,
-                None if link is None else link.level,
-            ),
-            fix=TABLE_FREED.mend,
+        link = node.link
+        facts = FreedTableFacts(
+            table=node.frame,
+            level=node.level,
+            state=gone[node.frame],
+            space=_whose(ledger, node),
         )
+        where = Where(
+            node.owner,
+            None if link is None else link.va,
+            node.frame,
+            None if link is None else link.raw,
+            None if link is None else link.entry_pa,
+            None if link is None else link.level,
+        )
+        yield Finding(TABLE_FREED, _subject(ledger, node), facts, where)
 
 
 def _pages(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iterator[Finding]:
@@ -164,69 +241,55 @@ def _free_mapped(
     kernel: Kernel, ledger: FrameLedger, subject: str, found: Sequence[tuple[Page, str]]
 ) -> Finding:
     page, state = found[0]
-    space = ledger.space_of(page.node)
-    whose = "the kernel" if page.node.kernel else (space.label if space else "an unknown space")
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return Finding(
-        FREE_MAPPED,
-        f"{kernel.describe(page.va)} of {whose} is mapped to frame {hex64(page.pa)}, but "
-        f"{_said(state)}{more}",
-        subject,
-        {
-            "frame": hex64(page.pa),
-            "va": hex64(page.va),
-            "state": state,
-            "frames": len(found),
-            "addresses": hexes(p.va for p, _ in found[:MOST_SHOWN]),
-        },
-        Where(page.node.owner, page.va, page.pa, page.raw, page.entry_pa, page.node.level),
-        fix=FREE_MAPPED.mend,
+    facts = FreeMappedFacts(
+        frame=page.pa,
+        va=page.va,
+        state=state,
+        frames=len(found),
+        addresses=tuple(p.va for p, _ in found[:MOST_SHOWN]),
+        symbol=kernel.symbol(page.va),
+        space=_whose(ledger, page.node),
     )
+    where = Where(page.node.owner, page.va, page.pa, page.raw, page.entry_pa, page.node.level)
+    return Finding(FREE_MAPPED, subject, facts, where)
 
 
 def _free_list(kernel: Kernel, frames: FrameAllocator) -> Iterator[Finding]:
     """Frames that stand in the free list and are not free, twice, or no frames at all."""
-    wrong: dict[PhysAddr, str] = {}
+    wrong: list[FlawedFrame] = []
     for frame, count in Counter(frames.free_list).items():
-        ordinal = frames.ordinal(frame)
-        if count > 1:
-            wrong[frame] = f"stands in the free list {count} times"
-        elif ordinal is None:
-            wrong[frame] = "stands in the free list and is no usable frame"
-        elif ordinal >= frames.frontier:
-            wrong[frame] = "stands in the free list and was never given out"
-        elif frames.ledger is not None:
-            slot = frames.ledger.slot(ordinal)
-            if slot is not None and slot[0] == ALLOCATED:
-                wrong[frame] = "stands in the free list, and the ledger has it as allocated"
-    if not wrong:
-        return
-    frame, said = next(iter(wrong.items()))
-    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-    evidence: dict[str, Json] = {
-        "frames": [{"frame": hex64(f), "what": w} for f, w in list(wrong.items())[:MOST_SHOWN]],
-        "count": len(wrong),
-        "mapped": _mapped(kernel, frame),
-    }
-    yield Finding(
-        DOUBLE,
-        f"frame {hex64(frame)} {said}{more}",
-        "free list",
-        evidence,
-        Where(pa=frame),
-        fix=DOUBLE.mend,
-    )
+        why = _why(frames, frame, count)
+        if why is not None:
+            wrong.append(FlawedFrame(frame=frame, what=ListFlaw(why, count)))
+    if wrong:
+        first = wrong[0].frame
+        facts = FreeListFacts(
+            frames=tuple(wrong[:MOST_SHOWN]), count=len(wrong), mapped=_mapped(kernel, first)
+        )
+        yield Finding(DOUBLE, "free list", facts, Where(pa=first))
 
 
-def _mapped(kernel: Kernel, frame: PhysAddr) -> list[Json]:
-    """Where the frame is mapped, direct maps left out, for the evidence."""
+def _why(frames: FrameAllocator, frame: PhysAddr, count: int) -> ListWhy | None:
+    ordinal = frames.ordinal(frame)
+    if count > 1:
+        return "twice"
+    if ordinal is None:
+        return "not-usable"
+    if ordinal >= frames.frontier:
+        return "never-given-out"
+    slot = None if frames.ledger is None else frames.ledger.slot(ordinal)
+    return "allocated" if slot is not None and slot[0] == ALLOCATED else None
+
+
+def _mapped(kernel: Kernel, frame: PhysAddr) -> tuple[FrameUse, ...]:
+    """Where the frame is mapped, direct maps left out."""
     try:
         found = kernel.ledger.who(frame)
     except ReadError:
-        return []
-    mapped: list[Json] = []
+        return ()
+    mapped: list[FrameUse] = []
     for m in found.mappings:
         space = kernel.space_of(m.root)
         if m.level == 1 and space is not None:
-            mapped.append({"space": space.label, "va": hex64(m.va), "user": m.effective.u})
-    return mapped[:MOST_SHOWN]
+            mapped.append(FrameUse(space=space.label, va=VirtAddr(m.va), user=m.effective.u))
+    return tuple(mapped[:MOST_SHOWN])

@@ -8,12 +8,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import PhysAddr, counted, hex64
+from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.graph import Node
 from breenix_gdbagent.kernel.layout import COW_FLAG
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
@@ -69,6 +71,55 @@ _DEVICES_END = 1 << 46
 """No device of a machine that we know lies above; an address taken for a frame often does."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeyondFacts(Facts):
+    """Pages of one table that name no RAM, the first of them at `va` of `space` (a label)."""
+
+    va: VirtAddr
+    pa: PhysAddr
+    pages: int
+    shared_by_all: bool
+    symbol: Annotated[str | None, ASIDE]
+    space: Annotated[str, ASIDE]
+    ram_end: Annotated[PhysAddr, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapsTableFacts(Facts):
+    """Pages of one table that map frames which are tables; `owner` is whose that table is, and
+    `space` who maps it, by their labels."""
+
+    table: PhysAddr
+    levels: tuple[int, ...]
+    va: VirtAddr
+    writable: bool
+    user: bool
+    pages: Annotated[int, ASIDE]
+    owner: Annotated[str, ASIDE]
+    space: Annotated[str, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappingRow(Facts):
+    """One of the places where a frame is mapped."""
+
+    space: str
+    va: VirtAddr
+    entry_pa: PhysAddr
+    entry: Hex
+    user: bool
+    symbol: Annotated[str | None, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwiceFacts(Facts):
+    """Frames that are writable in the same two places, and the two mappings of the first."""
+
+    frame: PhysAddr
+    frames: int
+    mappings: tuple[MappingRow, ...]
+
+
 def check_ram(kernel: Kernel) -> Iterator[Finding]:
     """Leaves that name no RAM, devices and direct maps left out. Any kernel."""
     if kernel.mode is None:
@@ -109,21 +160,18 @@ def _astray(ledger: FrameLedger, ram: RamMap, node: Node, index: int, raw: int) 
 def _beyond(kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page]) -> Finding:
     page = pages[0]
     space = ledger.space_of(page.node)
-    more = f" (and {counted(len(pages) - 1, 'more page')} of that table)" if len(pages) > 1 else ""
-    return Finding(
-        BEYOND_RAM,
-        f"{BEYOND_RAM.title}: {kernel.describe(page.va)} of {_label(space)} is {hex64(page.pa)}"
-        f"{more}, RAM ends at {hex64(kernel.stop.memory.ram.top if kernel.stop.memory.ram else 0)}",
-        _region(ledger, page) if page.node.kernel else _subject(space),
-        {
-            "va": hex64(page.va),
-            "pa": hex64(page.pa),
-            "pages": len(pages),
-            "shared_by_all": page.node.kernel,
-        },
-        _where(page),
-        fix=BEYOND_RAM.mend,
+    ram = kernel.stop.memory.ram
+    facts = BeyondFacts(
+        va=page.va,
+        pa=page.pa,
+        pages=len(pages),
+        shared_by_all=page.node.kernel,
+        symbol=kernel.symbol(page.va),
+        space=_label(space),
+        ram_end=PhysAddr(ram.top if ram else 0),
     )
+    subject = _region(ledger, page) if page.node.kernel else _subject(space)
+    return Finding(BEYOND_RAM, subject, facts, _where(page))
 
 
 def check_tables(kernel: Kernel) -> Iterator[Finding]:
@@ -149,7 +197,7 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
             if node.rights & raw & U or (kernel.is_breenix and not ledger.direct(node, index, raw))
         ]
         if found:
-            yield _maps_table(kernel, ledger, found, ordered)
+            yield _maps_table(ledger, found, ordered)
     all_judged(kernel, ledger)
 
 
@@ -159,33 +207,23 @@ def _covers(ordered: Sequence[int], node: Node, raw: int) -> bool:
     return at < len(ordered) and ordered[at] < base + (1 << node.shift)
 
 
-def _maps_table(
-    kernel: Kernel, ledger: FrameLedger, pages: Sequence[Page], ordered: Sequence[int]
-) -> Finding:
+def _maps_table(ledger: FrameLedger, pages: Sequence[Page], ordered: Sequence[int]) -> Finding:
     page = pages[0]
     space = ledger.space_of(page.node)
     frame = PhysAddr(ordered[bisect_left(ordered, page.pa)])
     levels = sorted(ledger.table_frames[frame])
     node = ledger.graph.nodes[frame | levels[-1]]
-    owner = "the kernel" if node.kernel else _label(ledger.space_of(node))
-    who = "ring 3" if page.u else "the kernel, outside its direct map,"
-    can = "can write" if page.w else "can read"
-    more = f" (and {len(pages) - 1} more)" if len(pages) > 1 else ""
-    return Finding(
-        MAPS_TABLE,
-        f"{who} {can} the page table at {hex64(frame)} (of {owner}) through {hex64(page.va)} of "
-        f"{_label(space)}{more}",
-        _subject(space),
-        {
-            "table": hex64(frame),
-            "levels": list[Json](levels),
-            "va": hex64(page.va),
-            "writable": page.w,
-            "user": page.u,
-        },
-        _where(page),
-        fix=MAPS_TABLE.mend,
+    facts = MapsTableFacts(
+        table=frame,
+        levels=tuple(levels),
+        va=page.va,
+        writable=page.w,
+        user=page.u,
+        pages=len(pages),
+        owner="the kernel" if node.kernel else _label(ledger.space_of(node)),
+        space=_label(space),
     )
+    return Finding(MAPS_TABLE, _subject(space), facts, _where(page))
 
 
 def check_twice(kernel: Kernel) -> Iterator[Finding]:
@@ -262,31 +300,23 @@ def _twice_in_kernel(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
 
 def _twice(kernel: Kernel, ledger: FrameLedger, found: Sequence[tuple[Page, Page]]) -> Finding:
     first, second = found[0]
-    more = f" (and {counted(len(found) - 1, 'more frame')})" if len(found) > 1 else ""
-    owners = [_owner(ledger, page) for page in (first, second)]
     subjects = sorted({_stable(ledger, page) for page in (first, second)})
-    return Finding(
-        MAPPED_TWICE,
-        f"frame {hex64(first.pa)} is writable at {kernel.describe(first.va)} of {owners[0]} and at "
-        f"{kernel.describe(second.va)} of {owners[1]}{more}",
-        "+".join(subjects),
-        {
-            "frame": hex64(first.pa),
-            "frames": len(found),
-            "mappings": [
-                {
-                    "space": owner,
-                    "va": hex64(page.va),
-                    "entry_pa": hex64(page.entry_pa),
-                    "entry": hex64(page.raw),
-                    "user": page.u,
-                }
-                for owner, page in zip(owners, (first, second), strict=True)
-            ],
-        },
-        _where(second),
-        fix=MAPPED_TWICE.mend,
+    facts = TwiceFacts(
+        frame=first.pa,
+        frames=len(found),
+        mappings=tuple(
+            MappingRow(
+                space=_owner(ledger, page),
+                va=page.va,
+                entry_pa=page.entry_pa,
+                entry=Hex(page.raw),
+                user=page.u,
+                symbol=kernel.symbol(page.va),
+            )
+            for page in (first, second)
+        ),
     )
+    return Finding(MAPPED_TWICE, "+".join(subjects), facts, _where(second))
 
 
 def _region(ledger: FrameLedger, page: Page) -> str:

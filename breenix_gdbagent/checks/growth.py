@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import counted
+from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.allocators import Heap
@@ -36,6 +37,27 @@ HEAP_LEAK = declare(
 
 SMALLEST_HEAP_GROWTH = 256
 LEAKS = "leaks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramesLeakFacts(Facts):
+    """Frames in use that nothing reaches, more than at the stop before."""
+
+    frames: int
+    used_before: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeapLeakFacts(Facts):
+    """What the heap gave out since the stop before; `blocks` of a bump heap only. `size` is the
+    heap's."""
+
+    bytes: int
+    blocks: int | None
+    used_before: int
+    used: int
+    size: Annotated[int, ASIDE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +124,22 @@ def compare(then: Account, now: Account) -> Iterator[Finding]:
     kernel should have as much: the same marker twice."""
     lost = now.unreached - then.unreached
     if lost > 0:
-        yield Finding(
-            FRAMES_LEAK,
-            f"{counted(lost, 'frame')} ({lost * 4} KiB) taken since the stop before and reached "
-            f"from nowhere; {now.used} are in use",
-            "frame allocator",
-            {"frames": lost, "used_before": then.used, "used": now.used},
-            fix=FRAMES_LEAK.mend,
-        )
+        taken = FramesLeakFacts(frames=lost, used_before=then.used, used=now.used)
+        yield Finding(FRAMES_LEAK, "frame allocator", taken)
     if _more_lives(then, now):
         return
     bytes_ = now.heap.used - then.heap.used
     blocks = (now.heap.allocations or 0) - (then.heap.allocations or 0)
     # A bump heap gives nothing back before its last block goes: only live blocks tell.
     if bytes_ >= SMALLEST_HEAP_GROWTH and (now.heap.kind != "bump" or blocks > 0):
-        yield Finding(
-            HEAP_LEAK,
-            f"the heap grew by {counted(bytes_, 'byte')} since the stop before, and no process or "
-            f"thread was added; {now.heap.used} of {now.heap.size} are in use",
-            "heap",
-            {
-                "bytes": bytes_,
-                "blocks": blocks if now.heap.kind == "bump" else None,
-                "used_before": then.heap.used,
-                "used": now.heap.used,
-            },
-            confidence="likely",
-            fix=HEAP_LEAK.mend,
+        grew = HeapLeakFacts(
+            bytes=bytes_,
+            blocks=blocks if now.heap.kind == "bump" else None,
+            used_before=then.heap.used,
+            used=now.heap.used,
+            size=now.heap.size,
         )
+        yield Finding(HEAP_LEAK, "heap", grew, confidence="likely")
 
 
 def _more_lives(then: Account, now: Account) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError, ValueCorrupt
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.allocators import Heap, Hole, holes_of
 from breenix_gdbagent.kernel.running import call_names
 from breenix_gdbagent.kernel.view import Kernel
@@ -55,6 +57,74 @@ ALLOC_FAILURES = ("handle_alloc_error", "alloc_error_handler", "__rust_alloc_err
                   "rust_oom", "__rdl_alloc_error_handler")  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BumpFacts(Facts):
+    """A bump heap's next block, and how many are live."""
+
+    next: VirtAddr
+    allocations: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeapFacts(Facts):
+    """The heap as it has itself; sizes in bytes."""
+
+    kind: str
+    start: VirtAddr
+    end: VirtAddr
+    size: int
+    used: int
+    bump: Annotated[BumpFacts | None, SPREAD]
+
+
+@dataclass(frozen=True, slots=True)
+class HeapFlaw:
+    """What of a heap's structure does not hold: its bounds, where the ``next`` block comes from,
+    that blocks are ``live`` of which none was given, a ``hole`` (what its reader says of it), or
+    the ``sum`` of what is used and the `free` bytes that were found."""
+
+    why: Literal["bounds", "next", "live", "hole", "sum"]
+    heap: Heap
+    free: int = 0
+    hole: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorruptFacts(Facts):
+    """A broken heap, and the last hole of its list that was still one."""
+
+    heap: Annotated[HeapFacts, SPREAD]
+    wrong: HeapFlaw
+    good_holes: int
+    last_good_hole: VirtAddr | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExhaustedFacts(Facts):
+    """What is left; `said` is the kernel's word that an allocation failed, else empty."""
+
+    heap: Annotated[HeapFacts, SPREAD]
+    free: int
+    largest: int
+    holes: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationFacts(Facts):
+    """The kernel's word that an allocation failed, where its account cannot be read."""
+
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UninitialisedFacts(Facts):
+    """`failed` is the kernel's word that an allocation failed, else empty."""
+
+    heap: Annotated[HeapFacts, SPREAD]
+    failed: Annotated[str, ASIDE]
+
+
 def check(kernel: Kernel) -> Iterator[Finding]:
     """The heap's account of itself. While its lock is taken the account may be half written."""
     if kernel.master is None:
@@ -64,17 +134,19 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         heap = kernel.books.heap
     except ReadError:
         if failed:
-            yield _failed(failed)
+            said = AllocationFacts(said=failed)
+            yield Finding(EXHAUSTED, "heap", said, confidence="likely")
         raise
     if not heap.initialised:
         if failed or _needed(kernel):
-            yield _uninitialised(heap, failed)
+            bare = UninitialisedFacts(heap=_facts(heap), failed=failed)
+            yield Finding(UNINITIALISED, "heap", bare)
         return
     if heap.locked:
         raise NotChecked("the heap's lock is taken: its list may be half changed")
     holes: list[Hole] = []
     wrong = _bump_wrong(heap) if heap.kind == "bump" else _list_wrong(kernel, heap, holes)
-    if wrong:
+    if wrong is not None:
         yield _corrupt(heap, wrong, holes)
         return
     largest = heap.free if heap.kind == "bump" else max((h.size for h in holes), default=0)
@@ -100,99 +172,56 @@ def _needed(kernel: Kernel) -> bool:
     )
 
 
-def _bump_wrong(heap: Heap) -> str:
+def _bump_wrong(heap: Heap) -> HeapFlaw | None:
     assert heap.next is not None
     if heap.start >= heap.end:
-        return f"it starts at {hex64(heap.start)} and ends at {hex64(heap.end)}"
+        return HeapFlaw("bounds", heap)
     if not heap.start <= heap.next <= heap.end:
-        return f"its next block would come from {hex64(heap.next)}, outside the heap"
+        return HeapFlaw("next", heap)
     if heap.allocations and heap.next == heap.start:
-        return f"{heap.allocations} blocks are live, and the next would come from its start"
-    return ""
+        return HeapFlaw("live", heap)
+    return None
 
 
-def _list_wrong(kernel: Kernel, heap: Heap, holes: list[Hole]) -> str:
+def _list_wrong(kernel: Kernel, heap: Heap, holes: list[Hole]) -> HeapFlaw | None:
     if heap.start >= heap.end:
-        return f"it starts at {hex64(heap.start)} and ends at {hex64(heap.end)}"
+        return HeapFlaw("bounds", heap)
     try:
         for hole in holes_of(kernel.books.values, heap):
             holes.append(hole)
     except ValueCorrupt as broken:
-        return broken.what
-    total = sum(hole.size for hole in holes) + heap.used + heap.pending
-    if total != heap.size:
-        return (
-            f"{heap.used} bytes used and {total - heap.used} free make {total}, but it has "
-            f"{heap.size}"
-        )
-    return ""
+        return HeapFlaw("hole", heap, hole=broken.what)
+    free = sum(hole.size for hole in holes) + heap.pending
+    return HeapFlaw("sum", heap, free) if free + heap.used != heap.size else None
 
 
-def _facts(heap: Heap) -> dict[str, Json]:
-    facts: dict[str, Json] = {
-        "kind": heap.kind,
-        "start": hex64(heap.start),
-        "end": hex64(heap.end),
-        "size": heap.size,
-        "used": heap.used,
-    }
+def _facts(heap: Heap) -> HeapFacts:
+    bump = None
     if heap.next is not None:
-        facts |= {"next": hex64(heap.next), "allocations": heap.allocations}
-    return facts
-
-
-def _corrupt(heap: Heap, wrong: str, holes: list[Hole]) -> Finding:
-    last = holes[-1] if holes else None
-    return Finding(
-        CORRUPT,
-        f"the kernel heap ({heap.kind}, {hex64(heap.start)}-{hex64(heap.end)}) is broken: {wrong}",
-        "heap",
-        {
-            **_facts(heap),
-            "wrong": wrong,
-            "good_holes": len(holes),
-            "last_good_hole": hex64(last.at) if last is not None else None,
-        },
-        Where(va=last.at if last is not None else heap.start),
-        fix=CORRUPT.mend,
+        bump = BumpFacts(next=heap.next, allocations=heap.allocations)
+    return HeapFacts(
+        kind=heap.kind, start=heap.start, end=heap.end, size=heap.size, used=heap.used, bump=bump
     )
+
+
+def _corrupt(heap: Heap, wrong: HeapFlaw, holes: list[Hole]) -> Finding:
+    last = holes[-1] if holes else None
+    facts = CorruptFacts(
+        heap=_facts(heap),
+        wrong=wrong,
+        good_holes=len(holes),
+        last_good_hole=VirtAddr(last.at) if last is not None else None,
+    )
+    return Finding(CORRUPT, "heap", facts, Where(va=last.at if last is not None else heap.start))
 
 
 def _exhausted(heap: Heap, largest: int, holes: int, failed: str) -> Finding:
-    said = f"; the kernel says: {failed}" if failed else ""
-    return Finding(
-        EXHAUSTED,
-        f"the kernel heap has {heap.free} of {heap.size} bytes left, the largest block is "
-        f"{largest}{said}",
-        "heap",
-        {**_facts(heap), "free": heap.free, "largest": largest, "holes": holes, "said": failed},
-        Where(va=heap.start),
-        confidence="proved" if failed or largest < SMALLEST else "likely",
-        fix=EXHAUSTED.mend,
+    facts = ExhaustedFacts(
+        heap=_facts(heap), free=heap.free, largest=largest, holes=holes, said=failed
     )
-
-
-def _failed(failed: str) -> Finding:
-    """By the kernel's word alone: the heap's own account cannot be read."""
-    return Finding(
-        EXHAUSTED,
-        f"an allocation failed: {failed}",
-        "heap",
-        {"said": failed},
-        confidence="likely",
-        fix=EXHAUSTED.mend,
-    )
-
-
-def _uninitialised(heap: Heap, failed: str) -> Finding:
-    said = f"the kernel says: {failed}" if failed else "threads or processes exist"
-    return Finding(
-        UNINITIALISED,
-        f"the kernel heap has no memory yet, and {said}",
-        "heap",
-        _facts(heap),
-        fix=UNINITIALISED.mend,
-    )
+    sure = failed or largest < SMALLEST
+    where = Where(va=heap.start)
+    return Finding(EXHAUSTED, "heap", facts, where, confidence="proved" if sure else "likely")
 
 
 def heap_of(kernel: Kernel) -> Heap | None:

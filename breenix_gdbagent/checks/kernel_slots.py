@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from breenix_gdbagent.addresses import counted, hex64, sign_extended
-from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
+from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_made
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.graph import Node
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.ledger import FrameLedger
@@ -76,6 +78,41 @@ SLOT_READ_ONLY = declare(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserPage(Facts):
+    """A page below a slot that ring 3 may use at every level."""
+
+    user_page: VirtAddr
+    pa: PhysAddr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotFacts(Facts):
+    """The first of the top-level slots in which a space has another entry than the master."""
+
+    slot: int
+    slots: int
+    holds: str
+    space: Space
+    master_entry: Hex
+    entry: Hex
+    below: Annotated[UserPage | None, SPREAD] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotAliasFacts(Facts):
+    """Slots of one space that name one table (the first sixteen); `first` and `other` are two of
+    them with what is kept there, None where that is not known."""
+
+    slots: tuple[int, ...]
+    aliases: int
+    table: PhysAddr
+    master_entries: tuple[Hex, ...]
+    space: Annotated[Space, ASIDE]
+    first: Annotated[tuple[int, str], ASIDE]
+    other: Annotated[tuple[int, str | None], ASIDE]
+
+
 def check(kernel: Kernel) -> Iterator[Finding]:
     """Each audited space's kernel slots against the master's, and regions against each other."""
     ledger = kernel.ledger
@@ -109,27 +146,20 @@ def _against_master(kernel: Kernel, slots: KernelSlots, space: Space) -> Iterato
             grouped[SLOT_USER.name, have & ADDRESS].append(slot)
     codes = {c.name: c for c in (SLOT_MISSING, SLOT_DIVERGED, SLOT_READ_ONLY, SLOT_USER)}
     for (name, _), found in grouped.items():
-        yield _finding(codes[name], slots, space, found, mine[found[0]])
+        entry = mine[found[0]]
+        where = _where(space, found[0], entry)
+        yield Finding(codes[name], space.subject, _facts(slots, space, found, entry), where)
 
 
-def _finding(code: Code, slots: KernelSlots, space: Space, found: list[int], entry: int) -> Finding:
+def _facts(slots: KernelSlots, space: Space, found: list[int], entry: int) -> SlotFacts:
     slot = found[0]
-    also = f" and {counted(len(found) - 1, 'more slot')}" if len(found) > 1 else ""
-    what = slots.uses.get(slot, "kernel memory")
-    return Finding(
-        code,
-        f"{code.title}: {space.label}, PML4[{slot}] ({what}){also}",
-        space.subject,
-        {
-            "slot": slot,
-            "slots": len(found),
-            "holds": what,
-            "space": {"role": space.role, "pid": space.pid, "name": space.name},
-            "master_entry": hex64(slots.model[slot]),
-            "entry": hex64(entry),
-        },
-        _where(space, slot, entry),
-        fix=code.mend,
+    return SlotFacts(
+        slot=slot,
+        slots=len(found),
+        holds=slots.uses.get(slot, "kernel memory"),
+        space=space,
+        master_entry=Hex(slots.model[slot]),
+        entry=Hex(entry),
     )
 
 
@@ -163,22 +193,16 @@ def _aliased(kernel: Kernel, ledger: FrameLedger, space: Space) -> Iterator[Find
             continue
         first = next((s for s in own if (mine[s] ^ model[s]) & ADDRESS), own[0])
         other = next(s for s in slots if s != first)
-        also = f" (as do {len(slots) - 2} more)" if len(slots) > 2 else ""
-        named = f" ({regions[other]})" if other in regions else ""
-        yield Finding(
-            SLOT_ALIASED,
-            f"PML4[{first}] ({regions[first]}) and PML4[{other}]{named} of {space.label} name one "
-            f"table, {hex64(frame)}{also}",
-            space.subject,
-            {
-                "slots": list[Json](slots[:16]),
-                "aliases": len(slots),
-                "table": hex64(frame),
-                "master_entries": [hex64(model[s]) for s in (first, other)],
-            },
-            _where(space, first, mine[first]),
-            fix=SLOT_ALIASED.mend,
+        facts = SlotAliasFacts(
+            slots=tuple(slots[:16]),
+            aliases=len(slots),
+            table=PhysAddr(frame),
+            master_entries=(Hex(model[first]), Hex(model[other])),
+            space=space,
+            first=(first, regions[first]),
+            other=(other, regions.get(other)),
         )
+        yield Finding(SLOT_ALIASED, space.subject, facts, _where(space, first, mine[first]))
 
 
 def _user_below(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
@@ -192,17 +216,14 @@ def _user_below(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
         reached = None if top is None else _first_user(ledger, top)
         if reached is None:
             continue
-        finding = _finding(SLOT_USER, ledger.slots, ledger.master, [slot], raw)
         node, index, leaf = reached
         page = ledger.page(node, index, leaf)
-        yield Finding(
-            SLOT_USER,
-            f"{finding.summary}, and {hex64(page.va)} below it is a user page",
-            ledger.master.subject,
-            {**finding.evidence, "user_page": hex64(page.va), "pa": hex64(page.pa)},
-            Where(ledger.master.root, page.va, page.pa, leaf, page.entry_pa, node.level),
-            fix=SLOT_USER.mend,
+        facts = replace(
+            _facts(ledger.slots, ledger.master, [slot], raw),
+            below=UserPage(user_page=page.va, pa=page.pa),
         )
+        where = Where(ledger.master.root, page.va, page.pa, leaf, page.entry_pa, node.level)
+        yield Finding(SLOT_USER, ledger.master.subject, facts, where)
 
 
 def _first_user(ledger: FrameLedger, top: Node) -> tuple[Node, int, int] | None:

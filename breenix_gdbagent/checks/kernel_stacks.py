@@ -10,12 +10,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
-from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
-from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
+from breenix_gdbagent.checks.finding import (
+    Code,
+    Finding,
+    NotChecked,
+    Where,
+    declare,
+    place_of,
+)
 from breenix_gdbagent.checks.judged import all_made
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
@@ -114,6 +122,48 @@ _SHARED = ADDRESS | P | W | U | NX
 MOST_SHOWN = 64
 _Leaves = Mapping[int, Leaf]
 _Reader = Callable[[PhysAddr], _Leaves]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterPage(Facts):
+    """What the master has at the first of the pages."""
+
+    master_pa: PhysAddr | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackFacts(Facts):
+    """Pages of one stack that are wrong in some spaces, of which the first `MOST_SHOWN` are here;
+    `everywhere`: in all that are audited. `whole` is the number of the stack's pages."""
+
+    stack: str
+    owners: tuple[str, ...]
+    bottom: VirtAddr
+    top: VirtAddr
+    pages: int
+    first_page: VirtAddr
+    last_page: VirtAddr
+    spaces: tuple[Space, ...]
+    spaces_count: int
+    master: Annotated[MasterPage | None, SPREAD] = None
+    whole: Annotated[int, ASIDE]
+    everywhere: Annotated[bool, ASIDE]
+
+    @property
+    def about(self) -> str:
+        return self.stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasFacts(Facts):
+    """Two stacks, or two pages of one, on the same frames. `stretch` is the IST stack that lies
+    wholly in the other, where that is how they meet."""
+
+    frame: PhysAddr | None
+    frames: int
+    addresses: tuple[VirtAddr, ...]
+    stacks: tuple[str, ...]
+    stretch: Annotated[KernelStack | None, ASIDE] = None
 
 
 @dataclass(slots=True)
@@ -249,7 +299,7 @@ def _compare(
     def note(code: Code, va: int) -> None:
         key = (code.name, stack.name)
         if key not in defects:
-            defects[key] = _Defect(code, stack, _where(kernel, spaces[0], va))
+            defects[key] = _Defect(code, stack, place_of(kernel.walk(spaces[0].root, va)))
         defect = defects[key]
         defect.pages.add(va)
         if spaces[0].root not in defect.roots:
@@ -273,55 +323,29 @@ def _compare(
         note(GUARD_MAPPED, stack.guard)
 
 
-def _where(kernel: Kernel, space: Space, va: int) -> Where:
-    walk = kernel.walk(space.root, va)
-    last = walk.entries[-1] if walk.entries else None
-    return Where(
-        space.root,
-        va,
-        walk.pa,
-        last.raw if last else None,
-        last.entry_pa if last else None,
-        walk.stopped_at if walk.stopped_at else (last.level if last else None),
-    )
-
-
 def _finding(kernel: Kernel, defect: _Defect) -> Finding:
     stack, where, spaces = defect.stack, defect.where, defect.spaces
     pages = sorted(defect.pages)
     everywhere = len(spaces) == len(kernel.audited)
-    names = "every address space" if everywhere else ", ".join(s.label for s in spaces[:8])
-    if not everywhere and len(spaces) > 8:
-        names += f" and {len(spaces) - 8} more"
-    owners = kernel.owners_of(stack)
-    evidence: dict[str, Json] = {
-        "stack": stack.name,
-        "owners": list[Json](owners),
-        "bottom": hex64(stack.bottom),
-        "top": hex64(stack.top),
-        "pages": len(pages),
-        "first_page": hex64(pages[0]),
-        "last_page": hex64(pages[-1]),
-        "spaces": [
-            {"root": hex64(s.root), "role": s.role, "pid": s.pid, "name": s.name}
-            for s in spaces[:MOST_SHOWN]
-        ],
-        "spaces_count": len(spaces),
-    }
+    master = None
     if kernel.master is not None and where.va is not None:
-        right = kernel.walk(kernel.master.root, where.va)
-        evidence["master_pa"] = hex64(right.pa) if right.pa is not None else None
-    what = f"{stack.name} ({hex64(stack.bottom)}-{hex64(stack.top)}"
-    what += f", of {', '.join(owners)})" if owners else ")"
-    count = f"{len(pages)} of {stack.size // PAGE} pages" if len(pages) > 1 else "one page"
-    return Finding(
-        defect.code,
-        f"{defect.code.title}: {what}, {count} in {names}",
-        spaces[0].subject if len(spaces) == 1 and not everywhere else stack.subject,
-        evidence,
-        where,
-        fix=defect.code.mend,
+        master = MasterPage(master_pa=kernel.walk(kernel.master.root, where.va).pa)
+    facts = StackFacts(
+        stack=stack.name,
+        owners=kernel.owners_of(stack),
+        bottom=stack.bottom,
+        top=stack.top,
+        pages=len(pages),
+        first_page=VirtAddr(pages[0]),
+        last_page=VirtAddr(pages[-1]),
+        spaces=tuple(spaces[:MOST_SHOWN]),
+        spaces_count=len(spaces),
+        master=master,
+        whole=stack.size // PAGE,
+        everywhere=everywhere,
     )
+    lone = len(spaces) == 1 and not everywhere
+    return Finding(defect.code, spaces[0].subject if lone else stack.subject, facts, where)
 
 
 def _aliases(kernel: Kernel, master: Space) -> Iterator[Finding]:
@@ -339,20 +363,16 @@ def _aliases(kernel: Kernel, master: Space) -> Iterator[Finding]:
     for names, frames in pairs.items():
         places = shared[frames[0]]
         va, leaf = places[-1], leaves[places[-1]]
-        more = f" (and {len(frames) - 1} more)" if len(frames) > 1 else ""
-        named = " and ".join(names) if len(names) > 1 else f"two pages of {names[0]}"
         yield Finding(
             ALIASED,
-            f"{named} lie on one frame, {hex64(frames[0])}{more}",
             "+".join(name.partition(" (")[0] for name in names),
-            {
-                "frame": hex64(frames[0]),
-                "frames": len(frames),
-                "addresses": [hex64(at) for at in places],
-                "stacks": list[Json](names),
-            },
+            AliasFacts(
+                frame=PhysAddr(frames[0]),
+                frames=len(frames),
+                addresses=tuple(VirtAddr(at) for at in places),
+                stacks=names,
+            ),
             Where(master.root, va, frames[0], leaf.raw, leaf.entry_pa, 1),
-            fix=ALIASED.mend,
         )
 
 
@@ -362,17 +382,12 @@ def _inside_another(kernel: Kernel, master: Space) -> Iterator[Finding]:
         for stack in kernel.stacks:
             if ist.bottom >= stack.top or stack.bottom >= ist.top:
                 continue
-            where = _where(kernel, master, ist.top - PAGE)
-            yield Finding(
-                ALIASED,
-                f"{ist.name} lies in {stack.name}, at {hex64(ist.bottom)}-{hex64(ist.top)}",
-                f"{ist.subject}+{stack.subject}",
-                {
-                    "frame": None if where.pa is None else hex64(where.pa),
-                    "frames": ist.size // PAGE,
-                    "addresses": [hex64(va) for va in ist.pages][:MOST_SHOWN],
-                    "stacks": list[Json]((ist.name, stack.name)),
-                },
-                where,
-                fix=ALIASED.mend,
+            where = place_of(kernel.walk(master.root, ist.top - PAGE))
+            facts = AliasFacts(
+                frame=None if where.pa is None else PhysAddr(where.pa),
+                frames=ist.size // PAGE,
+                addresses=tuple(VirtAddr(va) for va in ist.pages)[:MOST_SHOWN],
+                stacks=(ist.name, stack.name),
+                stretch=ist,
             )
+            yield Finding(ALIASED, f"{ist.subject}+{stack.subject}", facts, where)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
-from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
-from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, SHORT, SPREAD, Facts
+from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare, place_of
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import LEVEL, Entry, Walk
+from breenix_gdbagent.x86.paging import Entry, Walk
 
 _PROCESS = "kernel/src/memory/process_memory.rs"
 
@@ -55,6 +56,37 @@ class Said:
     va: VirtAddr | None
     has: PhysAddr
     wanted: PhysAddr | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelRow(Facts):
+    """One entry on the way, and the first spaces that have it too."""
+
+    level: int
+    entry_pa: PhysAddr
+    entry: Hex
+    shared_by: Annotated[tuple[Space, ...], SHORT]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way(Facts):
+    """The spaces that map the address to that frame, and the way there in one of them."""
+
+    holders: tuple[Space, ...]
+    levels: tuple[LevelRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlreadyFacts(Facts):
+    """The kernel's message, and what the tables say of the address that it names; `way` is None
+    where it names none, or no space can be meant."""
+
+    message: str
+    va: VirtAddr | None
+    has: PhysAddr
+    wanted: PhysAddr | None
+    way: Annotated[Way | None, SPREAD] = None
+    symbol: Annotated[str | None, ASIDE] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,40 +169,24 @@ def _parse(text: str) -> Said | None:
 
 
 def _finding(kernel: Kernel, said: Said) -> Finding:
-    evidence: dict[str, Json] = {
-        "message": said.text,
-        "va": None if said.va is None else hex64(said.va),
-        "has": hex64(said.has),
-        "wanted": None if said.wanted is None else hex64(said.wanted),
-    }
-    where = Where(pa=said.has)
-    subject, told = "kernel", "where is not said"
+    where, subject, way = Where(pa=said.has), "kernel", None
     if said.va is not None:
         holders = [s for s in kernel.audited if _maps(kernel, s, said.va, said.has)]
         space = _meant(kernel, holders)
         if space is not None:
             found = obstacle(kernel, said.va, space)
-            told = _told(found, holders)
-            evidence |= _facts(found, holders)
-            last = found.walk.entries[-1] if found.walk.entries else None
+            way = _way(found, holders)
             subject = "kernel" if len(holders) == len(kernel.audited) else space.subject
-            where = Where(
-                space.root,
-                said.va,
-                found.walk.pa,
-                None if last is None else last.raw,
-                None if last is None else last.entry_pa,
-                None if last is None else last.level,
-            )
-    at = "" if said.va is None else f"{kernel.describe(said.va)} "
-    return Finding(
-        ALREADY_MAPPED,
-        f"the kernel could not map {at}because frame {hex64(said.has)} is there: {told}",
-        subject,
-        evidence,
-        where,
-        fix=ALREADY_MAPPED.mend,
+            where = place_of(found.walk)
+    facts = AlreadyFacts(
+        message=said.text,
+        va=said.va,
+        has=said.has,
+        wanted=said.wanted,
+        way=way,
+        symbol=None if said.va is None else kernel.symbol(said.va),
     )
+    return Finding(ALREADY_MAPPED, subject, facts, where)
 
 
 def _maps(kernel: Kernel, space: Space, va: int, frame: int) -> bool:
@@ -186,30 +202,16 @@ def _meant(kernel: Kernel, holders: Sequence[Space]) -> Space | None:
     return holders[0] if holders else kernel.master
 
 
-def _told(found: Obstacle, holders: Sequence[Space]) -> str:
-    if not holders:
-        return "it is not there any more at this stop"
-    names = ", ".join(s.label for s in holders[:4])
-    if len(holders) > 4:
-        names += f" and {len(holders) - 4} more"
-    shared = found.shared_from
-    if shared is None or len(holders) < 2:
-        return f"mapped in {names}"
-    table = hex64(shared.entry.entry_pa & ~0xFFF)
-    name = LEVEL[shared.entry.level].name
-    return f"mapped in {names}, through the {name} at {table} that they share"
-
-
-def _facts(found: Obstacle, holders: Sequence[Space]) -> dict[str, Json]:
-    return {
-        "holders": [{"root": hex64(s.root), "pid": s.pid, "name": s.name} for s in holders],
-        "levels": [
-            {
-                "level": level.entry.level,
-                "entry_pa": hex64(level.entry.entry_pa),
-                "entry": hex64(level.entry.raw),
-                "shared_by": list[Json](s.label for s in level.shared_by[:MOST_SHOWN]),
-            }
+def _way(found: Obstacle, holders: Sequence[Space]) -> Way:
+    return Way(
+        holders=tuple(holders),
+        levels=tuple(
+            LevelRow(
+                level=level.entry.level,
+                entry_pa=level.entry.entry_pa,
+                entry=Hex(level.entry.raw),
+                shared_by=level.shared_by[:MOST_SHOWN],
+            )
             for level in found.levels
-        ],
-    }
+        ),
+    )

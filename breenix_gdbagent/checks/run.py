@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.finding import Finding, declare
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.panic import panic_place
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
@@ -26,6 +27,7 @@ PANIC = declare(
     confirm="bt at this stop; the last serial lines hold the message.",
     mend="Start at the message's file and line and its backtrace; where a cause is named, there.",
     see=("kernel/src/main.rs",),
+    kind="run",
 )
 HANG = declare(
     "hang",
@@ -36,6 +38,8 @@ HANG = declare(
     confirm="bt; print the lock's static to see its lock byte.",
     mend="Release the lock on every path; take it with interrupts off where a handler takes it.",
     see=("kernel/src/interrupts.rs", "kernel/src/task/scheduler.rs"),
+    kind="run",
+    exit=4,
 )
 MARKER_MISSING = declare(
     "marker-missing",
@@ -44,16 +48,19 @@ MARKER_MISSING = declare(
     arises="The kernel still runs, but did not print what the run waited for by the deadline.",
     confirm="log FILE shows how far it came.",
     mend="Raise --timeout, or look at what the last lines wait for.",
+    kind="run",
+    exit=4,
 )
 UNEXPECTED_EXIT = declare(
     "unexpected-exit",
     "error",
     "QEMU ended before the run was over",
     arises="The guest wrote isa-debug-exit (port 0xf4): Breenix's panic handler with feature "
-    "testing exits 35, a missing test disk too. Or it switched the machine off by ACPI (status 0).",
-    confirm="the exit status and the last serial lines; bt where QEMU waited (later versions do).",
+    "testing exits 35, a missing test disk too.",
+    confirm="the exit status and the last serial lines.",
     mend="Read the last lines; with the ELF given, the stop at the panic handler comes first.",
     see=("kernel/src/lib.rs",),
+    kind="run",
 )
 LOG_ERROR = declare(
     "log.error",
@@ -86,35 +93,91 @@ class RunFacts:
     faults: int = 0
 
 
-def check(kernel: Kernel, facts: RunFacts, cause: str | None) -> Iterator[Finding]:
-    """Findings about the run's end. `cause` is the code of the fault that led there, if any."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanicFacts(Facts):
+    """What the panic says and where it came up, ``file.rs:line``; `printed`: the kernel has said
+    so on its serial port."""
+
+    message: str | None
+    at: str | None
+    printed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuFacts(Facts):
+    """Where a CPU stood at the end, and whether anything could wake it."""
+
+    cpu: int
+    rip: VirtAddr
+    symbol: str | None
+    interrupts: bool | None
+    halted: bool | None
+    cpl: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangFacts(Facts):
+    """All CPUs, and the locks that are taken (None where no lock byte is known). `seconds` is how
+    long was waited, `stopped` the CPU that the stop is about."""
+
+    cpus: tuple[CpuFacts, ...]
+    locks_held: tuple[str, ...] | None
+    waited_for: Annotated[str | None, IF_KNOWN]
+    seconds: Annotated[float, ASIDE]
+    stopped: Annotated[CpuFacts, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingFacts(Facts):
+    """What did not come within `seconds`; `interrupted` says how the guest was stopped before."""
+
+    waited_for: Annotated[str | None, IF_KNOWN]
+    cpus: tuple[CpuFacts, ...]
+    seconds: Annotated[float, ASIDE]
+    interrupted: Annotated[str | None, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitFacts(Facts):
+    """The status QEMU ended with, what it means for this machine, and what was waited for."""
+
+    exit_status: int | None
+    meaning: str | None
+    waited_for: Annotated[str | None, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedFacts(Facts):
+    """The first errors that a module logged, and how many they are."""
+
+    lines: tuple[str, ...]
+    count: int
+
+
+def check(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Iterator[Finding]:
+    """Findings about the run's end. `cause` is the fault that led there, if any."""
     if facts.ended == "panic" or (kernel.log.panics and facts.ended):
         yield _panic(kernel, facts, cause)
     if facts.ended in ("deadline", "interrupt"):
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)
     if facts.ended == "exit":
-        yield _exit(kernel, facts, cause)
+        yield _exit(facts, cause)
     yield from logged_errors(kernel, explained=_FAULT_LOGGERS if facts.faults else ())
 
 
-def _panic(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
+def _panic(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
     printed = kernel.log.panics[0] if kernel.log.panics else None
-    message = kernel.panic_message
     place = _panic_place(kernel, facts, printed)
-    said = "the kernel panicked"
-    if place and not printed:
-        said += f" at {place}"
-    if message:
-        said += f": {message}"
-    return Finding(
-        PANIC,
-        said,
-        re.sub(r":\d+$", "", place) if place else "panic handler",
-        {"message": message, "at": place, "printed": printed is not None},
-        cause=cause,
-        chain=(cause, "panic") if cause else (),
-        fix=PANIC.mend,
-    )
+    told = PanicFacts(message=kernel.panic_message, at=place, printed=printed is not None)
+    subject = re.sub(r":\d+$", "", place) if place else "panic handler"
+    return _led_to(Finding(PANIC, subject, told), cause)
+
+
+def _led_to(finding: Finding, cause: Finding | None) -> Finding:
+    if cause is None:
+        return finding
+    chain = (cause.code.name, finding.code.name)
+    return replace(finding, cause=cause.code.name, because=(cause,), chain=chain)
 
 
 def _panic_place(kernel: Kernel, facts: RunFacts, message: str | None) -> str | None:
@@ -124,28 +187,26 @@ def _panic_place(kernel: Kernel, facts: RunFacts, message: str | None) -> str | 
         return found[1]
     cpu = kernel.stop.cpu
     info, root = cpu.get("rdi"), cpu.root
-    at_handler = kernel.stop.reason.kind == "panic" and not kernel.stop.reason.text
-    if not at_handler or info is None or root is None:
+    if kernel.stop.reason.kind != "panic" or info is None or root is None:
         return None
     place = panic_place(info, kernel.memory_of(root).read)
     return f"{place.file}:{place.line}" if place is not None else None
 
 
-def _stuck(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
-    cpus: list[Json] = [_cpu_state(kernel, cpu) for cpu in kernel.stop.cpus]
-    where = kernel.symbol(kernel.stop.cpu.rip) or hex64(kernel.stop.cpu.rip)
-    return Finding(
-        HANG,
-        f"no progress within {facts.timeout or 0:g} s: {_how_stuck(kernel.stop.cpu)} in {where}",
-        re.sub(r"\+0x[0-9a-f]+$", "", where) if not where.startswith("0x") else "kernel",
-        {"cpus": cpus, "locks_held": held_locks(kernel), **_waited(facts)},
-        cause=cause,
-        chain=(cause, "hang") if cause else (),
-        fix=HANG.mend,
+def _stuck(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
+    stopped = _cpu_facts(kernel, kernel.stop.cpu)
+    told = HangFacts(
+        cpus=tuple(_cpu_facts(kernel, cpu) for cpu in kernel.stop.cpus),
+        locks_held=held_locks(kernel),
+        waited_for=facts.until,
+        seconds=facts.timeout or 0,
+        stopped=stopped,
     )
+    subject = "kernel" if stopped.symbol is None else re.sub(r"\+0x[0-9a-f]+$", "", stopped.symbol)
+    return _led_to(Finding(HANG, subject, told), cause)
 
 
-def held_locks(kernel: Kernel) -> Json:
+def held_locks(kernel: Kernel) -> tuple[str, ...] | None:
     """Names of the kernel's locks that are taken at this stop; None where no lock byte is known."""
     books = kernel.books
     readers: dict[str, Callable[[], bool | None]] = {
@@ -162,61 +223,40 @@ def held_locks(kernel: Kernel) -> Json:
             continue
         if taken is not None:
             known.append((name, taken))
-    return [name for name, taken in known if taken] if known else None
+    return tuple(name for name, taken in known if taken) if known else None
 
 
-def _how_stuck(cpu: Cpu) -> str:
-    flags = cpu.get("eflags") or 0
-    interrupts = "on" if flags & RFLAGS_IF else "off"
-    return f"the CPU {'halts' if cpu.halted else 'spins'} with interrupts {interrupts}"
-
-
-def _cpu_state(kernel: Kernel, cpu: Cpu) -> dict[str, Json]:
+def _cpu_facts(kernel: Kernel, cpu: Cpu) -> CpuFacts:
     flags = cpu.get("eflags")
-    return {
-        "cpu": cpu.index,
-        "rip": hex64(cpu.rip),
-        "symbol": kernel.symbol(cpu.rip),
-        "interrupts": None if flags is None else bool(flags & RFLAGS_IF),
-        "halted": cpu.halted,
-        "cpl": cpu.cpl,
-    }
-
-
-def _waited(facts: RunFacts) -> dict[str, Json]:
-    return {} if facts.until is None else {"waited_for": facts.until}
+    return CpuFacts(
+        cpu=cpu.index,
+        rip=VirtAddr(cpu.rip),
+        symbol=kernel.symbol(cpu.rip),
+        interrupts=None if flags is None else bool(flags & RFLAGS_IF),
+        halted=cpu.halted,
+        cpl=cpu.cpl,
+    )
 
 
 def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
-    wanted = f"{facts.until!r} was not printed" if facts.until else "the run came to no end"
-    said = f"{wanted} within {facts.timeout or 0:g} s; the kernel still runs"
-    if facts.ended == "interrupt":
-        said = f"{wanted}; the guest was {kernel.stop.reason.text or 'interrupted'}"
-    return Finding(
-        MARKER_MISSING,
-        said,
-        facts.until or "end of run",
-        {
-            **_waited(facts),
-            "cpus": list[Json](_cpu_state(kernel, c) for c in kernel.stop.cpus),
-        },
-        fix=MARKER_MISSING.mend,
+    interrupted = facts.ended == "interrupt"
+    told = MissingFacts(
+        waited_for=facts.until,
+        cpus=tuple(_cpu_facts(kernel, cpu) for cpu in kernel.stop.cpus),
+        seconds=facts.timeout or 0,
+        interrupted=(kernel.stop.reason.text or "interrupted") if interrupted else None,
     )
+    return Finding(MARKER_MISSING, facts.until or "end of run", told)
 
 
-def _exit(kernel: Kernel, facts: RunFacts, cause: str | None) -> Finding:
-    meaning = f" ({facts.exit_meaning})" if facts.exit_meaning else ""
-    waited = f" before {facts.until!r} was printed" if facts.until else ""
-    known = facts.exit_status is not None
-    said = f"QEMU ended with status {facts.exit_status}{meaning}"
-    return Finding(
-        UNEXPECTED_EXIT,
-        f"{said if known else kernel.stop.reason.text}{waited}",
-        f"status {facts.exit_status if known else 'not known'}",
-        {"exit_status": facts.exit_status, "meaning": facts.exit_meaning or None},
-        cause=cause,
-        fix=UNEXPECTED_EXIT.mend,
+def _exit(facts: RunFacts, cause: Finding | None) -> Finding:
+    told = ExitFacts(
+        exit_status=facts.exit_status,
+        meaning=facts.exit_meaning or None,
+        waited_for=facts.until,
     )
+    ended = Finding(UNEXPECTED_EXIT, f"status {facts.exit_status}", told)
+    return replace(_led_to(ended, cause), chain=())
 
 
 def logged_errors(kernel: Kernel, explained: tuple[str, ...]) -> Iterator[Finding]:
@@ -229,10 +269,4 @@ def logged_errors(kernel: Kernel, explained: tuple[str, ...]) -> Iterator[Findin
             continue
         found.setdefault(match["module"], []).append(match["text"])
     for module, lines in found.items():
-        yield Finding(
-            LOG_ERROR,
-            f"{module} logged {len(lines)} error{'s' if len(lines) != 1 else ''}: {lines[0]}",
-            module,
-            {"lines": list[Json](lines[:8]), "count": len(lines)},
-            fix=LOG_ERROR.mend,
-        )
+        yield Finding(LOG_ERROR, module, LoggedFacts(lines=tuple(lines[:8]), count=len(lines)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import counted, hex64
+from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, counted
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.processes import Process
 from breenix_gdbagent.kernel.running import Running, on_own_stack, running, settled, standing
 from breenix_gdbagent.kernel.spaces import Space
@@ -65,6 +67,75 @@ NO_PAGE_TABLE = declare(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing(Facts):
+    """Where a CPU stands: the root that is meant, whose that is, and what the per-CPU block has."""
+
+    cpu: int
+    cr3: PhysAddr
+    role: str
+    process: str | None
+    pid: int | None
+    kernel_cr3: Hex | None
+    saved_process_cr3: Hex | None
+    rip: VirtAddr
+    symbol: str | None
+    ring: int
+    thread: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NobodysFacts(Facts):
+    """`listed`: whether the kernel's own list of processes could be read."""
+
+    at: Annotated[Standing, SPREAD]
+    listed: Annotated[bool, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootFacts(Facts):
+    """A CPU on the bootloader's tables, and the master's root."""
+
+    at: Annotated[Standing, SPREAD]
+    master: Annotated[PhysAddr, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextFacts(Facts):
+    """A CPU that is about to load a root which is nobody's or the bootloader's."""
+
+    at: Annotated[Standing, SPREAD]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner(Facts):
+    """The process that runs, and its own root."""
+
+    owner: str
+    owner_pid: int
+    owner_root: PhysAddr | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongSpaceFacts(Facts):
+    """A CPU in another space than the one it should be in (`owner`); without an owner it is ring 3
+    in the master's. `space` is the label of the one in CR3."""
+
+    at: Annotated[Standing, SPREAD]
+    owner: Annotated[Owner | None, SPREAD]
+    space: Annotated[str, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoTableFacts(Facts):
+    """A process without a page table."""
+
+    pid: int
+    state: str
+    thread: int | None
+    old_roots: tuple[PhysAddr, ...]
+
+
 def check_cr3(kernel: Kernel) -> Iterator[Finding]:
     """CR3 of every CPU that has paging on, and the roots the per-CPU block is about to load."""
     if kernel.master is None:
@@ -86,51 +157,33 @@ def check_cr3(kernel: Kernel) -> Iterator[Finding]:
         yield from _next(kernel, here)
 
 
-def _facts(kernel: Kernel, here: Running, space: Space) -> dict[str, Json]:
+def _standing(kernel: Kernel, here: Running, space: Space) -> Standing:
     block = kernel.percpu_of(here.cpu)
-    return {
-        "cpu": here.cpu.index,
-        "cr3": hex64(space.root),
-        "role": space.role,
-        "process": space.name,
-        "pid": space.pid,
-        "kernel_cr3": None if block is None else hex64(block.kernel_cr3),
-        "saved_process_cr3": None if block is None else hex64(block.saved_process_cr3),
-        "rip": hex64(here.rip),
-        "symbol": kernel.symbol(here.rip),
-        "ring": here.cpl,
-        "thread": kernel.thread_name(here.cpu),
-    }
+    return Standing(
+        cpu=here.cpu.index,
+        cr3=space.root,
+        role=space.role,
+        process=space.name,
+        pid=space.pid,
+        kernel_cr3=None if block is None else Hex(block.kernel_cr3),
+        saved_process_cr3=None if block is None else Hex(block.saved_process_cr3),
+        rip=here.rip,
+        symbol=kernel.symbol(here.rip),
+        ring=here.cpl,
+        thread=kernel.thread_name(here.cpu),
+    )
 
 
 def _nobody(kernel: Kernel, here: Running, space: Space) -> Finding:
-    known = (
-        "its kernel half is not this kernel's"
-        if kernel.listed_processes is None
-        else "no process has it, and no dead one waits to give it back"
-    )
-    return Finding(
-        UNKNOWN,
-        f"CR3 of CPU {here.cpu.index} is {hex64(space.root)}: {known}",
-        kernel.thread_name(here.cpu) or "CR3",
-        _facts(kernel, here, space),
-        Where(space.root),
-        fix=UNKNOWN.mend,
-    )
+    listed = kernel.listed_processes is not None
+    facts = NobodysFacts(at=_standing(kernel, here, space), listed=listed)
+    return Finding(UNKNOWN, facts.at.thread or "CR3", facts, Where(space.root))
 
 
 def _bootloader(kernel: Kernel, here: Running, space: Space) -> Finding:
-    master = kernel.master
-    assert master is not None
-    return Finding(
-        BOOTLOADER,
-        f"CR3 of CPU {here.cpu.index} is {hex64(space.root)}, the bootloader's PML4; the master is "
-        f"{hex64(master.root)} (in {kernel.describe(here.rip)})",
-        "CR3",
-        _facts(kernel, here, space),
-        Where(space.root),
-        fix=BOOTLOADER.mend,
-    )
+    assert kernel.master is not None
+    facts = BootFacts(at=_standing(kernel, here, space), master=kernel.master.root)
+    return Finding(BOOTLOADER, "CR3", facts, Where(space.root))
 
 
 def _whose(kernel: Kernel, here: Running, space: Space) -> Iterator[Finding]:
@@ -161,27 +214,14 @@ def _whose(kernel: Kernel, here: Running, space: Space) -> Iterator[Finding]:
 
 
 def _wrong(kernel: Kernel, here: Running, space: Space, process: Process | None) -> Finding:
-    facts = _facts(kernel, here, space)
-    if process is None:
-        said = f"CPU {here.cpu.index} is in ring 3 with the master PML4 {hex64(space.root)} in CR3"
-        subject = "master"
-    else:
-        right = process.effective_root
-        facts |= {"owner": process.name, "owner_pid": process.pid}
-        facts["owner_root"] = None if right is None else hex64(right)
-        said = (
-            f"CPU {here.cpu.index} runs {process.name} (pid {process.pid}), whose page table is "
-            f"{hex64(right or 0)}, with {hex64(space.root)} of {space.label} in CR3"
+    owner = None
+    if process is not None:
+        owner = Owner(
+            owner=process.name, owner_pid=process.pid, owner_root=process.effective_root
         )
-        subject = process.name
-    return Finding(
-        WRONG_PROCESS,
-        f"{said} (in {kernel.describe(here.rip)})",
-        subject,
-        facts,
-        Where(space.root),
-        fix=WRONG_PROCESS.mend,
-    )
+    facts = WrongSpaceFacts(at=_standing(kernel, here, space), owner=owner, space=space.label)
+    subject = "master" if process is None else process.name
+    return Finding(WRONG_PROCESS, subject, facts, Where(space.root))
 
 
 def _next(kernel: Kernel, here: Running) -> Iterator[Finding]:
@@ -193,15 +233,8 @@ def _next(kernel: Kernel, here: Running) -> Iterator[Finding]:
     if space is None or space.root == here.cpu.root or space.role not in ("boot", "unknown"):
         return
     code = BOOTLOADER if space.role == "boot" else UNKNOWN
-    whose = "the bootloader's PML4" if space.role == "boot" else "a page table that nobody owns"
-    yield Finding(
-        code,
-        f"CPU {here.cpu.index} is about to load {hex64(space.root)}, {whose}, into CR3 (gs:[64])",
-        "next_cr3",
-        _facts(kernel, here, space),
-        Where(space.root),
-        fix=code.mend,
-    )
+    facts = NextFacts(at=_standing(kernel, here, space))
+    yield Finding(code, "next_cr3", facts, Where(space.root))
 
 
 NOBODYS = "have a thread that the scheduler does not have: not held to anything"
@@ -231,15 +264,10 @@ def check_processes(kernel: Kernel) -> Iterator[Finding]:
 
 
 def _without(process: Process) -> Finding:
-    return Finding(
-        NO_PAGE_TABLE,
-        f"{process.name} (pid {process.pid}) is {process.state} and has no page table",
-        process.name,
-        {
-            "pid": process.pid,
-            "state": process.state,
-            "thread": None if process.thread is None else process.thread.id,
-            "old_roots": [hex64(root) for root in process.old_roots],
-        },
-        fix=NO_PAGE_TABLE.mend,
+    facts = NoTableFacts(
+        pid=process.pid,
+        state=process.state,
+        thread=None if process.thread is None else process.thread.id,
+        old_roots=tuple(process.old_roots),
     )
+    return Finding(NO_PAGE_TABLE, process.name, facts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import PAGE, counted, hex64
+from breenix_gdbagent.addresses import PAGE, VirtAddr, counted
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.running import Running, backtrace, not_returning, running
 from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.kernel.view import Kernel
@@ -56,6 +58,80 @@ ROOM = 16
 _WORD = struct.Struct("<Q")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackUse(Facts):
+    """A CPU in ring 0 and the stack that its RSP is about."""
+
+    cpu: int
+    rsp: VirtAddr
+    rip: VirtAddr
+    symbol: str | None
+    stack: str
+    bottom: VirtAddr
+    top: VirtAddr
+    owners: tuple[str, ...]
+    thread: str | None
+    kernel_stack_top: VirtAddr | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSize(Facts):
+    """How much of the stack one function has."""
+
+    bytes: int
+    function: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth(Facts):
+    """What a stack is used up by: its largest frames, and the functions that call each other."""
+
+    largest_frames: tuple[FrameSize, ...]
+    cycle: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverflowFacts(Facts):
+    """The stack is the one whose guard page RSP lies in."""
+
+    use: Annotated[StackUse, SPREAD]
+    depth: Annotated[Depth | None, SPREAD]
+
+    @property
+    def about(self) -> str:
+        return self.use.stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignFacts(Facts):
+    """Why the stack is not the CPU's: another runs on it (`other_cpu`), or its thread has another
+    (`own_top`); with neither it is an IST stack outside an exception."""
+
+    use: Annotated[StackUse, SPREAD]
+    other_cpu: Annotated[int | None, ASIDE] = None
+    own_top: Annotated[VirtAddr | None, ASIDE] = None
+
+    @property
+    def about(self) -> str:
+        return self.use.stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthFacts(Facts):
+    """How deep a stack was used; sizes in bytes."""
+
+    stack: str
+    owners: tuple[str, ...]
+    bottom: VirtAddr
+    top: VirtAddr
+    free: int
+    lowest: VirtAddr
+
+    @property
+    def about(self) -> str:
+        return self.stack
+
+
 def check_place(kernel: Kernel) -> Iterator[Finding]:
     """Where each CPU in ring 0 stands: below its stack, on another's, on an IST stack without an
     exception, or two on one."""
@@ -93,45 +169,38 @@ def _stopped_by_guard(kernel: Kernel, cpu: Cpu, stack: KernelStack) -> bool:
     return fault and at_guard and not kernel.walk(root, stack.guard).mapped
 
 
-def _facts(kernel: Kernel, here: Running, stack: KernelStack) -> dict[str, Json]:
+def _use(kernel: Kernel, here: Running, stack: KernelStack) -> StackUse:
     block = kernel.percpu_of(here.cpu)
-    thread = kernel.thread_name(here.cpu)
-    return {
-        "cpu": here.cpu.index,
-        "rsp": hex64(here.rsp),
-        "rip": hex64(here.rip),
-        "symbol": kernel.symbol(here.rip),
-        "stack": stack.name,
-        "bottom": hex64(stack.bottom),
-        "top": hex64(stack.top),
-        "owners": list[Json](kernel.owners_of(stack)),
-        "thread": thread,
-        "kernel_stack_top": None if block is None else hex64(block.kernel_stack_top),
-    }
+    return StackUse(
+        cpu=here.cpu.index,
+        rsp=here.rsp,
+        rip=here.rip,
+        symbol=kernel.symbol(here.rip),
+        stack=stack.name,
+        bottom=stack.bottom,
+        top=stack.top,
+        owners=kernel.owners_of(stack),
+        thread=kernel.thread_name(here.cpu),
+        kernel_stack_top=None if block is None else VirtAddr(block.kernel_stack_top),
+    )
 
 
-def _at(kernel: Kernel, here: Running) -> Where:
+def _at(here: Running) -> Where:
     return Where(here.cpu.root, here.rsp)
 
 
 def _overflow(kernel: Kernel, here: Running, stack: KernelStack) -> Finding:
-    facts = _facts(kernel, here, stack)
-    trace = backtrace(kernel, here)
+    trace, depth = backtrace(kernel, here), None
     if trace is not None:
         cycle = trace.cycle()
-        facts["largest_frames"] = [
-            {"bytes": size, "function": frame.name} for size, frame in trace.largest()
-        ]
-        facts["cycle"] = None if cycle is None else list[Json](cycle[0])
-    return Finding(
-        OVERFLOW,
-        f"CPU {here.cpu.index} runs {stack.bottom - here.rsp} bytes below the bottom of "
-        f"{stack.name} ({hex64(stack.bottom)}), in {kernel.describe(here.rip)}",
-        stack.subject,
-        facts,
-        _at(kernel, here),
-        fix=OVERFLOW.mend,
-    )
+        depth = Depth(
+            largest_frames=tuple(
+                FrameSize(bytes=size, function=frame.name) for size, frame in trace.largest()
+            ),
+            cycle=None if cycle is None else tuple(cycle[0]),
+        )
+    facts = OverflowFacts(use=_use(kernel, here, stack), depth=depth)
+    return Finding(OVERFLOW, stack.subject, facts, _at(here))
 
 
 def _foreign(
@@ -139,15 +208,13 @@ def _foreign(
 ) -> Iterator[Finding]:
     cpu = here.cpu
     if stack.top in taken:
-        said = f"CPU {taken[stack.top]} and CPU {cpu.index} run on one stack, {stack.name}"
-        yield _alien(kernel, here, stack, said)
+        yield _alien(kernel, here, stack, other_cpu=taken[stack.top])
         return
     taken[stack.top] = cpu.index
     if stack.ist is not None:
         # Breenix's handlers come through interrupt gates and never set IF.
         if here.interrupts_on:
-            said = f"CPU {cpu.index} runs on {stack.name} with interrupts on, outside an exception"
-            yield _alien(kernel, here, stack, said)
+            yield _alien(kernel, here, stack)
         return
     block = kernel.percpu_of(cpu)
     if block is None or not block.current_thread or not not_returning(kernel, here, stack):
@@ -163,21 +230,23 @@ def _foreign(
     alien = any(name != (thread.name if thread is not None else None) for name in owners)
     if not own or own == stack.top or not (known or alien):
         return
-    name = thread.name if thread is not None else "the running thread"
-    whose = f"{stack.name}, the stack of {', '.join(owners)}" if owners else stack.name
-    said = f"CPU {cpu.index} runs {name} on {whose}; its own ends at {hex64(own)}"
-    yield _alien(kernel, here, stack, said)
+    yield _alien(kernel, here, stack, own_top=own)
 
 
-def _alien(kernel: Kernel, here: Running, stack: KernelStack, said: str) -> Finding:
-    return Finding(
-        FOREIGN,
-        f"{said} (RSP {hex64(here.rsp)}, in {kernel.describe(here.rip)})",
-        kernel.thread_name(here.cpu) or stack.subject,
-        _facts(kernel, here, stack),
-        _at(kernel, here),
-        fix=FOREIGN.mend,
+def _alien(
+    kernel: Kernel,
+    here: Running,
+    stack: KernelStack,
+    *,
+    other_cpu: int | None = None,
+    own_top: int | None = None,
+) -> Finding:
+    facts = ForeignFacts(
+        use=_use(kernel, here, stack),
+        other_cpu=other_cpu,
+        own_top=None if own_top is None else VirtAddr(own_top),
     )
+    return Finding(FOREIGN, facts.use.thread or stack.subject, facts, _at(here))
 
 
 def check_depth(kernel: Kernel) -> Iterator[Finding]:
@@ -260,21 +329,13 @@ def _is_code(kernel: Kernel, word: int) -> bool:
 
 
 def _full(kernel: Kernel, stack: KernelStack, low: int) -> Finding:
-    owners = kernel.owners_of(stack)
-    whose = f" of {', '.join(owners)}" if owners else ""
-    free = low - stack.bottom
-    return Finding(
-        NEARLY_FULL,
-        f"{stack.name}{whose} was used down to {hex64(low)}: {free} of {stack.size} bytes are left",
-        owners[0] if owners else stack.subject,
-        {
-            "stack": stack.name,
-            "owners": list[Json](owners),
-            "bottom": hex64(stack.bottom),
-            "top": hex64(stack.top),
-            "free": free,
-            "lowest": hex64(low),
-        },
-        Where(kernel.master.root if kernel.master else None, low),
-        fix=NEARLY_FULL.mend,
+    facts = DepthFacts(
+        stack=stack.name,
+        owners=kernel.owners_of(stack),
+        bottom=stack.bottom,
+        top=stack.top,
+        free=low - stack.bottom,
+        lowest=VirtAddr(low),
     )
+    where = Where(kernel.master.root if kernel.master else None, low)
+    return Finding(NEARLY_FULL, facts.owners[0] if facts.owners else stack.subject, facts, where)

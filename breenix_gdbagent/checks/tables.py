@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import PhysAddr, counted, hex64
+from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, counted, hex64
+from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_judged
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.graph import Link, Node
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import LEVEL
 
 _PROCESS = "kernel/src/memory/process_memory.rs"
 _MASTER = "kernel/src/memory/kernel_page_table.rs"
@@ -59,6 +60,51 @@ BEYOND_RAM = declare(
     mend="Check the frame allocator's regions against the memory map.",
     see=("kernel/src/memory/frame_allocator.rs",),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRow(Facts):
+    """One entry that names a table, and for which addresses of which root."""
+
+    root: PhysAddr
+    va: VirtAddr
+    entry_pa: PhysAddr
+    entry: Hex
+    level: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFacts(Facts):
+    """Entries of one table that name no table that could be meant: `entries` of them, the first
+    naming `table`; `space` is whose it is, by its label or root."""
+
+    table: PhysAddr
+    level: int
+    entries: int
+    space: Annotated[str, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConflictFacts(Facts):
+    """A frame that is a table twice: of two levels, or named for two places (`entries`, at most
+    sixteen). `users`: the space that names a table of the kernel's in a slot of its own."""
+
+    frame: PhysAddr
+    levels: tuple[int, ...]
+    entries: tuple[LinkRow, ...]
+    space: Annotated[str, ASIDE]
+    users: Annotated[str | None, ASIDE] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFacts(Facts):
+    """A table of user memory that several spaces reach, first for addresses from `start`."""
+
+    table: PhysAddr
+    level: int
+    spaces: tuple[Space, ...]
+    entries: tuple[LinkRow, ...]
+    start: Annotated[VirtAddr, ASIDE]
 
 
 def check_shape(kernel: Kernel) -> Iterator[Finding]:
@@ -110,12 +156,7 @@ def _kernels_in_user_half(
     """A table of the kernel's that processes name in slots of their own."""
     ways = [link for link in links if link.root in vouched]
     if ways:
-        said = (
-            f"the {LEVEL[node.level].name} at {hex64(node.frame)} serves the kernel from "
-            f"{hex64(node.link.va if node.link else 0)} and {_label(kernel, ways[0].root)} from "
-            f"{hex64(ways[0].va)}"
-        )
-        yield _conflict(kernel, [node], said, ways)
+        yield _conflict(kernel, [node], ways, users=_label(kernel, ways[0].root))
 
 
 def _label(kernel: Kernel, root: int) -> str:
@@ -131,18 +172,14 @@ def _bad_links(kernel: Kernel, code: Code, links: Sequence[Link]) -> Iterator[Fi
     for found in list(by_table.values())[:MOST_SHOWN]:
         first = found[0]
         space = kernel.space_of(first.root)
-        others = counted(len(found) - 1, "more entry", "more entries")
-        more = f" (and {others} of that table)" if len(found) > 1 else ""
-        yield Finding(
-            code,
-            f"{code.title}: entry {hex64(first.raw)} at {hex64(first.entry_pa)} "
-            f"({_label(kernel, first.root)}, for addresses from {hex64(first.va)}) names "
-            f"{hex64(first.table)}{more}",
-            space.subject if space is not None else "unknown",
-            {"table": hex64(first.table), "level": first.level, "entries": len(found)},
-            Where(first.root, first.va, first.table, first.raw, first.entry_pa, first.level),
-            fix=code.mend,
+        facts = LinkFacts(
+            table=first.table,
+            level=first.level,
+            entries=len(found),
+            space=_label(kernel, first.root),
         )
+        where = Where(first.root, first.va, first.table, first.raw, first.entry_pa, first.level)
+        yield Finding(code, space.subject if space is not None else "unknown", facts, where)
 
 
 def _two_levels(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
@@ -152,8 +189,7 @@ def _two_levels(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
             continue
         shown += 1
         nodes = [ledger.graph.nodes[frame | level] for level in sorted(levels, reverse=True)]
-        names = " and ".join(LEVEL[node.level].name for node in nodes)
-        yield _conflict(kernel, nodes, f"frame {hex64(frame)} is used as a {names}")
+        yield _conflict(kernel, nodes)
 
 
 def _two_parents(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
@@ -161,49 +197,38 @@ def _two_parents(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
         node = ledger.graph.nodes[key]
         if node.link is None or len(ledger.table_frames[node.frame]) > 1:
             continue
-        said = (
-            f"the {LEVEL[node.level].name} at {hex64(node.frame)} is named for addresses from "
-            f"{hex64(node.link.va)} and again from {hex64(links[0].va)}"
-        )
-        yield _conflict(kernel, [node], said, links)
+        yield _conflict(kernel, [node], links)
 
 
 def _conflict(
-    kernel: Kernel, nodes: Sequence[Node], said: str, again: Sequence[Link] = ()
+    kernel: Kernel, nodes: Sequence[Node], again: Sequence[Link] = (), users: str | None = None
 ) -> Finding:
     node = nodes[-1]
     links = [link for link in (*(n.link for n in nodes), *again) if link is not None]
     last = links[-1] if links else None
     space = kernel.space_of(last.root if last is not None else node.owner)
-    return Finding(
-        SHARED_CONFLICT,
-        f"{said} ({_label(kernel, last.root if last is not None else node.owner)})",
-        space.subject if space is not None else "table",
-        {
-            "frame": hex64(node.frame),
-            "levels": list[Json](sorted({n.level for n in nodes})),
-            "entries": [_entry(link) for link in links[:MOST_SHOWN]],
-        },
-        Where(
-            node.owner if last is None else last.root,
-            None if last is None else last.va,
-            node.frame,
-            None if last is None else last.raw,
-            None if last is None else last.entry_pa,
-            None if last is None else last.level,
-        ),
-        fix=SHARED_CONFLICT.mend,
+    facts = ConflictFacts(
+        frame=node.frame,
+        levels=tuple(sorted({n.level for n in nodes})),
+        entries=tuple(_row(link) for link in links[:MOST_SHOWN]),
+        space=_label(kernel, last.root if last is not None else node.owner),
+        users=users,
     )
+    where = Where(
+        node.owner if last is None else last.root,
+        None if last is None else last.va,
+        node.frame,
+        None if last is None else last.raw,
+        None if last is None else last.entry_pa,
+        None if last is None else last.level,
+    )
+    return Finding(SHARED_CONFLICT, space.subject if space is not None else "table", facts, where)
 
 
-def _entry(link: Link) -> dict[str, Json]:
-    return {
-        "root": hex64(link.root),
-        "va": hex64(link.va),
-        "entry_pa": hex64(link.entry_pa),
-        "entry": hex64(link.raw),
-        "level": link.level,
-    }
+def _row(link: Link) -> LinkRow:
+    return LinkRow(
+        root=link.root, va=link.va, entry_pa=link.entry_pa, entry=Hex(link.raw), level=link.level
+    )
 
 
 def _two_subjects(holders: Sequence[Space]) -> list[str]:
@@ -211,27 +236,21 @@ def _two_subjects(holders: Sequence[Space]) -> list[str]:
 
 
 def _shared(node: Node, links: Sequence[Link], holders: Sequence[Space]) -> Finding:
-    names = ", ".join(s.label for s in holders[:-1]) + f" and {holders[-1].label}"
     first = node.link or links[0]
     held = {s.root for s in holders}
     ways = [link for link in (first, *links) if link.root in held]
+    last = ways[-1]
+    facts = SharedFacts(
+        table=node.frame,
+        level=node.level,
+        spaces=tuple(holders),
+        entries=tuple(_row(link) for link in ways[:MOST_SHOWN]),
+        start=first.va,
+    )
     return Finding(
         SHARED_USER,
-        f"{names} share one {LEVEL[node.level].name} of user memory, {hex64(node.frame)}, for "
-        f"addresses from {hex64(first.va)}",
         # Stable however many processes live at the stop: through the master all have it.
         "master" if holders[0].role == "master" else "+".join(_two_subjects(holders)),
-        {
-            "table": hex64(node.frame),
-            "level": node.level,
-            "spaces": [
-                {"root": hex64(s.root), "role": s.role, "pid": s.pid, "name": s.name}
-                for s in holders
-            ],
-            "entries": [_entry(link) for link in ways[:MOST_SHOWN]],
-        },
-        Where(
-            ways[-1].root, ways[-1].va, node.frame, ways[-1].raw, ways[-1].entry_pa, ways[-1].level
-        ),
-        fix=SHARED_USER.mend,
+        facts,
+        Where(last.root, last.va, node.frame, last.raw, last.entry_pa, last.level),
     )

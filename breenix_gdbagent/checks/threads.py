@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import VirtAddr, counted, hex64
+from breenix_gdbagent.addresses import Hex, VirtAddr, counted
+from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.spaces import NOBODYS
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.processes import Process
 from breenix_gdbagent.kernel.running import running, settled
@@ -43,6 +45,48 @@ PRIVILEGE = declare(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesyncFacts(Facts):
+    """The thread that the scheduler has on a CPU, and the one that gs:[8] names."""
+
+    cpu: int
+    scheduler_current: int
+    scheduler_name: str | None
+    percpu_current: VirtAddr
+    percpu_id: int | None
+    percpu_name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterruptedFacts(Facts):
+    """Ring 3 at an address of the kernel's."""
+
+    rip: VirtAddr
+    symbol: str | None
+    cs: Hex
+    rsp: VirtAddr
+
+
+Mix = Literal["ring-3-in-kernel", "ring-0-in-process", "starts-in-kernel"]
+"""How a saved context mixes the rings; the last is one that never ran."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextFacts(Facts):
+    """The saved registers of a thread, and what they belong to."""
+
+    pid: int
+    thread: int
+    copy: str
+    state: str
+    rip: VirtAddr
+    cs: Hex
+    rsp: VirtAddr
+    blocked_in_syscall: bool | None
+    symbol: Annotated[str | None, ASIDE]
+    mix: Annotated[Mix, ASIDE]
+
+
 def check_current(kernel: Kernel) -> Iterator[Finding]:
     """Whom the scheduler has on each CPU, against gs:[8]."""
     if not kernel.is_breenix:
@@ -67,27 +111,15 @@ def check_current(kernel: Kernel) -> Iterator[Finding]:
 
 def _desync(kernel: Kernel, cpu: Cpu, block: PerCpu, wanted: int, there: Thread | None) -> Finding:
     scheduled = kernel.books.scheduler.thread(wanted)
-    has = f"thread {wanted}" + (f" ({scheduled.name})" if scheduled is not None else "")
-    own = (
-        f"thread {there.id} ({there.name})"
-        if there is not None
-        else f"no thread of the scheduler's ({hex64(block.current_thread)})"
+    facts = DesyncFacts(
+        cpu=cpu.index,
+        scheduler_current=wanted,
+        scheduler_name=None if scheduled is None else scheduled.name,
+        percpu_current=block.current_thread,
+        percpu_id=None if there is None else there.id,
+        percpu_name=None if there is None else there.name,
     )
-    return Finding(
-        DESYNC,
-        f"the scheduler has {has} on CPU {cpu.index}, gs:[8] names {own}",
-        "scheduler",
-        {
-            "cpu": cpu.index,
-            "scheduler_current": wanted,
-            "scheduler_name": None if scheduled is None else scheduled.name,
-            "percpu_current": hex64(block.current_thread),
-            "percpu_id": None if there is None else there.id,
-            "percpu_name": None if there is None else there.name,
-        },
-        Where(va=block.base + 8),
-        fix=DESYNC.mend,
-    )
+    return Finding(DESYNC, "scheduler", facts, Where(va=block.base + 8))
 
 
 def check_contexts(kernel: Kernel) -> Iterator[Finding]:
@@ -129,49 +161,39 @@ def _interrupted(kernel: Kernel) -> Iterator[Finding]:
     if here is None or not here.interrupted or image is None:
         return
     if here.cpl == 3 and image.holds(here.rip):
-        facts: dict[str, Json] = {
-            "rip": hex64(here.rip),
-            "symbol": kernel.symbol(here.rip),
-            "cs": hex64(here.cs),
-            "rsp": hex64(here.rsp),
-        }
-        yield Finding(
-            PRIVILEGE,
-            f"ring 3 (cs {hex64(here.cs)}) stood at {kernel.describe(here.rip)}, in the kernel's "
-            "own code: a kernel frame was resumed in ring 3, or a process jumped there",
-            kernel.thread_name(here.cpu) or "frame",
-            facts,
-            Where(here.cpu.root, here.rip),
-            confidence="likely",
-            fix=PRIVILEGE.mend,
+        facts = InterruptedFacts(
+            rip=here.rip, symbol=kernel.symbol(here.rip), cs=Hex(here.cs), rsp=here.rsp
         )
+        subject = kernel.thread_name(here.cpu) or "frame"
+        where = Where(here.cpu.root, here.rip)
+        yield Finding(PRIVILEGE, subject, facts, where, confidence="likely")
 
 
-def _wrong(kernel: Kernel, thread: Thread, process: Process) -> str:
-    """Why a saved context cannot be meant; empty when it can.
+def _wrong(kernel: Kernel, thread: Thread, process: Process) -> Mix | None:
+    """Why a saved context cannot be meant; None when it can.
 
     A user thread may be saved in ring 0 (since 2026, when it was interrupted in a system call): cs
     and rip have to agree, whatever ring it is.
     """
     context = thread.context
     if not context.rip or not context.cs:
-        return ""  # nothing was saved yet
+        return None  # nothing was saved yet
     kernels = _is_kernels(kernel, process, context.rip)
     if kernels is None:
-        return ""
+        return None
     if context.cpl == 3 and kernels:
-        return f"cs {hex64(context.cs)} is of ring 3, and rip is the kernel's"
+        return "ring-3-in-kernel"
     if context.cpl == 0 and not kernels:
-        return f"cs {hex64(context.cs)} is of ring 0, and rip is the process's"
-    return ""
+        return "ring-0-in-process"
+    return None
 
 
-def _wrong_entry(kernel: Kernel, thread: Thread, process: Process) -> str:
+def _wrong_entry(kernel: Kernel, thread: Thread, process: Process) -> Mix | None:
     """Why a user thread that never ran cannot start: its first frame takes rip from the context and
     everything else as ring 3 has it (context_switch.rs, setup_first_userspace_entry)."""
     if thread.user and thread.context.rip and _is_kernels(kernel, process, thread.context.rip):
-        return "it starts in ring 3, and rip is the kernel's"
-    return ""
+        return "starts-in-kernel"
+    return None
 
 
 def _is_kernels(kernel: Kernel, process: Process, rip: VirtAddr) -> bool | None:
@@ -185,23 +207,18 @@ def _is_kernels(kernel: Kernel, process: Process, rip: VirtAddr) -> bool | None:
     return None if walk.effective is None else not walk.effective.u
 
 
-def _mismatch(kernel: Kernel, thread: Thread, process: Process, wrong: str) -> Finding:
+def _mismatch(kernel: Kernel, thread: Thread, process: Process, mix: Mix) -> Finding:
     context = thread.context
-    return Finding(
-        PRIVILEGE,
-        f"the saved context of {thread.name} (pid {process.pid}, thread {thread.id}) returns to "
-        f"{kernel.describe(context.rip)}: {wrong}",
-        thread.name,
-        {
-            "pid": process.pid,
-            "thread": thread.id,
-            "copy": thread.copy,
-            "state": thread.state,
-            "rip": hex64(context.rip),
-            "cs": hex64(context.cs),
-            "rsp": hex64(context.rsp),
-            "blocked_in_syscall": thread.blocked_in_syscall,
-        },
-        Where(process.effective_root, context.rip),
-        fix=PRIVILEGE.mend,
+    facts = ContextFacts(
+        pid=process.pid,
+        thread=thread.id,
+        copy=thread.copy,
+        state=thread.state,
+        rip=context.rip,
+        cs=Hex(context.cs),
+        rsp=context.rsp,
+        blocked_in_syscall=thread.blocked_in_syscall,
+        symbol=kernel.symbol(context.rip),
+        mix=mix,
     )
+    return Finding(PRIVILEGE, thread.name, facts, Where(process.effective_root, context.rip))

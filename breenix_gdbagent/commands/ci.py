@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from breenix_gdbagent import archive
+from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.commands import Parser, seconds
 from breenix_gdbagent.commands.expectations import (
     Expectation,
@@ -25,15 +26,12 @@ from breenix_gdbagent.commands.output import aside, writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
-from breenix_gdbagent.debugger.debugger import Debugger
-from breenix_gdbagent.debugger.guarded_run import Ended, GuardedRun, Orders
-from breenix_gdbagent.debugger.script import Step, parse_script
+from breenix_gdbagent.control.script import Step, parse_script
 from breenix_gdbagent.errors import InputError, OutputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document, RunRecord
 from breenix_gdbagent.targets import Machine
-
-DEADLINE_CODES = {"hang", "marker-missing"}
+from breenix_gdbagent.watch import Ended, Orders, Run
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -54,13 +52,12 @@ def run(name: str, argv: list[str]) -> int:
     started = time.monotonic()
     machine = open_machine(target)
     with machine.vm as vm:
-        debugger = Debugger(vm, machine.image, _say)
-        guarded = GuardedRun(debugger, replace(orders, linger=machine.linger))
+        watched = Run(vm, replace(orders, linger=machine.linger), machine.image, say=_say)
         with Progress(vm):
-            guarded.start()
-            guarded.look_at(options.checkpoint, options.invariant)
-            ended = guarded.go()
-        for point in debugger.table:
+            watched.start()
+            watched.look_at(options.checkpoint, options.invariant)
+            ended = watched.go()
+        for point in watched.table:
             _say(f"{point.describe()}: {point.count}")
         return conclude(options, target, machine, ended, expected, known, started)
 
@@ -158,20 +155,17 @@ def _objects(document: Document) -> list[dict[str, object]]:
 def _exit_code(counted: tuple[object, ...], fail_on: str, missing: bool) -> int:
     findings = [dict(f) for f in counted]  # type: ignore[call-overload]
     errors = [f for f in findings if f["severity"] == "error"]
-    if any(f["code"] not in DEADLINE_CODES for f in errors) or missing:
-        return 1
-    if errors:
-        return 4
+    if errors or missing:
+        # What has an exit code of its own decides it where there is nothing else.
+        return 1 if missing else min(CODES[str(f["code"])].exit for f in errors)
     return int(fail_on == "warning" and any(f["severity"] == "warning" for f in findings))
 
 
 def _outcome(code: int, counted: tuple[object, ...]) -> str:
     if code == 0:
         return "passed"
-    if code == 4:
-        codes = {str(dict(f)["code"]) for f in counted}  # type: ignore[call-overload]
-        return "hang" if "hang" in codes else "marker-missing"
-    return "findings"
+    found = (str(dict(f)["code"]) for f in counted)  # type: ignore[call-overload]
+    return "findings" if code == 1 else next(c for c in found if CODES[c].exit == code)
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -8,14 +8,17 @@ from typing import cast
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import Examination
-from breenix_gdbagent.checks.finding import SEVERITY_ORDER, CheckResult, Finding
+from breenix_gdbagent.checks.finding import CODES, SEVERITY_ORDER, CheckResult, Finding
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import maps
 from breenix_gdbagent.report.backtraces import backtrace_json
+from breenix_gdbagent.report.evidence import evidence_of
+from breenix_gdbagent.report.sentences import words
 from breenix_gdbagent.report.tables import spaces_json, walk_json
+from breenix_gdbagent.report.wording.base import Words
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -71,7 +74,7 @@ def build(
     kernel = examined.kernel
     stop_id = len(past.stops)
     findings = sorted((*examined.findings, *extra), key=lambda f: f.sort_key)
-    shown = _once([*past.findings, *(finding_json(f, stop_id, kernel) for f in findings)])
+    shown = _once([*past.findings, *(finding_json(f, stop_id) for f in findings)])
     return {
         "schema": SCHEMA,
         "target": dict(target),
@@ -173,22 +176,18 @@ def _process(space: Space | None) -> str | None:
     return space.label if space.pid is not None and space.name is not None else space.name
 
 
-def finding_json(finding: Finding, stop_id: int, kernel: Kernel | None = None) -> Document:
-    """One finding in the document's form. With `kernel`, a place in the page tables that the
-    finding names comes with its walk as evidence."""
-    where = finding.where
-    evidence = dict(finding.evidence)
-    if kernel is not None and where.root is not None and where.va is not None:
-        evidence.setdefault("walk", walk_json(kernel.walk(where.root, where.va)))
+def finding_json(finding: Finding, stop_id: int) -> Document:
+    """One finding in the document's form."""
+    where, said = finding.where, words(finding)
     return {
         "code": finding.code.name,
         "severity": finding.weight,
         "stop": stop_id,
         "title": finding.code.title,
-        "summary": finding.summary,
+        "summary": said.summary,
         "cause": finding.cause,
         "chain": list(finding.chain),
-        "evidence": evidence,
+        "evidence": _evidence(finding, said),
         "where": {
             "root": _hex(where.root),
             "va": _hex(where.va),
@@ -201,7 +200,32 @@ def finding_json(finding: Finding, stop_id: int, kernel: Kernel | None = None) -
         "fix": finding.fix,
         "see": list(finding.code.see),
         "fingerprint": finding.fingerprint,
+        "because": list(dict.fromkeys(f.fingerprint for f in finding.because)),
+        "kind": finding.code.kind,
+        "check": finding.check,
     }
+
+
+def recalled(finding: Document) -> Document:
+    """A finding out of a snapshot, with what those that were written earlier do not have."""
+    code = CODES.get(str(finding["code"]))
+    kind = "state" if code is None else code.kind
+    known: Document = {"because": [], "kind": kind, "check": "faults" if kind == "event" else None}
+    return {**finding, **{key: value for key, value in known.items() if key not in finding}}
+
+
+def _evidence(finding: Finding, said: Words) -> dict[str, Json]:
+    """What is told in a paragraph, the facts, what became of it, and the walk of its place."""
+    told = {"explanation": said.explanation, "walk_text": said.picture}
+    shown: dict[str, Json] = {key: text for key, text in told.items() if text}
+    shown |= evidence_of(finding.facts)
+    if finding.inside_handler:
+        shown["seen"] = "inside its handler"
+    if finding.survived is not None:
+        shown |= {"was": finding.survived.was.name, "handled": finding.survived.how}
+    if finding.walk is not None:
+        shown["walk"] = walk_json(finding.walk)
+    return shown
 
 
 def check_json(check: CheckResult, stop_id: int) -> Document:

@@ -9,20 +9,15 @@ xunit-plugin, types/model/xsd/junit-10.xsd), the strictest of the dialects.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
 from xml.etree import ElementTree
 
-from breenix_gdbagent.checks.examine import CHECKS
-from breenix_gdbagent.checks.finding import Code
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.coverage import counts
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
-    EVENTS,
     Object,
     chain_of,
     labels,
@@ -40,7 +35,6 @@ SUITE = "breenix-gdbagent"
 WIDTH = 96
 RUN = "run"
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_ALL_CHECKS = "breenix_gdbagent.checks"
 
 
 def render(document: Object, timestamp: str | None = None, hostname: str | None = None) -> str:
@@ -90,21 +84,20 @@ def _cases(document: Object) -> Iterator[ElementTree.Element]:
     everything = ordered(document)
     findings = [f for f in everything if f["severity"] != "info"]
     checks = objects(document["checks"])
-    known = codes_of_checks()
     claimed: list[Object] = []
     named = labels(document)
     for stop in objects(document["stops"]):
         mine = [c for c in checks if c["stop"] == stop["id"]]
         for check in mine:
-            codes = known.get(str(check["name"]), frozenset())
-            found = [f for f in findings if f["stop"] == stop["id"] and f["code"] in codes]
+            name = check["name"]
+            found = [f for f in findings if f["stop"] == stop["id"] and f["check"] == name]
             claimed += found
             new = [f for f in found if not _tolerated(f)]
             # A state is told once, at its first stop; a fault that was survived is information.
-            told = [f for f in everything if f["code"] in codes or _was(f) in codes]
+            told = [f for f in everything if f["check"] == name]
             if told and all(f["severity"] == "info" or _tolerated(f) for f in told):
                 check = {**check, "status": "passed"}
-            yield _case(stop, str(check["name"]), check, new, named)
+            yield _case(stop, str(name), check, new, named)
     rest = [f for f in findings if not _tolerated(f) and not any(f is c for c in claimed)]
     last = objects(document["stops"])[-1]
     took = record(document["run"])["seconds"]
@@ -112,11 +105,6 @@ def _cases(document: Object) -> Iterator[ElementTree.Element]:
     yield _case(last, RUN, ended, rest, named)
     for text in texts(record(document["run"]).get("missing", [])):
         yield _case(last, f"expected {text}, which did not come", {"status": "failed"}, [], named)
-
-
-def _was(finding: Object) -> str:
-    """The code that a survived fault had, empty for others."""
-    return str(record(finding["evidence"]).get("was", ""))
 
 
 def _tolerated(finding: Object) -> bool:
@@ -168,7 +156,7 @@ def _finding(finding: Object, named: Mapping[str, str]) -> str:
 
 def _traces(stop: Object, found: Sequence[Object]) -> Iterator[str]:
     """Where each CPU came from, under what happened; a state that was found needs none."""
-    if not any(str(f["code"]).split(".")[0] in EVENTS for f in found):
+    if all(f["kind"] == "state" for f in found):
         return
     for cpu in objects(stop["cpus"]):
         trace = record(cpu.get("backtrace") or {"frames": []})
@@ -176,24 +164,3 @@ def _traces(stop: Object, found: Sequence[Object]) -> Iterator[str]:
             page = Page(WIDTH)
             drawn.backtrace(page, trace, "  ")
             yield "\n".join([f"Backtrace of CPU {cpu['id']}:", *page.lines])
-
-
-def codes_of_checks() -> Mapping[str, frozenset[str]]:
-    """Check -> the codes that its module declares or imports, parts of a package included."""
-    found: dict[str, frozenset[str]] = {}
-    for name, run, *_ in CHECKS:
-        room = run.__module__
-        parent = room.rpartition(".")[0]
-        if parent != _ALL_CHECKS:
-            room = parent
-        modules = [
-            module
-            for key, module in list(sys.modules.items())
-            if key == room or key.startswith(room + ".")
-        ]
-        found[name] = frozenset(code for module in modules for code in _codes_in(module))
-    return found
-
-
-def _codes_in(module: ModuleType) -> Iterator[str]:
-    return (value.name for value in vars(module).values() if isinstance(value, Code))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
+from breenix_gdbagent.checks.finding import KINDS
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 from breenix_gdbagent.x86.words import privilege
@@ -13,12 +14,6 @@ from breenix_gdbagent.x86.words import privilege
 Object = Mapping[str, Json]
 
 SEVERITIES = ("error", "warning", "info")
-EVENTS = (
-    "triple-fault", "double-fault", "page-fault", "general-protection", "invalid-opcode",
-    "divide-error", "exception", "panic", "hang", "reboot", "unexpected-exit", "marker-missing",
-)  # fmt: skip
-"""Families that say what happened; all others say what state was found."""
-
 _TERMINAL = r"\x1b(?:\[[0-9;?=]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B])"
 """Colours and cursor moves that firmware and kernels send to a serial terminal."""
 
@@ -68,29 +63,35 @@ def texts(value: Json) -> list[str]:
 
 
 def ordered(document: Object) -> list[Object]:
-    """The findings as they are best told: by severity; what happened before what was found; the
-    last stop first, for it decided; and a cause right after what it caused."""
+    """The findings as they are best told: by severity; what happened before how the run ended, and
+    both before what was found; what rests on others before those; the last stop first, for it
+    decided; and after each what it rests on."""
     findings = objects(document["findings"])
-    numbered = sorted(enumerate(findings), key=lambda item: (*_rank(item[1]), item[0]))
+    bases = {(f["stop"], base) for f in findings for base in texts(f["because"])}
+    numbered = sorted(enumerate(findings), key=lambda item: (*_rank(item[1], bases), item[0]))
     told: list[Object] = []
 
     def tell(finding: Object) -> None:
         if any(f is finding for f in told):
             return
         told.append(finding)
-        for _, other in numbered:
-            if other["code"] == finding["cause"] and other["stop"] == finding["stop"]:
-                tell(other)
+        for base in texts(finding["because"]):
+            for _, other in numbered:
+                if other["fingerprint"] == base and other["stop"] == finding["stop"]:
+                    tell(other)
 
     for _, finding in numbered:
         tell(finding)
     return told
 
 
-def _rank(finding: Object) -> tuple[int, int, int]:
-    family = str(finding["code"]).split(".")[0]
-    event = EVENTS.index(family) if family in EVENTS else len(EVENTS)
-    return SEVERITIES.index(str(finding["severity"])), event, -cast(int, finding["stop"])
+def _rank(finding: Object, bases: Collection[tuple[Json, Json]]) -> tuple[int, int, bool, int]:
+    return (
+        SEVERITIES.index(str(finding["severity"])),
+        KINDS.index(str(finding["kind"])),
+        (finding["stop"], finding["fingerprint"]) in bases,
+        -cast(int, finding["stop"]),
+    )
 
 
 def target_words(document: Object) -> str:

@@ -21,6 +21,7 @@ from breenix_gdbagent.symbols.values import Value
 from tests.guest.audit_hand import FRAMES, Hand, Mutation, as_process_2, lock_address
 from tests.guest.live_support import needs_qemu
 from tests.guest.stopped_lab import StoppedLab, stopped
+from tests.said import summary
 from tests.unit.checks.mutation import seen
 from tests.writers.overlay import with_registers
 
@@ -313,7 +314,7 @@ def test_the_unbroken_guest_has_nothing_and_everything_was_looked_at(
     guests: Guests, era: int
 ) -> None:
     found = examine(guests.open[era].stop)
-    assert not [f.summary for f in found.findings if f.weight != "info"]
+    assert not [summary(f) for f in found.findings if f.weight != "info"]
     assert not [(c.name, c.reason) for c in found.checks if c.status == "not_checked"]
 
 
@@ -324,7 +325,7 @@ def test_exactly_the_declared_codes_are_new(guests: Guests, mutated: Mutation, e
     examined = examine(hand.stop)
     found = seen(examined.findings)
     new = {f.code.name for key, f in found.items() if key not in guests.before[era]}
-    assert new == mutated.codes, [f.summary for f in found.values()]
+    assert new == mutated.codes, [summary(f) for f in found.values()]
     unchecked = {c.name for c in examined.checks if c.status == "not_checked"}
     assert not mutated.unchecked or mutated.unchecked in unchecked
 

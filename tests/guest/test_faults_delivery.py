@@ -19,6 +19,7 @@ from breenix_gdbagent.x86.cpu import CR4_SMAP
 from breenix_gdbagent.x86.paging import Tables
 from tests.guest.faultbench import IF, Bench, bench
 from tests.guest.live_support import needs_qemu
+from tests.said import evidence
 
 pytestmark = needs_qemu
 
@@ -362,4 +363,4 @@ def test_a_jump_to_nowhere_is_a_fetch_that_faults(tmp_path: Path) -> None:
     assert did.deliveries == ((14, 0x10),)
     (found,) = check(Kernel(stop))
     assert (found.code.name, found.confidence) == ("page-fault.unmapped", "proved")
-    assert found.evidence["access"] == "fetch" and found.evidence["cr2"] == hex(NOWHERE)
+    assert evidence(found)["access"] == "fetch" and evidence(found)["cr2"] == hex(NOWHERE)

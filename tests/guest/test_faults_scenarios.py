@@ -19,6 +19,7 @@ from breenix_gdbagent.kernel.image import attach_image
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 from tests.guest.live_support import DONE, ELF, lab, needs_qemu
+from tests.said import evidence
 
 pytestmark = needs_qemu
 
@@ -97,7 +98,7 @@ def holds_together(findings: list[Finding], explanation: Explanation) -> None:
     """Every cause is a finding of its own (or another check's), all is said in sentences."""
     assert findings and findings[0].chain == explanation.chain
     for finding in findings:
-        assert finding.evidence["explanation"]
+        assert evidence(finding)["explanation"]
         assert (
             finding.cause is None
             or finding.cause == "cr3.bootloader"

@@ -15,6 +15,7 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.live import LiveVm, attach
 from breenix_gdbagent.stop import Stop
 from tests.guest.linuxguest import Linux, linux, needs_linux
+from tests.said import evidence
 
 pytestmark = needs_linux
 
@@ -64,7 +65,7 @@ def test_each_cpu_has_its_own_fault(guest: Linux) -> None:
         else:
             pytest.skip(f"the second CPU was never at its handler in {TRIES} tries")
     assert {f.where.va for f in faults} == set(NOWHERE)
-    assert {f.evidence["error_code"] for f in faults} == {"0x14"}
+    assert {evidence(f)["error_code"] for f in faults} == {"0x14"}
     assert {f.code.name for f in faults} == {"page-fault.unmapped"}
     handlers = {cpu.rip for cpu in stop.cpus}
     assert len(handlers) == 1  # one handler, two frames

@@ -71,7 +71,7 @@ def _unknown(raised: Raised) -> bool:
 def _told_later(kernel: Kernel, finding: Finding) -> Finding:
     """Found from what the handler left: said so, and where nothing shows that it ends badly, a
     fault of ring 3 is no defect yet."""
-    told = replace(finding, evidence={**finding.evidence, "seen": "inside its handler"})
+    told = replace(finding, inside_handler=True)
     if kernel.stop.reason.kind in _DECIDED:
         return told
     return as_handled(told, "its handler runs at this stop")

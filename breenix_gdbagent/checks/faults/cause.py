@@ -32,6 +32,7 @@ UNMAPPED = declare(
     "the other roots.",
     mend="If another space maps it, the kernel slot was not shared: look at ProcessPageTable::new. "
     "Else follow the pointer back from the faulting instruction (bt).",
+    kind="event",
     see=(_HANDLER, _TABLES),
 )
 WRITE_PROTECTED = declare(
@@ -42,6 +43,7 @@ WRITE_PROTECTED = declare(
     "mark (bit 9) was lost, or a parent entry that lost W.",
     confirm="pt walk CR2 shows which level lacks W.",
     mend="Check the flags that the mapping call passed, for the parents too (map_to ORs them).",
+    kind="event",
     see=(_HANDLER, _TABLES),
 )
 SUPERVISOR_ONLY = declare(
@@ -53,6 +55,7 @@ SUPERVISOR_ONLY = declare(
     confirm="pt walk CR2 shows which level lacks U; compare the frame's CS with its RIP.",
     mend="If RIP is in the kernel image, the saved context of that thread is wrong; else the "
     "program is.",
+    kind="event",
     see=("kernel/src/interrupts/context_switch.rs", _HANDLER),
 )
 NO_EXECUTE = declare(
@@ -63,6 +66,7 @@ NO_EXECUTE = declare(
     "NO_EXECUTE (a loader that took a segment's flags wrong).",
     confirm="pt walk CR2 shows which level has NX.",
     mend="Look at the return address and the caller (bt); for code, at the segment's flags.",
+    kind="event",
     see=(_HANDLER, "kernel/src/elf.rs"),
 )
 RESERVED = declare(
@@ -73,6 +77,7 @@ RESERVED = declare(
     "level that has no large pages.",
     confirm="pt walk CR2 ends with reason reserved-bits at that level.",
     mend="Find out who owns the frame of that table (pt who), and who else writes to it.",
+    kind="event",
     see=(_TABLES,),
 )
 SMEP = declare(
@@ -83,6 +88,7 @@ SMEP = declare(
     "to ring 3 done without changing the ring.",
     confirm="CR4.SMEP is set and pt walk CR2 shows U at all levels.",
     mend="Look at the call or return that led there (bt).",
+    kind="event",
     see=("kernel/src/interrupts/context_switch.rs",),
 )
 SMAP = declare(
@@ -92,6 +98,7 @@ SMAP = declare(
     arises="CR4.SMAP is set and the access was not between stac and clac.",
     confirm="RFLAGS.AC of the frame is clear and pt walk CR2 shows U at all levels.",
     mend="Go through copy_from_user and copy_to_user, with stac and clac around the copy.",
+    kind="event",
     see=("kernel/src/memory/mod.rs",),
 )
 STALE_TLB = declare(
@@ -102,6 +109,7 @@ STALE_TLB = declare(
     "used an old translation; or CR3 is not the one of the access.",
     confirm="pt walk CR2 and compare with the pushed error code.",
     mend="Flush with invlpg after every change of a present entry, on every CPU that may hold it.",
+    kind="event",
     see=(_TABLES,),
 )
 GUARD_PAGE = declare(
@@ -112,6 +120,7 @@ GUARD_PAGE = declare(
     "512 KiB since 7c6ea457; the IST stacks have 8 KiB and no guard page between them.",
     confirm="RSP of the frame is near the bottom of that stack; bt shows the depth.",
     mend="Make the path shallower or the stack larger (KERNEL_STACK_SIZE).",
+    kind="event",
     see=(_STACKS, "kernel/src/memory/per_cpu_stack.rs"),
 )
 NULL = declare(
@@ -122,6 +131,7 @@ NULL = declare(
     "170432da, CR2 = 8).",
     confirm="CR2 is the field's offset; the base register in the frame's context is 0.",
     mend="Find where the pointer should have been set.",
+    kind="event",
     see=("kernel/src/per_cpu.rs",),
 )
 NON_CANONICAL = declare(
@@ -132,6 +142,7 @@ NON_CANONICAL = declare(
     "with error code 0 and CR2 untouched.",
     confirm="The operand address computed from the registers: bits 63:47 are not all equal.",
     mend="Follow the register that holds it back to where it was loaded.",
+    kind="event",
     see=(_HANDLER,),
 )
 HANDLED = declare(
@@ -142,6 +153,7 @@ HANDLED = declare(
     "that the kernel answers by ending the process.",
     confirm="The kernel went on; pt walk CR2 afterwards.",
     mend="Nothing: copy-on-write and growth are meant. Where the process died of it, look at it.",
+    kind="event",
     see=(_HANDLER, _TABLES),
 )
 

@@ -17,6 +17,7 @@ from breenix_gdbagent.checks.faults.descriptors import (
     RSP0_INVALID,
 )
 from breenix_gdbagent.checks.finding import Code, Finding, Where
+from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.cpumodel.context import NP, PF, Context, Raised, vector_name
 from breenix_gdbagent.cpumodel.delivery import Attempt, Course, handler_fault
 from breenix_gdbagent.errors import ReadError
@@ -225,11 +226,9 @@ def finding_of(kernel: Kernel, context: Context, defect: Defect) -> Finding:
         }  # fmt: skip
     return Finding(
         defect.code,
-        f"{defect.code.title}: {defect.said}",
         defect.subject,
-        evidence,
+        Prose(f"{defect.code.title}: {defect.said}", evidence),
         where,
-        fix=defect.code.mend,
         severity="error",
     )
 

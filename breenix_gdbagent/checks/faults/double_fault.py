@@ -23,6 +23,7 @@ from breenix_gdbagent.checks.faults.defects import (
 )
 from breenix_gdbagent.checks.faults.wording import at, facts, hints, sentence, subject, who
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
+from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.checks.spaces import BOOTLOADER
 from breenix_gdbagent.cpumodel.context import DF, PF, Context
 from breenix_gdbagent.cpumodel.delivery import Course
@@ -43,6 +44,7 @@ DOUBLE_FAULT = declare(
     confirm="The frame at the #DF handler is that of the first fault; pt walk RSP, RSP0-8 and each "
     "IST top-8 under CR3.",
     mend="Mend the cause, which is a finding of its own.",
+    kind="event",
     see=(_IDT, "kernel/src/gdt.rs"),
 )
 TRIPLE_FAULT = declare(
@@ -54,6 +56,7 @@ TRIPLE_FAULT = declare(
     "to idle). QEMU would reset; ours is paused, with the registers of the first fault.",
     confirm="RIP and RSP are of the first fault and CR2 of the last failed push: pt walk each.",
     mend="Mend the cause, which is a finding of its own.",
+    kind="event",
     see=(_IDT, "kernel/src/interrupts/context_switch.rs", "kernel/src/memory/per_cpu_stack.rs"),
 )
 
@@ -130,14 +133,13 @@ def _finding(
     }
     return Finding(
         code,
-        _summary(kernel, context, code, course, defects),
         subject(kernel, context),
-        evidence,
+        Prose(_summary(kernel, context, code, course, defects), evidence),
         Where(root=context.root, va=course.cr2 if course is not None else cr2),
         cause=cause_of(kernel, context, defects, first),
         chain=explanation.chain or (code.title,),
         confidence=explanation.confidence,
-        fix=defects[0].code.mend if defects else code.mend,
+        mend=defects[0].code if defects else None,
     )
 
 

@@ -19,6 +19,7 @@ from breenix_gdbagent.checks.faults.wording import (
 )
 from breenix_gdbagent.checks.faults.wording import subject as subject_of
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
+from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.cpumodel.context import AC, DE, GP, NP, SS, TS, UD, Raised, vector_name
 from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.jsonvalue import Json
@@ -35,6 +36,7 @@ GENERAL_PROTECTION = declare(
     "panics on any #GP, from ring 3 too (fixed 252d7fe5).",
     confirm="The instruction at RIP, and the error code: 0, or the selector that is to blame.",
     mend="See the operand that the explanation names; for iretq, the saved context of the thread.",
+    kind="event",
     see=(_IDT, "kernel/src/interrupts/context_switch.rs"),
 )
 INVALID_OPCODE = declare(
@@ -45,6 +47,7 @@ INVALID_OPCODE = declare(
     "CR4.OSFXSR clear. Breenix's handler halts the CPU, for a fault of ring 3 too.",
     confirm="disassemble RIP: ud2, or bytes that are no code.",
     mend="For ud2, look at the function for a panic without a message; else at who jumped there.",
+    kind="event",
     see=(_IDT,),
 )
 DIVIDE_ERROR = declare(
@@ -55,6 +58,7 @@ DIVIDE_ERROR = declare(
     "a program in ring 3; Breenix panics for both.",
     confirm="The divisor register or memory operand.",
     mend="Check the divisor before dividing.",
+    kind="event",
     see=(_IDT,),
 )
 UNHANDLED = declare(
@@ -65,6 +69,7 @@ UNHANDLED = declare(
     "becomes #NP, whose gate is missing too, and so a double fault.",
     confirm="The entry at IDTR.base + 16 * vector is not present.",
     mend="Install a handler for that vector, and look at why it came.",
+    kind="event",
     see=(_IDT,),
 )
 
@@ -135,16 +140,15 @@ def finding(
         evidence["address"] = hex64(raised.address)
         evidence["address_is"] = kind_of(kernel, raised.address, context.root).text
     doing = f"`{instruction.text}` " if instruction is not None else ""
+    summary = f"{name} in {who(kernel, context)}, {doing}at {at(kernel, context)}: {why}"
     return Finding(
         code,
-        f"{name} in {who(kernel, context)}, {doing}at {at(kernel, context)}: {why}",
         subject_of(kernel, context),
-        evidence,
+        Prose(summary, evidence),
         Where(root=context.root, va=raised.address),
         cause=defect.code.name if defect is not None else None,
         chain=explanation.chain or (told.text,),
         confidence=explanation.confidence,
-        fix=code.mend,
     )
 
 

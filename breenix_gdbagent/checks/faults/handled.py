@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from breenix_gdbagent.checks.faults.cause import HANDLED
-from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.finding import Finding, Survived
+from breenix_gdbagent.checks.prose import Prose
 
 
 def is_user_fault(finding: Finding) -> bool:
@@ -14,8 +15,18 @@ def is_user_fault(finding: Finding) -> bool:
     The CPU's own failed access (a kernel stack that is not mapped) is not, whatever ring it met.
     That ring 3 stood in the kernel is a finding of another check (context.privilege-mismatch).
     """
-    evidence = finding.evidence
-    return evidence.get("ring") == 3 and not evidence.get("implicit") and finding.cause is None
+    ring, implicit = ring_of(finding)
+    return ring == 3 and not implicit and finding.cause is None
+
+
+def ring_of(finding: Finding) -> tuple[int | None, bool]:
+    """The ring that an exception interrupted, and whether the access was the CPU's own."""
+    if not isinstance(finding.facts, Prose):
+        return None, False
+    evidence = finding.facts.evidence
+    ring = evidence.get("ring")
+    return ring if isinstance(ring, int) else None, bool(evidence.get("implicit"))
+
 
 
 def as_handled(finding: Finding, why: str) -> Finding:
@@ -27,12 +38,15 @@ def as_handled(finding: Finding, why: str) -> Finding:
     if not is_user_fault(finding) or finding.weight == "info":
         return finding
     code = finding.code
-    page_fault = code.name.startswith("page-fault.") and "error_bits" in finding.evidence
+    page_fault = (
+        code.name.startswith("page-fault.")
+        and isinstance(finding.facts, Prose)
+        and "error_bits" in finding.facts.evidence
+    )
     return replace(
         finding,
         code=HANDLED if page_fault else code,
         severity="info",
-        summary=f"{finding.summary}; {why}",
-        evidence={**finding.evidence, "was": code.name, "handled": why},
-        fix=HANDLED.mend,
+        mend=HANDLED,
+        survived=Survived(code, why),
     )

@@ -39,6 +39,7 @@ from breenix_gdbagent.checks.faults.wording import (
     who,
 )
 from breenix_gdbagent.checks.finding import Confidence, Finding
+from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.checks.spaces import BOOTLOADER
 from breenix_gdbagent.cpumodel.context import PF, Context, Raised
 from breenix_gdbagent.cpumodel.delivery import Attempt
@@ -140,14 +141,13 @@ def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
         evidence["deviation"] = cause.deviation
     return Finding(
         cause.code,
-        _summary(fault, defect),
         subject(kernel, context),
-        evidence,
+        Prose(_summary(fault, defect), evidence),
         where_of(kernel, context, fault.cr2),
         cause=_cause(fault, defect, bool(others)),
         chain=explanation.chain or (fault.raised.text,),
         confidence=_confidence(fault),
-        fix=defect.code.mend if defect is not None else cause.code.mend,
+        mend=defect.code if defect is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import double_fault
 from breenix_gdbagent.checks.faults.wording import at, facts, sentence, subject, who
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.cpumodel.context import PF, Context, context_of_cpu
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.cpumodel.instruction import Instruction, register_value
@@ -26,6 +27,7 @@ REBOOT = declare(
     "outside, and was excluded.",
     confirm="The instruction before RIP is an out to such a port; -d int has no triple fault.",
     mend="Look at who calls the reboot function (bt).",
+    kind="run",
     see=("kernel/src/main.rs",),
 )
 
@@ -127,15 +129,11 @@ def _reboot(
 ) -> Finding:
     context = explanation.context
     how = "no exception that could have come there leads to a shutdown"
-    what = "reset itself"
     if asked is not None:
         how = f"`{asked[0].text}` at {hex64(asked[0].address)} wrote to port {asked[1]:#x}"
-    elif kernel.stop.reason.text:
-        what = "reset itself or switched the machine off"
-        how += f" ({kernel.stop.reason.text})"
     evidence: dict[str, Json] = {
         "explanation": sentence(
-            f"The guest {what} while {who(kernel, context)} was at "
+            f"The guest asked for a reset while {who(kernel, context)} was at "
             f"{at(kernel, context)}: {how}.",
             "It is no triple fault: the instruction there raises nothing, and stacks and gates "
             "would have taken an interrupt."
@@ -148,10 +146,8 @@ def _reboot(
     }
     return Finding(
         REBOOT,
-        f"the guest {what} at {at(kernel, context)}: {how}",
         subject(kernel, context),
-        evidence,
+        Prose(f"the guest reset itself at {at(kernel, context)}: {how}", evidence),
         Where(root=context.root),
         confidence="proved" if asked is not None else "likely",
-        fix=REBOOT.mend,
     )

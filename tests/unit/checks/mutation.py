@@ -18,6 +18,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.ramfile import parse_ram_size
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
+from tests.said import summary
 from tests.unit.captures import BREENIX, capture
 from tests.writers.overlay import overlaid, with_registers
 
@@ -206,5 +207,5 @@ def hold(mutated: Mutation, name: str) -> None:
     found, unchecked = hand.examined(name)
     # A logged error is its own finding, whatever it says.
     new = {f.code.name for f in found} - {"log.error"}
-    assert new == mutated.codes, [f"{f.code.name}: {f.summary}" for f in found]
+    assert new == mutated.codes, [f"{f.code.name}: {summary(f)}" for f in found]
     assert not mutated.unchecked or mutated.unchecked in unchecked

@@ -18,6 +18,7 @@ import pytest
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.snapshot.opening import open_snapshot
+from tests.said import evidence
 from tests.unit.captures import BREENIX, LINUX, capture
 from tests.unit.checks.mutation import saved
 
@@ -69,5 +70,5 @@ def test_the_shared_table_is_the_masters() -> None:
     master = kernel.tables.table(kernel.master.root)[255] & 0x000F_FFFF_FFFF_F000
     assert shared.where.pa == master
     # The first process was made before the master had a user stack to copy.
-    named = {row["pid"] for row in shared.evidence["spaces"]}  # type: ignore[union-attr, index]
+    named = {row["pid"] for row in evidence(shared)["spaces"]}  # type: ignore[union-attr, index]
     assert named == {None, 2, 3, 4, 5}

@@ -59,6 +59,9 @@ def finding(code: str, **fields: Any) -> Document:
         "fix": f"mend {code}",
         "see": [],
         "fingerprint": f"{code}@child",
+        "because": [],
+        "kind": "state",
+        "check": None,
     }  # fmt: skip
     made.update(fields)
     return made
@@ -157,7 +160,10 @@ def faulted() -> Document:
     made["findings"] = [
         finding(
             "double-fault",
+            kind="event",
+            check="faults",
             cause="kernel-stack.unmapped",
+            because=["kernel-stack.unmapped@child"],
             chain=["int 0x80 in ring 3", "the push onto RSP0 faults (#PF)", "double fault"],
             evidence={
                 "explanation": "The CPU could not push the frame of the system call: under CR3 "
@@ -167,6 +173,7 @@ def faulted() -> Document:
         ),
         finding(
             "kernel-stack.unmapped",
+            check="kernel-stacks",
             evidence={
                 "walk": deepcopy(_WALK),
                 "spaces": [{"root": CHILD, "role": "process", "pid": 2, "name": "child"}],
@@ -181,9 +188,10 @@ def faulted() -> Document:
         ),
         finding(
             "kernel-stack.executable", severity="warning", confidence="likely",
+            check="kernel-stacks",
             evidence={"walk": deepcopy(_MAPPED)},
         ),
-        finding("page-fault.handled", severity="info"),
+        finding("page-fault.handled", severity="info", kind="event", check="faults"),
     ]  # fmt: skip
     made["checks"] = [
         {"name": "kernel-stacks", "stop": 0, "status": "failed", "reason": None},

@@ -48,7 +48,9 @@ def test_a_cause_is_told_right_after_what_it_caused() -> None:
     document = documents.clean()
     document["findings"] = [
         documents.finding("cr3.unknown"),
-        documents.finding("panic", cause="heap.corrupt"),
+        documents.finding(
+            "panic", kind="run", cause="heap.corrupt", because=["heap.corrupt@child"]
+        ),
         documents.finding("heap.corrupt"),
     ]
     assert [f["code"] for f in ordered(document)] == ["panic", "heap.corrupt", "cr3.unknown"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.said import evidence, summary
 from tests.unit.checks.faults.stops import found, only
 from tests.writers.machine import CODE, IST, STACKS, TEXT, Machine, handler, stack_top
 
@@ -73,7 +74,7 @@ def test_idle_runs_below_the_emergency_stack() -> None:
         m.fault(14, TEXT, ring=0, error=2, rsp=0xFFFFC97FFFFFFFE0, cr2=0xFFFFC97FFFFFFFF0)
     )
     assert finding.code.name == "page-fault.guard-page"
-    assert "IST1 (#DF)" in finding.summary
+    assert "IST1 (#DF)" in summary(finding)
 
 
 def test_deep_logging_in_copy_to_user() -> None:
@@ -82,7 +83,7 @@ def test_deep_logging_in_copy_to_user() -> None:
     m.code(TEXT, "e800000000")
     finding = only(m.fault(14, TEXT, ring=0, error=2, rsp=BOTTOM, cr2=BOTTOM - 8))
     assert finding.code.name == "page-fault.guard-page"
-    assert "the stack is used up" in str(finding.evidence["explanation"])
+    assert "the stack is used up" in str(evidence(finding)["explanation"])
 
 
 def test_a_stray_pointer_into_a_guard_page_is_no_overflow() -> None:
@@ -91,7 +92,7 @@ def test_a_stray_pointer_into_a_guard_page_is_no_overflow() -> None:
     stray = STACKS + 0x800
     finding = only(m.fault(14, TEXT, ring=0, error=2, cr2=stray, rax=stray))
     assert finding.code.name == "page-fault.guard-page"
-    assert "a stray pointer rather than an overflow" in str(finding.evidence["explanation"])
+    assert "a stray pointer rather than an overflow" in str(evidence(finding)["explanation"])
 
 
 def test_no_current_thread() -> None:
@@ -106,14 +107,14 @@ def test_a_kernel_frame_resumed_in_ring_3() -> None:
     m = Machine()
     finding = only(m.fault(14, TEXT + 0x30, error=0x15, cr2=TEXT + 0x30))
     assert finding.code.name == "page-fault.supervisor-only"
-    assert "ring_mismatch" in finding.evidence
+    assert "ring_mismatch" in evidence(finding)
 
 
 def test_ring_0_at_an_address_of_a_process() -> None:
     m = Machine()
     m.code(CODE, "0f0b")
     finding = only(m.fault(6, CODE, ring=0))
-    assert "memory of a process" in str(finding.evidence["ring_mismatch"])
+    assert "memory of a process" in str(evidence(finding)["ring_mismatch"])
 
 
 def test_ring_3_entered_with_the_masters_cr3() -> None:
@@ -122,7 +123,7 @@ def test_ring_3_entered_with_the_masters_cr3() -> None:
     m.root = m.master
     finding = only(m.fault(14, CODE, error=0x14, cr2=CODE))
     assert finding.code.name == "page-fault.unmapped"
-    assert finding.evidence["mapped_in"] == ["init (pid 1)", "shell (pid 2)"]
+    assert evidence(finding)["mapped_in"] == ["init (pid 1)", "shell (pid 2)"]
 
 
 def test_the_page_fault_handler_panics_by_itself() -> None:

@@ -12,6 +12,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.ramfile import parse_ram_size
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
+from tests.said import evidence, summary
 from tests.unit.captures import BREENIX, LINUX, capture, truth_of
 
 
@@ -46,17 +47,17 @@ def test_an_ordinary_moment_stays_one(name: str) -> None:
 def test_the_first_general_protection_fault_of_ring_3() -> None:
     (finding,) = check(Kernel(opened("breenix-first-gp")))
     assert finding.code.name == "general-protection"
-    assert (finding.evidence["ring"], finding.evidence["error_code"]) == (3, "0x0")
-    assert finding.evidence["process"] == "smoke_hello_time (pid 1)"
+    assert (evidence(finding)["ring"], evidence(finding)["error_code"]) == (3, "0x0")
+    assert evidence(finding)["process"] == "smoke_hello_time (pid 1)"
     # Its instruction is in no frame that the capture has: which it was can only be supposed.
-    assert finding.evidence["instruction"] is None and finding.confidence == "likely"
+    assert evidence(finding)["instruction"] is None and finding.confidence == "likely"
 
 
 def test_the_copy_on_write_fault_is_recognised() -> None:
     (finding,) = check(Kernel(opened("breenix-head-cow-fault")))
     assert (finding.code.name, finding.weight) == ("page-fault.handled", "info")
     assert finding.confidence == "proved"
-    assert "copy-on-write" in finding.summary
+    assert "copy-on-write" in summary(finding)
     assert finding.where.entry is not None and finding.where.entry & 1 << 9
     truth: Any = truth_of("breenix-head-cow-fault")
     assert finding.where.va == int(truth["registers"]["cr2"], 16)

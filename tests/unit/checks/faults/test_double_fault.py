@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.said import evidence, summary
 from tests.unit.checks.faults.stops import found, names, only
 from tests.writers.machine import CODE, HEAP, IDT, IST, STACKS, TEXT, Machine, stack_top
 
@@ -30,7 +31,7 @@ def test_int_0x80_without_the_kernel_stack() -> None:
     )  # fmt: skip
     assert (double.code.name, double.cause) == ("double-fault", "kernel-stack.unmapped")
     assert (double.confidence, defect.code.name) == ("proved", "kernel-stack.unmapped")
-    assert "not the address of the first fault" in str(double.evidence["cr2_is"])
+    assert "not the address of the first fault" in str(evidence(double)["cr2_is"])
 
 
 def test_a_page_fault_whose_stack_is_gone() -> None:
@@ -65,7 +66,7 @@ def test_an_exception_without_gates() -> None:
     assert (double.code.name, double.cause) == ("double-fault", "idt.gate-missing")
     assert (first.code.name, first.confidence) == ("exception.unhandled", "proved")
     assert [d.subject for d in defects] == ["#MF", "#NP"]
-    assert "stale" in str(double.evidence["cr2_is"])
+    assert "stale" in str(evidence(double)["cr2_is"])
 
 
 def test_mutations_the_pending_exception_is_only_possible_without_the_status_word() -> None:
@@ -85,7 +86,7 @@ def test_mutations_gates_present_again_leave_no_course() -> None:
     m.registers |= {"cr0": m.registers["cr0"] | 0x20, "fstat": 0x80}
     double = only(m.fault(8, TEXT, ring=0, error=0, rflags=0x2))
     assert (double.cause, double.confidence) == (None, "possible")
-    assert "could not be found" in double.summary
+    assert "could not be found" in summary(double)
 
 
 def test_mutations_cr2_of_another_push() -> None:
@@ -181,7 +182,7 @@ def test_a_wanted_reboot() -> None:
     m.code(TEXT, OUT_0x64 + "f4ebfd")  # and then hlt; jmp
     reboot = only(m.shutdown(TEXT + 4, rax=0xFE, rflags=0x202))
     assert (reboot.code.name, reboot.confidence) == ("reboot", "proved")
-    assert reboot.evidence["port"] == "0x64"
+    assert evidence(reboot)["port"] == "0x64"
 
 
 def test_mutations_another_value_or_port_is_no_reset() -> None:

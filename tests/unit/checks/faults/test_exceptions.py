@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.said import evidence, summary
 from tests.unit.checks.faults.stops import found, names, only
 from tests.writers.machine import CODE, DATA, HEAP, IST, NX, TEXT, USER_STACK, Machine, stack_top
 from tests.writers.tables import P, U, W
@@ -85,8 +86,8 @@ def test_the_code_and_what_it_says(case: Case) -> None:
     stop = m.fault(case.vector, rip, ring=case.ring, error=case.error)
     finding = only(stop)
     assert (finding.code.name, finding.confidence) == (case.expected, "proved")
-    assert case.says in finding.summary and case.says in str(finding.evidence["explanation"])
-    assert finding.evidence["vector"] == case.vector or "tcg" in case.name
+    assert case.says in summary(finding) and case.says in str(evidence(finding)["explanation"])
+    assert evidence(finding)["vector"] == case.vector or "tcg" in case.name
 
 
 @pytest.mark.parametrize("code", ["90", "c3", "488bc3"])
@@ -110,7 +111,7 @@ def test_an_msr_that_is_refused_is_likely_only() -> None:
     m.code(TEXT, "0f30")
     finding = only(m.fault(13, TEXT, ring=0, error=0, rcx=0x1234))
     assert (finding.code.name, finding.confidence) == ("general-protection", "likely")
-    assert "0x1234" in finding.summary
+    assert "0x1234" in summary(finding)
 
 
 FRAMES = (
@@ -131,8 +132,8 @@ def test_a_bad_frame_of_iretq(name: str, frame: tuple[int, ...], error: int, say
     m.write(TOP, b"".join(v.to_bytes(8, "little") for v in frame))
     finding = only(m.fault(13, TEXT, ring=0, error=error, rsp=TOP))
     assert finding.confidence == "proved"
-    assert says in finding.summary
-    assert finding.evidence["error_code"] == hex(error)
+    assert says in summary(finding)
+    assert evidence(finding)["error_code"] == hex(error)
 
 
 def test_a_vector_without_a_gate_arrives_as_not_present() -> None:
@@ -153,7 +154,7 @@ def test_the_error_code_as_qemu_7_pushes_it_is_named() -> None:
     m.code(TEXT, "9b")
     m.registers["cr0"] |= 0xA
     event, _ = found(m.fault(11, TEXT, ring=0, error=7 * 16 + 2))
-    assert event.confidence == "proved" and "16 * vector" in str(event.evidence["deviation"])
+    assert event.confidence == "proved" and "16 * vector" in str(evidence(event)["deviation"])
     assert event.chain == ("#NM", "#NP e=0x72")
     other = found(m.fault(11, TEXT, ring=0, error=9 * 8 + 2))
     assert other[0].confidence == "possible"
@@ -216,7 +217,7 @@ def test_ring_3_in_the_kernel_image_is_said_as_a_hint() -> None:
     m.code(TEXT, "f4")
     stop = m.fault(13, TEXT, error=0)
     finding = found(stop)[0]
-    assert "ring_mismatch" in finding.evidence
+    assert "ring_mismatch" in evidence(finding)
 
 
 def test_a_program_that_ran_into_its_text() -> None:
@@ -224,8 +225,8 @@ def test_a_program_that_ran_into_its_text() -> None:
     m = Machine()
     m.write(CODE, b"lo from userspace!\n", m.root)
     finding = only(m.fault(13, CODE, error=0))
-    assert finding.evidence["text_at_rip"] == "lo from userspace!"
-    assert "ran on into its data" in str(finding.evidence["explanation"])
+    assert evidence(finding)["text_at_rip"] == "lo from userspace!"
+    assert "ran on into its data" in str(evidence(finding)["explanation"])
     m = Machine()
     m.write(CODE, b"AWAVAUATUSH\x0f\x0b", m.root)
-    assert "text_at_rip" not in only(m.fault(13, CODE, error=0)).evidence
+    assert "text_at_rip" not in evidence(only(m.fault(13, CODE, error=0)))

@@ -6,6 +6,7 @@ import pytest
 
 from breenix_gdbagent.checks.faults import as_handled, is_user_fault
 from breenix_gdbagent.checks.finding import Finding
+from tests.said import evidence, summary
 from tests.unit.checks.faults.stops import found, only
 from tests.writers.machine import CODE, TEXT, Machine, stack_top
 
@@ -22,8 +23,8 @@ def test_a_page_fault_becomes_handled_and_keeps_what_it_was() -> None:
     before = user_page_fault()
     after = as_handled(before, WHY)
     assert (after.code.name, after.weight) == ("page-fault.handled", "info")
-    assert (after.evidence["was"], after.evidence["handled"]) == ("page-fault.unmapped", WHY)
-    assert after.summary.endswith(WHY) and after.subject == before.subject == "init"
+    assert (evidence(after)["was"], evidence(after)["handled"]) == ("page-fault.unmapped", WHY)
+    assert summary(after).endswith(WHY) and after.subject == before.subject == "init"
     assert after.where == before.where and as_handled(after, "again") == after
 
 
@@ -40,7 +41,7 @@ def test_other_exceptions_keep_their_code_as_info(code: str, vector: int, name: 
     m.code(CODE, code)
     after = as_handled(only(m.fault(vector, CODE, error=0, rax=1 << 63)), WHY)
     assert (after.code.name, after.weight) == (name, "info")
-    assert WHY in after.summary
+    assert WHY in summary(after)
 
 
 def test_a_fault_of_the_kernel_stays_an_error() -> None:
@@ -55,7 +56,7 @@ def test_a_lost_kernel_stack_stays_an_error_whatever_ring_it_met() -> None:
     m.set_entry(m.root + 402 * 8, 0)
     m.code(CODE, "cd80")
     event, defect = found(m.fault(14, CODE, error=2, cr2=stack_top(1) - 8))
-    assert event.evidence["ring"] == 3
+    assert evidence(event)["ring"] == 3
     assert as_handled(event, WHY) is event and as_handled(defect, WHY) is defect
 
 
@@ -63,4 +64,4 @@ def test_ring_3_at_a_kernel_address_keeps_the_hint() -> None:
     m = Machine()
     finding = only(m.fault(14, TEXT + 0x20, error=0x15, cr2=TEXT + 0x20))
     after = as_handled(finding, WHY)
-    assert after.weight == "info" and "ring_mismatch" in after.evidence
+    assert after.weight == "info" and "ring_mismatch" in evidence(after)

@@ -7,6 +7,7 @@ import pytest
 from breenix_gdbagent.kernel.inside import exceptions_inside
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
+from tests.said import evidence
 from tests.unit.checks.faults.stops import found, names, only
 from tests.writers.machine import CODE, IST, TEXT, Machine, handler, stack_top
 
@@ -30,7 +31,7 @@ def kernel_fault(m: Machine) -> Stop:
 def test_the_kernels_page_fault_that_ended_in_hlt(kind: str) -> None:
     finding = only(later(kernel_fault(Machine()), kind))
     assert (finding.code.name, finding.weight) == ("page-fault.unmapped", "error")
-    assert finding.evidence["seen"] == "inside its handler"
+    assert evidence(finding)["seen"] == "inside its handler"
     assert finding.where.va == NOWHERE
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from breenix_gdbagent.checks.finding import NotChecked
 from breenix_gdbagent.stop import Stop, StopReason
+from tests.said import evidence, summary
 from tests.unit.checks.faults.stops import found, only
 from tests.writers.machine import (
     CODE,
@@ -105,11 +106,11 @@ def test_the_code_and_its_proof(case: Case) -> None:
     assert finding.code.name == case.expected
     assert finding.confidence == "proved"
     assert finding.where.va == case.va and finding.where.root is not None
-    assert finding.evidence["ring"] == case.ring
-    assert finding.evidence["instruction"] is not None
+    assert evidence(finding)["ring"] == case.ring
+    assert evidence(finding)["instruction"] is not None
     assert finding.chain == (f"#PF e={case.error:#x} CR2={case.va:#x}",)
-    assert finding.summary and "\n" not in finding.summary
-    assert str(finding.evidence["explanation"]).endswith(".")
+    assert summary(finding) and "\n" not in summary(finding)
+    assert str(evidence(finding)["explanation"]).endswith(".")
 
 
 def test_fetches() -> None:
@@ -123,7 +124,7 @@ def test_fetches() -> None:
     m = Machine()
     ring3 = only(m.fault(14, TEXT + 0x20, error=0x15, cr2=TEXT + 0x20))
     assert ring3.code.name == "page-fault.supervisor-only"
-    assert "ring_mismatch" in ring3.evidence
+    assert "ring_mismatch" in evidence(ring3)
 
 
 def test_a_fetch_from_nowhere_names_the_caller() -> None:
@@ -132,7 +133,7 @@ def test_a_fetch_from_nowhere_names_the_caller() -> None:
     m.write(rsp, (TEXT + 0x42).to_bytes(8, "little"))
     finding = only(m.fault(14, HEAP + 0x9000, ring=0, error=0x10, cr2=HEAP + 0x9000, rsp=rsp))
     assert finding.code.name == "page-fault.unmapped"
-    assert finding.evidence["return_address"] == hex(TEXT + 0x42)
+    assert evidence(finding)["return_address"] == hex(TEXT + 0x42)
 
 
 BASE = Case("base", 3, WRITE, NOWHERE, 0x6, "page-fault.unmapped")
@@ -144,19 +145,20 @@ def test_mutations_the_tables_changed() -> None:
     m.map(NOWHERE, P | W | U | NX)
     finding = only(stop_of(BASE, m))
     assert (finding.code.name, finding.confidence) == ("page-fault.stale-tlb", "likely")
-    assert finding.evidence["predicted"] == "allowed"
+    assert evidence(finding)["predicted"] == "allowed"
     m = Machine()
     m.map(NOWHERE, P | U | NX)
     finding = only(stop_of(BASE, m))
     assert finding.code.name == "page-fault.stale-tlb"
-    assert finding.evidence["predicted"] == "0x7"
+    assert evidence(finding)["predicted"] == "0x7"
 
 
 def test_mutations_another_cr3_is_named() -> None:
     m = Machine()
     m.map(NOWHERE, P | W | U | NX)  # in the first process only
     finding = only(stop_of(BASE, m))
-    assert "under master, shell (pid 2) they would give 0x6" in str(finding.evidence["explanation"])
+    told = evidence(finding)["explanation"]
+    assert "under master, shell (pid 2) they would give 0x6" in told
 
 
 @pytest.mark.parametrize("bit", [0x1, 0x2, 0x4, 0x8, 0x10])
@@ -165,7 +167,7 @@ def test_mutations_each_bit_of_the_error_code(bit: int) -> None:
     findings = found(stop_of(case))
     codes = {f.code.name for f in findings}
     if bit == 0x4:  # not as ring 3: then it was the CPU itself, and at no place that it uses
-        assert findings[0].evidence["implicit"] is True
+        assert evidence(findings[0])["implicit"] is True
     elif bit in (0x1, 0x8, 0x10):  # there is no writing fetch at all
         assert codes == {"page-fault.stale-tlb"}
     else:  # another access of this instruction to the same hole
@@ -180,7 +182,7 @@ def test_mutations_cr2_and_the_register() -> None:
     finding = only(stop)
     assert (finding.code.name, finding.confidence) == ("page-fault.unmapped", "likely")
     assert "no access of the decoded instruction leads there" in str(
-        finding.evidence["explanation"]
+        evidence(finding)["explanation"]
     )
 
 
@@ -191,7 +193,7 @@ def test_without_the_instruction_the_tables_still_prove_it() -> None:
     assert finding.code.name == "page-fault.unmapped"
     del m.tables.frames[m.entry(m.leaf(DATA)) & 0xF_FFFF_F000]
     finding = only(m.fault(14, DATA, error=0x6, cr2=NOWHERE))
-    assert finding.evidence["instruction"] is None
+    assert evidence(finding)["instruction"] is None
 
 
 def test_without_efer_a_fetch_is_told_from_a_read() -> None:
@@ -223,9 +225,9 @@ def test_the_push_of_an_interrupt_frame() -> None:
     event, defect = found(m.fault(14, CODE, error=0x2, cr2=top - 8))
     assert (event.code.name, event.cause) == ("page-fault.unmapped", "kernel-stack.unmapped")
     assert event.chain == ("int 0x80", f"#PF e=0x2 CR2={top - 8:#x}")
-    assert (event.confidence, event.evidence["implicit"]) == ("proved", True)
+    assert (event.confidence, evidence(event)["implicit"]) == ("proved", True)
     assert defect.code.name == "kernel-stack.unmapped" and defect.subject == "slot 1"
-    assert defect.evidence["mapped_in"] == ["master", "shell (pid 2)"]
+    assert evidence(defect)["mapped_in"] == ["master", "shell (pid 2)"]
 
 
 def test_an_interrupt_pushes_onto_a_bad_rsp0() -> None:
@@ -288,7 +290,7 @@ def test_a_fault_inside_the_page_fault_handler() -> None:
     m = Machine()
     m.code(TEXT, READ)
     finding = only(m.fault(14, TEXT, ring=0, error=0, cr2=0x8, rax=8, rsp=IST + 0x3F00))
-    assert "inside an exception handler" in str(finding.evidence["explanation"])
+    assert "inside an exception handler" in str(evidence(finding)["explanation"])
 
 
 def test_no_finding_where_nothing_faulted() -> None:

@@ -7,6 +7,7 @@ import pytest
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.stop import Stop, StopReason
+from tests.said import evidence
 from tests.writers.machine import IST, TEXT, Machine
 from tests.writers.tables import ADDRESS
 
@@ -37,7 +38,7 @@ def test_the_last_push_is_in_cr2(kind: str) -> None:
     assert set(found) == {"triple-fault", "page-fault.unmapped"}
     triple = found["triple-fault"]
     assert (triple.cause, triple.confidence) == ("ist.unmapped", "likely")
-    assert "seen in its registers only" in str(triple.evidence["explanation"])
+    assert "seen in its registers only" in str(evidence(triple)["explanation"])
 
 
 def test_without_the_code_the_first_fault_is_not_invented() -> None:

@@ -1,0 +1,80 @@
+"""One guest, and several who want it: the shell, and the user's own gdb beside it.
+
+Whoever lets the guest run has it until it stands still again; meanwhile the others are told so and
+may only ask it to stop. Everybody sees every stop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.errors import InputError
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.control.debugger import Debugger
+    from breenix_gdbagent.control.halt import Halt
+
+    Listener = Callable[[str, Halt], None]
+    Job = Callable[[], Halt]
+
+SHELL, GDB, PYTHON = "the shell", "gdb", "Python"
+"""Who may run the guest, as the others are told."""
+
+
+class Arbiter:
+    """`owner` is who runs the guest now, "" while it stands still. `stops` counts runs in which the
+    guest has moved; `listeners` are called after each run."""
+
+    def __init__(self, debugger: Debugger) -> None:
+        self.debugger = debugger
+        self.owner = ""
+        self.stops = 0
+        self.listeners: list[Listener] = []
+        self._turn = threading.RLock()
+
+    def run(self, who: str, job: Job) -> Halt:
+        """Do `job`, which lets the guest run, and tell everybody of the stop it came to.
+
+        Waits while somebody else only looks. Raises `InputError` when somebody else runs it, and
+        what `job` raises.
+        """
+        with self.standing(wait=True):
+            self.owner, before = who, self.debugger.vm.epoch
+            try:
+                halt = job()
+            finally:
+                self.owner = ""
+                self.stops += self.debugger.vm.epoch != before
+            for listener in list(self.listeners):
+                listener(who, halt)
+            return halt
+
+    def interrupt(self) -> bool:
+        """Ask a running guest to stop, from any thread; False when it stands still."""
+        if not self.owner:
+            return False
+        self.debugger.vm.ask_to_stop()
+        return True
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """Waits for the end of a run of somebody else's; the guest stands still meanwhile."""
+        with self._turn:
+            yield
+
+    @contextmanager
+    def standing(self, *, wait: bool = False) -> Iterator[None]:
+        """The guest stands still meanwhile. Raises `InputError` when somebody runs it; with `wait`
+        somebody who only looks at it is waited for."""
+        while not self._turn.acquire(timeout=0.05):
+            if self.owner or not wait:
+                raise InputError(
+                    f"the guest is running (for {self.owner or 'a moment'})", fix="Ctrl-C stops it"
+                )
+        try:
+            yield
+        finally:
+            self._turn.release()

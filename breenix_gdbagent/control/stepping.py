@@ -1,0 +1,339 @@
+"""Steps by source line, as gdb takes them (gdb/infrun.c, process_event_stop_test).
+
+Instructions are stepped one by one; a call that is not to be entered is run through to its return
+address, told from other stacks by RSP. Interrupts are held off while QEMU single-steps, and arrive
+while a call is run through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from breenix_gdbagent.control.debugger import Debugger
+from breenix_gdbagent.control.halt import Halt
+from breenix_gdbagent.control.scene import Scene
+from breenix_gdbagent.control.source import Seat, Source
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel import trace
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import StopReason
+from breenix_gdbagent.symbols.backtrace import Frame
+
+MOST_STEPS = 200_000
+LONGEST = 15
+_MASK = (1 << 64) - 1
+SourceLine = tuple[str | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a step must know of the instruction at RIP: kind is ``call``, ``rep`` (repeats until
+    RCX is 0), ``halt`` or ``other``."""
+
+    kind: str
+    size: int
+    text: str
+
+
+class Stepper:
+    """Steps of one CPU. `seat` is where it stood last, with the inlined calls gone into."""
+
+    def __init__(self, debugger: Debugger, cpu: int = 0) -> None:
+        self.debugger = debugger
+        self.cpu = cpu
+        self.seat: Seat | None = None
+        self._source: Source | None = None
+        self._command = ""
+        self._code: dict[int, Instruction] = {}
+        self._decode: Callable[[bytes, int], Instruction] | None = None
+
+    # The commands --------------------------------------------------------------------------
+
+    def instruction(self, count: int = 1, *, over: bool = False) -> Halt:
+        """``stepi`` and, with `over`, ``nexti``."""
+        self._begin("nexti" if over else "stepi")
+        for _ in range(count):
+            halt = self._one(over=over)
+            if halt is not None:
+                return halt
+        return self._arrived()
+
+    def line(self, *, over: bool) -> Halt:
+        """``step`` and, with `over`, ``next``: to the start of another line; out of a function
+        that has none. One instruction where no symbol is known."""
+        self._begin("next" if over else "step")
+        seat = self._seat_now()
+        if seat.row is None:
+            extent = self._extent(seat.pc)
+            if extent is None:
+                return self._one(over=over) or self._arrived()
+            return self._lines(seat, extent, over=over)
+        if seat.hidden and not over:
+            # Into an inlined call that begins here: nothing moves.
+            self.seat = self._source_now().seat(seat.pc, seat.hidden - 1)
+            return self._arrived(keep=True)
+        return self._lines(seat, (seat.row.start, seat.row.end), over=over)
+
+    def until(self) -> Halt:
+        """``until``: as ``next``, but not back to an earlier address of the same function."""
+        self._begin("until")
+        seat = self._seat_now()
+        if seat.row is not None:
+            return self._lines(seat, (self._function_start(seat), seat.row.end), over=True)
+        extent = self._extent(seat.pc)
+        if extent is None:
+            return self._one(over=True) or self._arrived()
+        return self._lines(seat, (extent[0], seat.pc + 1), over=True)
+
+    def finish(self, kernel: Kernel) -> Halt:
+        """Until the innermost frame shown is left. Raises `ReadError` when there is no caller."""
+        self._begin("finish")
+        seat = self._seat_now()
+        if seat.inlined:
+            return self._leave_inlined(seat)
+        caller = self._caller(kernel)
+        halt = self._run_to(caller.pc, caller.sp)
+        if halt is not None:
+            return halt
+        arrived = self._arrived()
+        returned = self.debugger.vm.registers.get("rax")
+        interrupted = caller.how == "interrupt-frame"
+        return Halt(
+            arrived.reason, arrived.points, arrived.notes, None if interrupted else returned
+        )
+
+    def to(self, addresses: tuple[int, ...], kernel: Kernel) -> Halt:
+        """``until LOCATION``: there, or where the current frame returns to."""
+        self._begin("until")
+        places = {address: None for address in addresses}
+        back: tuple[int, int] | None = None
+        try:
+            caller = self._caller(kernel)
+            back = caller.pc, caller.sp
+        except ReadError:
+            back = None
+
+        def accept(scene: Scene) -> bool:
+            at = scene.cpu.rip
+            return at in places or (back is not None and (at, scene.cpu.rsp) == back)
+
+        every = (*places, *([back[0]] if back is not None and back[0] not in places else []))
+        return self._passage(every, accept) or self._arrived()
+
+    def stood(self, halt: Halt) -> None:
+        """A run has ended: where it left the CPU. A breakpoint at an address shows the innermost
+        inlined call that begins there, one at a function that function (gdb/infrun.c,
+        stopped_by_user_bp_inline_frame)."""
+        self._renew()
+        if self._source is None or halt.reason.cpu != self.cpu:
+            self.seat = None
+            return
+        seat = self._source.seat(self._pc)
+        for point in halt.points:
+            if self._pc in point.place.fixed:
+                seat = self._source.seat(self._pc, 0)
+                break
+            for hidden in range(seat.hidden):
+                if seat.spots[hidden].function.endswith(point.place.text):
+                    seat = self._source.seat(self._pc, hidden)
+                    break
+        self.seat = seat
+
+    # One move ------------------------------------------------------------------------------
+
+    def _begin(self, command: str) -> None:
+        self._command = command
+        self.debugger.begin()
+        self._code.clear()
+        self._renew()
+
+    def _renew(self) -> None:
+        """The source of the kernel that runs now."""
+        image = self.debugger.loaded
+        if image is not None and (self._source is None or self._source.image != image):
+            self._source = Source(image)
+
+    def _source_now(self) -> Source:
+        assert self._source is not None
+        return self._source
+
+    @property
+    def _pc(self) -> int:
+        return self.debugger.vm.registers.get("rip", 0)
+
+    @property
+    def _sp(self) -> int:
+        return self.debugger.vm.registers.get("rsp", 0)
+
+    def _seat_now(self) -> Seat:
+        if self.seat is not None and self.seat.pc == self._pc:
+            return self.seat
+        if self._source is None:
+            return Seat(self._pc, (), (), None, 0)
+        return self._source.seat(self._pc)
+
+    def _arrived(self, *, keep: bool = False) -> Halt:
+        """A step that came where it was to."""
+        if not keep:
+            self.seat = None if self._source is None else self._source.seat(self._pc)
+        return self.debugger.halted(StopReason("step", self.cpu, text=self._command))
+
+    def _one(self, *, over: bool) -> Halt | None:
+        """One instruction, or a whole call; None when it came to its end."""
+        at = self._instruction_at(self._pc)
+        if at is not None and (at.kind in ("halt", "rep") or (over and at.kind == "call")):
+            # An instruction that does not come to its end by itself, or a call not gone into.
+            behind = (self._pc + at.size) & _MASK
+            return self._run_to(behind, self._sp if at.kind == "call" else None)
+        if self.debugger.vm.asked_to_stop:
+            return self.debugger.halted(StopReason("interrupt", self.cpu))
+        reason = self.debugger.vm.step(self.cpu)
+        return None if reason.kind == "step" else self.debugger.halted(reason)
+
+    def _run_to(self, address: int, sp: int | None) -> Halt | None:
+        """Run until this CPU's stack is at `sp` at `address`; None when it got there."""
+
+        def accept(scene: Scene) -> bool:
+            return sp is None or scene.cpu.get("rsp") == sp
+
+        return self._passage((address,), accept)
+
+    def _passage(self, addresses: tuple[int, ...], accept: Callable[[Scene], bool]) -> Halt | None:
+        with self.debugger.passage(addresses, accept) as passage:
+            halt = self.debugger.go_on()
+            reached = passage in self.debugger.judge.stopping
+        if reached and not halt.points and halt.reason.kind == "breakpoint":
+            return None
+        return halt
+
+    def _instruction_at(self, pc: int) -> Instruction | None:
+        """Read once in a command: a loop in the line is stepped round by round."""
+        if pc in self._code:
+            return self._code[pc]
+        code = self.debugger.vm.read_or_none(pc, min(LONGEST, 0x1000 - (pc & 0xFFF)))
+        if code is None:
+            return None
+        if self._decode is None:
+            self._decode = _decoder()
+        found = self._code[pc] = self._decode(code, pc)
+        return found
+
+    def _caller(self, kernel: Kernel) -> Frame:
+        traced = trace.of_cpu(kernel, kernel.stop.cpu)
+        if len(traced.frames) < 2:
+            raise ReadError("there is no caller to return to", traced.end)
+        return traced.frames[1]
+
+    # By line -------------------------------------------------------------------------------
+
+    def _lines(
+        self, begin: Seat, span: tuple[int, int], line: SourceLine | None = None, *, over: bool
+    ) -> Halt:
+        """gdb's rules, in gdb's order. `begin` is the frame that is stepped in, `line` the line
+        (the seat's) and `span` where that is; all move on when the middle of another line is come
+        to."""
+        source = self._source_now()
+        start, end = span
+        if over:
+            # A row may hold code of several calls: the one that begins here is stepped over.
+            end = min(end, source.end_of_calls(begin) or end)
+        line = begin.line if line is None else line
+        for _ in range(MOST_STEPS):
+            before = self._instruction_at(self._pc)
+            entering = before is not None and before.kind == "call" and not over
+            back = (self._pc + before.size) & _MASK if before is not None else 0
+            sp = self._sp
+            halt = self._one(over=over)
+            if halt is not None:
+                return halt
+            if entering:
+                entered = self._enter(back, sp)
+                if entered is not None:
+                    return entered
+            # The entry of an interrupt counts as a signal trampoline, which gdb steps through.
+            if start <= self._pc < end or source.is_entry(self._pc):
+                continue
+            seat = source.seat(self._pc)
+            rest = _rest(seat, begin, line, over=over)
+            if isinstance(rest, Seat):
+                self.seat = rest
+                return self._arrived(keep=True)
+            if rest == "middle" and seat.row is not None:
+                begin, line = seat, seat.line
+                start, end = seat.row.start, seat.row.end
+        return self.debugger.halted(
+            StopReason("step", self.cpu, text=f"the line did not end in {MOST_STEPS} instructions")
+        )
+
+    def _enter(self, back: int, sp: int) -> Halt | None:
+        """Behind a call: to the body of a function that has lines, through any other. None when
+        the step goes on, at the call's return address."""
+        body = self._source_now().body(self._pc)
+        if body is None:
+            return self._run_to(back, sp)
+        if body != self._pc:
+            halt = self._run_to(body, None)
+            if halt is not None:
+                return halt
+        return self._arrived()
+
+    def _leave_inlined(self, begin: Seat) -> Halt:
+        """Over calls until a statement of the caller's begins: as a step in the caller's frame,
+        out of no line (gdb/infcmd.c, finish_command)."""
+        caller = replace(begin, hidden=begin.hidden + 1)
+        return self._lines(caller, (begin.pc, begin.pc), (None, None), over=True)
+
+    def _extent(self, pc: int) -> tuple[int, int] | None:
+        return None if self._source is None else self._source.extent(pc)
+
+    def _function_start(self, seat: Seat) -> int:
+        source = self._source_now()
+        lines = source.image.image.debug.lines
+        function = lines.function_at(source.image.link(seat.pc))
+        return source.image.va(function.low) if function is not None else seat.pc
+
+
+def _rest(
+    seat: Seat, begin: Seat, line: SourceLine, *, over: bool
+) -> Seat | Literal["on", "middle"]:
+    """Where a step that has left its row comes to rest: there, further ``on``, or it goes on from
+    the ``middle`` of another line. `begin` is the frame and `line` the line that is stepped in."""
+    if seat.row is None:
+        return seat
+    same_frame = seat.shown == begin.shown
+    if same_frame and seat.hidden:
+        # At a call that is inlined, out of the line that was stepped in, or of another one.
+        if seat.line != line:
+            return seat
+        return "on" if over else replace(seat, hidden=seat.hidden - 1)
+    deeper = len(seat.shown) > len(begin.shown)
+    if seat.inlined and deeper and seat.shown[: len(begin.shown)] == begin.shown:
+        return "on" if over else seat
+    if seat.pc == seat.row.start and seat.line != line:
+        if seat.row.statement:
+            return seat
+        if same_frame:
+            return "on"
+    return "middle"
+
+
+def _decoder() -> Callable[[bytes, int], Instruction]:
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+
+    def decode(code: bytes, pc: int) -> Instruction:
+        for _, size, mnemonic, operands in engine.disasm_lite(code, pc, 1):
+            kind = "other"
+            if mnemonic in ("call", "lcall"):
+                kind = "call"
+            elif mnemonic == "hlt":
+                kind = "halt"
+            elif mnemonic.startswith("rep"):
+                kind = "rep"
+            return Instruction(kind, size, f"{mnemonic} {operands}".strip())
+        return Instruction("other", 1, "(bad)")
+
+    return decode

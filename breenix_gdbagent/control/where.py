@@ -1,0 +1,37 @@
+"""Where a guest stood when a signal ended its run: what Ctrl-C is pressed to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.report.story import printable
+from breenix_gdbagent.stop import Stop, StopReason
+
+
+def note_where(
+    ended: BaseException, vm: LiveVm, placed: Callable[[Stop], Stop]
+) -> BaseException:
+    """Note on the exception of a signal where the guest stood, and its last line of serial text;
+    whoever says the end says the notes too. `placed` puts the kernel's ELF at its place."""
+    if vm.running or vm.exited:
+        return ended
+    kernel = Kernel(placed(vm.stop(StopReason("interrupt"))))
+    when = f"{kernel.stop.seconds:.3g} s into its run"
+    ended.add_note(f"the guest stood {when} {standing(kernel)}")
+    if vm.last_line.strip():
+        ended.add_note(f"its last line: {printable(vm.last_line.strip())}")
+    return ended
+
+
+def standing(kernel: Kernel) -> str:
+    """``at 0x10 <idle+0x2>, ring 0, in init (pid 1), thread idle``: where the stop's CPU is."""
+    cpu = kernel.stop.cpu
+    rip = cpu.get("rip")
+    space = kernel.space_of(cpu.root) if cpu.paging is not None else None
+    thread = kernel.thread_name(cpu)
+    said = [f"at {kernel.describe(rip)}" if rip is not None else "at a place that is not known"]
+    said += [cpu.privilege]
+    said += [f"in {space.label}"] if space is not None else []
+    return ", ".join([*said, *([f"thread {thread}"] if thread is not None else [])])

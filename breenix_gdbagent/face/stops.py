@@ -1,0 +1,150 @@
+"""Questions to a guest that stands still, live or out of a file.
+
+`At` is what is asked: a `Stop`, or a `Kernel` made of it once when many questions follow, so that
+RAM is searched only once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent import archive
+from breenix_gdbagent.checks import examine as checks
+from breenix_gdbagent.checks.examine import Examination
+from breenix_gdbagent.checks.run import RunFacts
+from breenix_gdbagent.control.expressions import address_at, parse, plain
+from breenix_gdbagent.control.scene import Scene
+from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.kernel import trace
+from breenix_gdbagent.kernel.reason import with_reason
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.document import History, RunRecord
+from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.symbols.backtrace import Backtrace
+from breenix_gdbagent.targets.saved import saved
+from breenix_gdbagent.x86.paging import Walk
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.symbols.values import Value
+
+At = Stop | Kernel
+MEMORY = ("tables", "kernel", "all")
+
+
+def open_snapshot(
+    path: str | Path, kernel: str | Path | None = None, ram_size: str | None = None
+) -> Stop:
+    """The stop that a file holds: a snapshot of ours or a bare ELF core, whose RAM map `ram_size`
+    is (``"512M"``). `kernel` is the ELF; that of the lab guest is found. Raises `InputError`.
+
+    >>> import breenix_gdbagent as ba
+    >>> stop = ba.open_snapshot(snapshot)
+    >>> stop.reason.kind, stop.reason.vector
+    ('fault', 14)
+    >>> [space.name for space in ba.Kernel(stop).spaces if space.role == "process"]
+    ['smoke_hello_time', 'clock_gettime_test', 'syscall_enosys']
+    """
+    elf = Path(kernel) if kernel is not None else None
+    return with_reason(saved(Path(path), elf, ram_size)[0])
+
+
+def examine(at: At) -> Examination:
+    """All checks. A check that lacks what it needs is `not_checked`, which is no pass.
+
+    >>> import breenix_gdbagent as ba
+    >>> seen = ba.examine(ba.open_snapshot(snapshot))
+    >>> [(finding.code.name, finding.weight) for finding in seen.findings]
+    [('page-fault.guard-page', 'error')]
+    >>> [check.name for check in seen.checks if check.status == "failed"]
+    ['faults']
+    """
+    kernel = _kernel(at)
+    return checks.examine(kernel.stop, kernel)
+
+
+def read(at: At, va: int | str, length: int) -> bytes:
+    """Virtual memory under CR3 of the CPU that stopped; `va` is a number, a symbol or an
+    expression. Raises `ReadError` for what is not mapped or not in the file, `InputError`.
+
+    >>> import breenix_gdbagent as ba
+    >>> ba.read(ba.open_snapshot(snapshot), "rip", 2).hex()
+    '5051'
+    """
+    kernel = _kernel(at)
+    return Scene.of(kernel).memory.read(address(kernel, va), length)
+
+
+def value(at: At, text: str) -> int | float | str | bool | Value | None:
+    """An expression of the shell's (``help print``): numbers, text and None as Python's, a struct
+    as a `Value`, whose fields are ``value["name"]``. Raises `ReadError`, `InputError`.
+
+    >>> import breenix_gdbagent as ba
+    >>> stop = ba.open_snapshot(snapshot)
+    >>> ba.value(stop, "process.name"), ba.value(stop, "SCHEDULER.current_thread")
+    ('clock_gettime_test', 3)
+    >>> ba.value(stop, "thread.kernel_stack_top") == ba.value(stop, "u64[gs_base+16]")
+    True
+    """
+    from breenix_gdbagent.symbols.values import Value
+
+    found = parse(text).value(Scene.of(_kernel(at)))
+    if not isinstance(found, Value):
+        return found
+    try:
+        return plain(found)
+    except InputError:
+        return found
+
+
+def walk(at: At, va: int | str, root: int | None = None) -> Walk:
+    """The page-table walk of an address under `root`, else CR3 of the CPU that stopped.
+    Raises `ReadError` while paging is off, `InputError`.
+
+    >>> import breenix_gdbagent as ba
+    >>> walk = ba.walk(ba.open_snapshot(snapshot), "cr2")
+    >>> walk.pa, walk.reason, walk.stopped_at
+    (None, 'not-present', 1)
+    """
+    kernel = _kernel(at)
+    chosen = root if root is not None else kernel.stop.cpu.root
+    if chosen is None or (root is None and kernel.stop.cpu.paging is None):
+        raise ReadError(kernel.stop.no_paging)
+    return kernel.walk(chosen, address(kernel, va))
+
+
+def backtrace(at: At, cpu: int | None = None) -> Backtrace:
+    """Frames of a CPU, else of the one that stopped, through interrupts down to ring 3.
+    Raises `ReadError` where there are none, `InputError` for a CPU that there is not.
+
+    >>> import breenix_gdbagent as ba
+    >>> frames = ba.backtrace(ba.open_snapshot(snapshot)).frames
+    >>> frames[0].name, frames[1].vector, frames[-1].ring
+    ('kernel::interrupts::page_fault_handler', 14, 3)
+    """
+    kernel = _kernel(at)
+    if cpu is None:
+        return trace.of_cpu(kernel, kernel.stop.cpu)
+    for one in kernel.stop.cpus:
+        if one.index == cpu:
+            return trace.of_cpu(kernel, one)
+    raise InputError(f"there is no CPU {cpu}")
+
+
+def save(at: At, path: str | Path, memory: str = "kernel") -> Path:
+    """Write the stop as a snapshot: `memory` is tables, kernel or all. Raises `OutputError`."""
+    if memory not in MEMORY:
+        raise InputError(f"{memory!r} is none of {', '.join(MEMORY)}")
+    kernel, file = _kernel(at), Path(path)
+    record = RunRecord(seconds=kernel.stop.seconds)
+    archive.save(file, kernel, memory, {"kind": "python"}, record, RunFacts(), History(), {})
+    return file
+
+
+def address(kernel: Kernel, va: int | str) -> int:
+    """A virtual address: a number, a symbol or an expression."""
+    return va if isinstance(va, int) else address_at(Scene.of(kernel), va)
+
+
+def _kernel(at: At) -> Kernel:
+    return at if isinstance(at, Kernel) else Kernel(at)

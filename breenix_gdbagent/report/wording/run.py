@@ -1,0 +1,88 @@
+"""How a run ended, what the kernel logged, and why it could not map a page."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.mapping import AlreadyFacts, Way
+from breenix_gdbagent.checks.run import (
+    CpuFacts,
+    ExitFacts,
+    HangFacts,
+    LoggedFacts,
+    MissingFacts,
+    PanicFacts,
+)
+from breenix_gdbagent.report.wording.base import Words, at, named, tells
+from breenix_gdbagent.x86.paging import LEVEL
+
+MOST_NAMED = 4
+
+
+@tells(PanicFacts)
+def panicked(finding: Finding, facts: PanicFacts) -> Words:
+    """Its message, and its place where the message does not hold it."""
+    said = "the kernel panicked"
+    if facts.at and not facts.printed:
+        said += f" at {facts.at}"
+    return Words(f"{said}: {facts.message}" if facts.message else said)
+
+
+@tells(HangFacts)
+def stuck(finding: Finding, facts: HangFacts) -> Words:
+    """Where the CPU stays."""
+    cpu = facts.stopped
+    where = cpu.symbol or hex64(cpu.rip)
+    return Words(f"no progress within {facts.seconds:g} s: {_how_stuck(cpu)} in {where}")
+
+
+def _how_stuck(cpu: CpuFacts) -> str:
+    interrupts = "on" if cpu.interrupts else "off"
+    return f"the CPU {'halts' if cpu.halted else 'spins'} with interrupts {interrupts}"
+
+
+@tells(MissingFacts)
+def not_printed(finding: Finding, facts: MissingFacts) -> Words:
+    """What did not come, and that the kernel still runs."""
+    awaited = facts.waited_for
+    wanted = f"{awaited!r} was not printed" if awaited else "the run came to no end"
+    if facts.interrupted is not None:
+        return Words(f"{wanted}; the guest was {facts.interrupted}")
+    return Words(f"{wanted} within {facts.seconds:g} s; the kernel still runs")
+
+
+@tells(ExitFacts)
+def ended(finding: Finding, facts: ExitFacts) -> Words:
+    """The status, and what it came before."""
+    meaning = f" ({facts.meaning})" if facts.meaning else ""
+    waited = f" before {facts.waited_for!r} was printed" if facts.waited_for else ""
+    return Words(f"QEMU ended with status {facts.exit_status}{meaning}{waited}")
+
+
+@tells(LoggedFacts)
+def logged(finding: Finding, facts: LoggedFacts) -> Words:
+    """Who logged how many, and the first."""
+    errors = f"{facts.count} error{'s' if facts.count != 1 else ''}"
+    return Words(f"{finding.subject} logged {errors}: {facts.lines[0]}")
+
+
+@tells(AlreadyFacts)
+def already_mapped(finding: Finding, facts: AlreadyFacts) -> Words:
+    """Which frame is in the way, and in which spaces."""
+    place = "" if facts.va is None else f"{at(facts.va, facts.symbol)} "
+    held = "where is not said" if facts.way is None else _held(facts.way)
+    frame = f"because frame {hex64(facts.has)} is there"
+    return Words(f"the kernel could not map {place}{frame}: {held}")
+
+
+def _held(way: Way) -> str:
+    if not way.holders:
+        return "it is not there any more at this stop"
+    names = named(way.holders, MOST_NAMED)
+    if len(way.holders) > MOST_NAMED:
+        names += f" and {len(way.holders) - MOST_NAMED} more"
+    shared = next((level for level in way.levels if level.shared_by), None)
+    if shared is None or len(way.holders) < 2:
+        return f"mapped in {names}"
+    table, name = hex64(shared.entry_pa & ~0xFFF), LEVEL[shared.level].name
+    return f"mapped in {names}, through the {name} at {table} that they share"

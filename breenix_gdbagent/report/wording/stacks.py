@@ -1,0 +1,79 @@
+"""Kernel stacks: how they are mapped, and how they are used."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.kernel_stacks import AliasFacts, StackFacts
+from breenix_gdbagent.checks.stack_use import DepthFacts, ForeignFacts, OverflowFacts
+from breenix_gdbagent.report.wording.base import Words, and_more, at, named, tells
+
+MOST_NAMED = 8
+
+
+@tells(StackFacts)
+def pages_of_a_stack(finding: Finding, facts: StackFacts) -> Words:
+    """Which stack, how much of it, and in which spaces."""
+    names = "every address space" if facts.everywhere else named(facts.spaces, MOST_NAMED)
+    if not facts.everywhere and facts.spaces_count > MOST_NAMED:
+        names += f" and {facts.spaces_count - MOST_NAMED} more"
+    of = f", of {', '.join(facts.owners)}" if facts.owners else ""
+    what = f"{facts.stack} ({hex64(facts.bottom)}-{hex64(facts.top)}{of})"
+    count = f"{facts.pages} of {facts.whole} pages" if facts.pages > 1 else "one page"
+    return Words(f"{finding.code.title}: {what}, {count} in {names}")
+
+
+@tells(AliasFacts)
+def two_on_one(finding: Finding, facts: AliasFacts) -> Words:
+    """Which stacks lie on one frame, or one in the other."""
+    inner = facts.stretch
+    if inner is not None:
+        place = f"{hex64(inner.bottom)}-{hex64(inner.top)}"
+        return Words(f"{inner.name} lies in {facts.stacks[-1]}, at {place}")
+    names = facts.stacks
+    who = " and ".join(names) if len(names) > 1 else f"two pages of {names[0]}"
+    frame = hex64(facts.frame or 0)
+    return Words(f"{who} lie on one frame, {frame}{and_more(facts.frames)}")
+
+
+@tells(OverflowFacts)
+def run_over(finding: Finding, facts: OverflowFacts) -> Words:
+    """How far below its stack a CPU runs."""
+    use = facts.use
+    return Words(
+        f"CPU {use.cpu} runs {use.bottom - use.rsp} bytes below the bottom of {use.stack} "
+        f"({hex64(use.bottom)}), in {at(use.rip, use.symbol)}"
+    )
+
+
+@tells(ForeignFacts)
+def on_another(finding: Finding, facts: ForeignFacts) -> Words:
+    """On whose stack a CPU runs, and why it is not its own."""
+    use = facts.use
+    place = f"(RSP {hex64(use.rsp)}, in {at(use.rip, use.symbol)})"
+    return Words(f"{_why_foreign(facts)} {place}")
+
+
+def _why_foreign(facts: ForeignFacts) -> str:
+    use = facts.use
+    if facts.other_cpu is not None:
+        return f"CPU {facts.other_cpu} and CPU {use.cpu} run on one stack, {use.stack}"
+    if facts.own_top is None:
+        return f"CPU {use.cpu} runs on {use.stack} with interrupts on, outside an exception"
+    owners = ", ".join(use.owners)
+    whose = f"{use.stack}, the stack of {owners}" if owners else use.stack
+    return (
+        f"CPU {use.cpu} runs {use.thread or 'the running thread'} on {whose}; its own ends at "
+        f"{hex64(facts.own_top)}"
+    )
+
+
+@tells(DepthFacts)
+def nearly_full(finding: Finding, facts: DepthFacts) -> Words:
+    """How much of a stack is left."""
+    whose = f" of {', '.join(facts.owners)}" if facts.owners else ""
+    size = facts.top - facts.bottom
+    return Words(
+        f"{facts.stack}{whose} was used down to {hex64(facts.lowest)}: {facts.free} of {size} "
+        "bytes are left"
+    )

@@ -1,0 +1,397 @@
+"""A run under watch: on to the end that was asked for, past the faults that are no bugs.
+
+A fault of ring 3 is recorded and passed: whether it is a defect shows in what the kernel does next.
+A fault of the kernel itself decides the run, and so do panic, shutdown, exit and the deadline.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from breenix_gdbagent.checks import growth
+from breenix_gdbagent.checks.examine import Examination, examine
+from breenix_gdbagent.checks.faults import as_handled
+from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
+from breenix_gdbagent.control.benign import BenignFaults, of_ring3
+from breenix_gdbagent.control.judge import Judge
+from breenix_gdbagent.control.points import Point
+from breenix_gdbagent.control.script import Step
+from breenix_gdbagent.control.table import PointTable
+from breenix_gdbagent.control.where import note_where
+from breenix_gdbagent.control.written import breakpoint_of, checkpoint_of, invariant_of
+from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.kernel.image import with_image
+from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.live import LiveVm
+from breenix_gdbagent.live.fault import Fault
+from breenix_gdbagent.memory.recording import RecordingMemory
+from breenix_gdbagent.report.document import (
+    Document,
+    History,
+    Marker,
+    RunRecord,
+    check_json,
+    finding_json,
+    stop_json,
+)
+from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.symbols import Image, LoadedImage
+
+LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
+STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
+STUCK_SECONDS = 0.05  # between them
+RECORDED_FAULTS = 32  # faults of ring 3 that are examined in full; the rest are counted
+
+# What the page-fault handler prints once copy-on-write and growth are ruled out
+# (kernel/src/interrupts.rs): a fault that it does not mend.
+SURVIVED_NOT = "EXCEPTION: PAGE FAULT"
+PAGE_FAULT = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a run is to do. `until` is a regular expression of serial text; with None the
+    machine's own marker ends the run, `linger` seconds after it came. `timeout` in seconds.
+    `first_fault`: any fault that is not recognised as benign ends the run (snapshot)."""
+
+    until: str | None = None
+    timeout: float = 60.0
+    linger: float = 0.0
+    first_fault: bool = False
+    fatal_only: bool = False
+    audit_every: str | None = None
+    strict: bool = False
+    script: tuple[Step, ...] = ()
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A fault of ring 3 that was passed: its findings wait for what the kernel does next."""
+
+    stop: Document
+    findings: tuple[tuple[Finding, Document], ...]
+    checks: tuple[Document, ...]
+    handled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the run ended: the deciding stop, examined, and what came before it."""
+
+    examined: Examination
+    facts: RunFacts
+    history: History
+    record: RunRecord
+
+    @property
+    def kernel(self) -> Kernel:
+        return self.examined.kernel
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one guest. `say` is told in words what goes on."""
+
+    vm: LiveVm
+    orders: Orders
+    image: Image | None = None
+    say: Callable[[str], None] = field(default=lambda text: None)
+    recorded: list[Recorded] = field(default_factory=list)
+    benign: int = 0
+    decides: bool = True
+    succeeded: str = ""
+    account: growth.Account | None = None
+    benign_faults: BenignFaults = field(default_factory=BenignFaults)
+    table: PointTable = field(init=False)
+    judge: Judge = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.table = PointTable(self.vm, self.image)
+        self.judge = Judge(self.vm, self.table, self.placed, self.say)
+        self.vm.when_armed = self.table.place_all
+
+    def start(self, *, arm: bool = True) -> None:
+        """Arm fault catching; before a launched guest's first instruction."""
+        if arm:
+            image = self.image
+            panics = image.addresses_of(PANIC_SYMBOL) if image is not None else ()
+            bias = None
+            if image is not None and self.vm.config is None:
+                placed, found = with_image(self.vm.stop(), image)
+                bias = found.value if found is not None else None
+                del placed
+            self.vm.arm(
+                image.path if image is not None else None,
+                panic=panics,
+                bias=bias,
+                passing=(PAGE_FAULT,) if self.orders.fatal_only else (),
+            )
+
+    def go(self) -> Ended:
+        """Run to the end. Raises `LinkError`, `QemuDied`, `InputError`."""
+        own = self.vm.config.success if self.vm.config is not None else None
+        for step in self.orders.script:
+            if step.verb == "send":
+                self.vm.send(step.text.encode() + b"\n")
+                continue
+            stop = self._run([step.text], self.orders.timeout - self.vm.clock.seconds())
+            if stop.reason.kind != "marker":
+                return self._end(stop, stop.reason.kind, step.text)
+        awaited = self.orders.until or (None if self.orders.script else own)
+        if awaited is None and self.orders.script:
+            return self._end(self.placed(self.vm.stop(stop.reason)), "marker", None)
+        stop = self._run([awaited] if awaited else [], self.orders.timeout)
+        ended = stop.reason.kind
+        if ended == "marker":
+            self._survived()
+            if self.orders.until is None and self.orders.linger > 0:
+                self.succeeded = f"{stop.reason.text!r} at {stop.seconds:.3g} s"
+                later = self._run([], self.orders.linger)
+                if later.reason.kind == "deadline":
+                    stop = self.placed(later._replace(reason=stop.reason))
+                else:
+                    stop, ended = later, later.reason.kind
+        return self._end(stop, ended, awaited)
+
+    def now(self) -> Ended:
+        """The guest as it stands, without letting it run."""
+        return self._end(self.placed(self.vm.stop(StopReason("attached"))), "", None)
+
+    def stop_at(self, location: str) -> None:
+        """A breakpoint that ends the run, after `start`. Raises `InputError`."""
+        self._add(breakpoint_of, location)
+
+    def look_at(self, checkpoints: Sequence[str], invariants: Sequence[str]) -> None:
+        """Checkpoints and invariants as users write them, after `start`. Raises `InputError`."""
+        for text in checkpoints:
+            self._add(checkpoint_of, text)
+        for text in invariants:
+            self._add(invariant_of, text)
+        if self.table.caution and (checkpoints or invariants):
+            self.say(self.table.caution)
+
+    def _add(self, make: Callable[[str, LoadedImage | None, int], Point], text: str) -> None:
+        try:
+            self.table.add(make(text, self._linked, self.table.number()))
+        except ReadError as error:
+            # "no such symbol" is an answer of `symbol`; here nothing can begin.
+            raise InputError(error.what, error.why, error.fix) from error
+
+    @property
+    def _linked(self) -> LoadedImage | None:
+        """The ELF to look names up in, wherever it will be loaded."""
+        return None if self.image is None else self.image.loaded(self.table.base or 0)
+
+    def describe(self, va: int) -> str | None:
+        """The symbol at `va`, None while the load bias is not known."""
+        if self.image is None or self.vm.bias is None:
+            return None
+        return self.image.loaded(self.vm.bias).name_of(va)
+
+    # Stops -----------------------------------------------------------------------------------
+
+    def _run(self, patterns: Sequence[str], seconds: float) -> Stop:
+        """Run until something decides. After a recorded fault of ring 3 the guest is looked at
+        soon: a kernel that halts for ever then has given up, and waiting would not tell more.
+
+        Raises `KeyboardInterrupt` for a Ctrl-C, which is no end that could pass for one."""
+        until = self.vm.clock.seconds() + seconds
+        every = self.orders.audit_every
+        look = False
+        while True:
+            left = max(until - self.vm.clock.seconds(), 0.0)
+            limit = min(left, LOOK_AFTER_FAULT) if look else left
+            self.decides = True
+            awaited = [*patterns, *([every] if every else [])]
+            if self.orders.fatal_only:
+                awaited.append(SURVIVED_NOT)
+            try:
+                stop = self.vm.run_until(awaited, limit, self._on_fault, self.judge.passes)
+            except SystemExit as ended:
+                note_where(ended, self.vm, self.placed)
+                raise
+            if stop.reason.kind == "interrupt" and not stop.reason.text:
+                raise note_where(KeyboardInterrupt(), self.vm, self.placed)
+            if stop.reason.kind == "fault" and not self.decides:
+                look = True
+            elif stop.reason.kind == "marker" and not _any(patterns, stop):
+                self._survived()
+                if every and _any([every], stop):
+                    self._audit(stop)
+                elif (given_up := self._in_handler(stop)) is not None:
+                    return given_up
+            elif stop.reason.kind != "deadline" or limit == left:
+                for note in self.judge.notes:
+                    self.say(f"{stop.seconds:9.3f}  {note}")
+                return self.placed(stop)
+            elif _dead(stop):
+                return self.placed(stop._replace(reason=StopReason("halted", text=GAVE_UP)))
+            else:
+                self._survived()
+                look = False
+
+    def _in_handler(self, stop: Stop) -> Stop | None:
+        """The page-fault handler said that it gives up (`--faults fatal`): the stop, explained
+        from inside it, when it is the kernel's own fault; one of ring 3 is recorded."""
+        reason = stop.reason._replace(kind="handler")
+        kernel = Kernel(self.placed(stop._replace(reason=reason)))
+        seen = examine(kernel.stop, kernel)
+        if any(f.weight == "error" and f.code.kind == "event" for f in seen.findings):
+            return kernel.stop
+        self._record(kernel, seen)
+        return None
+
+    def _audit(self, stop: Stop) -> None:
+        """Examine the stop at a marker on the way, and keep what was found; what leaked since the
+        last one too."""
+        kernel = Kernel(self.placed(stop))
+        seen = examine(kernel.stop, kernel)
+        self.account, leaked, result = growth.since(self.account, kernel)
+        checks = seen.checks if result is None else (*seen.checks, result)
+        self._record(kernel, Examination(kernel, (*seen.findings, *leaked), checks), handled=True)
+
+    def _record(self, kernel: Kernel, seen: Examination, *, handled: bool = False) -> None:
+        number = len(self.recorded)
+        checks = tuple(check_json(c, number) for c in seen.checks)
+        findings = tuple((f, finding_json(f, number)) for f in seen.findings)
+        self.recorded.append(Recorded(stop_json(kernel, number), findings, checks, handled))
+
+    def placed(self, stop: Stop) -> Stop:
+        """The stop with the kernel's ELF at its place."""
+        if self.image is None or stop.image is not None:
+            return stop
+        if self.vm.bias is not None:
+            return stop._replace(image=self.image.loaded(self.vm.bias))
+        return with_image(stop, self.image)[0]
+
+    def _on_fault(self, fault: Fault) -> bool:
+        """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
+        for a moment (`decides` is False). A fault of ring 3 proves that the kernel survived the
+        one before."""
+        points = self.table.at(fault.registers.get("rip", 0))
+        if points and self.judge.stops(points, self.judge.scene(fault)):
+            return False
+        user = of_ring3(fault)
+        if user:
+            self._survived()
+        if self.benign_faults.known(fault) or (user and self._many()):
+            self.benign += 1
+            return True
+        kernel = Kernel(self.placed(fault.vm.stop(fault.reason)))
+        seen = examine(kernel.stop, kernel)
+        if any(f.code.name == "page-fault.handled" for f in seen.findings):
+            self.benign += 1
+            return True
+        if user and not self.orders.first_fault:
+            self._record(kernel, seen)
+            self.decides = False
+        return False
+
+    def _many(self) -> bool:
+        return not self.orders.first_fault and len(self.recorded) >= RECORDED_FAULTS
+
+    def _survived(self) -> None:
+        for one in self.recorded:
+            one.handled = True
+
+    # The end ---------------------------------------------------------------------------------
+
+    def _end(self, stop: Stop, ended: str, awaited: str | None) -> Ended:
+        stuck = False
+        if ended == "deadline":
+            stop, stuck = self._is_stuck(stop)
+        if ended == "exit" and self._wanted_exit(stop):
+            self._survived()
+            ended = "marker"
+        if ended == "handler":
+            ended = "fault"
+        kernel = Kernel(stop._replace(memory=RecordingMemory(stop.memory)))
+        config = self.vm.config
+        status = stop.reason.exit_status
+        facts = RunFacts(
+            ended=ended,
+            until=awaited,
+            timeout=self.orders.timeout,
+            exit_status=status,
+            exit_meaning=config.outcome(status) if config and status is not None else "",
+            stuck=stuck,
+            faults=len(self.recorded) + (ended == "fault"),
+        )
+        record = RunRecord(
+            seconds=stop.seconds,
+            agent_stops=self.vm.agent_stops,
+            markers=tuple(Marker(m.text, m.seconds) for m in self.vm.markers),
+            benign_faults=self.benign,
+            armed=self.vm.armed_at or "fault catching was never armed",
+            succeeded=self.succeeded,
+        )
+        return Ended(examine(kernel.stop, kernel), facts, self._history(), record)
+
+    def _wanted_exit(self, stop: Stop) -> bool:
+        config, status = self.vm.config, stop.reason.exit_status
+        return (
+            self.orders.until is None
+            and config is not None
+            and status is not None
+            and config.outcome(status) == "success"
+        )
+
+    def _is_stuck(self, stop: Stop) -> tuple[Stop, bool]:
+        """Look again a few times: interrupts off in ring 0 at each look, on every CPU, and no
+        serial text in between, is no progress."""
+        for _ in range(STUCK_LOOKS):
+            if not stop.cpus or not all(_interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus):
+                return stop, False
+            said = len(stop.serial.chunks)
+            stop = self.placed(
+                self.vm.run_until([], STUCK_SECONDS, self._on_fault, self.judge.passes)
+            )
+            if stop.reason.kind != "deadline" or len(stop.serial.chunks) != said:
+                return stop, False
+        return stop, True
+
+    def _history(self) -> History:
+        """Recorded faults in the document's form, those that were survived as handled."""
+        findings: list[Document] = []
+        for number, one in enumerate(self.recorded):
+            for finding, document in one.findings:
+                if one.handled and not self.orders.strict:
+                    shown = as_handled(finding, "the kernel went on after it")
+                    if shown is not finding:
+                        document = finding_json(shown, number)
+                findings.append(document)
+        return History(
+            tuple(r.stop for r in self.recorded),
+            tuple(findings),
+            tuple(c for r in self.recorded for c in r.checks),
+        )
+
+
+GAVE_UP = "after the last fault the kernel halts for ever"
+
+
+def _interrupts_off(flags: int | None, cpl: int | None) -> bool:
+    return flags is not None and not flags & RFLAGS_IF and cpl == 0
+
+
+def _any(patterns: Sequence[str], stop: Stop) -> bool:
+    """Whether the line that the guest was stopped at matches one of `patterns`."""
+    return any(re.search(p, stop.reason.text) for p in patterns)
+
+
+def _dead(stop: Stop) -> bool:
+    """Whether every CPU halts with interrupts off: nothing will wake it (SDM, HLT)."""
+    return bool(stop.cpus) and all(
+        c.halted and _interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus
+    )
+
+
+def stop_to_examine(vm: LiveVm, image: Image | None, orders: Orders) -> Stop:
+    """The stop that an examining command looks at, of a guest that we boot: the end of its run."""
+    run = Run(vm, orders, image)
+    run.start()
+    return run.go().kernel.stop
