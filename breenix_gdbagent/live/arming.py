@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.errors import LinkError
+from breenix_gdbagent.errors import InputError, LinkError, ReadError
 from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
 from breenix_gdbagent.link.hmptext import HiddenRegisters
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
@@ -103,6 +103,7 @@ class Arming:
         self.polling = False
         self._vm = vm
         self._code: KernelCode | None = None
+        self._kernel: Path | None = None
         self._sites: dict[int, tuple[int, int]] = {}
         self._panics: tuple[int, ...] = ()
         self._panic_at: set[int] = set()
@@ -117,6 +118,7 @@ class Arming:
         from breenix_gdbagent.live.elfcode import KernelCode
 
         self._code = code = KernelCode.read(kernel)
+        self._kernel = kernel
         self._panics = tuple(panics)
         sites = code.lidt_sites()
         self._sites = {
@@ -232,6 +234,8 @@ class Arming:
     def _load(self, table: DescriptorTable, how: str) -> None:
         self.idtr = table
         self.refresh(self._vm.read_or_none(table.base, (self.table_request() or (0, 0))[1]))
+        if self.bias is None and self._kernel is not None:
+            self._place(self._kernel)
         if self.bias is not None or self._code is None:
             self._panic_at = {(self.bias or 0) + at for at in self._panics}
         if {v for vectors in self.gates.values() for v in vectors} >= COMPLETE:
@@ -247,6 +251,27 @@ class Arming:
                 self.notes.append(
                     f"the lidt of {self._code.name} was not seen: is it the kernel that runs?"
                 )
+
+    def _place(self, kernel: Path) -> None:
+        """The load bias, wherever the kernel is, from the code that the IDT leads to: its own
+        ``lidt`` was awaited where bootloaders put kernels mostly, and one may be anywhere."""
+        from breenix_gdbagent.symbols.bias import find_bias
+        from breenix_gdbagent.symbols.image import Image
+
+        def read(va: int, length: int) -> bytes:
+            data = self._vm.read_or_none(va, length)
+            if data is None:
+                raise ReadError(f"{hex64(va)} is not mapped")
+            return data
+
+        gates = {vector: at for at, vectors in self.gates.items() for vector in vectors}
+        try:
+            found = find_bias(Image.open(kernel), Cpu(0, {}), read, idt_gates=gates)
+            self.bias = found.value if found.proved else None
+        except InputError as another:
+            self.notes.append(another.what)
+        except ReadError:
+            return  # not this kernel's IDT, or not yet
 
     # Breakpoints ---------------------------------------------------------------------------
 

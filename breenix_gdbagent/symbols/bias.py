@@ -1,9 +1,12 @@
 """Where the kernel runs: the load bias, found without the serial text, and proved.
 
-Breenix's kernel is position independent and its bootloader picks the place, so the bias is
-discovered at every stop. Three ways give candidates (IDT gates minus their symbols, GS base minus
-`CPU0_DATA`, the ELF header in mapped pages); a candidate is accepted only when it is page aligned
-and the guest's .text equals the ELF's, which also proves that this ELF is the one that booted.
+A kernel is position independent, or moves itself though it was linked for one address (Linux,
+KASLR), so the bias is discovered at every stop. Several ways give candidates: IDT gates minus
+their symbols, GS base minus `CPU0_DATA`, the code that the gates and RIP lead to, the ELF header in
+mapped pages, the ELF's code wherever the tables map executable memory. A candidate is accepted only
+when it is page aligned and the guest's .text equals the ELF's, which also proves that this ELF is
+the one that booted. A kernel that patches its own text, which its sections tell, has most of it
+equal, and its build id.
 Handlers' names: Breenix kernel/src/interrupts.rs, `init_idt`; the per-CPU block: per_cpu.rs.
 """
 
@@ -15,7 +18,8 @@ from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, counted, hex64
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.symbols.elf import ET_DYN, PT_LOAD, describe_header
+from breenix_gdbagent.symbols.codematch import load_votes, scanned
+from breenix_gdbagent.symbols.elf import ET_DYN, PF_X, PT_LOAD, SHT_NOTE, describe_header
 from breenix_gdbagent.symbols.image import Image, LoadedImage
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -40,6 +44,14 @@ PER_CPU_BLOCK = "CPU0_DATA"
 GATES_NEEDED = 3
 _WINDOW = 256
 _WINDOWS = 8
+_MANY_WINDOWS = 64
+_ALIKE = 0.75
+_ALIKE_WITHOUT_ID = 0.9
+PATCHES = {
+    ".altinstructions", ".parainstructions", ".smp_locks", ".static_call_sites", "__jump_table",
+}  # fmt: skip
+"""Sections that list places of its own code which a kernel patches at run time (Linux,
+arch/x86/kernel/vmlinux.lds.S)."""
 _INT3 = 0xCC
 _BREAKPOINTS = 4
 _CANDIDATES = 16
@@ -52,7 +64,7 @@ _ELF_MAGIC = b"\x7fELF"
 class Bias:
     """Virtual address = link address + `value`, modulo 2**64.
 
-    how: ``gates``, ``gs-base``, ``elf-header`` or ``fixed`` (linked to run where it is).
+    how: ``gates``, ``gs-base``, ``code``, ``elf-header`` or ``fixed`` (runs where it was linked).
     proof: one sentence. proved: the guest's .text was compared and is equal; False when the
     source holds no kernel code (a core of page tables only) and only the gates vouch for it.
     """
@@ -86,30 +98,30 @@ def find_bias(
     leaves: Iterable[int] | None = None,
     idt_gates: Mapping[int, int] | None = None,
     gs_base: int | None = None,
+    executable: Iterable[tuple[int, memoryview]] = (),
+    executes: Callable[[int], bool] = lambda va: True,
 ) -> Bias:
     """The load bias of `image` at this stop.
 
     `read_virtual(va, length)` reads kernel addresses and raises `ReadError` where it cannot;
-    `leaves` are the virtual addresses of mapped 4 KiB pages (CR3's low half; a generator is only
-    consumed when the cheaper ways fail); `idt_gates` maps vectors to handlers' addresses;
-    `gs_base` defaults to the CPU's register.
+    `leaves` are the virtual addresses of mapped 4 KiB pages and `executable` (virtual address,
+    bytes) of memory that is mapped executable (generators, consumed when the cheaper ways fail);
+    `idt_gates` maps vectors to handlers' addresses; `gs_base` defaults to the CPU's register;
+    `executes(va)` says whether an address may be executed, as a mere copy of the ELF may not.
 
     Raises `InputError` when another kernel than this ELF runs, saying how it differs, and
     `ReadError` when nothing tells where the kernel is (it is not loaded yet, or ring 3 without
     a usable IDT, or the stripped ELF names nothing).
     """
-    search = _Search(image, read_virtual, dict(idt_gates or {}))
+    search = _Search(image, read_virtual, dict(idt_gates or {}), cpu, executes)
     if gs_base is None:
         gs_base = cpu.get("gs_base")
     for value, how in search.candidates(gs_base):
         found = search.accept(value, how)
         if found is not None:
             return found
-    if leaves is not None:
-        found = search.scan(leaves)
-        if found is not None:
-            return found
-    return search.give_up(kernel_is_up=bool(gs_base))
+    found = search.by_code() or search.scan(leaves or ()) or search.by_scan(executable)
+    return found if found is not None else search.give_up(kernel_is_up=bool(gs_base))
 
 
 def find_loaded(
@@ -128,11 +140,23 @@ def find_loaded(
 class _Search:
     """One search: votes, comparisons made, and what was seen to differ."""
 
-    def __init__(self, image: Image, read: ReadVirtual, gates: dict[int, int]) -> None:
+    def __init__(
+        self,
+        image: Image,
+        read: ReadVirtual,
+        gates: dict[int, int],
+        cpu: Cpu,
+        executes: Callable[[int], bool],
+    ) -> None:
         self.image = image
         self.read = read
+        self.executes = executes
         self.votes, self.voters = _vote(image, gates)
-        self.windows = _windows(image)
+        self.windows = _windows(image, _WINDOWS)
+        self.patches_itself = any(s.name in PATCHES for s in image.sections)
+        rip = cpu.get("rip") if cpu.cpl == 0 else None
+        # Where the CPU goes in the kernel: handlers, and RIP unless it is in ring 3.
+        self.goes_to = [at for at in (rip, *gates.values()) if at]
         self.differing: tuple[int, str, int] | None = None
         self.other_header: tuple[int, bytes] | None = None
 
@@ -165,6 +189,9 @@ class _Search:
                 proof += f"; not to be read: {counted(compared.unreadable, 'window')}"
             return Bias(value, how, proof, True)
         if compared.differs is not None:
+            alike = self.alike(value) if self.patches_itself else ""
+            if alike:
+                return Bias(value, how, alike, True)
             if self.differing is None and (gates >= GATES_NEEDED or how == "elf-header"):
                 self.differing = (value, vote, compared.differs)
             return None
@@ -196,6 +223,67 @@ class _Search:
             equal += 1
         return _Comparison(equal, unreadable, len(self.windows), None)
 
+    def alike(self, value: int) -> str:
+        """Why a kernel that patches its own text is this one all the same, "" where it is not: its
+        build id is equal, and so is by far most of its code."""
+        equal = total = 0
+        for link, want in _windows(self.image, _MANY_WINDOWS):
+            have = self.read_or_none((link + value) & _MASK, len(want))
+            if have is not None:
+                total += len(want)
+                equal += sum(map(int.__eq__, have, want))
+        if total < _WINDOW * GATES_NEEDED:
+            return ""
+        same_id = self.same_build_id(value)
+        if same_id is False or equal < total * (_ALIKE if same_id else _ALIKE_WITHOUT_ID):
+            return ""
+        said = ", the build id too" if same_id else ""
+        share = f"{100 * equal // total} % of {total} bytes of code are equal{said}"
+        return f"{share}; this kernel patches its own code"
+
+    def same_build_id(self, value: int) -> bool | None:
+        """Whether the build id in memory is the ELF's; None where one of them cannot be read."""
+        for link, want in _build_id(self.image):
+            have = self.read_or_none((link + value) & _MASK, len(want))
+            return None if have is None else have == want
+        return None
+
+    def read_or_none(self, va: int, length: int) -> bytes | None:
+        try:
+            return self.read(va, length)
+        except ReadError:
+            return None
+
+    def by_code(self) -> Bias | None:
+        """Where the code that the CPU goes to stands in the ELF."""
+        code = _code(self.image)
+        for value, agreed in load_votes(code, self.goes_to, self.read_or_none).most_common(4):
+            found = self.accept(value, "code")
+            if found is not None:
+                return found
+            if agreed >= GATES_NEEDED and self.differing is None:
+                where = self.compare(value).differs
+                if where is not None:
+                    self.differing = (value, f"{agreed} handlers have its code", where)
+        return None
+
+    def by_scan(self, executable: Iterable[tuple[int, memoryview]]) -> Bias | None:
+        """The ELF's code anywhere in executable memory, where the CPU goes to it: a copy that a
+        bootloader keeps is not the kernel that runs. In ring 3 and without an IDT nothing tells."""
+        code = _code(self.image)
+        spans = [(start, start + len(data)) for start, data in code]
+        for value in scanned(code, executable):
+            links = [(at - value) & _MASK for at in self.goes_to]
+            used = any(first <= link < end for first, end in spans for link in links)
+            found = self.accept(value, "code") if used or not self.goes_to else None
+            if found is not None:
+                return found
+        return None
+
+    def may_run(self, value: int) -> bool:
+        """Whether the first of the code that is compared may be executed at `value`."""
+        return not self.windows or self.executes((self.windows[0][0] + value) & _MASK)
+
     def scan(self, leaves: Iterable[int]) -> Bias | None:
         """Look for the ELF's first bytes at the start of each mapped page."""
         first = _first_page(self.image)
@@ -209,7 +297,8 @@ class _Search:
                 continue
             if _same_program(have, want):
                 value = (va - link) & _MASK
-                found = self.accept(value, "elf-header") if value % PAGE == 0 else None
+                there = value % PAGE == 0 and self.may_run(value)
+                found = self.accept(value, "elf-header") if there else None
                 if found is not None:
                     return found
             elif self.other_header is None and have[:20] == want[:20] and have[:4] == _ELF_MAGIC:
@@ -254,8 +343,9 @@ class _Search:
         return best, f"on a load address of {hex64(value)}{aligned}"
 
     def why_unknown(self, best: int, agreed: str) -> str:
-        if not self.image.has_symbols:
-            return "the ELF is stripped, and its first page is not among the mapped ones"
+        if self.image.elf.type != ET_DYN or not self.image.has_symbols:
+            stripped = "" if self.image.has_symbols else "the ELF is stripped, and "
+            return f"{stripped}no mapped code that the CPU goes to is this ELF's"
         if not self.voters:
             return "no IDT gate could be compared with a symbol: the kernel may not run yet"
         return f"{best} of {self.voters} IDT gates agree {agreed}: the kernel may not run yet"
@@ -288,7 +378,13 @@ def _vote(image: Image, gates: Mapping[int, int]) -> tuple[Counter[int], int]:
     return votes, voters
 
 
-def _windows(image: Image) -> list[tuple[int, bytes]]:
+def _code(image: Image) -> list[tuple[int, bytes]]:
+    """(link address, bytes) of the executable segments."""
+    found = ((s.vaddr, image.read(s.vaddr, s.filesz)) for s in image.segments if s.flags & PF_X)
+    return [(vaddr, data) for vaddr, data in found if data]
+
+
+def _windows(image: Image, count: int) -> list[tuple[int, bytes]]:
     """(link address, bytes) of the first, the last and evenly spread middle windows of .text; of a
     file of debug information alone, which has no code, the build id."""
     text = image.text
@@ -296,7 +392,7 @@ def _windows(image: Image) -> list[tuple[int, bytes]]:
         return _build_id(image)
     length = min(_WINDOW, text.size)
     last = text.size - length
-    offsets = sorted({last * i // (_WINDOWS - 1) for i in range(_WINDOWS)})
+    offsets = sorted({last * i // (count - 1) for i in range(count)})
     windows = []
     for offset in offsets:
         data = image.read(text.address + offset, length)
@@ -307,9 +403,13 @@ def _windows(image: Image) -> list[tuple[int, bytes]]:
 
 def _build_id(image: Image) -> list[tuple[int, bytes]]:
     """(link address, bytes) of the build id's note, where the kernel has it in memory."""
-    note = next((s for s in image.sections if s.name == ".note.gnu.build-id"), None)
-    data = None if note is None or not note.address else image.read(note.address, note.size)
-    return [] if note is None or data is None else [(note.address, data)]
+    wanted = bytes.fromhex(image.build_id or "")
+    for section in image.sections if wanted else ():
+        if section.type == SHT_NOTE and section.address:
+            at = (image.read(section.address, section.size) or b"").find(wanted)
+            if at >= 0:
+                return [(section.address + at, wanted)]
+    return []
 
 
 def _same_program(have: bytes, want: bytes) -> bool:

@@ -20,6 +20,7 @@ from breenix_gdbagent.errors import InputError
 EM_X86_64 = 62
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_NOTE = 1, 4
+PF_X = 1
 SHT_NOBITS, SHT_NOTE = 8, 7
 SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x2, 0x4, 0x800
 _MACHINES = {

@@ -13,6 +13,7 @@ import re
 import select
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -82,12 +83,17 @@ needs_linux = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 PAUSES, SPINS = "call(34, 0, 0, 0, 0, 0, 0);", "pages[0][2]++;"
 
 
-def build_init(room: Path, *, both_spin: bool = False) -> tuple[Path, int]:
-    """(initramfs, address of the spinning instruction) of the one program. `both_spin`: the parent
-    does not sleep, so that each of two CPUs is in ring 3."""
+ENDS = "call(60, 0, 0, 0, 0, 0, 0);"
+OFFSET = rb"Kernel Offset: (0x[0-9a-f]+) from 0x[0-9a-f]+.*\n"
+"""What a Linux that panics says of where it has moved itself."""
+
+
+def build_init(room: Path, pauses: str = PAUSES) -> tuple[Path, int]:
+    """(initramfs, address of the spinning instruction) of the one program. `pauses` is what the
+    parent does for ever: with `SPINS` each of two CPUs is in ring 3, with `ENDS` Linux panics."""
     source, program = room / "init.c", room / "init"
     assert PAUSES in INIT
-    source.write_text(INIT.replace(PAUSES, SPINS) if both_spin else INIT)
+    source.write_text(INIT.replace(PAUSES, pauses))
     flags = "-O1 -static -nostdlib -ffreestanding -fno-stack-protector -fno-pie -no-pie"
     subprocess.run(["gcc", *flags.split(), str(source), "-o", str(program)], check=True)
     names = subprocess.run(["nm", str(program)], capture_output=True, text=True, check=True).stdout
@@ -176,6 +182,7 @@ class Linux:
     monitor: Monitor
     spin: int
     levels: int
+    said: bytes = b""
     cpus: range = field(default=range(2))
 
     @property
@@ -197,10 +204,10 @@ class Linux:
 
 @contextmanager
 def linux(
-    room: Path, cpu: str, memory: str = "512M", *, both_spin: bool = False
+    room: Path, cpu: str, memory: str = "512M", *, pauses: str = PAUSES, panic: int = -1
 ) -> Iterator[Linux]:
-    """Debian's kernel on two CPUs, up to its program's greeting."""
-    archive, spin = build_init(room, both_spin=both_spin)
+    """Debian's kernel on two CPUs, up to its program's greeting, or to the end of its panic."""
+    archive, spin = build_init(room, pauses)
     line = [
         *("qemu-system-x86_64", "-display", "none", "-nodefaults", "-no-user-config"),
         *("-machine", "pc,accel=tcg,memory-backend=ram", "-m", memory, "-smp", "2", "-cpu", cpu),
@@ -210,30 +217,46 @@ def linux(
         *("-qmp", f"unix:{room}/monitor,server=on,wait=off"),
         *("-chardev", "stdio,id=s,signal=off", "-serial", "chardev:s"),
         *("-kernel", str(kernel()), "-initrd", str(archive)),
-        *("-append", "console=ttyS0 panic=-1"),
+        *("-append", f"console=ttyS0 panic={panic}"),
     ]
     process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        _wait_for(process, UP, 120)
+        said = _wait_for(process, OFFSET if pauses == ENDS else UP, 120)
         monitor = Monitor(room / "monitor")
         levels = 5 if monitor.register("CR4", 0) & 1 << 12 else 4
-        yield Linux(process, room, monitor, spin, levels)
+        yield Linux(process, room, monitor, spin, levels, said)
         monitor.socket.close()
     finally:
         process.kill()
         process.communicate()
 
 
-def _wait_for(process: subprocess.Popen[bytes], text: bytes, seconds: float) -> None:
+def _wait_for(process: subprocess.Popen[bytes], pattern: bytes, seconds: float) -> bytes:
     assert process.stdout is not None
     seen, limit = b"", time.monotonic() + seconds
-    while text not in seen:
+    while not re.search(pattern, seen):
         left = limit - time.monotonic()
         assert left > 0, seen[-2000:].decode(errors="replace")
         if select.select([process.stdout], [], [], left)[0]:
             more = os.read(process.stdout.fileno(), 1 << 16)
             assert more, seen[-2000:].decode(errors="replace")
             seen += more
+    return seen
+
+
+def vmlinux(room: Path) -> Path:
+    """The ELF that is packed in the kernel image (Documentation/x86/boot.rst: `payload_offset`,
+    `payload_length`), in LZ4's legacy frame as Debian has it. Skips where it is not."""
+    image = kernel()
+    data = image.read_bytes() if image is not None else b""
+    start, length = struct.unpack_from("<II", data, 0x248)
+    packed = data[(data[0x1F1] + 1) * 512 + start :][:length]
+    if not packed.startswith(b"\x02\x21\x4c\x18") or shutil.which("lz4") is None:
+        pytest.skip("no lz4 here, or the kernel is packed in another way")
+    (room / "packed").write_bytes(packed)
+    # The last four bytes are the length, which is no part of the frame: lz4 may complain of them.
+    subprocess.run(["lz4", "-d", "-f", "packed", "vmlinux"], cwd=room, capture_output=True)
+    return room / "vmlinux"
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent.kernel.image import with_image
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import attach
+from breenix_gdbagent.symbols import Image
 from tests.guest.labrun import agent
-from tests.guest.linuxguest import Leaf, Linux, gpa, leaves, linux, needs_linux, rights
+from tests.guest.linuxguest import (
+    ENDS,
+    OFFSET,
+    Leaf,
+    Linux,
+    gpa,
+    leaves,
+    linux,
+    needs_linux,
+    rights,
+    vmlinux,
+)
 
 pytestmark = needs_linux
 
@@ -223,3 +237,17 @@ def test_every_source_gives_the_same_bytes(still: Linux) -> None:
             for kind, read in seen:
                 assert read[index] == wanted, (kind, hex(pa))
     assert any(pa >= 4 << 30 for pa in pages) == (size > low)
+
+
+def test_linux_is_placed_where_it_says_that_it_moved_itself(tmp_path: Path) -> None:
+    """An ET_EXEC that KASLR moves and that patches its own text, out of the kernel image. The judge
+    is the kernel: it panics, and prints its offset."""
+    elf = vmlinux(tmp_path)
+    with linux(tmp_path, "max,la57=off", pauses=ENDS, panic=0) as running:
+        told = re.search(OFFSET, running.said)
+        assert told is not None
+        with attach(running.gdb, qmp=running.qmp, ram=running.ram) as vm:
+            placed, bias = with_image(vm.stop(), Image.open(elf))
+        assert bias is not None, placed.unplaced_why
+        assert (bias.value, bias.proved) == (int(told[1], 16), True)
+        assert "this kernel patches its own code" in bias.proof

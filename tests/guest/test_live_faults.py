@@ -9,7 +9,7 @@ import pytest
 from breenix_gdbagent.errors import LinkError, Unreadable
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
-from breenix_gdbagent.live.elfcode import KernelCode
+from breenix_gdbagent.live.elfcode import SLOT, KernelCode
 from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.symbols import Image
 from tests.guest.labrun import agent
@@ -159,6 +159,17 @@ def test_without_the_elf_the_window_is_said() -> None:
             ("after the serial text showed", "a stop found")
         )
         assert stop.reason.kind in ("fault", "marker")
+
+
+def test_a_kernel_where_nobody_awaits_it_is_placed_by_its_gates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its lidt is awaited at other slots than the one where it is: what the IDT leads to tells."""
+    monkeypatch.setattr("breenix_gdbagent.live.elfcode.SLOTS", range(5, 9))
+    with lab("clean") as vm:
+        vm.arm(ELF)
+        assert vm.run_until([DONE], 20).reason.kind == "marker"
+        assert vm.bias == SLOT
 
 
 def test_another_kernels_elf_is_not_believed(tmp_path: Path) -> None:

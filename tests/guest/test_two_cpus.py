@@ -14,7 +14,7 @@ import pytest
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.live import LiveVm, attach
 from breenix_gdbagent.stop import Stop
-from tests.guest.linuxguest import Linux, linux, needs_linux
+from tests.guest.linuxguest import SPINS, Linux, linux, needs_linux
 from tests.said import evidence
 
 pytestmark = needs_linux
@@ -26,7 +26,7 @@ SECONDS = 10.0
 
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linux]:
-    with linux(tmp_path_factory.mktemp("linux"), "max,la57=off", both_spin=True) as running:
+    with linux(tmp_path_factory.mktemp("linux"), "max,la57=off", pauses=SPINS) as running:
         yield running
 
 

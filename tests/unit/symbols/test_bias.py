@@ -13,7 +13,7 @@ from breenix_gdbagent.errors import InputError, NotMapped, ReadError
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.symbols.bias import find_bias, find_loaded
 from breenix_gdbagent.x86.cpu import Cpu
-from tests.writers.elf import ET_EXEC, OBJECT, SHF_ALLOC, SHF_WRITE, Elf, Sec, Sym, text
+from tests.writers.elf import ET_EXEC, OBJECT, SHF_ALLOC, SHF_WRITE, Elf, Sec, Sym, note, text
 
 BASE = 0x8000000000
 NAMES = {
@@ -182,10 +182,100 @@ def test_unaligned_votes_are_never_accepted(build: Build) -> None:
         find_bias(
             image,
             CPU,
-            Guest(data, image, BASE),
+            Guest(data, image, BASE, holes=tuple(BASE + i for i in (0x1000, 0x2000, 0x3000))),
             None,
             {v: va + 0x10 for v, va in gates(image).items()},
         )
+
+
+ANYWHERE = [0x0, 0x7F00_0020_3000, 300 << 39, 0xFFFF_8123_4567_8000, 0xFFFF_FFFF_8020_0000]
+
+
+def at_rip(base: int, link: int = 0x2345) -> Cpu:
+    return Cpu(0, {"rip": base + link & (1 << 64) - 1, "cs": 8, "cr0": 1 << 31 | 1})
+
+
+def pieces(guest: Guest) -> Iterator[tuple[int, memoryview]]:
+    for va, page in sorted(guest.pages.items()):
+        yield va, memoryview(page)
+
+
+@pytest.mark.parametrize("base", ANYWHERE)
+def test_a_kernel_is_found_at_any_slot_by_the_code_that_runs(build: Build, base: int) -> None:
+    """No symbols and no header: the code at RIP, or that the gates lead to, names its place."""
+    image, data = build(kernel(symbols=[], header_loaded=False))
+    guest = Guest(data, image, base)
+    bias = find_bias(image, at_rip(base), guest)
+    assert (bias.value, bias.how, bias.proved) == (base, "code", True)
+    ring3 = Cpu(0, {"rip": 0x40_0000, "cs": 0x33, "cr0": 1 << 31 | 1})
+    by_gates = find_bias(image, ring3, guest, idt_gates={14: base + 0x1F00, 13: base + 0x2A10})
+    assert (by_gates.value, by_gates.how) == (base, "code")
+
+
+@pytest.mark.parametrize("base", ANYWHERE)
+def test_a_kernel_is_found_wherever_executable_memory_holds_it(build: Build, base: int) -> None:
+    image, data = build(kernel(symbols=[], header_loaded=False))
+    guest = Guest(data, image, base)
+    ring3 = Cpu(0, {"rip": 0x40_0000, "cs": 0x33, "cr0": 1 << 31 | 1})
+    bias = find_bias(image, ring3, guest, executable=pieces(guest))
+    assert (bias.value, bias.how, bias.proved) == (base, "code", True)
+
+
+def test_a_copy_that_nobody_runs_is_not_where_the_kernel_is(build: Build) -> None:
+    """A bootloader holds the kernel's file in memory; the CPU is in the bootloader."""
+    image, data = build(kernel(symbols=[], header_loaded=False))
+    guest = Guest(data, image, 0x10_0000)
+    loader = Cpu(0, {"rip": 0x7E00_0000, "cs": 8, "cr0": 1 << 31 | 1})
+    with pytest.raises(ReadError, match="no mapped code that the CPU goes to is this ELF's"):
+        find_bias(image, loader, guest, executable=pieces(guest))
+
+
+def patching(seed: int = 1, **changes: object) -> Elf:
+    """An ET_EXEC that says that it patches its own code, as Linux does, with a build id."""
+    elf = kernel(seed, symbols=[], type=ET_EXEC, **changes)
+    elf.sections.append(
+        Sec(".note.gnu.build-id", note(b"GNU\0", 3, b"0123456789abcdefghij"), 0x8000, SHF_ALLOC, 7)
+    )
+    elf.sections.append(Sec(".altinstructions", b"\1" * 16, 0x8800, SHF_ALLOC))
+    return elf
+
+
+def patched(guest: Guest, base: int, every: int) -> Guest:
+    """Four bytes in `every` changed: what alternatives and relocation do to a kernel."""
+    for at in range(0x1000, 0x4000, every):
+        va = base + at
+        page = guest.pages[va & ~0xFFF]
+        page[va & 0xFFF : (va & 0xFFF) + 4] = b"\x0f\x1f\x40\0"
+    return guest
+
+
+@pytest.mark.parametrize("base", [0, 0x1380_0000, 0xFFFF_FFFF_0000_0000])
+def test_a_kernel_that_patches_its_own_code_is_placed(build: Build, base: int) -> None:
+    image, data = build(patching())
+    guest = patched(Guest(data, image, base), base, 96)
+    bias = find_bias(image, at_rip(base, 0x2344), guest)
+    assert (bias.value, bias.proved) == (base, True)
+    assert "% of" in bias.proof and "the build id too" in bias.proof
+
+
+def test_another_build_of_a_kernel_that_patches_itself_is_refused(build: Build) -> None:
+    """As much of its code is equal, and its build id is not; or the id is, and the code is not."""
+    image, data = build(patching())
+    other_id = patched(Guest(data, image, 0), 0, 96)
+    other_id.pages[0x8000][0x10] ^= 1
+    other_code = patched(Guest(data, image, 0), 0, 8)
+    for guest in (other_id, other_code):
+        with pytest.raises(ReadError, match=r"is not known|is not the kernel"):
+            find_bias(image, at_rip(0, 0x2344), guest)
+
+
+def test_code_that_differs_in_a_kernel_that_does_not_patch_itself_is_refused(build: Build) -> None:
+    elf = patching()
+    elf.sections.pop()
+    image, data = build(elf)
+    guest = patched(Guest(data, image, 0), 0, 96)
+    with pytest.raises((InputError, ReadError)):
+        find_bias(image, at_rip(0, 0x2344), guest)
 
 
 def test_without_kernel_code_three_gates_carry_it_unproved(build: Build) -> None:
