@@ -119,7 +119,7 @@ JENKINS: dict[str, tuple[set[str], set[str], set[str], bool]] = {
     "system-out": (set(), set(), set(), True),
     "system-err": (set(), set(), set(), True),
 }
-SUREFIRE_TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")
+SUREFIRE_TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]{0,3})?")
 
 
 def refused_by_jenkins(element: ElementTree.Element) -> list[str]:
