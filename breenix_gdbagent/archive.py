@@ -21,6 +21,7 @@ from breenix_gdbagent.report.document import (
     build,
     recalled,
 )
+from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.version import VERSION
@@ -35,11 +36,15 @@ def finish(
     examined: Examination | None = None,
     provenance: Mapping[str, Json] | None = None,
 ) -> Document:
-    """The report document of a run that ended at `kernel`'s stop, live or out of a file."""
+    """The report document of a run that ended at `kernel`'s stop, live or out of a file. One that
+    was only looked at comes to ``findings`` where there is an error, as a run does."""
     seen = examined or examine(kernel.stop, kernel)
     fault = leading_fault(seen.findings, history)
     extra = tuple(run_checks.check(kernel, facts, fault))
-    return build(target, run, seen, history, extra, provenance)
+    document = build(target, run, seen, history, extra, provenance)
+    errors = any(f["severity"] == "error" for f in objects(document["findings"]))
+    looked_at = run.outcome == RunRecord().outcome
+    return with_outcome(document, "findings", 1) if looked_at and errors else document
 
 
 def leading_fault(findings: Sequence[Finding], history: History) -> Finding | None:
@@ -87,20 +92,20 @@ def save(
 
 
 def document_of(
-    stop: Stop,
+    stop: Stop | Kernel,
     extra: Mapping[str, Any] | None,
     target: Mapping[str, Json],
     provenance: Mapping[str, Json] | None = None,
 ) -> Document:
     """The report of an opened snapshot; `extra` is what `save` put beside it, None in a bare
     core. Raises `InputError` when it is not what `save` writes."""
-    kernel = Kernel(stop)
+    kernel = stop if isinstance(stop, Kernel) else Kernel(stop)
     if extra is None:
         return finish(
             kernel,
             target,
-            RunRecord(),
-            run_checks.RunFacts(ended="panic" if stop.reason.kind == "panic" else ""),
+            RunRecord(seconds=kernel.stop.seconds),
+            run_checks.facts_of(kernel.stop.reason),
             History(),
             provenance=provenance,
         )

@@ -13,6 +13,7 @@ from breenix_gdbagent.checks.finding import Finding, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.panic import panic_place
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
 
 RFLAGS_IF = 1 << 9
@@ -154,9 +155,15 @@ class LoggedFacts(Facts):
     count: int
 
 
+def facts_of(reason: StopReason) -> RunFacts:
+    """What one stop alone tells of how the run ended: of a guest that nobody watched up to it."""
+    ended = reason.kind if reason.kind in ("fault", "panic", "shutdown", "exit") else ""
+    return RunFacts(ended, exit_status=reason.exit_status, faults=int(ended == "fault"))
+
+
 def check(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Iterator[Finding]:
     """Findings about the run's end. `cause` is the fault that led there, if any."""
-    if facts.ended == "panic" or (kernel.log.panics and facts.ended):
+    if facts.ended == "panic" or kernel.log.panics:
         yield _panic(kernel, facts, cause)
     if facts.ended in ("deadline", "interrupt"):
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)

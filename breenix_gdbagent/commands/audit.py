@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 
 from breenix_gdbagent import archive
-from breenix_gdbagent.checks.run import RunFacts
+from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.ci import outcome_of
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of
 from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
 from breenix_gdbagent.commands.provenance import provenance
-from breenix_gdbagent.commands.target import add_target_options, description, target_of
+from breenix_gdbagent.commands.target import (
+    Target,
+    add_target_options,
+    description,
+    explained_snapshot,
+    target_of,
+)
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord
+from breenix_gdbagent.report.story import objects
 
 
 def run(name: str, argv: list[str]) -> int:
-    """``audit``: examine one stop; what happened on the way there is the business of `ci`."""
+    """``audit``: what `ci` says of a run that we boot, `report` of a file, `snapshot` of a guest as
+    it stands; here nothing is expected and nothing written."""
     parser = Parser("breenix-gdbagent audit", description="all checks on any target")
     add_target_options(parser)
     add_run_options(parser)
@@ -24,13 +35,46 @@ def run(name: str, argv: list[str]) -> int:
     target = target_of(options, default_lab=False)
     check_faces(options)
     started = time.monotonic()
+    if target.boots:
+        return _booted(target, options, started)
+    if not target.runs:
+        stop, extra = explained_snapshot(target)
+        kernel = Kernel(stop)
+        origin = provenance(None, time.monotonic() - started)
+        document = archive.document_of(kernel, extra, description(target), origin)
+        return write_faces(document, options, kernel=kernel)
     with kernel_of(target) as kernel:
         document = archive.finish(
             kernel,
             description(target),
             RunRecord(seconds=kernel.stop.seconds),
-            RunFacts(),
+            facts_of(kernel.stop.reason),
             History(),
             provenance=provenance(None, time.monotonic() - started),
         )
         return write_faces(document, options, kernel=kernel)
+
+
+def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
+    """A whole run, as `ci` has it."""
+    from breenix_gdbagent.commands.machines import open_machine
+    from breenix_gdbagent.watch import Orders, Run
+
+    machine = open_machine(target)
+    with machine.vm as vm:
+        orders = Orders(until=options.until, timeout=options.timeout, linger=machine.linger)
+        watched = Run(vm, orders, machine.image)
+        watched.start()
+        ended = watched.go()
+        document = archive.finish(
+            ended.kernel,
+            description(target),
+            ended.record,
+            ended.facts,
+            ended.history,
+            ended.examined,
+            provenance(machine, time.monotonic() - started),
+        )
+        outcome, code = outcome_of(objects(document["findings"]), options.fail_on, "examined")
+        document = archive.with_outcome(document, outcome, int(code != 0))
+        return write_faces(document, options, kernel=ended.kernel)

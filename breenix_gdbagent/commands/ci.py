@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,8 +87,10 @@ def conclude(
     expected: list[Expectation],
     known: tuple[str, ...],
     started: float,
+    clean: str = "passed",
 ) -> int:
-    """Document, verdict, snapshot and faces of a run that ended; the exit code."""
+    """Document, verdict, snapshot and faces of a run that ended; the exit code. `clean` is the
+    outcome where nothing was found: what was tested has passed, else it was only looked at."""
     named = description(target)
     document = archive.finish(
         ended.kernel,
@@ -103,8 +105,7 @@ def conclude(
         write_baseline(options.write_baseline, document)
         known = tuple(str(f["fingerprint"]) for f in _objects(document))
     judged = judge(document, expected, known)
-    code = _exit_code(judged.counted, options.fail_on, bool(judged.missing))
-    outcome = _outcome(code, judged.counted)
+    outcome, code = outcome_of(judged.counted, options.fail_on, clean, bool(judged.missing))
     record = replace(ended.record, outcome=outcome, exit=code)
     kept = archive.with_outcome({**document, "provenance": {}}, outcome, code)
     document = archive.with_outcome(judged.document, outcome, code, judged.missing, judged.gone)
@@ -152,20 +153,22 @@ def _objects(document: Document) -> list[dict[str, object]]:
     return [dict(f) for f in document["findings"]]  # type: ignore[union-attr,arg-type]
 
 
-def _exit_code(counted: tuple[object, ...], fail_on: str, missing: bool) -> int:
+def outcome_of(
+    counted: Sequence[object], fail_on: str, clean: str, missing: bool = False
+) -> tuple[str, int]:
+    """What a run with the findings `counted` came to, and the exit code of `ci`: 4 where there is
+    no error but that a deadline passed. `missing`: something expected did not come."""
     findings = [dict(f) for f in counted]  # type: ignore[call-overload]
-    errors = [f for f in findings if f["severity"] == "error"]
-    if errors or missing:
+    codes = [str(f["code"]) for f in findings if f["severity"] == "error"]
+    if missing:
+        return "findings", 1
+    if codes:
         # What has an exit code of its own decides it where there is nothing else.
-        return 1 if missing else min(CODES[str(f["code"])].exit for f in errors)
-    return int(fail_on == "warning" and any(f["severity"] == "warning" for f in findings))
-
-
-def _outcome(code: int, counted: tuple[object, ...]) -> str:
-    if code == 0:
-        return "passed"
-    found = (str(dict(f)["code"]) for f in counted)  # type: ignore[call-overload]
-    return "findings" if code == 1 else next(c for c in found if CODES[c].exit == code)
+        code = min(CODES[one].exit for one in codes)
+        return "findings" if code == 1 else next(c for c in codes if CODES[c].exit == code), code
+    if fail_on == "warning" and any(f["severity"] == "warning" for f in findings):
+        return "findings", 1
+    return clean, 0
 
 
 def check_options(options: argparse.Namespace) -> None:

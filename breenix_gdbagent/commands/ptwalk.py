@@ -28,8 +28,10 @@ def walk_all(target: Target, options: argparse.Namespace) -> int:
             from breenix_gdbagent.kernel.view import Kernel
 
             kernel = Kernel(stop)
+            # Who was named by pid is called as `pt roots` calls it; else that costs the DWARF.
+            named = options.pid is not None
             for one in walks:
-                print(walk_text(kernel, one, typed=False))
+                print(walk_text(kernel, one, typed=named))
     return 0 if all(one.mapped for one in walks) else 1
 
 

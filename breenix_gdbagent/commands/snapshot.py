@@ -46,7 +46,7 @@ def run(name: str, argv: list[str]) -> int:
         watched = Run(vm, orders, machine.image)
         with Progress(vm):
             ended = _take(watched, options, target)
-        code = conclude(options, target, machine, ended, [], (), started)
+        code = conclude(options, target, machine, ended, [], (), started, "examined")
     return code
 
 

@@ -168,6 +168,7 @@ def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     options = target.options
     stop, extra = saved(options.snapshot, options.kernel, options.ram_size)
     options.was = (extra or {}).get("target")
+    options.beside = extra
     return stop, extra
 
 

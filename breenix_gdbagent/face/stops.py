@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent import archive
 from breenix_gdbagent.checks import examine as checks
 from breenix_gdbagent.checks.examine import Examination
-from breenix_gdbagent.checks.run import RunFacts
+from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.control.expressions import address_at, parse, plain
 from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError
@@ -136,8 +136,8 @@ def save(at: At, path: str | Path, memory: str = "kernel") -> Path:
     if memory not in MEMORY:
         raise InputError(f"{memory!r} is none of {', '.join(MEMORY)}")
     kernel, file = _kernel(at), Path(path)
-    record = RunRecord(seconds=kernel.stop.seconds)
-    archive.save(file, kernel, memory, {"kind": "python"}, record, RunFacts(), History(), {})
+    record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
+    archive.save(file, kernel, memory, {"kind": "python"}, record, facts, History(), {})
     return file
 
 

@@ -96,9 +96,10 @@ def changed_lines(row: Object) -> Iterator[tuple[str, str]]:
 
 
 def _span(change: Object) -> str:
-    size = size_words(cast(int, change["size"]))
-    start, last = (int(str(change[key]), 16) for key in ("start", "last"))
-    return f"{start:#018x}-{last:#018x} {size:>9}"
+    """From, to (the first address behind it, as everywhere in text) and size."""
+    size = cast(int, change["size"])
+    start = int(str(change["start"]), 16)
+    return f"{start:#018x}-{start + size:#018x} {size_words(size):>9}"
 
 
 def cell_words(cell: Json) -> str:

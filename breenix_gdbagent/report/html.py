@@ -238,7 +238,8 @@ def _map(atlas: atlases.Atlas, named: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _span(start: int, end: int) -> str:
-    return f"{hex64(start)} - {hex64(end - 1)}"
+    """From, to: the first address behind it, as everywhere in text."""
+    return f"{hex64(start)} - {hex64(end)}"
 
 
 def _shared(piece: atlases.Piece, spaces: int) -> str:

@@ -71,7 +71,8 @@ def render(document: Object, timestamp: str | None = None, hostname: str | None 
 
 
 def _time(seconds: Json) -> dict[str, str]:
-    """The attribute: a decimal number of three places, as the schema has it; none where the time is not known."""
+    """The attribute: a decimal number of three places, as the schema has it; none where the time
+    is not known."""
     return {"time": f"{seconds:.3f}"} if isinstance(seconds, int | float) else {}
 
 

@@ -79,6 +79,22 @@ def test_documents_are_of_the_schema_live_and_offline(runs: Any, name: str) -> N
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
+def test_an_audit_of_the_file_is_the_run_that_made_it(runs: Any, name: str) -> None:
+    one: Run = runs(name)
+    audited = agent("audit", "--snapshot", str(one.folder / "stop.core"), "--json")
+    assert timeless(audited.document) == timeless(one.document)
+
+
+def test_an_audit_of_a_run_finds_what_ci_finds(runs: Any) -> None:
+    """The same stop of another boot: a panic is one for both."""
+    audited = agent("audit", "--lab", "panic", "--json")
+    assert audited.code == 1
+    for part in ("findings", "checks"):
+        mine, its = (timeless(d[part]) for d in (audited.document, runs("panic").document))
+        assert mine == its
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_text_offline_is_the_text_of_the_live_document(runs: Any, name: str) -> None:
     one: Run = runs(name)
     offline = agent("report", str(one.folder / "stop.core")).out

@@ -241,21 +241,22 @@ def do_memory(session: Session, line: Line) -> int:
 
 def do_audit(session: Session, line: Line) -> int:
     from breenix_gdbagent import archive
-    from breenix_gdbagent.checks.examine import examine
-    from breenix_gdbagent.checks.run import RunFacts
+    from breenix_gdbagent.checks.run import facts_of
+    from breenix_gdbagent.commands.faces import verdict
     from breenix_gdbagent.commands.target import description
     from breenix_gdbagent.report.document import History, RunRecord
     from breenix_gdbagent.report.text import render
 
     arguments(line)
     with session.standing():
-        kernel = session.kernel
-        seen = examine(kernel.stop, kernel)
-        record, facts, history = RunRecord(seconds=kernel.stop.seconds), RunFacts(), History()
-        target = description(session.target)
-        document = archive.finish(kernel, target, record, facts, history, seen)
+        kernel, target = session.kernel, description(session.target)
+        if session.target.runs:
+            record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
+            document = archive.finish(kernel, target, record, facts, History())
+        else:
+            document = archive.document_of(kernel, session.target.options.beside, target)
         print(render(document, session.screen.width, session.screen.ink.on))
-    return int(any(f.weight == "error" for f in seen.findings))
+    return verdict(document, "error")
 
 
 def do_fault(session: Session, line: Line) -> int:

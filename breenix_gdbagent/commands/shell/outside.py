@@ -40,7 +40,7 @@ def do_gdb(session: Session, line: Line) -> int:
 
 def do_save(session: Session, line: Line) -> int:
     from breenix_gdbagent import archive
-    from breenix_gdbagent.checks.run import RunFacts
+    from breenix_gdbagent.checks.run import facts_of
     from breenix_gdbagent.commands.target import description
     from breenix_gdbagent.report.document import History, RunRecord
 
@@ -53,7 +53,8 @@ def do_save(session: Session, line: Line) -> int:
     with session.standing():
         kernel = session.kernel
         record, target = RunRecord(seconds=kernel.stop.seconds), description(session.target)
-        archive.save(path, kernel, memory, target, record, RunFacts(), History(), {})
+        facts = facts_of(kernel.stop.reason)
+        archive.save(path, kernel, memory, target, record, facts, History(), {})
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 
