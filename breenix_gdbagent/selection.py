@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from breenix_gdbagent.addresses import PAGE, page_base
 from breenix_gdbagent.errors import ReadError
@@ -10,7 +11,8 @@ from breenix_gdbagent.kernel.layout import HEAP_SLOT
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.paging import ADDRESS, PS, P, translate
+from breenix_gdbagent.x86.pages import pages
+from breenix_gdbagent.x86.paging import index_at, slot_start, span, translate
 
 TOP_PAGES = 4
 USER_PAGES_AROUND = 2
@@ -35,24 +37,15 @@ def pages_to_keep(kernel: Kernel, memory: str) -> list[int] | None:
 
 def _tables(kernel: Kernel) -> Iterator[int]:
     """Every table frame of every root, user halves of dead roots included as far as readable."""
-    seen: set[tuple[int, int]] = set()
-
-    def below(frame: int, level: int) -> Iterator[int]:
-        if (frame, level) in seen:
-            return
-        seen.add((frame, level))
-        try:
-            table = kernel.tables.table(frame)
-        except ReadError:
-            return
-        yield frame
-        if level > 1:
-            for raw in set(table.tolist()):
-                if raw & P and not (raw & PS and level <= 3):
-                    yield from below(raw & ADDRESS, level - 1)
-
+    used = set[int]()
     for space in kernel.spaces:
-        yield from below(space.root, kernel.levels)
+        used.update(frame for frame, _ in kernel.merged.tables_of(space.root))
+    for frame in used:
+        try:
+            kernel.tables.table(frame)
+        except ReadError:
+            continue
+        yield frame
 
 
 def _frames_of(kernel: Kernel, root: int, addresses: Iterable[int]) -> Iterator[int]:
@@ -108,36 +101,19 @@ def _kernel_image(kernel: Kernel) -> Iterator[int]:
     for cpu in kernel.stop.cpus:
         for place in (cpu.idtr, cpu.gdtr, cpu.tr):
             if place is not None and place.base:
-                slots.add(place.base >> 39 & 0x1FF)
+                slots.add(index_at(place.base, kernel.levels))
         if cpu.cpl == 0:
-            slots.add(cpu.rip >> 39 & 0x1FF)
+            slots.add(index_at(cpu.rip, kernel.levels))
     for slot in sorted(slots):
         yield from _small_pages(kernel, root, slot)
 
 
 def _small_pages(kernel: Kernel, root: int, slot: int) -> Iterator[int]:
     """Frames of the 4 KiB leaves below one top-level slot (large pages are the direct map)."""
-    table = kernel.tables.table(root)
-    budget = LARGEST_REGION // PAGE
-
-    def below(frame: int, level: int) -> Iterator[int]:
-        try:
-            entries = kernel.tables.table(frame)
-        except ReadError:
-            return
-        for raw in entries:
-            if not raw & P or (raw & PS and level > 1):
-                continue
-            if level == 1:
-                yield raw & ADDRESS
-            else:
-                yield from below(raw & ADDRESS, level - 1)
-
-    if table[slot] & P:
-        for count, frame in enumerate(below(table[slot] & ADDRESS, kernel.levels - 1)):
-            if count >= budget:
-                return
-            yield frame
+    start = slot_start(slot, kernel.levels)
+    last = start + span(kernel.levels) - 1
+    small = (p for p in pages(kernel.tables, root, kernel.levels, start, last) if p.level == 1)
+    yield from (page.frame for page in islice(small, LARGEST_REGION // PAGE))
 
 
 def _user(kernel: Kernel) -> Iterator[int]:

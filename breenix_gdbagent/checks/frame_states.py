@@ -12,9 +12,9 @@ from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.allocators import ALLOCATED, FrameAllocator
-from breenix_gdbagent.kernel.graph import Node
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.graph import Node
 
 _FRAMES = "kernel/src/memory/frame_allocator.rs"
 MOST_SHOWN = 16

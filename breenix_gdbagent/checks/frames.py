@@ -16,12 +16,12 @@ from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.graph import Node
 from breenix_gdbagent.kernel.layout import COW_FLAG
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory import RamMap
+from breenix_gdbagent.x86.graph import Node
 from breenix_gdbagent.x86.paging import ADDRESS, PCD, PWT, U, leaf_base
 
 _FRAMES = "kernel/src/memory/frame_allocator.rs"

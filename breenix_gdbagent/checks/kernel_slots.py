@@ -14,12 +14,12 @@ from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, sign_extended
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_made
-from breenix_gdbagent.kernel.graph import Node
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.sharing import KernelSlots
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.graph import Node
 from breenix_gdbagent.x86.paging import ADDRESS, P, U, W
 
 _PROCESS = "kernel/src/memory/process_memory.rs"

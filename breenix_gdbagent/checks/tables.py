@@ -11,10 +11,10 @@ from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, counted, hex64
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_judged
-from breenix_gdbagent.kernel.graph import Link, Node
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.graph import Link, Node
 
 _PROCESS = "kernel/src/memory/process_memory.rs"
 _MASTER = "kernel/src/memory/kernel_page_table.rs"

@@ -18,7 +18,7 @@ from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import CR0_WP, CR3_ADDRESS
-from breenix_gdbagent.x86.paging import LEVEL, A, D, Entry, P
+from breenix_gdbagent.x86.paging import LEVEL, A, D, Entry, entry_index, present, span
 from breenix_gdbagent.x86.reverse import FrameIndex
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class EntryWatch:
 
 def entry_text(level: int, raw: int) -> str:
     """An entry with its flags."""
-    if not raw & P:
+    if not present(raw):
         return f"{hex64(raw)} (not present)"
     return f"{hex64(raw)} ({' '.join(Entry(level, PhysAddr(0), raw).flags)})"
 
@@ -151,7 +151,7 @@ def watched_entries(kernel: Kernel, entries: tuple[Entry, ...]) -> Iterator[Watc
         }
         found: dict[int, None] = {}
         for leaf, level in sorted(leaves):
-            offset = entry.entry_pa & ((1 << LEVEL[level].shift) - 1)
+            offset = entry.entry_pa & span(level) - 1
             for base in addresses(index, leaf, level):
                 found[sign_extended(base | offset, index.levels)] = None
         every = sorted(found)
@@ -160,7 +160,7 @@ def watched_entries(kernel: Kernel, entries: tuple[Entry, ...]) -> Iterator[Watc
 
 def addresses(index: FrameIndex, entry_pa: int, level: int) -> Iterator[int]:
     """Every address that is translated through an entry: all ways from all roots."""
-    at = ((entry_pa & 0xFFF) >> 3) << LEVEL[level].shift
+    at = entry_index(entry_pa) * span(level)
     frame = entry_pa & CR3_ADDRESS
     if level == index.levels:
         if frame in index.roots:

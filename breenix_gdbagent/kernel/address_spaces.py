@@ -16,7 +16,7 @@ from breenix_gdbagent.kernel.stacks import Leaf, StackRegion, recognise_era
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
 from breenix_gdbagent.x86.machine import Machine
-from breenix_gdbagent.x86.paging import ADDRESS, P
+from breenix_gdbagent.x86.paging import table_named
 from breenix_gdbagent.x86.roots import scan_roots
 
 
@@ -129,8 +129,8 @@ class AddressSpaces(Machine):
 
     def _nothing_of_its_own(self, root: PhysAddr) -> bool:
         try:
-            raw = self.tables.table(root)[0]
-            return not raw & P or not any(self.tables.table(PhysAddr(raw & ADDRESS)))
+            table = table_named(self.levels, self.tables.table(root)[0])
+            return table is None or not any(self.tables.table(table))
         except ReadError:
             return False
 

@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.graph import Node, RootPlan, TableGraph
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.sharing import KernelSlots, learn_slots
-from breenix_gdbagent.x86.paging import ADDRESS, NX, U, W, leaf_base
+from breenix_gdbagent.x86.graph import Node, RootPlan, TableGraph
+from breenix_gdbagent.x86.paging import NX, U, W, entry_index, frame_of, index_at, leaf_base, span
 from breenix_gdbagent.x86.reverse import FrameIndex, Who
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.address_spaces import AddressSpaces
     from breenix_gdbagent.kernel.spaces import Space
-
-_SLOT_BYTES = 1 << 39
 
 
 class Page(NamedTuple):
@@ -53,6 +51,7 @@ class FrameLedger:
         self.processes = tuple(s for s in found if kernel.believed(s))
         doubtful = [s for s in found if not kernel.believed(s)]
         self.slots = self._learn(doubtful)
+        self._slot = span(kernel.levels)  # bytes that one top-level slot serves
         plans = self._plans(self.spaces)
         self.graph = TableGraph(kernel.tables, plans, kernel.levels, kernel.stop.memory.ram)
         self.reused = self._reused({s.root for s in doubtful})
@@ -102,8 +101,8 @@ class FrameLedger:
                 found.add(node.frame)
             if node.kernel or node.level != 1:
                 continue
-            pages = ((i, raw) for i, raw in node.leaves() if raw & ADDRESS in roots)
-            found |= {PhysAddr(r & ADDRESS) for i, r in pages if not self.direct(node, i, r)}
+            pages = ((i, raw) for i, raw in node.leaves() if frame_of(raw) in roots)
+            found |= {frame_of(raw) for i, raw in pages if not self.direct(node, i, raw)}
         return frozenset(found)
 
     def space_of(self, node: Node) -> Space | None:
@@ -149,7 +148,7 @@ class FrameLedger:
             return False
         va = sign_extended(node.va + (index << node.shift), self.graph.levels)
         pa = leaf_base(node.level, raw)
-        return va - pa in self.direct_offsets or va % _SLOT_BYTES == pa
+        return va - pa in self.direct_offsets or va % self._slot == pa
 
     def user_pages(self) -> Iterator[Page]:
         """Every page below slots that are not the kernel's, of processes, that ring 3 may use."""
@@ -174,7 +173,7 @@ class FrameLedger:
     def page_at(self, entry_pa: int) -> Page:
         """The page that a last-level entry of a table of these spaces maps."""
         node = self.graph.nodes[entry_pa & ~0xFFF | 1]
-        index = (entry_pa & 0xFFF) >> 3
+        index = entry_index(entry_pa)
         return self.page(node, index, node.raws[bisect_left(node.at, index)])
 
     @cached_property
@@ -186,9 +185,8 @@ class FrameLedger:
             if not node.kernel or node.level != 1 or node.owner != self._master_root:
                 continue
             base = sign_extended(node.va, self.graph.levels)
-            within = base % _SLOT_BYTES
-            for index, raw in node.leaves():
-                frame = raw & ADDRESS
+            within = base % self._slot
+            for index, frame in zip(node.at, node.frames(), strict=True):
                 distance = (index << 12) - frame
                 if within == -distance or base + distance in offsets:
                     continue
@@ -232,7 +230,7 @@ def slots_in_use(kernel: AddressSpaces) -> dict[int, str]:
         places += [("interrupt handlers", gate.offset) for gate in kernel.gates.values()]
     root = kernel.reference_root
     for what, va in places:
-        slot = va >> 39 & 0x1FF
+        slot = index_at(va, kernel.levels)
         # Slot 0 is the bootloader's identity mapping: a process has its own.
         if slot and slot not in found and root is not None and kernel.walk(root, va).mapped:
             found[slot] = what

@@ -9,7 +9,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.threads import Thread, read_thread
 from breenix_gdbagent.kernel.typed import field, held, number, numbers, optional, static_of
 from breenix_gdbagent.symbols.values import Value, Values
-from breenix_gdbagent.x86.paging import ADDRESS
+from breenix_gdbagent.x86.paging import frame_of
 
 MOST_PROCESSES = 1 << 14
 MOST_THREADS = 1 << 12
@@ -165,7 +165,7 @@ def _frame_of(page_table: Value) -> PhysAddr:
     found = field(page_table, "level_4_frame")
     if found is None:
         raise ReadError(f"{page_table.type.name} has no level_4_frame")
-    return PhysAddr(found["start_address"].integer() & ADDRESS)
+    return frame_of(found["start_address"].integer())
 
 
 def _old_roots(tables: Value | None) -> tuple[PhysAddr, ...]:
@@ -194,4 +194,4 @@ def _address(value: int | None) -> VirtAddr | None:
 
 
 def _physical(value: int | None) -> PhysAddr | None:
-    return PhysAddr(value & ADDRESS) if value else None
+    return frame_of(value) if value else None

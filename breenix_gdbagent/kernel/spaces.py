@@ -16,7 +16,7 @@ from breenix_gdbagent.kernel.layout import (
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.serial_log import LogFacts
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
-from breenix_gdbagent.x86.paging import ADDRESS, P, Tables
+from breenix_gdbagent.x86.paging import Tables, frame_of, present, same_table
 
 Role = Literal["master", "process", "boot", "unknown"]
 KERNEL_HALF = 256
@@ -145,7 +145,7 @@ def _before_master(tables: Tables, block: PerCpu) -> bool:
     except ReadError:
         return False
     slots = (BOOT_SHARED_SLOT, KERNEL_STACKS_SLOT, IST_STACKS_SLOT)
-    return not block.current_thread and len({table[slot] & ADDRESS for slot in slots}) == 1
+    return not block.current_thread and len({frame_of(table[slot]) for slot in slots}) == 1
 
 
 def _standing(cpus: Sequence[Cpu], percpus: Sequence[PerCpu]) -> set[PhysAddr]:
@@ -182,8 +182,8 @@ def _role(
         return "process"
     same = there = 0
     for own, model in zip(mine[KERNEL_HALF:].tolist(), master[KERNEL_HALF:].tolist(), strict=True):
-        there += model & P
-        same += model & own & P and not (own ^ model) & ADDRESS
+        there += present(model)
+        same += same_table(own, model)
     return "process" if there and same * 4 >= there * 3 else "unknown"
 
 
@@ -191,8 +191,10 @@ def is_boot_root(table: memoryview, master: memoryview) -> bool:
     """The bootloader's PML4: its whole kernel half names the table that the master has at 256,
     slots 402 and 403 too, because the master got its own tables there only afterwards
     (kernel/src/memory/kernel_page_table.rs, build_master_kernel_pml4)."""
-    common = master[256] & ADDRESS
+    common = frame_of(master[KERNEL_HALF])
     return all(
-        table[slot] & P and table[slot] & ADDRESS == common and master[slot] & ADDRESS != common
+        present(table[slot])
+        and frame_of(table[slot]) == common
+        and frame_of(master[slot]) != common
         for slot in (KERNEL_STACKS_SLOT, IST_STACKS_SLOT)
     )

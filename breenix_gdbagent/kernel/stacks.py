@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr
 from breenix_gdbagent.kernel.layout import (
     DF_STACK,
     ERAS,
@@ -16,10 +16,8 @@ from breenix_gdbagent.kernel.layout import (
     PF_STACK,
     Era,
 )
-from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, PS, P, Tables, U, W
-
-_SHARED = ADDRESS | P | W | U | NX
-"""Bits of a top-level entry that decide what lies below it; A and D are the CPU's business."""
+from breenix_gdbagent.x86.pages import pages
+from breenix_gdbagent.x86.paging import SHAPE, Tables, frame_of, index_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Leaf:
 
     @property
     def frame(self) -> PhysAddr:
-        return PhysAddr(self.raw & ADDRESS)
+        return frame_of(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +72,13 @@ class StackRegion:
     def __init__(self, tables: Tables, start: int, end: int, levels: int) -> None:
         self.tables = tables
         self.levels = levels
-        mask = (1 << (9 * levels + 12)) - 1
-        self._first = start & mask
-        self._last = (end - 1) & mask
-        self._slots = range(self._slot(self._first), self._slot(self._last) + 1)
+        self._region = range(start, end)
+        self._slots = range(index_at(start, levels), index_at(end - 1, levels) + 1)
         self._known: dict[tuple[int, ...], Mapping[int, Leaf]] = {}
 
     def holds(self, va: int) -> bool:
         """Whether an address lies in the region."""
-        return self._first <= va & (1 << (9 * self.levels + 12)) - 1 <= self._last
-
-    def _slot(self, va: int) -> int:
-        return va >> LEVEL[self.levels].shift & 0x1FF
+        return va in self._region
 
     def leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
         """Page address -> leaf, for all of the region that `root` maps with 4 KiB pages.
@@ -94,43 +87,19 @@ class StackRegion:
         when a table in the way cannot be read.
         """
         top = self.tables.table(root)
-        key = tuple(top[slot] & _SHARED for slot in self._slots)
+        key = tuple(top[slot] & SHAPE for slot in self._slots)
         found = self._known.get(key)
         if found is None:
-            fresh: dict[int, Leaf] = {}
-            self._descend(root, self.levels, 0, (True, True, False), fresh)
-            found = self._known[key] = fresh
+            region = self._region
+            there = pages(
+                self.tables, root, self.levels, region.start, region.stop - 1, strict=True
+            )
+            found = self._known[key] = {
+                page.va: Leaf(page.raw, page.entry_pa, page.w, page.u, page.nx)
+                for page in there
+                if page.level == 1
+            }
         return found
-
-    def _descend(
-        self,
-        table_pa: int,
-        level: int,
-        base: int,
-        rights: tuple[bool, bool, bool],
-        out: dict[int, Leaf],
-    ) -> None:
-        table = self.tables.table(table_pa & ADDRESS)
-        shift = 12 + 9 * (level - 1)
-        first = (max(self._first, base) - base) >> shift
-        last = min((self._last - base) >> shift, 511)
-        w, u, nx = rights
-        for index in range(first, last + 1):
-            raw = table[index]
-            if not raw & P:
-                continue
-            va = base + (index << shift)
-            here = (w and bool(raw & W), u and bool(raw & U), nx or bool(raw & NX))
-            if level == 1:
-                entry_pa = PhysAddr((table_pa & ADDRESS) + index * 8)
-                out[sign_extended(va, self.levels)] = Leaf(raw, entry_pa, *here)
-            elif not raw & PS and self._is_ram(raw & ADDRESS):
-                self._descend(raw, level - 1, va, here, out)
-
-    def _is_ram(self, frame: int) -> bool:
-        """False for a table that is surely in no RAM: the walk finds nothing present there."""
-        ram = self.tables.memory.ram
-        return ram is None or ram.holds(frame, PAGE)
 
 
 def recognise_era(mapped: Iterable[int]) -> Era | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from breenix_gdbagent.addresses import PhysAddr, VirtAddr, canonical
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr, canonical, sign_extended
 from breenix_gdbagent.errors import NotMapped, Unreadable
 
 if TYPE_CHECKING:
@@ -71,6 +71,60 @@ _NAMES = (
     (G, "G"),
 )
 _AVAILABLE = (*range(9, 12), *range(52, 59))
+
+
+SHAPE = ADDRESS | P | W | U | NX
+"""Bits of an entry that decide what lies below it; A and D are the CPU's business."""
+
+
+def present(raw: int) -> bool:
+    """Whether the CPU looks at more of an entry than its lowest bit."""
+    return bool(raw & P)
+
+
+def frame_of(raw: int) -> PhysAddr:
+    """The frame that an entry names (of a large page: with its PAT bit, see `leaf_base`)."""
+    return PhysAddr(raw & ADDRESS)
+
+
+def table_named(level: int, raw: int) -> PhysAddr | None:
+    """The table that an entry of a table of `level` names, None for a page and for nothing."""
+    return PhysAddr(raw & ADDRESS) if raw & P and level > 1 and not raw & PS else None
+
+
+def same_table(one: int, other: int) -> bool:
+    """Whether two entries are present and name one frame."""
+    return bool(one & other & P) and not (one ^ other) & ADDRESS
+
+
+def same_target(one: int, other: int) -> bool:
+    """Whether two entries name one frame, or are both not present with the same number in it."""
+    return not (one ^ other) & (P | ADDRESS)
+
+
+def index_at(va: int, level: int) -> int:
+    """Which entry of a table of `level` translates `va`."""
+    return va >> LEVEL[level].shift & 0x1FF
+
+
+def span(level: int) -> int:
+    """How many bytes one entry of a table of `level` serves."""
+    return 1 << LEVEL[level].shift
+
+
+def entry_index(entry_pa: int) -> int:
+    """Which entry of its table lies at a physical address."""
+    return (entry_pa & 0xFFF) >> 3
+
+
+def slot_start(slot: int, levels: int = 4) -> VirtAddr:
+    """The first address that entry `slot` of the top table serves."""
+    return sign_extended(slot << LEVEL[levels].shift, levels)
+
+
+def end_of_low_half(levels: int = 4) -> int:
+    """The first address behind the canonical ones of the lower half."""
+    return 1 << LEVEL[levels].shift + 8
 
 
 def levels_of(levels: int) -> tuple[Level, ...]:
@@ -145,6 +199,11 @@ class Effective(NamedTuple):
     w: bool
     u: bool
     nx: bool
+
+
+def effective_of(raw: int) -> Effective:
+    """What one entry by itself permits."""
+    return Effective(bool(raw & W), bool(raw & U), bool(raw & NX))
 
 
 class Walk(NamedTuple):

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from breenix_gdbagent.addresses import PhysAddr
-from breenix_gdbagent.kernel.graph import MOST_TABLES, RootPlan, TableGraph
 from breenix_gdbagent.kernel.sharing import learn_slots
+from breenix_gdbagent.x86.graph import MOST_TABLES, RootPlan, TableGraph
 from breenix_gdbagent.x86.paging import Tables
 from tests.writers.memory import FrameMemory, ram_of
 from tests.writers.tables import NX, PS, P, TableWriter, U, W

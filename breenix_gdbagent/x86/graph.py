@@ -82,6 +82,11 @@ class Node:
         """(index, entry) of the entries that map pages."""
         return zip(self.at, self.raws, strict=True)
 
+    def frames(self) -> list[int]:
+        """The frames that the entries name which map pages, in the order of `leaves`; of a large
+        page with its PAT bit."""
+        return [raw & ADDRESS for raw in self.raws]
+
     @property
     def shift(self) -> int:
         """log2 of the bytes that one entry serves."""
