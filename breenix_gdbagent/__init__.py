@@ -1,6 +1,6 @@
 """breenix_gdbagent: tells why the Breenix kernel faulted, from outside.
 
-The Python face, `face.vm` and `face.stops`, is imported when a name of it is first used.
+The Python API, `api.vm` and `api.stops`, is imported when a name of it is first used.
 """
 
 from importlib import import_module
@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.checks.examine import Examination
-    from breenix_gdbagent.checks.finding import Finding
-    from breenix_gdbagent.control.points import Point
-    from breenix_gdbagent.errors import AgentError
-    from breenix_gdbagent.face.stops import (
+    from breenix_gdbagent.api.stops import (
         backtrace,
         examine,
         open_snapshot,
@@ -22,7 +18,11 @@ if TYPE_CHECKING:
         value,
         walk,
     )
-    from breenix_gdbagent.face.vm import Vm, attach, launch
+    from breenix_gdbagent.api.vm import Vm, attach, launch
+    from breenix_gdbagent.checks.examine import Examination
+    from breenix_gdbagent.checks.finding import Finding
+    from breenix_gdbagent.debugger.points import Point
+    from breenix_gdbagent.errors import AgentError
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.stop import Stop, StopReason
 
@@ -52,12 +52,12 @@ _HOMES = {
     "Examination": "checks.examine",
     "Finding": "checks.finding",
     "Kernel": "kernel.view",
-    "Point": "control.points",
+    "Point": "debugger.points",
     "Stop": "stop",
     "StopReason": "stop",
-    **dict.fromkeys(("Vm", "attach", "launch"), "face.vm"),
+    **dict.fromkeys(("Vm", "attach", "launch"), "api.vm"),
     **dict.fromkeys(
-        ("backtrace", "examine", "open_snapshot", "read", "save", "value", "walk"), "face.stops"
+        ("backtrace", "examine", "open_snapshot", "read", "save", "value", "walk"), "api.stops"
     ),
 }
 

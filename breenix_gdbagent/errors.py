@@ -17,7 +17,8 @@ A defect of the *guest* is never an exception: it is a finding (`checks/`).
     │       └── BreakpointRefused   QEMU has no room for one more of that kind
     ├── QemuError               QEMU could not be started or died
     │   ├── QemuMissing         not installed, or no firmware for it
-    │   └── QemuDied            ended by itself; carries the tail of its stderr
+    │   ├── QemuDied            ended by itself; carries the tail of its stderr
+    │   └── QemuGaveUp          holds the guest in a state of its own failing
     ├── OutputError             a file of ours could not be written
     └── ReadError               readers raise these; checks turn them into "not checked"
         ├── Unreadable          physical memory that we do not have
@@ -132,6 +133,31 @@ class QemuDied(QemuError):
         )
         self.status = status
         self.stderr = stderr
+
+
+class QemuGaveUp(QemuError):
+    """QEMU itself cannot let the guest go on: `state` is its run state (``internal-error``,
+    ``io-error``), `stderr` the tail of what it said, empty where that is not ours to read."""
+
+    def __init__(self, state: str, stderr: str, fix: str) -> None:
+        super().__init__(
+            f"QEMU stopped the guest by an error of its own: {state}",
+            ", ".join(_sentences(stderr)) or "QEMU's own stderr says why",
+            fix,
+        )
+        self.state = state
+        self.stderr = stderr
+
+
+def _sentences(stderr: str) -> list[str]:
+    """What QEMU says on stderr in words: without warnings, and the dump of registers behind."""
+    out = []
+    for line in stderr.splitlines():
+        if line[:4] in ("RAX=", "EAX="):
+            break
+        if line.strip() and "warning:" not in line and not line.startswith("extra data["):
+            out.append(line.strip())
+    return out
 
 
 class OutputError(AgentError):

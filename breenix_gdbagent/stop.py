@@ -16,10 +16,13 @@ class StopReason(NamedTuple):
     """Why the guest stands still.
 
     kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``shutdown`` (a
-    triple fault or a reboot, until the checks tell them apart), ``panic`` (at the panic handler),
+    triple fault or a reboot, until the checks tell them apart; with `text` where it may also be
+    that the machine was switched off), ``panic`` (at the panic handler, or with `text` by the
+    guest's word to QEMU),
     ``halted`` (every CPU halts with interrupts off), ``handler`` (inside a handler that gives up),
     ``marker`` (serial text matched), ``deadline``, ``interrupt`` (asked for), ``breakpoint``,
-    ``step``, ``exit`` (QEMU has ended, nothing left to read), ``attached``, ``core`` (a bare core:
+    ``step``, ``exit`` (the guest switched the machine off, or QEMU has ended: then
+    nothing is left to read but what was read before), ``attached``, ``core`` (a bare core:
     why is not known).
     """
 

@@ -57,8 +57,8 @@ UNEXPECTED_EXIT = declare(
     "error",
     "QEMU ended before the run was over",
     arises="The guest wrote isa-debug-exit (port 0xf4): Breenix's panic handler with feature "
-    "testing exits 35, a missing test disk too.",
-    confirm="the exit status and the last serial lines.",
+    "testing exits 35, a missing test disk too. Or it switched the machine off by ACPI (status 0).",
+    confirm="the exit status and the last serial lines; bt where QEMU waited (later versions do).",
     mend="Read the last lines; with the ELF given, the stop at the panic handler comes first.",
     see=("kernel/src/lib.rs",),
     kind="run",
@@ -140,11 +140,13 @@ class MissingFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitFacts(Facts):
-    """The status QEMU ended with, what it means for this machine, and what was waited for."""
+    """The status QEMU ended with, what it means for this machine, and what was waited for; `ended`
+    says how it ended where the status is not known."""
 
     exit_status: int | None
     meaning: str | None
     waited_for: Annotated[str | None, ASIDE]
+    ended: Annotated[str, ASIDE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,7 @@ def check(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Iterator[Fi
     if facts.ended in ("deadline", "interrupt"):
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)
     if facts.ended == "exit":
-        yield _exit(facts, cause)
+        yield _exit(kernel, facts, cause)
     yield from logged_errors(kernel, explained=_FAULT_LOGGERS if facts.faults else ())
 
 
@@ -194,7 +196,8 @@ def _panic_place(kernel: Kernel, facts: RunFacts, message: str | None) -> str | 
         return found[1]
     cpu = kernel.stop.cpu
     info, root = cpu.get("rdi"), cpu.root
-    if kernel.stop.reason.kind != "panic" or info is None or root is None:
+    at_handler = kernel.stop.reason.kind == "panic" and not kernel.stop.reason.text
+    if not at_handler or info is None or root is None:
         return None
     place = panic_place(info, kernel.memory_of(root).read)
     return f"{place.file}:{place.line}" if place is not None else None
@@ -256,13 +259,16 @@ def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
     return Finding(MARKER_MISSING, facts.until or "end of run", told)
 
 
-def _exit(facts: RunFacts, cause: Finding | None) -> Finding:
+def _exit(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
+    known = facts.exit_status is not None
     told = ExitFacts(
         exit_status=facts.exit_status,
         meaning=facts.exit_meaning or None,
         waited_for=facts.until,
+        ended=kernel.stop.reason.text,
     )
-    ended = Finding(UNEXPECTED_EXIT, f"status {facts.exit_status}", told)
+    status = f"status {facts.exit_status if known else 'not known'}"
+    ended = Finding(UNEXPECTED_EXIT, status, told)
     return replace(_led_to(ended, cause), chain=())
 
 

@@ -58,14 +58,15 @@ def run(name: str, argv: list[str]) -> int:
 def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
     """A whole run, as `ci` has it."""
     from breenix_gdbagent.commands.machines import open_machine
-    from breenix_gdbagent.watch import Orders, Run
+    from breenix_gdbagent.debugger.debugger import Debugger
+    from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 
     machine = open_machine(target)
     with machine.vm as vm:
         orders = Orders(until=options.until, timeout=options.timeout, linger=machine.linger)
-        watched = Run(vm, orders, machine.image)
-        watched.start()
-        ended = watched.go()
+        guarded = GuardedRun(Debugger(vm, machine.image), orders)
+        guarded.start()
+        ended = guarded.go()
         document = archive.finish(
             ended.kernel,
             description(target),

@@ -26,12 +26,13 @@ from breenix_gdbagent.commands.output import aside, writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import Target, add_target_options, description, target_of
-from breenix_gdbagent.control.script import Step, parse_script
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.guarded_run import Ended, GuardedRun, Orders
+from breenix_gdbagent.debugger.script import Step, parse_script
 from breenix_gdbagent.errors import InputError, OutputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document, RunRecord
 from breenix_gdbagent.targets import Machine
-from breenix_gdbagent.watch import Ended, Orders, Run
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -52,12 +53,13 @@ def run(name: str, argv: list[str]) -> int:
     started = time.monotonic()
     machine = open_machine(target)
     with machine.vm as vm:
-        watched = Run(vm, replace(orders, linger=machine.linger), machine.image, say=_say)
+        debugger = Debugger(vm, machine.image, _say)
+        guarded = GuardedRun(debugger, replace(orders, linger=machine.linger))
         with Progress(vm):
-            watched.start()
-            watched.look_at(options.checkpoint, options.invariant)
-            ended = watched.go()
-        for point in watched.table:
+            guarded.start()
+            guarded.look_at(options.checkpoint, options.invariant)
+            ended = guarded.go()
+        for point in debugger.table:
             _say(f"{point.describe()}: {point.count}")
         return conclude(options, target, machine, ended, expected, known, started)
 

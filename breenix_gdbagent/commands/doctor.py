@@ -14,7 +14,7 @@ from pathlib import Path
 from breenix_gdbagent import configs
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
-from breenix_gdbagent.errors import InputError, QemuMissing
+from breenix_gdbagent.errors import AgentError, InputError, QemuMissing
 
 PROGRAMS = (
     ("qemu-system-x86_64", "boots kernels", True, "qemu-system-x86"),
@@ -28,6 +28,7 @@ OPTIONAL = (
     ("ipython", "`shell --ipython`: `pip install ipython`"),
 )
 SECONDS = 10
+KVM_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,19 @@ def _process_memory() -> Item:
 
 
 def _kvm() -> Item:
-    usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
-    found = "/dev/kvm can be opened" if usable else "no usable /dev/kvm; TCG is the default anyway"
-    return Item("KVM", usable, False, found)
+    """Whether the lab guest runs under it: that the device can be opened shows too little."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return Item("KVM", False, False, "no usable /dev/kvm; TCG is the default anyway")
+    from breenix_gdbagent import targets
+
+    try:
+        with targets.lab("clean", accel="kvm").vm as vm:
+            marker = vm.config.success if vm.config is not None else None
+            reason = vm.run([marker or ""], KVM_SECONDS)
+    except AgentError as error:
+        why = error.why or error.what
+        return Item("KVM", False, False, f"/dev/kvm is there, and runs no guest of ours: {why}")
+    if reason.kind != "marker":
+        found = f"the lab guest did not come to its end under it: {reason.kind}"
+        return Item("KVM", False, False, f"/dev/kvm is there, and {found}")
+    return Item("KVM", True, False, f"the lab guest ran under it in {vm.clock.seconds():.2f} s")

@@ -45,7 +45,7 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
     machine = open_machine(target)
     with machine.vm as vm:
         if target.boots:
-            from breenix_gdbagent.watch import Orders, stop_to_examine
+            from breenix_gdbagent.debugger.guarded_run import Orders, stop_to_examine
 
             orders = Orders(until=target.options.until, timeout=target.options.timeout)
             yield stop_to_examine(vm, machine.image, orders)

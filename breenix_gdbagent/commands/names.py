@@ -12,8 +12,8 @@ from breenix_gdbagent.commands.examined import add_run_options, kernel_of
 from breenix_gdbagent.commands.frames import bt
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import add_target_options, target_of
-from breenix_gdbagent.control.values import value_of
 from breenix_gdbagent.errors import ReadError, SymbolNotFound
+from breenix_gdbagent.evaluation.values import value_of
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_address, parse_number
@@ -86,7 +86,7 @@ def _location(kernel: Kernel, text: str | None, image: LoadedImage | None) -> in
     number = parse_number(text)
     if number is not None:
         return number
-    from breenix_gdbagent.control.places import find_place
+    from breenix_gdbagent.evaluation.places import find_place
 
     place = find_place(text, None if image is None else image.image)
     return place.at(0 if image is None else image.bias)[0]

@@ -13,12 +13,13 @@ from breenix_gdbagent.commands.machines import machine_facts, open_machine, sha2
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.target import Target, explained_snapshot, target_of
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.story import Object, objects
 from breenix_gdbagent.targets import Machine
-from breenix_gdbagent.watch import Orders, Run
 
 COMPARED = ("reason", "vector", "error_code", "cr2")
 
@@ -43,7 +44,7 @@ def reproduce(options: argparse.Namespace) -> int:
             linger=machine.linger,
             first_fault=fault and len(objects(before["stops"])) == 1,
         )
-        run = Run(vm, orders, machine.image)
+        run = GuardedRun(Debugger(vm, machine.image), orders)
         with Progress(vm):
             run.start()
             ended = run.go()

@@ -13,8 +13,9 @@ from breenix_gdbagent.commands.faces import add_face_options
 from breenix_gdbagent.commands.machines import open_machine
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.target import Target, add_target_options, target_of
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.guarded_run import Ended, GuardedRun, Orders
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.watch import Ended, Orders, Run
 
 DEFAULT_NAME = "breenix.snapshot"
 
@@ -43,22 +44,22 @@ def run(name: str, argv: list[str]) -> int:
         until=options.until, timeout=options.timeout, linger=machine.linger, first_fault=True
     )
     with machine.vm as vm:
-        watched = Run(vm, orders, machine.image)
+        guarded = GuardedRun(Debugger(vm, machine.image), orders)
         with Progress(vm):
-            ended = _take(watched, options, target)
+            ended = _take(guarded, options, target)
         code = conclude(options, target, machine, ended, [], (), started, "examined")
     return code
 
 
-def _take(watched: Run, options: argparse.Namespace, target: Target) -> Ended:
+def _take(guarded: GuardedRun, options: argparse.Namespace, target: Target) -> Ended:
     """Run to the moment asked for. Attached and not told otherwise, the moment is now."""
     if not target.boots and options.until is None and options.at is None:
-        return watched.now()
-    watched.start()
+        return guarded.now()
+    guarded.start()
     if options.at is not None:
-        watched.stop_at(options.at)
-        watched.orders = replace(watched.orders, until=None, linger=0.0)
-    return watched.go()
+        guarded.stop_at(options.at)
+        guarded.orders = replace(guarded.orders, until=None, linger=0.0)
+    return guarded.go()
 
 
 def _parser() -> Parser:

@@ -141,14 +141,12 @@ class QemuProcess:
         """The error to raise when a connection broke: QEMU's end, once it is known; else None."""
         if not self.exited.wait(seconds):
             return None
-        full = self.status == -signal.SIGBUS
-        return QemuDied(
-            self.status,
-            self.stderr(),
-            f"the disk of {self.run.path.parent} is full: set TMPDIR to a larger one"
-            if full
-            else "",
-        )
+        fix = ""
+        if self.status == -signal.SIGBUS:
+            fix = f"the disk of {self.run.path.parent} is full: set TMPDIR to a larger one"
+        elif self.status == 1 and self.config.settings.accel != "tcg":
+            fix = "boot it with --accel tcg"
+        return QemuDied(self.status, self.stderr(), fix)
 
     def kill(self) -> None:
         """End it now (SIGKILL: the guest's disks are throw-away overlays), and wait for that."""

@@ -79,6 +79,7 @@ class Qmp:
         self.wake.setblocking(False)
         self._waker.setblocking(False)
         self._events: list[QmpEvent] = []
+        self._shutdown = ""
         self._lock = threading.Lock()
         self._calls = 0
         self._rests = 0
@@ -122,10 +123,13 @@ class Qmp:
     async def _hear(self) -> None:
         async for message in self._listener:
             data = message.get("data")
+            event = QmpEvent(str(message["event"]), data if isinstance(data, dict) else {})
             with self._lock:
-                self._events.append(
-                    QmpEvent(str(message["event"]), data if isinstance(data, dict) else {})
-                )
+                self._events.append(event)
+                if event.name == "SHUTDOWN":
+                    self._shutdown = str(event.data.get("reason", ""))
+                elif event.name == "RESET":
+                    self._shutdown = ""
             with suppress(BlockingIOError, OSError):
                 self._waker.send(b"!")
 
@@ -199,11 +203,19 @@ class Qmp:
         answer = self.execute("query-status")
         return str(answer["status"]) if isinstance(answer, dict) else ""
 
+    def shutdown_reason(self) -> str:
+        """Why the machine was shut down, by QEMU's last SHUTDOWN event (QAPI, ShutdownCause):
+        ``guest-shutdown``, ``guest-reset`` (a triple fault too), ``guest-panic``, ``host-...``;
+        empty when none has come since the last reset. Raises `LinkError`."""
+        self.status()  # what came before its answer is read then
+        return self._shutdown
+
     def reset(self, action: str, seconds: float = ANSWER_SECONDS) -> None:
         """Reset the machine, also one whose own resets are to pause it (``-action``); it stands
         still afterwards if it did before. `action` is its reboot action, ``reset`` or ``shutdown``,
         to be put back. Returns when it is done. Raises `LinkError`."""
         self.events()
+        self._shutdown = ""
         self.execute("set-action", {"reboot": "reset"})
         try:
             self.execute("system_reset")

@@ -9,6 +9,9 @@ from breenix_gdbagent.errors import LinkProtocolError
 
 SIGINT, SIGQUIT, SIGTRAP, SIGABRT = 2, 3, 5, 6
 
+STATES = {2: "paused", 3: "shutdown", 6: "internal-error", 14: "watchdog", 29: "io-error"}
+"""QEMU's run state by the signal that it tells of it (gdbstub/system.c, gdb_vm_state_change)."""
+
 _SHAPE = rb"(?s)([STWX])([0-9a-fA-F]{2})(?:;?(.*))?"
 
 
@@ -16,8 +19,7 @@ class StopReply(NamedTuple):
     """`kind` is the packet's letter, `signal` its number, `thread` the stub's id of the vCPU.
 
     `watch` is the kind of watchpoint (``write``, ``read``, ``access``) and the data address.
-    QEMU's signals (gdbstub/system.c, gdb_vm_state_change): 2 paused from outside, 3 shut down,
-    5 breakpoint or step, 6 internal error.
+    Signal 5 is a breakpoint, a watchpoint or a step; for QEMU's other ones see `STATES`.
     """
 
     kind: str
@@ -27,8 +29,13 @@ class StopReply(NamedTuple):
 
     @property
     def shutdown(self) -> bool:
-        """Paused by a shutdown, reset or triple fault: nothing goes on from here."""
+        """Paused by a shutdown, reset or triple fault."""
         return self.signal == SIGQUIT
+
+    @property
+    def over(self) -> bool:
+        """Nothing goes on from here but a reset (QEMU softmmu/runstate.c, runstate_needs_reset)."""
+        return self.signal in (SIGQUIT, SIGABRT)
 
     @property
     def exited(self) -> bool:

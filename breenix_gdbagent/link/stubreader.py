@@ -156,7 +156,7 @@ class StubReader(Stateful):
     def _stopped(self, payload: bytes) -> StopReply:
         stop = StopReply.parse(payload)
         self.last_stop = stop
-        self._set_state(RunState.SHUTDOWN if stop.shutdown else RunState.HALTED)
+        self._set_state(RunState.SHUTDOWN if stop.over else RunState.HALTED)
         return stop
 
     # Registers -----------------------------------------------------------------------------

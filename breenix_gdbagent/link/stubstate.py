@@ -35,7 +35,7 @@ A stop that came unasked confirms HALTED."""
 _MISUSE = {
     RunState.RUNNING: ("the guest is running", "any packet would stop it", "interrupt it first"),
     RunState.SHUTDOWN: (
-        "the guest has shut down and cannot go on",
+        "the guest has shut down, or QEMU gave up on it, and cannot go on",
         "QEMU answers no continue in that state",
         "reset it (QMP system_reset) or start it again",
     ),

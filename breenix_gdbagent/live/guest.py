@@ -68,6 +68,7 @@ class Guest:
         self._clock_port: int | None = None
         self._clock_then: int | None = None
         self._memory: RamFile | ProcessMemory | None = None
+        self._at_exit: tuple[Cpu, ...] = ()
         self.reading: Callable[[int, int], None] = lambda done, total: None
         self._markers: list[Match] = []
         self._marks: Watch | None = None
@@ -153,14 +154,14 @@ class Guest:
         """The guest as it stands now, all CPUs. Its memory is refused once the guest runs on.
         Without `hidden` the registers that the gdbstub lacks (IDTR, GDTR, TR) are not asked for.
 
-        After QEMU's end there are no CPUs, and RAM only where it was a file. Raises `LinkError`,
-        `QemuDied`.
+        After QEMU's end there are no CPUs, unless it waited before it ended, and RAM only where it
+        was a file. Raises `LinkError`, `QemuDied`.
         """
         why = reason if reason is not None else StopReason("attached")
         if self._holds.serial is not None:
             self._holds.serial.sync()
         if self.exited:
-            cpus: tuple[Cpu, ...] = ()
+            cpus = self._at_exit
             memory = self._memory_after_exit()
         else:
             with self.uncut():

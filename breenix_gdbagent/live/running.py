@@ -16,18 +16,22 @@ from breenix_gdbagent.errors import (
 from breenix_gdbagent.link.breakpoints import Break, Ledger
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import RunState
-from breenix_gdbagent.link.stopreply import SIGINT, SIGTRAP, StopReply
+from breenix_gdbagent.link.stopreply import SIGINT, SIGQUIT, SIGTRAP, StopReply
 from breenix_gdbagent.live.arming import FAULTS, Arming
 from breenix_gdbagent.live.clock import RunClock
-from breenix_gdbagent.live.guest import Guest, Holds
-from breenix_gdbagent.live.resets import Resets
+from breenix_gdbagent.live.ending import Ending
+from breenix_gdbagent.live.guest import Holds
 from breenix_gdbagent.stop import StopReason
 
 STEP_SECONDS = 2.0
 LOOK_SECONDS = 0.005
 
+_OUT = (b"\xe6", b"\xe7", b"\xee", b"\xef", b"\x6e", b"\x6f")
+_PREFIXES = b"\x66\xf2\xf3"
+"""Opcodes of OUT and OUTS (SDM volume 2), and what may stand before one."""
 
-class Running(Guest):
+
+class Running(Ending):
     """What moves a guest on by one instruction or one stop. `live.vm.LiveVm` makes runs of it.
 
     `watched` is the kind and address of the watchpoint that stopped it last; `when_armed` is
@@ -36,7 +40,6 @@ class Running(Guest):
     """
 
     _arming: Arming
-    _resets: Resets
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
@@ -50,6 +53,7 @@ class Running(Guest):
         self._pending: StopReply | None = None
         self._quick = False
         self._looked = 0.0
+        self._outs: dict[int, bool] = {}
         self._consumed: dict[int, int] = {}
         # TCG ignores breakpoints while it single-steps (QEMU accel/tcg/cpu-exec.c,
         # check_for_breakpoints), so that the one under our feet may stay in.
@@ -140,6 +144,7 @@ class Running(Guest):
         """One instruction, not stopped by the breakpoint that the CPU stands on. Where the
         instruction does not end (``hlt``), the guest is stopped again."""
         over = None if self._steps_through else self._stands_on(thread)
+        writes_port = self._writes_port(self.registers_of(int(thread, 16) - 1).get("rip"))
         self._move(lambda: self.stub.step(thread, without=over))
         self._at.pop(thread, None)
         try:
@@ -153,7 +158,20 @@ class Running(Guest):
             if reply.signal == SIGINT:
                 reply = reply._replace(signal=SIGTRAP)  # by us: it stands behind the instruction
         self.clock.halt()
+        if writes_port and self._holds.qmp is not None and self._holds.qmp.shutdown_reason():
+            # It asked for a shutdown, and QEMU, which stood still for the step, forgets about it.
+            self.stub.found_over()
+            return reply._replace(signal=SIGQUIT)
         return reply
+
+    def _writes_port(self, rip: int | None) -> bool:
+        """Whether the instruction at `rip` is one of the OUT family."""
+        if rip is None or self._holds.qmp is None:
+            return False
+        if rip not in self._outs:
+            code = self.read_or_none(rip, 2) or b""
+            self._outs[rip] = code.lstrip(_PREFIXES)[:1] in _OUT
+        return self._outs[rip]
 
     def step_over(self, thread: str) -> None:
         """One instruction at a breakpoint, which stays in."""
@@ -199,9 +217,9 @@ class Running(Guest):
         self._note_halt()
         self.watched = reply.watch
         if reply.shutdown:
-            return None if self._resets.by_firmware() else StopReason("shutdown", reply.cpu)
+            return self._shut_down(reply)
         if reply.signal != SIGTRAP:
-            return StopReason("interrupt", reply.cpu, text="paused from outside")
+            return self._paused(reply)
         thread = _thread(reply.cpu)
         rip = self._look(thread).get("rip", 0)
         if reply.watch is not None:

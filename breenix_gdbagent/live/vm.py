@@ -18,7 +18,7 @@ from breenix_gdbagent.link.gdbstub import RunState
 from breenix_gdbagent.link.stopreply import SIGTRAP
 from breenix_gdbagent.live.arming import FAULTS, Arming
 from breenix_gdbagent.live.clock import RunClock
-from breenix_gdbagent.live.guest import DYING_SECONDS, Holds
+from breenix_gdbagent.live.guest import Holds
 from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from breenix_gdbagent.link.serial import Watch
     from breenix_gdbagent.live.fault import OnFault, OnHit
 
-DRAIN_SECONDS = 5.0
 CALLER = "caller"
 """The owner, in the ledger, of what `LiveVm.insert` puts in."""
 
@@ -191,9 +190,7 @@ class LiveVm(Running):
         limit = Deadline(deadline)
         with self._interrupts() as interrupts, self.dying(), self._watching(patterns) as watch:
             while True:
-                if not self.running and self._pending is None:
-                    self._go()
-                reason = self._await(limit, watch, interrupts)
+                reason = self._to_stop(limit, watch, interrupts)
                 if reason.kind == "fault" and on_fault is not None:
                     if not on_fault(Fault(self, reason, self.registers)):
                         return reason
@@ -213,7 +210,7 @@ class LiveVm(Running):
         if not self.running and self._pending is None:
             raise LinkError("the guest stands still, there is nothing to wait for")
         with self._interrupts() as interrupts, self.dying(), self._watching(patterns) as watch:
-            return self._await(Deadline(deadline), watch, interrupts)
+            return self._to_stop(Deadline(deadline), watch, interrupts)
 
     def ask_to_stop(self) -> None:
         """From another thread: end the wait of the one that runs the guest, as Ctrl-C does. When
@@ -250,7 +247,11 @@ class LiveVm(Running):
         with self.uncut():
             self.stub.need(RunState.HALTED)
             self._flush()
-            reason = self._stopped(self._single_step(thread))
+            try:
+                reply = self._single_step(thread)
+            except LinkClosed as error:
+                return self._ended(error)
+            reason = self._stopped(reply)
             if reason is None:
                 return StopReason("step", cpu)
             if reason.kind == "breakpoint" and self.watched is None and thread not in self._at:
@@ -306,6 +307,15 @@ class LiveVm(Running):
             if serial is not None:
                 serial.remove(watch)
 
+    def _to_stop(self, deadline: Deadline, watch: Watch, interrupts: Interrupts) -> StopReason:
+        """To the next stop. The instruction under our feet may be the one that ends QEMU."""
+        try:
+            if not self.running and self._pending is None:
+                self._go()
+            return self._await(deadline, watch, interrupts)
+        except LinkClosed as error:
+            return self._ended(error)
+
     def _await(self, deadline: Deadline, watch: Watch, interrupts: Interrupts) -> StopReason:
         serial = self._holds.serial
         wakes: list[socket.socket] = [interrupts.wake]
@@ -316,8 +326,6 @@ class LiveVm(Running):
                 reply, self._pending = self._pending, None
                 if reply is None and not interrupts.noted:
                     reply = self.stub.wait(deadline, wakes)
-            except LinkClosed as error:
-                return self._ended(error)
             except ResumeRefused:
                 self._not_moved()
                 raise
@@ -353,24 +361,6 @@ class LiveVm(Running):
             return self._stopped(reply) or reason
         self._note_halt()
         return reason
-
-    def _ended(self, error: LinkClosed) -> StopReason:
-        """QEMU has ended: by the guest's wish, or `QemuDied`."""
-        self.clock.halt()
-        self.stub.has_ended()
-        process = self._holds.process
-        if self._holds.serial is not None and process is not None:
-            process.exited.wait(DYING_SECONDS)
-            self._holds.serial.drain(DRAIN_SECONDS)
-        if process is None:
-            return StopReason("exit", text=error.what)
-        died = process.died(DYING_SECONDS)
-        if died is None:
-            raise error
-        status = died.status
-        if status is None or status < 0 or (status == 1 and died.stderr.strip()):
-            raise died from error
-        return StopReason("exit", exit_status=status)
 
     # Leaving -------------------------------------------------------------------------------
 

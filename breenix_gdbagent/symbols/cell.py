@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.errors import InputError, NoSuchPart, ReadError, ValueCorrupt
-from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols import layouts, shapes
 from breenix_gdbagent.symbols.location import Place, covered
 from breenix_gdbagent.symbols.pagecache import PageCache
@@ -250,9 +250,12 @@ class Cell:
         if type_.kind == "pointer" or type_.kind == "function":
             return self.number(offset, 8)
         raw = self.number(offset, type_.size)
-        if type_.encoding in (f.ATE_SIGNED, f.ATE_SIGNED_CHAR) and raw >> 8 * type_.size - 1:
+        if (
+            type_.encoding in (dw.DW_ATE_signed, dw.DW_ATE_signed_char)
+            and raw >> 8 * type_.size - 1
+        ):
             return raw - (1 << 8 * type_.size)
-        if type_.encoding == f.ATE_BOOLEAN and raw > 1:
+        if type_.encoding == dw.DW_ATE_boolean and raw > 1:
             raise self.shifted(type_, offset).corrupt(f"{raw} is no bool")
         return raw
 
@@ -276,12 +279,12 @@ class Cell:
     def plain(self) -> int | float | bool | str:
         """A base value as Python has it (`char` as a string of one character)."""
         type_ = self.type
-        if type_.encoding == f.ATE_FLOAT and type_.size in (2, 4, 8):
+        if type_.encoding == dw.DW_ATE_float and type_.size in (2, 4, 8):
             return float(struct.unpack({2: "<e", 4: "<f", 8: "<d"}[type_.size], self.raw())[0])
-        if type_.encoding == f.ATE_BOOLEAN:
+        if type_.encoding == dw.DW_ATE_boolean:
             return self.boolean()
         value = self.integer()
-        if type_.encoding == f.ATE_UTF or type_.name == "char":
+        if type_.encoding == dw.DW_ATE_UTF or type_.name == "char":
             if value > 0x10FFFF or 0xD800 <= value < 0xE000:
                 raise self.corrupt(f"{value:#x} is no char")
             return chr(value)

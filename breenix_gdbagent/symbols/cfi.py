@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, sleb, uleb, unsigned
 from breenix_gdbagent.symbols.elf import ElfFile
@@ -22,10 +24,8 @@ REGISTERS = (
     "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
 )  # fmt: skip
-_RIP = 16
+_RSP, _RIP = 7, 16
 _MASK = (1 << 64) - 1
-# .eh_frame pointer encodings (LSB): the low nibble is the format, bits 4-6 what it is relative to.
-_PE_OMIT, _PE_PCREL = 0xFF, 0x10
 _MAX_STATES = 64
 
 
@@ -34,14 +34,23 @@ class Rules:
     """How to find the caller at one address.
 
     The CFA (the stack pointer before the call) is register `cfa_register` + `cfa_offset`. `saved`
-    gives, by register name, where the caller's value is: an offset from the CFA. `unknown` are
-    registers that the function does not keep.
+    gives, by register name, where the caller's value is: an offset from the CFA; `values` the
+    caller's value itself as such an offset. `unknown` are registers that the function does not
+    keep, or that are kept in a way that is not read.
     """
 
     cfa_register: str
     cfa_offset: int
     saved: dict[str, int]
     unknown: frozenset[str]
+    values: dict[str, int] = field(default_factory=dict)
+
+
+class _Program(NamedTuple):
+    """Call-frame instructions, and the link address at which they stand (of .eh_frame)."""
+
+    code: bytes
+    address: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class _Cie:
     encoding: int
     augmented: bool
     interrupted: bool
-    program: bytes
+    program: _Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +69,14 @@ class _Fde:
     low: int
     high: int
     cie: _Cie
-    program: bytes
+    program: _Program
 
 
 @dataclass(slots=True)
 class _State:
-    """The row being built; rules are ("offset", n), ("same",), ("undefined",) or ("other",)."""
+    """The row being built. A rule is a kind and its operand: ``offset`` and ``val_offset`` with
+    one from the CFA, ``same``, ``undefined``, or ``other`` for what is not read. `cfa` None: by an
+    expression, or nothing has been said of it."""
 
     cfa: tuple[int, int] | None = None
     rules: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -115,7 +126,8 @@ class FrameTable:
     def rules(self, link: int) -> Rules | None:
         """The rules that hold at a link address; None where nothing describes it.
 
-        Also None for rules that are expressions: the compiler writes none for a kernel.
+        Also None where the CFA or the place of the return address is an expression, or a register:
+        compilers write none such for a kernel.
         """
         fde = self._at(link)
         if fde is None:
@@ -188,53 +200,65 @@ class _Section:
         code_align, at = uleb(data, at)
         data_align, at = sleb(data, at)
         column, at = (data[at], at + 1) if version == 1 else uleb(data, at)
-        encoding = 0
+        encoding = dw.DW_EH_PE_absptr
         if augmentation.startswith("z"):
             length, at = uleb(data, at)
             encoding = _fde_encoding(augmentation[1:], data, at)
             at += length
         elif augmentation:
             raise BadDwarf(f"has a CIE with augmentation {augmentation!r}")
-        program = data[at:end]
+        program = _Program(data[at:end], self.address + at)
         augmented = augmentation.startswith("z")
         return _Cie(
             code_align, data_align, column, encoding, augmented, "S" in augmentation, program
         )
 
     def fde(self, cie: _Cie, at: int, end: int) -> _Fde:
-        low, at = self.address_at(cie.encoding, at)
-        span, at = self.address_at(cie.encoding & 0x0F, at)
+        low, at = read_pointer(self.data, at, cie.encoding, self.address)
+        span, at = _number(self.data, at, cie.encoding & 0x0F)
         if cie.augmented:
             length, at = uleb(self.data, at)
             at += length
-        return _Fde(low, low + span, cie, self.data[at:end])
-
-    def address_at(self, encoding: int, at: int) -> tuple[int, int]:
-        """An encoded pointer and the offset behind it."""
-        kind = encoding & 0x0F
-        base = (self.address + at) if encoding & 0x70 == _PE_PCREL else 0
-        if encoding & 0x70 not in (0, _PE_PCREL) or encoding & 0x80:
-            raise BadDwarf(f"has a pointer encoding {encoding:#x}")
-        if kind in (0x01, 0x09):
-            value, at = uleb(self.data, at) if kind == 1 else sleb(self.data, at)
-            return (base + value) & _MASK, at
-        if kind not in _POINTERS:
-            raise BadDwarf(f"has a pointer encoding {encoding:#x}")
-        size, signed = _POINTERS[kind]
-        value = unsigned(self.data, at, size)
-        if signed and value >> (8 * size - 1):
-            value -= 1 << 8 * size
-        return (base + value) & _MASK, at + size
+        return _Fde(low, low + span, cie, _Program(self.data[at:end], self.address + at))
 
 
 _POINTERS = {
-    0x00: (8, False), 0x02: (2, False), 0x03: (4, False), 0x04: (8, False),
-    0x0A: (2, True), 0x0B: (4, True), 0x0C: (8, True),
-}  # fmt: skip
+    dw.DW_EH_PE_absptr: (8, False),
+    dw.DW_EH_PE_udata2: (2, False),
+    dw.DW_EH_PE_udata4: (4, False),
+    dw.DW_EH_PE_udata8: (8, False),
+    dw.DW_EH_PE_sdata2: (2, True),
+    dw.DW_EH_PE_sdata4: (4, True),
+    dw.DW_EH_PE_sdata8: (8, True),
+}
+
+
+def read_pointer(data: bytes, at: int, encoding: int, address: int) -> tuple[int, int]:
+    """An encoded pointer at `at` of `data`, which stands at link `address`, and the offset behind
+    it (LSB Core, table "DWARF Exception Header Encoding")."""
+    relative = encoding & 0x70
+    if relative not in (0, dw.DW_EH_PE_pcrel) or encoding & dw.DW_EH_PE_indirect:
+        raise BadDwarf(f"has a pointer encoding {encoding:#x}")
+    base = address + at if relative else 0
+    value, at = _number(data, at, encoding & 0x0F)
+    return (base + value) & _MASK, at
+
+
+def _number(data: bytes, at: int, kind: int) -> tuple[int, int]:
+    if kind == dw.DW_EH_PE_uleb128:
+        return uleb(data, at)
+    if kind == dw.DW_EH_PE_sleb128:
+        return sleb(data, at)
+    if kind not in _POINTERS:
+        raise BadDwarf(f"has a pointer encoding {kind:#x}")
+    size, signed = _POINTERS[kind]
+    value = unsigned(data, at, size)
+    return value - (1 << 8 * size) if signed and value >> 8 * size - 1 else value, at + size
 
 
 def _fde_encoding(augmentation: str, data: bytes, at: int) -> int:
-    encoding = 0
+    """How a CIE's FDEs encode their addresses: the operand of R, behind those of other letters."""
+    encoding = dw.DW_EH_PE_absptr
     for letter in augmentation:
         if letter == "R":
             encoding = data[at]
@@ -242,11 +266,8 @@ def _fde_encoding(augmentation: str, data: bytes, at: int) -> int:
         elif letter == "L":
             at += 1
         elif letter == "P":
-            kind = data[at] & 0x0F
-            if data[at] == _PE_OMIT:
-                at += 1
-            else:
-                at += 1 + _POINTERS.get(kind, (8, False))[0]
+            kind = data[at]
+            at = at + 1 if kind == dw.DW_EH_PE_omit else _number(data, at + 1, kind & 0x0F)[1]
         elif letter not in "SB":
             raise BadDwarf(f"has a CIE with augmentation {letter!r}")
     return encoding
@@ -254,18 +275,15 @@ def _fde_encoding(augmentation: str, data: bytes, at: int) -> int:
 
 def _run(fde: _Fde, link: int) -> _State | None:
     """The row at `link`: the CIE's program, then the FDE's up to that address."""
-    initial = _Machine(fde.cie, None)
-    state = initial.run(fde.cie.program, 0, None)
-    if state is None:
-        return None
-    base = _State(state.cfa, dict(state.rules))
-    return _Machine(fde.cie, base).run(fde.program, fde.low, link)
+    initial = _Machine(fde.cie, None).run(fde.cie.program, 0, None)
+    return None if initial is None else _Machine(fde.cie, initial).run(fde.program, fde.low, link)
 
 
 class _Machine:
-    """The call-frame instructions (DWARF 5 section 6.4.2). A row that needs an expression is None.
+    """The call-frame instructions (DWARF 5 section 6.4.2): rows built up to an address.
 
-    The operand loop is one long dispatch by nature; each branch is one instruction.
+    An instruction is a method of the name that the standard gives it; it takes its operands from
+    `code` at `at`. What needs an expression to be evaluated is ``other``: not known here.
     """
 
     def __init__(self, cie: _Cie, initial: _State | None) -> None:
@@ -273,37 +291,65 @@ class _Machine:
         self.initial = initial
         self.state = _State() if initial is None else _State(initial.cfa, dict(initial.rules))
         self.kept: list[_State] = []
+        self.program = _Program(b"", 0)
+        self.at = 0
+        self.where = 0
 
-    def run(self, code: bytes, where: int, link: int | None) -> _State | None:
-        at = 0
-        cie, data_align = self.cie, self.cie.data_align
-        while at < len(code):
-            op = code[at]
-            at += 1
-            high, low = op & 0xC0, op & 0x3F
-            if high == 0x40:
-                where += low * cie.code_align
-            elif high == 0x80:
-                offset, at = uleb(code, at)
-                self.state.rules[low] = ("offset", offset * data_align)
-                continue
-            elif high == 0xC0:
-                self.restore(low)
-                continue
-            elif op in _ADVANCES:
-                size = _ADVANCES[op]
-                where += unsigned(code, at, size) * cie.code_align
-                at += size
-            elif op == 0x01:
-                where, at = f.U64(code, at)[0], at + 8
+    def run(self, program: _Program, where: int, link: int | None) -> _State | None:
+        """The row that holds at `link` (None: the last) of a program that starts at `where`; None
+        with an instruction that is not known."""
+        self.program, self.at, self.where = program, 0, where
+        code = program.code
+        while self.at < len(code):
+            op = code[self.at]
+            self.at += 1
+            packed = op & 0xC0
+            if packed == dw.DW_CFA_advance_loc:
+                self.advance(op & 0x3F)
+            elif packed == dw.DW_CFA_offset:
+                self.offset(op & 0x3F, self.uleb() * self.cie.data_align)
+            elif packed == dw.DW_CFA_restore:
+                self.restore(op & 0x3F)
+            elif op in _INSTRUCTIONS:
+                _INSTRUCTIONS[op](self)
             else:
-                at = self.other(op, code, at)
-                if at < 0:
-                    return None
-                continue
-            if link is not None and where > link:
-                break
+                return None  # of a vendor: neither its operands nor its meaning are known
+            if link is not None and self.where > link:
+                break  # what follows moves on or belongs to the next row, this one is complete
         return self.state
+
+    # Operands ------------------------------------------------------------------------------
+
+    def uleb(self) -> int:
+        value, self.at = uleb(self.program.code, self.at)
+        return value
+
+    def sleb(self) -> int:
+        value, self.at = sleb(self.program.code, self.at)
+        return value
+
+    def fixed(self, size: int) -> int:
+        value = unsigned(self.program.code, self.at, size)
+        self.at += size
+        return value
+
+    def expression(self) -> None:
+        """Step over a block."""
+        size = self.uleb()
+        if size > len(self.program.code) - self.at:
+            raise IndexError
+        self.at += size
+
+    # Rules ---------------------------------------------------------------------------------
+
+    def advance(self, delta: int) -> None:
+        self.where += delta * self.cie.code_align
+
+    def rule(self, register: int, kind: str, operand: int = 0) -> None:
+        self.state.rules[register] = kind, operand
+
+    def offset(self, register: int, offset: int) -> None:
+        self.rule(register, "offset", offset)
 
     def restore(self, register: int) -> None:
         known = self.initial.rules.get(register) if self.initial else None
@@ -312,69 +358,134 @@ class _Machine:
         else:
             self.state.rules[register] = known
 
-    def other(self, op: int, code: bytes, at: int) -> int:
-        """One instruction that does not move the location; -1 for what is not read."""
-        state, align = self.state, self.cie.data_align
-        if op in (0x00, 0x2D):
-            return at
-        if op == 0x0A:
-            if len(self.kept) >= _MAX_STATES:
-                raise BadDwarf("remembers too many states")
-            self.kept.append(_State(state.cfa, dict(state.rules)))
-            return at
-        if op == 0x0B:
-            self.state = self.kept.pop()
-            return at
-        first, at = uleb(code, at)
-        if op in (0x06, 0x07, 0x08):
-            if op == 0x06:
-                self.restore(first)
-            else:
-                state.rules[first] = ("undefined" if op == 0x07 else "same", 0)
-        elif op == 0x0D:
-            state.cfa = (first, state.cfa[1] if state.cfa else 0)
-        elif op == 0x0E:
-            state.cfa = (state.cfa[0] if state.cfa else 7, first)
-        elif op == 0x2E:
-            pass
-        elif op in (0x05, 0x0C, 0x09, 0x2F):
-            second, at = uleb(code, at)
-            if op == 0x0C:
-                state.cfa = (first, second)
-            elif op == 0x05:
-                state.rules[first] = ("offset", second * align)
-            elif op == 0x2F:
-                state.rules[first] = ("offset", -second * align)
-            else:
-                state.rules[first] = ("other", 0)
-        elif op in (0x11, 0x12, 0x13):
-            return self.signed(op, first, code, at)
-        else:
-            return -1
-        return at
+    def cfa_register(self, register: int) -> None:
+        self.state.cfa = register, self.state.cfa[1] if self.state.cfa else 0
 
-    def signed(self, op: int, first: int, code: bytes, at: int) -> int:
-        state, align = self.state, self.cie.data_align
-        if op == 0x13:
-            # The operand is signed: read it again as such.
-            value = first - (1 << 7) if first < 0x80 and first & 0x40 else first
-            state.cfa = (state.cfa[0] if state.cfa else 7, value * align)
-            return at
-        second, at = sleb(code, at)
-        if op == 0x12:
-            state.cfa = (first, second * align)
-        else:
-            state.rules[first] = ("offset", second * align)
-        return at
+    def cfa_offset(self, offset: int) -> None:
+        self.state.cfa = self.state.cfa[0] if self.state.cfa else _RSP, offset
+
+    # Instructions --------------------------------------------------------------------------
+
+    def nop(self) -> None:
+        """Pads; DW_CFA_GNU_window_save is of SPARC and says nothing here."""
+
+    def set_loc(self) -> None:
+        code, start = self.program
+        self.where, self.at = read_pointer(code, self.at, self.cie.encoding, start)
+
+    def advance_loc1(self) -> None:
+        self.advance(self.fixed(1))
+
+    def advance_loc2(self) -> None:
+        self.advance(self.fixed(2))
+
+    def advance_loc4(self) -> None:
+        self.advance(self.fixed(4))
+
+    def advance_loc8(self) -> None:
+        self.advance(self.fixed(8))
+
+    def offset_extended(self) -> None:
+        self.offset(self.uleb(), self.uleb() * self.cie.data_align)
+
+    def offset_extended_sf(self) -> None:
+        self.offset(self.uleb(), self.sleb() * self.cie.data_align)
+
+    def negative_offset_extended(self) -> None:
+        self.offset(self.uleb(), -self.uleb() * self.cie.data_align)
+
+    def val_offset(self) -> None:
+        self.rule(self.uleb(), "val_offset", self.uleb() * self.cie.data_align)
+
+    def val_offset_sf(self) -> None:
+        self.rule(self.uleb(), "val_offset", self.sleb() * self.cie.data_align)
+
+    def restore_extended(self) -> None:
+        self.restore(self.uleb())
+
+    def undefined(self) -> None:
+        self.rule(self.uleb(), "undefined")
+
+    def same_value(self) -> None:
+        self.rule(self.uleb(), "same")
+
+    def register(self) -> None:
+        self.rule(self.uleb(), "other")
+        self.uleb()
+
+    def by_expression(self) -> None:
+        """DW_CFA_expression and DW_CFA_val_expression."""
+        self.rule(self.uleb(), "other")
+        self.expression()
+
+    def remember_state(self) -> None:
+        if len(self.kept) >= _MAX_STATES:
+            raise BadDwarf("remembers too many states")
+        self.kept.append(_State(self.state.cfa, dict(self.state.rules)))
+
+    def restore_state(self) -> None:
+        self.state = self.kept.pop()
+
+    def def_cfa(self) -> None:
+        self.state.cfa = self.uleb(), self.uleb()
+
+    def def_cfa_sf(self) -> None:
+        self.state.cfa = self.uleb(), self.sleb() * self.cie.data_align
+
+    def def_cfa_register(self) -> None:
+        self.cfa_register(self.uleb())
+
+    def def_cfa_offset(self) -> None:
+        self.cfa_offset(self.uleb())
+
+    def def_cfa_offset_sf(self) -> None:
+        self.cfa_offset(self.sleb() * self.cie.data_align)
+
+    def def_cfa_expression(self) -> None:
+        self.state.cfa = None
+        self.expression()
+
+    def args_size(self) -> None:
+        """DW_CFA_GNU_args_size: arguments on the stack, which the CFA is not told by."""
+        self.uleb()
 
 
-_ADVANCES = {0x02: 1, 0x03: 2, 0x04: 4}
+_INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
+    dw.DW_CFA_nop: _Machine.nop,
+    dw.DW_CFA_set_loc: _Machine.set_loc,
+    dw.DW_CFA_advance_loc1: _Machine.advance_loc1,
+    dw.DW_CFA_advance_loc2: _Machine.advance_loc2,
+    dw.DW_CFA_advance_loc4: _Machine.advance_loc4,
+    dw.DW_CFA_offset_extended: _Machine.offset_extended,
+    dw.DW_CFA_restore_extended: _Machine.restore_extended,
+    dw.DW_CFA_undefined: _Machine.undefined,
+    dw.DW_CFA_same_value: _Machine.same_value,
+    dw.DW_CFA_register: _Machine.register,
+    dw.DW_CFA_remember_state: _Machine.remember_state,
+    dw.DW_CFA_restore_state: _Machine.restore_state,
+    dw.DW_CFA_def_cfa: _Machine.def_cfa,
+    dw.DW_CFA_def_cfa_register: _Machine.def_cfa_register,
+    dw.DW_CFA_def_cfa_offset: _Machine.def_cfa_offset,
+    dw.DW_CFA_def_cfa_expression: _Machine.def_cfa_expression,
+    dw.DW_CFA_expression: _Machine.by_expression,
+    dw.DW_CFA_offset_extended_sf: _Machine.offset_extended_sf,
+    dw.DW_CFA_def_cfa_sf: _Machine.def_cfa_sf,
+    dw.DW_CFA_def_cfa_offset_sf: _Machine.def_cfa_offset_sf,
+    dw.DW_CFA_val_offset: _Machine.val_offset,
+    dw.DW_CFA_val_offset_sf: _Machine.val_offset_sf,
+    dw.DW_CFA_val_expression: _Machine.by_expression,
+    dw.DW_CFA_MIPS_advance_loc8: _Machine.advance_loc8,
+    dw.DW_CFA_GNU_window_save: _Machine.nop,
+    dw.DW_CFA_GNU_args_size: _Machine.args_size,
+    dw.DW_CFA_GNU_negative_offset_extended: _Machine.negative_offset_extended,
+}
 
 
 def _rules(fde: _Fde, state: _State) -> Rules | None:
     if state.cfa is None or state.cfa[0] >= len(REGISTERS):
         return None
     saved: dict[str, int] = {}
+    values: dict[str, int] = {}
     unknown = set()
     for register, (kind, offset) in state.rules.items():
         name = _name(fde, register)
@@ -382,9 +493,13 @@ def _rules(fde: _Fde, state: _State) -> Rules | None:
             continue
         if kind == "offset":
             saved[name] = offset
+        elif kind == "val_offset":
+            values[name] = offset
+        elif kind == "other" and register == fde.cie.return_register:
+            return None
         else:
             unknown.add(name)
-    return Rules(REGISTERS[state.cfa[0]], state.cfa[1], saved, frozenset(unknown))
+    return Rules(REGISTERS[state.cfa[0]], state.cfa[1], saved, frozenset(unknown), values)
 
 
 def _name(fde: _Fde, register: int) -> str | None:

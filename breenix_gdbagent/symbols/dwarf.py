@@ -16,13 +16,13 @@ from functools import cached_property
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf_abbrev import Abbrev, read_abbrevs
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb, unsigned
 from breenix_gdbagent.symbols.dwarf_plan import Plan
 from breenix_gdbagent.symbols.elf import ElfFile
 
 Value = int | str | bytes
-_DW_UT_COMPILE, _DW_UT_PARTIAL, _DW_UT_SKELETON = 1, 3, 4
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Die:
 
     @property
     def name(self) -> str:
-        return self.text(f.A_NAME) or ""
+        return self.text(dw.DW_AT_name) or ""
 
 
 @contextmanager
@@ -198,7 +198,7 @@ class Dwarf:
         end = at + length
         version = f.U16(data, at)[0]
         at += 2
-        kind = _DW_UT_COMPILE
+        kind = dw.DW_UT_compile
         if version == 5:
             kind, address_size = data[at], data[at + 1]
             abbrev_at = unsigned(data, at + 2, size)
@@ -209,9 +209,9 @@ class Dwarf:
             at += size + 1
         else:
             raise BadDwarf(f"has a unit of DWARF version {version} at {offset:#x}, 2 to 5 are read")
-        if kind == _DW_UT_SKELETON:
+        if kind == dw.DW_UT_skeleton:
             at += 8  # the id of the .dwo file that the rest is in
-        elif kind not in (_DW_UT_COMPILE, _DW_UT_PARTIAL):
+        elif kind not in (dw.DW_UT_compile, dw.DW_UT_partial):
             raise BadDwarf(f"has a unit of type {kind}, which is not read")
         if address_size != 8:
             raise BadDwarf(f"has addresses of {address_size} bytes at {offset:#x}")
@@ -231,22 +231,22 @@ class Dwarf:
             return
         header = 16 if unit.offset_size == 8 else 8
         for attribute, default in (
-            (f.A_STR_OFFSETS_BASE, header),
-            (f.A_ADDR_BASE, header),
-            (f.A_RNGLISTS_BASE, 12),
+            (dw.DW_AT_str_offsets_base, header),
+            (dw.DW_AT_addr_base, header),
+            (dw.DW_AT_rnglists_base, 12),
         ):
             value = root.get(attribute, (0, default))[1]
             if not isinstance(value, int):
                 raise BadDwarf("has a unit whose bases are no offsets")
-            if attribute == f.A_STR_OFFSETS_BASE:
+            if attribute == dw.DW_AT_str_offsets_base:
                 unit.str_offsets_base = value
-            elif attribute == f.A_ADDR_BASE:
+            elif attribute == dw.DW_AT_addr_base:
                 unit.addr_base = value
             else:
                 unit.rnglists_base = value
-        form, low = root.get(f.A_LOW_PC, (f.F_ADDR, 0))
+        form, low = root.get(dw.DW_AT_low_pc, (dw.DW_FORM_addr, 0))
         if isinstance(low, int):
-            unit.low_pc = low if form == f.F_ADDR else self.address(unit, low)
+            unit.low_pc = low if form == dw.DW_FORM_addr else self.address(unit, low)
 
     def _raw(self, unit: Unit, at: int) -> dict[int, tuple[int, Value]] | None:
         """Attributes with indices not yet looked up: what the bases themselves need."""
@@ -256,13 +256,13 @@ class Dwarf:
             return None
         found: dict[int, tuple[int, Value]] = {}
         for attribute, form, _ in abbrev.specs:
-            if form in (f.F_ADDR, f.F_SEC_OFFSET, f.F_DATA4, f.F_DATA8):
+            if form in (dw.DW_FORM_addr, dw.DW_FORM_sec_offset, dw.DW_FORM_data4, dw.DW_FORM_data8):
                 size = f.fixed_size(form, unit.offset_size) or 0
                 found[attribute] = (form, unsigned(self.info, at, size))
-            elif form == f.F_ADDRX:
+            elif form == dw.DW_FORM_addrx:
                 found[attribute] = (form, uleb(self.info, at)[0])
-            elif f.F_ADDRX1 <= form <= f.F_ADDRX4:
-                size = form - f.F_ADDRX1 + 1
+            elif dw.DW_FORM_addrx1 <= form <= dw.DW_FORM_addrx4:
+                size = form - dw.DW_FORM_addrx1 + 1
                 found[attribute] = (form, unsigned(self.info, at, size))
             at = f.skip_form(self.info, at, form, unit.offset_size)
         return found
@@ -295,9 +295,9 @@ class Dwarf:
         attributes: dict[int, Value] = {}
         forms: dict[int, int] = {}
         for attribute, form, implicit in abbrev.specs:
-            if form == f.F_INDIRECT:
+            if form == dw.DW_FORM_indirect:
                 form, at = uleb(self.info, at)
-                if form == f.F_INDIRECT:
+                if form == dw.DW_FORM_indirect:
                     raise BadDwarf("has a form that is indirect twice")
             attributes[attribute] = self.value(unit, at, form, implicit)
             forms[attribute] = form
@@ -309,31 +309,31 @@ class Dwarf:
     def value(self, unit: Unit, at: int, form: int, implicit: int = 0) -> Value:
         """One attribute value at `at`, decoded."""
         data = self.info
-        if form == f.F_INDIRECT:
+        if form == dw.DW_FORM_indirect:
             form, at = uleb(data, at)
         if f.is_block(form):
             return f.read_block(data, at, form)
-        if form == f.F_FLAG_PRESENT:
+        if form == dw.DW_FORM_flag_present:
             return 1
-        if form == f.F_IMPLICIT_CONST:
+        if form == dw.DW_FORM_implicit_const:
             return implicit
-        if form == f.F_SDATA:
+        if form == dw.DW_FORM_sdata:
             return f.sleb(data, at)[0]
-        if form == f.F_STRING:
+        if form == dw.DW_FORM_string:
             return _text(data, at)
         size = f.fixed_size(form, unit.offset_size)
         number = uleb(data, at)[0] if size is None else unsigned(data, at, size)
-        if f.F_REF1 <= form <= f.F_REF_UDATA:
+        if dw.DW_FORM_ref1 <= form <= dw.DW_FORM_ref_udata:
             return unit.offset + number
-        if form == f.F_STRP:
+        if form == dw.DW_FORM_strp:
             return _text(self.strings, number)
-        if form == f.F_LINE_STRP:
+        if form == dw.DW_FORM_line_strp:
             return _text(self.line_strings, number)
-        if form == f.F_STRX or f.F_STRX1 <= form <= f.F_STRX4:
+        if form == dw.DW_FORM_strx or dw.DW_FORM_strx1 <= form <= dw.DW_FORM_strx4:
             return _text(self.strings, self.string_offset(unit, number))
-        if form == f.F_ADDRX or f.F_ADDRX1 <= form <= f.F_ADDRX4:
+        if form == dw.DW_FORM_addrx or dw.DW_FORM_addrx1 <= form <= dw.DW_FORM_addrx4:
             return self.address(unit, number)
-        if form == f.F_DATA16:
+        if form == dw.DW_FORM_data16:
             return data[at : at + 16]
         return number
 
@@ -386,7 +386,7 @@ class Dwarf:
     def origin(self, die: Die) -> Die:
         """The DIE that carries the names: through abstract_origin and specification."""
         for _ in range(8):
-            target = die.number(f.A_ABSTRACT_ORIGIN) or die.number(f.A_SPECIFICATION)
+            target = die.number(dw.DW_AT_abstract_origin) or die.number(dw.DW_AT_specification)
             if target is None:
                 return die
             die = self.die(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
 
 # Compilers number abbreviations from 1 without gaps: a table beyond this is damage.
@@ -53,7 +54,7 @@ def read_abbrevs(
                 attribute, at = uleb(data, at)
                 form, at = uleb(data, at)
             implicit = 0
-            if form == f.F_IMPLICIT_CONST:
+            if form == dw.DW_FORM_implicit_const:
                 implicit, at = f.sleb(data, at)
             if attribute == 0 and form == 0:
                 break

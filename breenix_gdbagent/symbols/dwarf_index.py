@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from breenix_gdbagent.errors import SymbolNotFound
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
 from breenix_gdbagent.symbols.dwarf_plan import BODY, FUNCTION, SCOPE, SKIP, STATIC, TYPE, Plan, Row
@@ -119,7 +120,7 @@ def is_split(dwarf: Dwarf, unit: Unit) -> bool:
     """Whether a unit is the skeleton of one in a .dwo file."""
     code, _ = uleb(dwarf.info, unit.first)
     root = unit.abbrevs[code] if code < len(unit.abbrevs) else None
-    names = (f.A_DWO_NAME, f.A_GNU_DWO_NAME)
+    names = (dw.DW_AT_dwo_name, dw.DW_AT_GNU_dwo_name)
     return root is not None and any(spec[0] in names for spec in root.specs)
 
 
@@ -199,16 +200,16 @@ class _Pass(Stepper):
         """DW_AT_name, "" when there is none."""
         found = row.name
         if found is None:
-            if row.size >= 0 or all(s[0] != f.A_NAME for s in row.abbrev.specs):
+            if row.size >= 0 or all(s[0] != dw.DW_AT_name for s in row.abbrev.specs):
                 return ""
             return self.dwarf.die(here, self.unit).name
         place, form = found
         at = body + place
-        if form == f.F_STRP and self.unit.offset_size == 4:
+        if form == dw.DW_FORM_strp and self.unit.offset_size == 4:
             return _string(self.dwarf, f.U32(self.data, at)[0])
-        if form == f.F_STRX1:
+        if form == dw.DW_FORM_strx1:
             return _string(self.dwarf, self.dwarf.string_offset(self.unit, self.data[at]))
-        if form == f.F_STRX2:
+        if form == dw.DW_FORM_strx2:
             index = f.U16(self.data, at)[0]
             return _string(self.dwarf, self.dwarf.string_offset(self.unit, index))
         value = self.dwarf.value(self.unit, at, form)
@@ -217,8 +218,8 @@ class _Pass(Stepper):
     def note_code(self, row: Row, here: int, body: int) -> None:
         """A function's addresses: low and high, or ranges; 0 and -1 mark dropped code."""
         offsets = row.abbrev.offsets
-        low_at, high_at = offsets.get(f.A_LOW_PC), offsets.get(f.A_HIGH_PC)
-        if low_at and high_at and low_at[1] == f.F_ADDR and high_at[1] == f.F_DATA4:
+        low_at, high_at = offsets.get(dw.DW_AT_low_pc), offsets.get(dw.DW_AT_high_pc)
+        if low_at and high_at and low_at[1] == dw.DW_FORM_addr and high_at[1] == dw.DW_FORM_data4:
             low = f.U64(self.data, body + low_at[0])[0]
             spans = [(low, low + f.U32(self.data, body + high_at[0])[0])]
         else:

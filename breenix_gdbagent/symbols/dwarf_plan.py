@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf_abbrev import Abbrev
 
 SKIP, SCOPE, TYPE, STATIC, FUNCTION, BODY = range(6)
 _KINDS = {
-    f.T_NAMESPACE: SCOPE,
-    f.T_STRUCT: TYPE,
-    f.T_UNION: TYPE,
-    f.T_ENUMERATION: TYPE,
-    f.T_BASE: TYPE,
-    f.T_VARIABLE: STATIC,
-    f.T_SUBPROGRAM: FUNCTION,
+    dw.DW_TAG_namespace: SCOPE,
+    dw.DW_TAG_structure_type: TYPE,
+    dw.DW_TAG_union_type: TYPE,
+    dw.DW_TAG_enumeration_type: TYPE,
+    dw.DW_TAG_base_type: TYPE,
+    dw.DW_TAG_variable: STATIC,
+    dw.DW_TAG_subprogram: FUNCTION,
     # Variants hold the struct of their payload, whose path is the enum's.
-    f.T_COMPILE_UNIT: BODY,
-    f.T_VARIANT_PART: BODY,
-    f.T_VARIANT: BODY,
+    dw.DW_TAG_compile_unit: BODY,
+    dw.DW_TAG_variant_part: BODY,
+    dw.DW_TAG_variant: BODY,
 }
 
 
@@ -81,7 +82,7 @@ def _row(abbrev: Abbrev, offset_size: int) -> Row:
         tuple(parts),
         fixed,
         abbrev,
-        f.A_DECLARATION in given,
-        f.A_LOW_PC in given or f.A_RANGES in given,
-        abbrev.offsets.get(f.A_NAME),
+        dw.DW_AT_declaration in given,
+        dw.DW_AT_low_pc in given or dw.DW_AT_ranges in given,
+        abbrev.offsets.get(dw.DW_AT_name),
     )

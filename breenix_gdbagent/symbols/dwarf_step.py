@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import Dwarf, Unit
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
 from breenix_gdbagent.symbols.dwarf_plan import Plan, Row
 
 # Forms whose first byte, below 0x80, is the whole number or the length of the block behind it.
-_BLOCKS = frozenset({f.F_EXPRLOC, f.F_BLOCK, f.F_BLOCK1})
+_BLOCKS = frozenset({dw.DW_FORM_exprloc, dw.DW_FORM_block, dw.DW_FORM_block1})
 _SHORT = _BLOCKS | {
-    f.F_SDATA,
-    f.F_UDATA,
-    f.F_REF_UDATA,
-    f.F_STRX,
-    f.F_ADDRX,
-    f.F_LOCLISTX,
-    f.F_RNGLISTX,
+    dw.DW_FORM_sdata,
+    dw.DW_FORM_udata,
+    dw.DW_FORM_ref_udata,
+    dw.DW_FORM_strx,
+    dw.DW_FORM_addrx,
+    dw.DW_FORM_loclistx,
+    dw.DW_FORM_rnglistx,
 }
 
 

@@ -6,13 +6,14 @@ Source: DWARF 4 section 6.2, DWARF 5 section 6.2.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import Dwarf, Unit, guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, sleb, uleb, unsigned
 
-_PATH, _DIRECTORY = 1, 2
 # A corrupt count must not make us allocate; a unit has a few thousand files at most.
 _MAX_ENTRIES = 1 << 16
 
@@ -116,6 +117,7 @@ class _Reader:
         self.dwarf, self.unit, self.directory = dwarf, unit, directory
         self.data = dwarf.line
         self.at = offset
+        self.directories: list[str] = []
 
     def fixed(self, size: int) -> int:
         value = unsigned(self.data, self.at, size)
@@ -128,7 +130,12 @@ class _Reader:
 
     def read(self) -> LineProgram:
         files, start, end, header, lengths = self.header()
-        return LineProgram(files, _run(self.data, start, end, header, lengths))
+
+        def define(at: int) -> None:
+            self.at = at
+            files[len(files) + 1] = self.file()
+
+        return LineProgram(files, _run(self.data, start, end, header, lengths, define))
 
     def header(self) -> tuple[dict[int, str], int, int, tuple[int, int, int, int, bool], list[int]]:
         """(files, start and end of the program, its parameters, lengths of its opcodes)."""
@@ -160,19 +167,22 @@ class _Reader:
 
     def files_2(self) -> dict[int, str]:
         """Directories and files as strings, numbered from 1 (DWARF 4 section 6.2.4)."""
-        directories = [self.directory]
+        self.directories = [self.directory]
         while self.data[self.at]:
-            directories.append(self.string())
+            self.directories.append(self.string())
         self.at += 1
         files: dict[int, str] = {}
         while self.data[self.at]:
-            name = self.string()
-            index = self.uleb()
-            self.uleb()
-            self.uleb()
-            files[len(files) + 1] = self.path(directories, index, name)
+            files[len(files) + 1] = self.file()
         self.at += 1
         return files
+
+    def file(self) -> str:
+        """The path of one entry: name, directory, time and length."""
+        name, index = self.string(), self.uleb()
+        self.uleb()
+        self.uleb()
+        return self.path(self.directories, index, name)
 
     def string(self) -> str:
         end = f.string_end(self.data, self.at)
@@ -208,19 +218,19 @@ class _Reader:
         for _ in range(count):
             name, index = "", 0
             for kind, form in formats:
-                if kind == _PATH:
+                if kind == dw.DW_LNCT_path:
                     name = self.form_text(form, size)
-                elif kind == _DIRECTORY:
+                elif kind == dw.DW_LNCT_directory_index:
                     index = self.form_number(form)
                 self.at = f.skip_form(self.data, self.at, form, size)
             entries.append((name, index))
         return entries
 
     def form_text(self, form: int, size: int) -> str:
-        if form == f.F_STRING:
+        if form == dw.DW_FORM_string:
             data, at = self.data, self.at
-        elif form in (f.F_LINE_STRP, f.F_STRP):
-            data = self.dwarf.line_strings if form == f.F_LINE_STRP else self.dwarf.strings
+        elif form in (dw.DW_FORM_line_strp, dw.DW_FORM_strp):
+            data = self.dwarf.line_strings if form == dw.DW_FORM_line_strp else self.dwarf.strings
             at = unsigned(self.data, self.at, size)
         else:
             raise BadDwarf(f"has a file name of form {form:#x}")
@@ -232,9 +242,15 @@ class _Reader:
 
 
 def _run(
-    data: bytes, at: int, end: int, header: tuple[int, int, int, int, bool], lengths: list[int]
+    data: bytes,
+    at: int,
+    end: int,
+    header: tuple[int, int, int, int, bool],
+    lengths: list[int],
+    define: Callable[[int], None],
 ) -> list[Sequence]:
-    """The rows of a program. Of several rows at one address the last one holds.
+    """The rows of a program. Of several rows at one address the last one holds. `define` is given
+    the place of each further file that the program itself defines (DWARF 4 and before).
 
     Sequences that start at 0 belong to code that the linker dropped, and are left out.
     """
@@ -265,30 +281,32 @@ def _run(
             size, at = uleb(data, at)
             behind = at + size
             sub = data[at] if size else 0
-            if sub == 1:
+            if sub == dw.DW_LNE_end_sequence:
                 _finish(sequences, seq, address)
                 seq, address, file, line, statement = Sequence(), 0, 1, 1, default
-            elif sub == 2:
+            elif sub == dw.DW_LNE_set_address:
                 address = unsigned(data, at + 1, size - 1)
+            elif sub == dw.DW_LNE_define_file:
+                define(at + 1)
             at = behind
-        elif op == 1:
+        elif op == dw.DW_LNS_copy:
             _row(seq, address, file, line, statement)
-        elif op == 2:
+        elif op == dw.DW_LNS_advance_pc:
             step, at = uleb(data, at)
             address += step * minimum
-        elif op == 3:
+        elif op == dw.DW_LNS_advance_line:
             step, at = sleb(data, at)
             line += step
-        elif op == 4:
+        elif op == dw.DW_LNS_set_file:
             file, at = uleb(data, at)
-        elif op == 6:
+        elif op == dw.DW_LNS_negate_stmt:
             statement = not statement
-        elif op == 8:
+        elif op == dw.DW_LNS_const_add_pc:
             address += const_add
-        elif op == 9:
+        elif op == dw.DW_LNS_fixed_advance_pc:
             address += unsigned(data, at, 2)
             at += 2
-        else:
+        else:  # of columns, blocks, prologues, or of a vendor: the header says how many operands
             for _ in range(lengths[op - 1]):
                 _, at = uleb(data, at)
     return sequences

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.demangle import demangle
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb
@@ -97,13 +98,13 @@ class LineTable:
         chain = self._dies(unit, function, link)
         spots = []
         for die in reversed(chain):
-            inlined = die.tag == f.T_INLINED
+            inlined = die.tag == dw.DW_TAG_inlined_subroutine
             name, raw = self._name(die)
             spots.append(Spot(name, raw, file, line, inlined))
             if inlined:
-                number = die.number(f.A_CALL_FILE)
+                number = die.number(dw.DW_AT_call_file)
                 file = program.files.get(number) if program and number is not None else None
-                line = die.number(f.A_CALL_LINE) or None
+                line = die.number(dw.DW_AT_call_line) or None
         return tuple(spots)
 
     def _dies(self, unit: Unit, function: Function, link: int) -> list[Die]:
@@ -124,7 +125,7 @@ class LineTable:
 
     def entry_of(self, frame: int) -> int | None:
         """Where the code of a frame (see `frames_at`) begins, None where DWARF does not say."""
-        entry = self.dwarf.die(frame).number(f.A_ENTRY_PC)
+        entry = self.dwarf.die(frame).number(dw.DW_AT_entry_pc)
         live = [low for low, _ in self.spans_of(frame)]
         return entry if entry in live else next(iter(live), None)
 
@@ -135,7 +136,12 @@ class LineTable:
 
     def _name(self, die: Die) -> tuple[str, str]:
         named = self.dwarf.origin(die)
-        raw = named.text(f.A_LINKAGE_NAME) or die.text(f.A_LINKAGE_NAME) or named.name or die.name
+        raw = (
+            named.text(dw.DW_AT_linkage_name)
+            or die.text(dw.DW_AT_linkage_name)
+            or named.name
+            or die.name
+        )
         return demangle(raw), raw
 
     def _unit_functions(self, unit: Unit) -> DwarfIndex:
@@ -147,8 +153,8 @@ class LineTable:
     def _program(self, unit: Unit) -> LineProgram | None:
         if unit.offset not in self._programs:
             root = self.dwarf.die(unit.first, unit)
-            offset = root.number(f.A_STMT_LIST)
-            directory = root.text(f.A_COMP_DIR) or ""
+            offset = root.number(dw.DW_AT_stmt_list)
+            directory = root.text(dw.DW_AT_comp_dir) or ""
             self._programs[unit.offset] = (
                 None if offset is None else read_program(self.dwarf, unit, offset, directory)
             )
@@ -230,7 +236,7 @@ class _Inlines(Stepper):
         # An inlined call without children is what we look for, not what we step over.
         self.short = list(self.steps)
         for code, row in enumerate(self.rows[:0x80]):
-            if row is not None and row.abbrev.tag == f.T_INLINED:
+            if row is not None and row.abbrev.tag == dw.DW_TAG_inlined_subroutine:
                 self.short[code] = 0
 
     def at(self, function: Die, link: int) -> Iterator[Die]:
@@ -253,12 +259,12 @@ class _Inlines(Stepper):
             if row is None:
                 raise BadDwarf(f"uses an undeclared abbreviation {code} at {here:#x}")
             at = body + row.size if row.size >= 0 else self.behind(row, body)
-            if not row.children and row.abbrev.tag != f.T_INLINED:
+            if not row.children and row.abbrev.tag != dw.DW_TAG_inlined_subroutine:
                 continue
-            if row.abbrev.tag in (f.T_INLINED, f.T_LEXICAL_BLOCK):
+            if row.abbrev.tag in (dw.DW_TAG_inlined_subroutine, dw.DW_TAG_lexical_block):
                 die = self.dwarf.die(here, self.unit)
                 if any(low <= link < high for low, high in spans_of(self.dwarf, die)):
-                    if die.tag == f.T_INLINED:
+                    if die.tag == dw.DW_TAG_inlined_subroutine:
                         found += 1
                         yield die
                     if not row.children or found > _MAX_INLINE:

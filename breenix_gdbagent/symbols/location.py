@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import Dwarf, Unit, guarded
 from breenix_gdbagent.symbols.dwarf_forms import U64, BadDwarf, sleb, uleb, unsigned
 
 _MASK = (1 << 64) - 1
 _MAX_PIECES = 1 << 16
 _MAX_STACK = 256
+_MAX_STEPS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,9 @@ class Place:
 def linked_address(dwarf: Dwarf, unit: Unit, expression: bytes) -> int | None:
     """The link address when the expression is one plain address, else None. Reads no memory."""
     with guarded(dwarf.elf, ".debug_info"):
-        if len(expression) == 9 and expression[0] == 0x03:
+        if len(expression) == 9 and expression[0] == dw.DW_OP_addr:
             return int(U64(expression, 1)[0])
-        if len(expression) > 1 and expression[0] == 0xA1:
+        if len(expression) > 1 and expression[0] in _ADDRESS_INDEX:
             index, at = uleb(expression, 1)
             if at == len(expression):
                 return dwarf.address(unit, index)
@@ -78,16 +80,17 @@ class _Machine:
         self.missing: list[tuple[int, int]] = []
 
     def run(self) -> Place:
-        pieces = 0
+        pieces = steps = 0
         while self.at < len(self.code):
             op = self.code[self.at]
             self.at += 1
-            if op == 0x93:
+            steps += 1
+            if op == dw.DW_OP_piece:
                 self.piece(self.operand())
                 pieces += 1
             else:
                 self.step(op)
-            if len(self.stack) > _MAX_STACK:
+            if len(self.stack) > _MAX_STACK or steps > _MAX_STEPS:
                 raise BadDwarf("has a location expression that needs too much")
         if pieces:
             return Place(None, self.data, tuple(self.missing))
@@ -123,86 +126,132 @@ class _Machine:
 
     def step(self, op: int) -> None:
         """One operation; the operand forms are those of DWARF 5 section 7.7.1."""
-        push = self.stack.append
-        if op == 0x03:
+        push, stack = self.stack.append, self.stack
+        if op == dw.DW_OP_addr:
             push((self.fixed(8) + self.bias) & _MASK)
-        elif op == 0xA1:
+        elif op in _ADDRESS_INDEX:
             push((self.dwarf.address(self.unit, self.operand()) + self.bias) & _MASK)
-        elif op == 0xA2:
+        elif op in _CONSTANT_INDEX:
             push(self.dwarf.address(self.unit, self.operand()))
-        elif 0x30 <= op <= 0x4F:
-            push(op - 0x30)
+        elif dw.DW_OP_lit0 <= op <= dw.DW_OP_lit31:
+            push(op - dw.DW_OP_lit0)
         elif op in _CONSTANTS:
             size, signed = _CONSTANTS[op]
             value = self.fixed(size)
             push((value - (1 << 8 * size) if signed and value >> (8 * size - 1) else value) & _MASK)
-        elif op == 0x10:
+        elif op == dw.DW_OP_constu:
             push(self.operand() & _MASK)
-        elif op == 0x11:
+        elif op == dw.DW_OP_consts:
             value, self.at = sleb(self.code, self.at)
             push(value & _MASK)
-        elif op in (0x06, 0x94):
-            size = 8 if op == 0x06 else self.fixed(1)
+        elif op in (dw.DW_OP_deref, dw.DW_OP_deref_size):
+            size = 8 if op == dw.DW_OP_deref else self.fixed(1)
             if not 0 < size <= 8:
                 raise BadDwarf(f"dereferences {size} bytes")
-            push(int.from_bytes(self.read(self.stack.pop(), size), "little"))
-        elif op == 0x23:
-            push((self.stack.pop() + self.operand()) & _MASK)
-        elif op == 0x9E:
+            push(int.from_bytes(self.read(stack.pop(), size), "little"))
+        elif op == dw.DW_OP_plus_uconst:
+            push((stack.pop() + self.operand()) & _MASK)
+        elif op == dw.DW_OP_implicit_value:
             size = self.operand()
+            if size > len(self.code) - self.at:
+                raise IndexError
             self.implicit = self.code[self.at : self.at + size]
             self.at += size
-        elif op == 0x9F:
+        elif op == dw.DW_OP_stack_value:
             self.is_value = True
-        else:
-            self.arithmetic(op)
-
-    def arithmetic(self, op: int) -> None:
-        stack = self.stack
-        if op == 0x12:
-            stack.append(stack[-1])
-        elif op == 0x13:
-            stack.pop()
-        elif op == 0x16:
-            stack[-1], stack[-2] = stack[-2], stack[-1]
+        elif op in (dw.DW_OP_skip, dw.DW_OP_bra):
+            self.jump(op == dw.DW_OP_skip or stack.pop() != 0)
         elif op in _UNARY:
-            stack.append(_UNARY[op](stack.pop()) & _MASK)
+            push(_UNARY[op](stack.pop()) & _MASK)
         elif op in _BINARY:
             right, left = stack.pop(), stack.pop()
-            stack.append(_BINARY[op](left, right) & _MASK)
-        elif op != 0x96:
-            raise BadDwarf(f"has a static whose location uses operation {op:#x}, which is not read")
+            push(_BINARY[op](left, right) & _MASK)
+        else:
+            self.reorder(op)
+
+    def jump(self, taken: bool) -> None:
+        """To the operation as many bytes, signed, behind the operand; its end ends the program."""
+        offset = self.fixed(2)
+        to = self.at + (offset - (1 << 16) if offset >> 15 else offset)
+        if not 0 <= to <= len(self.code):
+            raise BadDwarf("has a location expression that jumps out of itself")
+        if taken:
+            self.at = to
+
+    def reorder(self, op: int) -> None:
+        """The operations that copy, drop and swap entries of the stack."""
+        stack = self.stack
+        if op == dw.DW_OP_dup:
+            stack.append(stack[-1])
+        elif op == dw.DW_OP_drop:
+            stack.pop()
+        elif op == dw.DW_OP_over:
+            stack.append(stack[-2])
+        elif op == dw.DW_OP_pick:
+            stack.append(stack[-1 - self.fixed(1)])
+        elif op == dw.DW_OP_swap:
+            stack[-1], stack[-2] = stack[-2], stack[-1]
+        elif op == dw.DW_OP_rot:
+            stack[-1], stack[-2], stack[-3] = stack[-2], stack[-3], stack[-1]
+        elif op != dw.DW_OP_nop:
+            name = dw.name_of("DW_OP", op)
+            raise BadDwarf(f"has a static whose location uses {name}, which is not read")
 
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+def _divided(left: int, right: int) -> int:
+    """Signed, towards zero (DWARF 5, 2.5.1.4)."""
+    if not right:
+        raise BadDwarf("divides by zero")
+    a, b = _signed(left), _signed(right)
+    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+
+
+def _remainder(left: int, right: int) -> int:
+    """Unsigned, as gdb and LLVM have it; the standard says no more than "modulo"."""
+    if not right:
+        raise BadDwarf("divides by zero")
+    return left % right
+
+
+_ADDRESS_INDEX = (dw.DW_OP_addrx, dw.DW_OP_GNU_addr_index)
+_CONSTANT_INDEX = (dw.DW_OP_constx, dw.DW_OP_GNU_const_index)
 _CONSTANTS = {
-    0x08: (1, False), 0x09: (1, True), 0x0A: (2, False), 0x0B: (2, True),
-    0x0C: (4, False), 0x0D: (4, True), 0x0E: (8, False), 0x0F: (8, True),
-}  # fmt: skip
+    dw.DW_OP_const1u: (1, False),
+    dw.DW_OP_const1s: (1, True),
+    dw.DW_OP_const2u: (2, False),
+    dw.DW_OP_const2s: (2, True),
+    dw.DW_OP_const4u: (4, False),
+    dw.DW_OP_const4s: (4, True),
+    dw.DW_OP_const8u: (8, False),
+    dw.DW_OP_const8s: (8, True),
+}
 _UNARY: dict[int, Callable[[int], int]] = {
-    0x19: lambda a: abs(_signed(a)),
-    0x1F: lambda a: -a,
-    0x20: lambda a: ~a,
+    dw.DW_OP_abs: lambda a: abs(_signed(a)),
+    dw.DW_OP_neg: lambda a: -a,
+    dw.DW_OP_not: lambda a: ~a,
 }
 _BINARY: dict[int, Callable[[int, int], int]] = {
-    0x1A: lambda a, b: a & b,
-    0x1C: lambda a, b: a - b,
-    0x1E: lambda a, b: a * b,
-    0x21: lambda a, b: a | b,
-    0x22: lambda a, b: a + b,
-    0x24: lambda a, b: a << min(b, 64),
-    0x25: lambda a, b: a >> min(b, 64),
-    0x26: lambda a, b: _signed(a) >> min(b, 64),
-    0x27: lambda a, b: a ^ b,
-    0x29: lambda a, b: int(_signed(a) == _signed(b)),
-    0x2A: lambda a, b: int(_signed(a) >= _signed(b)),
-    0x2B: lambda a, b: int(_signed(a) > _signed(b)),
-    0x2C: lambda a, b: int(_signed(a) <= _signed(b)),
-    0x2D: lambda a, b: int(_signed(a) < _signed(b)),
-    0x2E: lambda a, b: int(a != b),
+    dw.DW_OP_and: lambda a, b: a & b,
+    dw.DW_OP_div: _divided,
+    dw.DW_OP_minus: lambda a, b: a - b,
+    dw.DW_OP_mod: _remainder,
+    dw.DW_OP_mul: lambda a, b: a * b,
+    dw.DW_OP_or: lambda a, b: a | b,
+    dw.DW_OP_plus: lambda a, b: a + b,
+    dw.DW_OP_shl: lambda a, b: a << min(b, 64),
+    dw.DW_OP_shr: lambda a, b: a >> min(b, 64),
+    dw.DW_OP_shra: lambda a, b: _signed(a) >> min(b, 64),
+    dw.DW_OP_xor: lambda a, b: a ^ b,
+    dw.DW_OP_eq: lambda a, b: int(_signed(a) == _signed(b)),
+    dw.DW_OP_ge: lambda a, b: int(_signed(a) >= _signed(b)),
+    dw.DW_OP_gt: lambda a, b: int(_signed(a) > _signed(b)),
+    dw.DW_OP_le: lambda a, b: int(_signed(a) <= _signed(b)),
+    dw.DW_OP_lt: lambda a, b: int(_signed(a) < _signed(b)),
+    dw.DW_OP_ne: lambda a, b: int(a != b),
 }
 
 

@@ -6,13 +6,11 @@ Source: DWARF 4 section 2.17.3, DWARF 5 sections 2.17.3 and 7.25.
 from __future__ import annotations
 
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb, unsigned
 
 _MASK = (1 << 64) - 1
-_END, _BASE_X, _START_X_END_X, _START_X_LENGTH, _OFFSETS, _BASE, _START_END, _START_LENGTH = range(
-    8
-)
 
 
 def spans_of(dwarf: Dwarf, die: Die) -> list[tuple[int, int]]:
@@ -20,20 +18,23 @@ def spans_of(dwarf: Dwarf, die: Die) -> list[tuple[int, int]]:
 
     Raises `InputError` that names the section that is damaged.
     """
-    low = die.number(f.A_LOW_PC)
-    high = die.number(f.A_HIGH_PC)
+    low = die.number(dw.DW_AT_low_pc)
+    high = die.number(dw.DW_AT_high_pc)
     if low is not None and high is not None:
-        form = die.forms[f.A_HIGH_PC]
-        is_address = form in (f.F_ADDR, f.F_ADDRX) or f.F_ADDRX1 <= form <= f.F_ADDRX4
+        form = die.forms[dw.DW_AT_high_pc]
+        is_address = (
+            form in (dw.DW_FORM_addr, dw.DW_FORM_addrx)
+            or dw.DW_FORM_addrx1 <= form <= dw.DW_FORM_addrx4
+        )
         return [(low, high if is_address else low + high)]
-    where = die.number(f.A_RANGES)
+    where = die.number(dw.DW_AT_ranges)
     if where is None:
         return []
     if die.unit.version < 5:
         with guarded(dwarf.elf, ".debug_ranges"):
             return _ranges(dwarf.ranges, where, die.unit.low_pc)
     with guarded(dwarf.elf, ".debug_rnglists"):
-        if die.forms[f.A_RANGES] == f.F_RNGLISTX:
+        if die.forms[dw.DW_AT_ranges] == dw.DW_FORM_rnglistx:
             base, size = die.unit.rnglists_base, die.unit.offset_size
             where = base + unsigned(dwarf.rnglists, base + where * size, size)
         return _rnglist(dwarf, die.unit, where)
@@ -59,13 +60,13 @@ def _rnglist(dwarf: Dwarf, unit: Unit, at: int) -> list[tuple[int, int]]:
     while True:
         kind = data[at]
         at += 1
-        if kind == _END:
+        if kind == dw.DW_RLE_end_of_list:
             return spans
-        if kind == _BASE_X:
+        if kind == dw.DW_RLE_base_addressx:
             index, at = uleb(data, at)
             base = dwarf.address(unit, index)
             continue
-        if kind == _BASE:
+        if kind == dw.DW_RLE_base_address:
             base, at = f.U64(data, at)[0], at + 8
             continue
         low, high, at = _entry(dwarf, unit, kind, at, base)
@@ -75,19 +76,19 @@ def _rnglist(dwarf: Dwarf, unit: Unit, at: int) -> list[tuple[int, int]]:
 
 def _entry(dwarf: Dwarf, unit: Unit, kind: int, at: int, base: int) -> tuple[int, int, int]:
     data = dwarf.rnglists
-    if kind in (_START_END, _START_LENGTH):
+    if kind in (dw.DW_RLE_start_end, dw.DW_RLE_start_length):
         low = f.U64(data, at)[0]
-        if kind == _START_END:
+        if kind == dw.DW_RLE_start_end:
             return low, f.U64(data, at + 8)[0], at + 16
         length, at = uleb(data, at + 8)
         return low, low + length, at
     first, at = uleb(data, at)
     second, at = uleb(data, at)
-    if kind == _OFFSETS:
+    if kind == dw.DW_RLE_offset_pair:
         return base + first, base + second, at
-    if kind == _START_X_LENGTH:
+    if kind == dw.DW_RLE_startx_length:
         low = dwarf.address(unit, first)
         return low, low + second, at
-    if kind == _START_X_END_X:
+    if kind == dw.DW_RLE_startx_endx:
         return dwarf.address(unit, first), dwarf.address(unit, second), at
     raise BadDwarf(f"has an unknown range entry {kind}")

@@ -13,23 +13,23 @@ from functools import cached_property
 from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.errors import SymbolNotFound
 from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, guarded
 from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, sleb, uleb
 from breenix_gdbagent.symbols.dwarf_index import DwarfIndex
 
 _KINDS = {
-    f.T_STRUCT: "struct",
-    f.T_UNION: "union",
-    f.T_ENUMERATION: "enum",
-    f.T_BASE: "base",
-    f.T_POINTER: "pointer",
-    f.T_REFERENCE: "pointer",
-    f.T_ARRAY: "array",
-    f.T_SUBROUTINE_TYPE: "function",
+    dw.DW_TAG_structure_type: "struct",
+    dw.DW_TAG_union_type: "union",
+    dw.DW_TAG_enumeration_type: "enum",
+    dw.DW_TAG_base_type: "base",
+    dw.DW_TAG_pointer_type: "pointer",
+    dw.DW_TAG_reference_type: "pointer",
+    dw.DW_TAG_array_type: "array",
+    dw.DW_TAG_subroutine_type: "function",
 }
-_TRANSPARENT = frozenset({f.T_TYPEDEF, f.T_CONST, f.T_VOLATILE})
+_TRANSPARENT = frozenset({dw.DW_TAG_typedef, dw.DW_TAG_const_type, dw.DW_TAG_volatile_type})
 _MAX_CHAIN = 64
-_PLUS_UCONST = 0x23
 _NEAR = 8
 _MAX_SIZE = 1 << 40
 
@@ -165,7 +165,7 @@ class TypeTable:
 
     def of(self, die: Die) -> Type:
         """The type that DW_AT_type of a DIE names, `VOID` when it has none."""
-        target = die.number(f.A_TYPE)
+        target = die.number(dw.DW_AT_type)
         return VOID if target is None else self.at(target)
 
     def _resolve(self, offset: int) -> Type:
@@ -173,7 +173,7 @@ class TypeTable:
         for _ in range(_MAX_CHAIN):
             if die.tag not in _TRANSPARENT:
                 break
-            target = die.number(f.A_TYPE)
+            target = die.number(dw.DW_AT_type)
             if target is None:
                 return VOID
             die = self.dwarf.die(target)
@@ -182,7 +182,7 @@ class TypeTable:
         kind = _KINDS.get(die.tag)
         if kind is None:
             raise BadDwarf(f"has no type at {die.offset:#x} (tag {die.tag:#x})")
-        size = die.number(f.A_BYTE_SIZE)
+        size = die.number(dw.DW_AT_byte_size)
         if size is not None and not 0 <= size < _MAX_SIZE:
             raise BadDwarf(f"has a type of {size} bytes at {die.offset:#x}")
         if kind in ("struct", "union"):
@@ -193,9 +193,13 @@ class TypeTable:
             return self._array(die)
         if kind == "pointer":
             return Type(
-                die.offset, kind, die.name, 8 if size is None else size, target=die.number(f.A_TYPE)
+                die.offset,
+                kind,
+                die.name,
+                8 if size is None else size,
+                target=die.number(dw.DW_AT_type),
             )
-        encoding = die.number(f.A_ENCODING) or 0
+        encoding = die.number(dw.DW_AT_encoding) or 0
         return Type(die.offset, kind, die.name, size or 0, encoding=encoding)
 
     def _composite(self, die: Die, kind: str, size: int) -> Type:
@@ -203,13 +207,13 @@ class TypeTable:
         parameters: list[tuple[str, int]] = []
         variants = None
         for child in self.dwarf.children(die):
-            if child.tag == f.T_MEMBER:
+            if child.tag == dw.DW_TAG_member:
                 members.append(self._member(child))
-            elif child.tag == f.T_TEMPLATE_TYPE:
-                target = child.number(f.A_TYPE)
+            elif child.tag == dw.DW_TAG_template_type_parameter:
+                target = child.number(dw.DW_AT_type)
                 if target is not None:
                     parameters.append((child.name, target))
-            elif child.tag == f.T_VARIANT_PART:
+            elif child.tag == dw.DW_TAG_variant_part:
                 variants = self._variants(child)
         return Type(
             die.offset,
@@ -222,25 +226,25 @@ class TypeTable:
         )
 
     def _member(self, die: Die) -> Member:
-        offset = die.number(f.A_DATA_MEMBER_LOCATION)
-        expression = die.block(f.A_DATA_MEMBER_LOCATION)
-        if expression and expression[0] == _PLUS_UCONST:  # what DWARF 2 has for a number
+        offset = die.number(dw.DW_AT_data_member_location)
+        expression = die.block(dw.DW_AT_data_member_location)
+        if expression and expression[0] == dw.DW_OP_plus_uconst:  # what DWARF 2 has for a number
             offset = uleb(expression, 1)[0]
-        target = die.number(f.A_TYPE)
-        if target is None or (offset is None and f.A_DATA_MEMBER_LOCATION in die.attributes):
+        target = die.number(dw.DW_AT_type)
+        if target is None or (offset is None and dw.DW_AT_data_member_location in die.attributes):
             raise BadDwarf(f"has a member without type or place at {die.offset:#x}")
         return Member(die.name, offset or 0, target)
 
     def _variants(self, part: Die) -> VariantPart:
-        tag_die = part.number(f.A_DISCR)
+        tag_die = part.number(dw.DW_AT_discr)
         tag = None if tag_die is None else self._member(self.dwarf.die(tag_die))
         tag_type = self.at(tag.type) if tag else VOID
         variants = []
         for child in self.dwarf.children(part):
-            if child.tag != f.T_VARIANT:
+            if child.tag != dw.DW_TAG_variant:
                 continue
             for payload in self.dwarf.children(child):
-                if payload.tag == f.T_MEMBER:
+                if payload.tag == dw.DW_TAG_member:
                     member = self._member(payload)
                     name = payload.name or self.at(member.type).name
                     variants.append(Variant(name, _tags(child, tag_type), member))
@@ -251,9 +255,9 @@ class TypeTable:
         mask = (1 << 8 * size) - 1
         values = []
         for child in self.dwarf.children(die):
-            if child.tag == f.T_ENUMERATOR:
-                values.append((child.name, _constant(child, f.A_CONST_VALUE) & mask))
-        under = die.number(f.A_TYPE)
+            if child.tag == dw.DW_TAG_enumerator:
+                values.append((child.name, _constant(child, dw.DW_AT_const_value) & mask))
+        under = die.number(dw.DW_AT_type)
         encoding = self.at(under).encoding if under is not None else 0
         return Type(
             die.offset,
@@ -266,12 +270,12 @@ class TypeTable:
         )
 
     def _array(self, die: Die) -> Type:
-        target = die.number(f.A_TYPE)
+        target = die.number(dw.DW_AT_type)
         count = None
         for child in self.dwarf.children(die):
-            if child.tag == f.T_SUBRANGE:
-                count = child.number(f.A_COUNT)
-                upper = child.number(f.A_UPPER_BOUND)
+            if child.tag == dw.DW_TAG_subrange_type:
+                count = child.number(dw.DW_AT_count)
+                upper = child.number(dw.DW_AT_upper_bound)
                 if count is None and upper is not None:
                     count = upper + 1
         if target is None or (count is not None and not 0 <= count < _MAX_SIZE):
@@ -300,14 +304,14 @@ def _tags(variant: Die, tag: Type) -> tuple[tuple[int, int], ...] | None:
     DW_FORM_data1 254, and has to be extended from there.
     """
     mask = (1 << 8 * tag.size) - 1
-    signed = tag.encoding in (f.ATE_SIGNED, f.ATE_SIGNED_CHAR)
-    if f.A_DISCR_VALUE in variant.attributes:
-        value = _constant(variant, f.A_DISCR_VALUE)
-        size = f.fixed_size(variant.forms[f.A_DISCR_VALUE], 4)
+    signed = tag.encoding in (dw.DW_ATE_signed, dw.DW_ATE_signed_char)
+    if dw.DW_AT_discr_value in variant.attributes:
+        value = _constant(variant, dw.DW_AT_discr_value)
+        size = f.fixed_size(variant.forms[dw.DW_AT_discr_value], 4)
         if signed and size and value >> 8 * size - 1 == 1:
             value -= 1 << 8 * size
         return ((value & mask, value & mask),)
-    listed = variant.block(f.A_DISCR_LIST)
+    listed = variant.block(dw.DW_AT_discr_list)
     if listed is None:
         return None
     # DWARF 5 section 7.23: DW_DSC_label 0 value, DW_DSC_range 1 low high, in LEB128.

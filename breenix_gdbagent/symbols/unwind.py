@@ -167,6 +167,9 @@ class Unwinder:
             for r in CALLEE_SAVED
             if r in frame.registers and r not in rules.unknown and r not in rules.saved
         }
+        registers |= {
+            r: (cfa + offset) & _MASK for r, offset in rules.values.items() if r in CALLEE_SAVED
+        }
         for register, offset in rules.saved.items():
             if register != "rip":
                 registers[register] = self.word((cfa + offset) & _MASK)

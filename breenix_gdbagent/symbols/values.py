@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols import sequences
 from breenix_gdbagent.symbols.cell import Cell
 from breenix_gdbagent.symbols.image import LoadedImage
@@ -63,7 +63,7 @@ class Values:
     def _static(self, offset: int) -> Value | None:
         dwarf = self.debug.dwarf
         die = dwarf.die(offset)
-        code = die.block(f.A_LOCATION)
+        code = die.block(dw.DW_AT_location)
         if not code:
             return None
         # A function or static that the linker dropped has address 0, not none.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.debug import DebugInfo
 from breenix_gdbagent.symbols.location import linked_address
 from breenix_gdbagent.symbols.shapes import COUNTED, is_dyn, path_name
@@ -81,11 +81,11 @@ def _vtables(debug: DebugInfo) -> Mapping[int, tuple[int, ...]]:
             continue
         for offset in offsets:
             die = debug.dwarf.die(offset)
-            address = linked_address(debug.dwarf, die.unit, die.block(f.A_LOCATION) or b"")
-            kind = die.number(f.A_TYPE)
+            address = linked_address(debug.dwarf, die.unit, die.block(dw.DW_AT_location) or b"")
+            kind = die.number(dw.DW_AT_type)
             if not address or kind is None:
                 continue
-            held = debug.dwarf.die(kind).number(f.A_CONTAINING_TYPE)
+            held = debug.dwarf.die(kind).number(dw.DW_AT_containing_type)
             if held is not None and held not in found.get(address, ()):
                 found[address] = (*found.get(address, ()), held)
     return found

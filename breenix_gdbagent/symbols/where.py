@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.symbols import dwarf_forms as f
+from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.debug import DebugInfo
 from breenix_gdbagent.symbols.demangle import components
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
@@ -75,11 +75,11 @@ def _programs(debug: DebugInfo, file: str) -> Iterator[tuple[LineProgram, set[in
     dwarf = debug.dwarf
     for offset in dwarf.unit_offsets:
         root = dwarf.root(offset)
-        program_at = root.number(f.A_STMT_LIST)
+        program_at = root.number(dw.DW_AT_stmt_list)
         if program_at is None:
             continue
         unit = dwarf.unit(offset)
-        files = read_files(dwarf, unit, program_at, root.text(f.A_COMP_DIR) or "")
+        files = read_files(dwarf, unit, program_at, root.text(dw.DW_AT_comp_dir) or "")
         wanted = {n for n, path in files.items() if is_file(path, file)}
         program = debug.lines.program_of(unit) if wanted else None
         if program is not None:
@@ -132,7 +132,7 @@ class _Calls(Stepper):
         super().__init__(dwarf, unit, plan_of(dwarf, unit))
         self.short = list(self.steps)
         for code, row in enumerate(self.rows[:0x80]):
-            if row is not None and row.abbrev.tag == f.T_INLINED:
+            if row is not None and row.abbrev.tag == dw.DW_TAG_inlined_subroutine:
                 self.short[code] = 0
 
     def of(self, dies: set[int]) -> Iterator[int]:
@@ -153,18 +153,18 @@ class _Calls(Stepper):
             if row is None:
                 raise BadDwarf(f"uses an undeclared abbreviation {code} at {here:#x}")
             at = body + row.size if row.size >= 0 else self.behind(row, body)
-            if row.abbrev.tag == f.T_INLINED:
+            if row.abbrev.tag == dw.DW_TAG_inlined_subroutine:
                 die = self.dwarf.die(here, self.unit)
-                if die.number(f.A_ABSTRACT_ORIGIN) in dies:
+                if die.number(dw.DW_AT_abstract_origin) in dies:
                     yield from self._entry(die)
 
     def _inlined(self, code: int) -> bool:
         row = self.rows[code] if code < len(self.rows) else None
-        return row is not None and row.abbrev.tag == f.T_INLINED
+        return row is not None and row.abbrev.tag == dw.DW_TAG_inlined_subroutine
 
     def _entry(self, die: Die) -> Iterator[int]:
         """DW_AT_entry_pc, else the first range's start, as gdb has it."""
         live = [low for low, high in spans_of(self.dwarf, die) if 0 < low < high]
         if live:
-            entry = die.number(f.A_ENTRY_PC)
+            entry = die.number(dw.DW_AT_entry_pc)
             yield entry if entry in live else live[0]

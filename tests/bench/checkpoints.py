@@ -10,8 +10,8 @@ import socket
 import subprocess
 import time
 
-from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.written import checkpoint_of
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.user_breakpoints import checkpoint_of
 from breenix_gdbagent.guest import elf
 from breenix_gdbagent.live import attach
 from breenix_gdbagent.symbols import Image

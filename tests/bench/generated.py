@@ -107,13 +107,14 @@ def _first_bt(elf: Path, file: Path) -> Row:
     from breenix_gdbagent import guest
     from breenix_gdbagent.archive import save
     from breenix_gdbagent.checks.run import RunFacts
+    from breenix_gdbagent.debugger.debugger import Debugger
+    from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
     from breenix_gdbagent.live import launch
     from breenix_gdbagent.report.document import History, RunRecord
     from breenix_gdbagent.symbols import Image
-    from breenix_gdbagent.watch import Orders, Run
 
     with launch("lab", kernel=elf, append=guest.scenario("panic").append) as vm:
-        run = Run(vm, Orders(timeout=60), Image.open(elf))
+        run = GuardedRun(Debugger(vm, Image.open(elf)), Orders(timeout=60))
         run.start()
         kernel = run.go().kernel
         save(file, kernel, "kernel", {}, RunRecord(), RunFacts(), History(), {})

@@ -179,23 +179,24 @@ def _memory() -> Row:
 def _benign() -> Row:
     """A copy-on-write fault, recognised and passed."""
     from breenix_gdbagent import guest
+    from breenix_gdbagent.debugger.debugger import Debugger
+    from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
     from breenix_gdbagent.symbols import Image
-    from breenix_gdbagent.watch import Orders, Run
 
     scenario = guest.scenario("copy-on-write")
     times: list[float] = []
 
-    class Timed(Run):
-        def _on_fault(self, fault):  # type: ignore[no-untyped-def]
-            passed = super()._on_fault(fault)
+    class Timed(GuardedRun):
+        def _passes_fault(self, fault, points):  # type: ignore[no-untyped-def]
+            passed = super()._passes_fault(fault, points)
             for _ in range(PAIRS if passed else 0):
                 start = time.perf_counter()
-                super()._on_fault(fault)
+                super()._passes_fault(fault, points)
                 times.append(time.perf_counter() - start)
             return passed
 
     with launch("lab", kernel=elf(False), append=scenario.append, cpu=scenario.cpu) as vm:
-        run = Timed(vm, Orders(timeout=20), Image.open(elf(False)))
+        run = Timed(Debugger(vm, Image.open(elf(False))), Orders(timeout=20))
         run.start()
         run.go()
     return within("benign fault recognised", statistics.median(times) * 1000, 1.0, "ms")
@@ -208,15 +209,17 @@ LONG_PAIRS = 3
 
 def _overhead() -> Iterator[Row]:
     """A fault-free workload of 10 s under `ci` against the same QEMU bare, interleaved pairs."""
+    from breenix_gdbagent.debugger.debugger import Debugger
+    from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
     from breenix_gdbagent.symbols import Image
-    from breenix_gdbagent.watch import Orders, Run
 
     ours, theirs = [], []
     append = f"scenario=clean era=2025 rounds={ROUNDS}"
     for _ in range(LONG_PAIRS):
         theirs.append(_bare(append))
         with launch("lab", kernel=elf(False), append=append) as vm:
-            run = Run(vm, Orders(until="LAB COMPLETE", timeout=120), Image.open(elf(False)))
+            debugger = Debugger(vm, Image.open(elf(False)))
+            run = GuardedRun(debugger, Orders(until="LAB COMPLETE", timeout=120))
             run.start()
             ours.append(run.go().record.seconds)
     yield measured(

@@ -14,6 +14,8 @@ from breenix_gdbagent.archive import save
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.faults import check as explain
 from breenix_gdbagent.checks.run import RunFacts
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
@@ -24,7 +26,6 @@ from breenix_gdbagent.report.text import render as render_text
 from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols import Image
-from breenix_gdbagent.watch import Orders, Run
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.spaces import Spaces
 from tests.bench.harness import Row, absent, measured, median_ms, within
@@ -36,7 +37,7 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         scenario = guest.scenario("many")
         with launch("lab", kernel=elf(False), append=scenario.append) as vm:
-            run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+            run = GuardedRun(Debugger(vm, Image.open(elf(False))), Orders(timeout=30))
             run.start()
             ended = run.go()
             stop = ended.kernel.stop
@@ -160,7 +161,7 @@ def _explanation() -> Iterator[Row]:
         if not any(code.startswith(FAULTS) for code in scenario.codes):
             continue
         with launch("lab", kernel=elf(False), append=scenario.append, cpu=scenario.cpu) as vm:
-            run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+            run = GuardedRun(Debugger(vm, Image.open(elf(False))), Orders(timeout=30))
             run.start()
             stop = run.go().kernel.stop
             if list(explain(Kernel(stop))):
@@ -172,7 +173,7 @@ def _explanation() -> Iterator[Row]:
 def _names(place: Path) -> Iterator[Row]:
     """First backtrace of a snapshot, from the ELF's own tables."""
     with launch("lab", kernel=elf(False), append=guest.scenario("guard-page").append) as vm:
-        run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+        run = GuardedRun(Debugger(vm, Image.open(elf(False))), Orders(timeout=30))
         run.start()
         stop = run.go().kernel.stop
         file = place / "bt"

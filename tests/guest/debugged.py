@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from breenix_gdbagent.control.debugger import Catching, Debugger
-from breenix_gdbagent.control.halt import Halt
-from breenix_gdbagent.control.points import Point
-from breenix_gdbagent.control.written import breakpoint_of, checkpoint_of, invariant_of
+from breenix_gdbagent.debugger.debugger import Catching, Debugger
+from breenix_gdbagent.debugger.points import Point
+from breenix_gdbagent.debugger.stop_event import StopEvent
+from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of, checkpoint_of, invariant_of
 from breenix_gdbagent.symbols import Image
 from tests.guest.live_support import ELF, lab
 
@@ -57,8 +57,8 @@ def set_invariant(debugger: Debugger, text: str) -> Point:
     return debugger.add(invariant_of(text, image().loaded(BASE), debugger.table.number()))
 
 
-def go(debugger: Debugger, *patterns: str, seconds: float = 20) -> Halt:
+def go(debugger: Debugger, *patterns: str, seconds: float = 20) -> StopEvent:
     """Run on, and look at the stop as the shell does."""
     halt = debugger.go(patterns, seconds)
-    debugger.stop(halt)
+    debugger.stop(halt.reason)
     return halt

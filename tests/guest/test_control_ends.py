@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.written import breakpoint_of
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of
 from breenix_gdbagent.errors import LinkTimeout, QemuDied
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import GdbStub
@@ -82,7 +82,7 @@ def test_a_guest_that_exits_is_a_stop_with_its_status() -> None:
         set_break(debugger, "rust_begin_unwind")
         halt = go(debugger)
         assert (halt.reason.kind, halt.reason.exit_status) == ("exit", 35)
-        assert debugger.stop(halt).cpus == ()
+        assert debugger.stop(halt.reason).cpus == ()
 
 
 def test_a_stub_that_stops_answering_is_not_waited_for(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.control.values import value_of
+from breenix_gdbagent.evaluation.values import value_of
 from breenix_gdbagent.symbols.tree_text import one_line
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu

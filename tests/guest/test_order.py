@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from breenix_gdbagent import archive, configs, guest
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.live import launch
 from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.markdown import render as render_markdown
 from breenix_gdbagent.report.text import render as render_text
 from breenix_gdbagent.snapshot.opening import read_snapshot
 from breenix_gdbagent.symbols import Image
-from breenix_gdbagent.watch import Orders, Run
 from tests.guest.live_support import ELF, needs_qemu
 
 pytestmark = needs_qemu
@@ -28,7 +29,7 @@ def document(scenario: str, file: Path) -> tuple[Document, Document]:
     plan = guest.scenario(scenario)
     config = replace(configs.load("lab"), success=SUCCESS)
     with launch(config, kernel=ELF, append=plan.append, cpu=plan.cpu) as vm:
-        run = Run(vm, Orders(linger=2.0), Image.open(ELF))
+        run = GuardedRun(Debugger(vm, Image.open(ELF)), Orders(linger=2.0))
         run.start()
         ended = run.go()
         parts = (ended.record, ended.facts, ended.history)

@@ -6,10 +6,10 @@ import subprocess
 
 import pytest
 
-from breenix_gdbagent.control.entries import EntryWatch, find_root
-from breenix_gdbagent.control.places import Place
-from breenix_gdbagent.control.points import Point
+from breenix_gdbagent.debugger.entry_watch import EntryWatch, find_root
+from breenix_gdbagent.debugger.points import Point
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.evaluation.places import Place
 from breenix_gdbagent.kernel.view import Kernel
 from tests.guest.debugged import (
     BASE,
@@ -65,7 +65,7 @@ def test_a_process_is_the_one_whose_cr3_it_is() -> None:
         for _ in range(3):
             halt = go(debugger)
             assert halt.points == (point,)
-            kernel = Kernel(debugger.stop(halt))
+            kernel = Kernel(debugger.stop(halt.reason))
             roots.add(kernel.stop.cpu.root)
             assert {s.pid for s in kernel.spaces if s.root in roots} == {3}
         assert len(roots) == 1
@@ -77,7 +77,8 @@ def test_conditions_and_counts() -> None:
         halt = go(debugger)
         assert halt.points == (point,)
         assert point.hits == 4
-        assert Kernel(debugger.stop(halt)).thread_name(debugger.stop(halt).cpu) is not None
+        stop = debugger.stop(halt.reason)
+        assert Kernel(stop).thread_name(stop.cpu) is not None
         debugger.remove(point)
         broken = set_break(debugger, f"{SYSCALL} if u64[0x10] == 3")
         halt = go(debugger)
@@ -139,12 +140,12 @@ def test_a_page_table_entry_stops_at_the_instruction_that_changes_it() -> None:
     walker's own bits are told and are no stop."""
     with debugged("copy-on-write") as debugger:
         first = set_break(debugger, "syscall_entry process 2")
-        kernel = Kernel(debugger.stop(go(debugger)))
+        kernel = Kernel(debugger.stop(go(debugger).reason))
         debugger.remove(first)
         root, label = find_root(kernel, "2")
         point = Point(debugger.table.number(), "entry", Place("the page"))
         watch = EntryWatch(point, COW, root, "2", label)
-        debugger.judge.entries[point.number] = watch
+        debugger.hits.entries[point.number] = watch
         debugger.add(point)
         watch.arm(debugger.vm, debugger.table, debugger.placed)
         assert [e.entry.level for e in watch.entries] == [4, 3, 2, 1]
@@ -154,7 +155,7 @@ def test_a_page_table_entry_stops_at_the_instruction_that_changes_it() -> None:
             halt = go(debugger, DONE)
             assert halt.points == (point,)
             assert pattern in halt.notes[0]
-            raw = int.from_bytes(debugger.stop(halt).memory.read(leaf, 8), "little")
+            raw = int.from_bytes(debugger.stop(halt.reason).memory.read(leaf, 8), "little")
             assert f"-> 0x{raw:016x}" in halt.notes[0]
         halt = go(debugger, DONE)
         assert halt.reason.kind == "marker"

@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 
 import breenix_gdbagent as ba
+from breenix_gdbagent.api import stops, vm
 from breenix_gdbagent.errors import LinkError
-from breenix_gdbagent.face import stops, vm
 from tests.guest.live_support import ELF, beside, needs_qemu
 
 pytestmark = needs_qemu

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from breenix_gdbagent.control.stepping import Stepper
+from breenix_gdbagent.debugger.stepping import Stepper
 from tests.guest.debugged import SYSCALL, debugged, go, set_break, set_checkpoint
 from tests.guest.live_support import needs_qemu
 

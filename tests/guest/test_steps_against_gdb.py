@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.control.stepping import Stepper
+from breenix_gdbagent.debugger.stepping import Stepper
 from breenix_gdbagent.kernel.view import Kernel
 from tests.gdb import gdb_command
 from tests.guest.debugged import BASE, SYSCALL, debugged, go, set_break, va
@@ -75,7 +75,7 @@ def ours(start: int, words: list[str]) -> list[int]:
         found = []
         for word in words:
             if word == "finish":
-                halt = stepper.finish(Kernel(debugger.stop(halt)))
+                halt = stepper.finish(Kernel(debugger.stop(halt.reason)))
             elif word in ("step", "next"):
                 halt = stepper.line(over=word == "next")
             elif word == "until":

@@ -7,11 +7,12 @@ import random
 import pytest
 
 from breenix_gdbagent import guest
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import launch
 from breenix_gdbagent.symbols import Image
-from breenix_gdbagent.watch import Orders, Run
 from tests.guest.live_support import needs_qemu
 from tests.guest.oracle import judge
 
@@ -30,7 +31,7 @@ SCENARIOS = (
 def test_every_space_of_a_stop(name: str) -> None:
     scenario = guest.scenario(name)
     with launch("lab", kernel=elf(False), append=scenario.append, cpu=scenario.cpu) as vm:
-        run = Run(vm, Orders(timeout=30), Image.open(elf(False)))
+        run = GuardedRun(Debugger(vm, Image.open(elf(False))), Orders(timeout=30))
         run.start()
         stop = run.go().kernel.stop
         roots = [s.root for s in Kernel(stop).spaces]

@@ -129,11 +129,15 @@ def _reboot(
 ) -> Finding:
     context = explanation.context
     how = "no exception that could have come there leads to a shutdown"
+    what = "reset itself"
     if asked is not None:
         how = f"`{asked[0].text}` at {hex64(asked[0].address)} wrote to port {asked[1]:#x}"
+    elif kernel.stop.reason.text:
+        what = "reset itself or switched the machine off"
+        how += f" ({kernel.stop.reason.text})"
     evidence: dict[str, Json] = {
         "explanation": sentence(
-            f"The guest asked for a reset while {who(kernel, context)} was at "
+            f"The guest {what} while {who(kernel, context)} was at "
             f"{at(kernel, context)}: {how}.",
             "It is no triple fault: the instruction there raises nothing, and stacks and gates "
             "would have taken an interrupt."
@@ -147,7 +151,7 @@ def _reboot(
     return Finding(
         REBOOT,
         subject(kernel, context),
-        Prose(f"the guest reset itself at {at(kernel, context)}: {how}", evidence),
+        Prose(f"the guest {what} at {at(kernel, context)}: {how}", evidence),
         Where(root=context.root),
         confidence="proved" if asked is not None else "likely",
     )

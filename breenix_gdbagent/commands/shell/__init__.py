@@ -86,7 +86,7 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
 
         return Session(screen, target, stop=explained_snapshot(target)[0])
     from breenix_gdbagent.commands.machines import open_machine
-    from breenix_gdbagent.control.debugger import Debugger
+    from breenix_gdbagent.debugger.debugger import Debugger
 
     machine = open_machine(target)
     leave.enter_context(machine.vm)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.commands.shell.line import Line
 from breenix_gdbagent.commands.shell.session import Quit, Session
 from breenix_gdbagent.commands.shell.texts import find
-from breenix_gdbagent.control.bridge import GdbBridge
-from breenix_gdbagent.control.halt import Say
+from breenix_gdbagent.debugger.gdb_bridge import GdbBridge
+from breenix_gdbagent.debugger.stop_event import Say
 from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.link.rundir import RunDir
 

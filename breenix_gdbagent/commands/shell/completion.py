@@ -120,7 +120,7 @@ class ShellCompleter(Completer):
 
     def _values(self, word: str) -> Iterator[str]:
         """Registers, special names, statics; behind a dot the fields of what stands before it."""
-        from breenix_gdbagent.control.expressions import REGISTERS
+        from breenix_gdbagent.evaluation.expressions import REGISTERS
 
         found = _PATH.search(word)
         path = found[0] if found is not None else ""
@@ -148,13 +148,13 @@ class ShellCompleter(Completer):
         kernel = self._kernel()
         if kernel is None:
             return []
-        from breenix_gdbagent.control.expressions import parse
-        from breenix_gdbagent.control.scene import Scene
+        from breenix_gdbagent.evaluation.evaluation import Evaluation
+        from breenix_gdbagent.evaluation.expressions import parse
         from breenix_gdbagent.symbols.values import Value
 
         try:
             with self.session.standing():
-                value = parse(path).value(Scene.of(kernel))
+                value = parse(path).value(Evaluation.of(kernel))
                 return inner_fields(value) if isinstance(value, Value) else []
         except AgentError:
             return []

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from breenix_gdbagent.commands.shell.line import Line, arguments
 from breenix_gdbagent.commands.shell.session import Session
-from breenix_gdbagent.control.halt import Halt
-from breenix_gdbagent.control.script import Step, parse_script
+from breenix_gdbagent.debugger.script import Step, parse_script
+from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.locations import parse_number
 
@@ -47,11 +47,11 @@ def do_script(session: Session, line: Line) -> int:
     return int(session.halt.reason.kind != "marker")
 
 
-def played(session: Session, steps: tuple[Step, ...]) -> Halt:
+def played(session: Session, steps: tuple[Step, ...]) -> StopEvent:
     """The steps one by one; the halt after the last, or where the guest stopped for another
     reason."""
     debugger = session.debugger
-    halt: Halt | None = None
+    halt: StopEvent | None = None
     for step in steps:
         if step.verb == "send":
             debugger.vm.send(_line(step.text))

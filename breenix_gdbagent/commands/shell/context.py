@@ -11,7 +11,7 @@ from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.screen import clipped, columns_of
 from breenix_gdbagent.commands.shell.session import Session, space_label
-from breenix_gdbagent.control.halt import Halt
+from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.ink import Ink
@@ -48,7 +48,7 @@ DETAILS = (
 """The first that the terminal is high enough for is shown, else the last."""
 
 
-def context(session: Session, halt: Halt | None, width: int) -> str:
+def context(session: Session, halt: StopEvent | None, width: int) -> str:
     """The view of the chosen CPU; every line fits `width`, all of them the terminal if they can."""
     ink = session.screen.ink
     kernel = session.view
@@ -110,7 +110,7 @@ def who(kernel: Kernel) -> str:
     return ", ".join(parts)
 
 
-def why(session: Session, halt: Halt | None, kernel: Kernel) -> str:
+def why(session: Session, halt: StopEvent | None, kernel: Kernel) -> str:
     """The reason in words."""
     reason = kernel.stop.reason
     points = halt.points if halt is not None and reason.cpu == halt.reason.cpu else ()
@@ -125,10 +125,12 @@ def why(session: Session, halt: Halt | None, kernel: Kernel) -> str:
         what = reason.text if reason.vector is None else f"exception {vector_name(reason.vector)}"
         return f"{what}, caught before its handler runs"
     if reason.kind == "shutdown":
-        return "shutdown: the guest triple-faulted, or asked for a reset"
+        also = ", or was switched off" if reason.text else ""
+        return f"shutdown: the guest triple-faulted, or asked for a reset{also}"
     if reason.kind == "exit":
-        status = "" if reason.exit_status is None else f" with status {reason.exit_status}"
-        return f"exit: QEMU has ended{status}"
+        if reason.exit_status is None:
+            return f"exit: {reason.text or 'QEMU has ended'}"
+        return f"exit: QEMU has ended with status {reason.exit_status}"
     if reason.kind == "panic":
         return f"panic: {kernel.panic_message or 'the kernel panics'}"
     if reason.kind == "marker":
@@ -148,7 +150,7 @@ def vector_name(vector: int | None) -> str:
     return f"{vector} ({name})" if name else str(vector)
 
 
-def notes(session: Session, halt: Halt) -> str:
+def notes(session: Session, halt: StopEvent) -> str:
     """What is to be said below the view: values that changed, and findings not told before."""
     ink = session.screen.ink
     width = max(session.screen.width, 40)
@@ -159,7 +161,7 @@ def notes(session: Session, halt: Halt) -> str:
     return "\n".join(lines)
 
 
-def _findings(session: Session, halt: Halt, width: int) -> Iterator[str]:
+def _findings(session: Session, halt: StopEvent, width: int) -> Iterator[str]:
     """Findings of this stop that no stop before had. A step does without where they take long."""
     kernel = session.kernel
     if kernel.stop.cpu.paging is None and kernel.stop.reason.kind != "shutdown":
@@ -209,7 +211,7 @@ def _source(
     session: Session, kernel: Kernel, ink: Ink, at: int, around: int
 ) -> Iterator[str]:
     """The line of an address, with its neighbours where the source is at hand."""
-    from breenix_gdbagent.control.source import Source
+    from breenix_gdbagent.evaluation.source import Source
 
     image = kernel.stop.image
     if image is None or not image.holds(at):

@@ -6,7 +6,7 @@ import re
 
 from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
 from breenix_gdbagent.commands.shell.session import Session
-from breenix_gdbagent.control.halt import Halt
+from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_number
@@ -82,7 +82,7 @@ def do_finish(session: Session, line: Line) -> int:
 
 def do_until(session: Session, line: Line) -> int:
     from breenix_gdbagent.commands.shell.points import in_file_at_hand
-    from breenix_gdbagent.control.places import find_place
+    from breenix_gdbagent.evaluation.places import find_place
 
     kernel = _stands(session)
     stepper = session.stepper
@@ -101,7 +101,7 @@ def do_interrupt(session: Session, line: Line) -> int:
         session.debugger  # noqa: B018  (raises: a snapshot does not run)
     elif session.lost:
         debugger = session.debugger
-        return session.run(lambda: debugger.halted(debugger.vm.interrupt()))
+        return session.run(lambda: debugger.stopped(debugger.vm.interrupt()))
     elif not session.arbiter.interrupt():
         print("the guest stands still already")
         return 1
@@ -122,7 +122,7 @@ def _repeat(session: Session, line: Line, *, over: bool) -> int:
     _stands(session)
     stepper = session.stepper
 
-    def job() -> Halt:
+    def job() -> StopEvent:
         halt = stepper.line(over=over)
         for _ in range(count - 1):
             if halt.reason.kind != "step":

@@ -127,7 +127,7 @@ def _physical(kernel: Kernel, text: str) -> tuple[int, str]:
     """The physical address that is asked for, and a word where it was named by a virtual one: a
     register or a symbol. A number is what it says. Raises `InputError`, `ReadError`."""
     from breenix_gdbagent.commands.root import root_of
-    from breenix_gdbagent.control.expressions import LOWER, REGISTERS
+    from breenix_gdbagent.evaluation.expressions import LOWER, REGISTERS
 
     value = _address(kernel, text)
     bare = text.strip().removeprefix("$")
@@ -282,7 +282,7 @@ def do_serial(session: Session, line: Line) -> int:
 
 def _address(kernel: Kernel, text: str) -> int:
     """A number, a register, a symbol or an expression. Raises `InputError`, `ReadError`."""
-    from breenix_gdbagent.control.expressions import address_at
-    from breenix_gdbagent.control.scene import Scene
+    from breenix_gdbagent.evaluation.evaluation import Evaluation
+    from breenix_gdbagent.evaluation.expressions import address_at
 
-    return address_at(Scene.of(kernel), text)
+    return address_at(Evaluation.of(kernel), text)

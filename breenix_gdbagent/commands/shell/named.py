@@ -25,8 +25,8 @@ do_bt = do_ps = do_threads = do_heap = do_frames = do_symbol = do_type = do_disa
 
 def do_print(session: Session, line: Line) -> int:
     """An expression; a whole value of the kernel on as many lines as it takes."""
-    from breenix_gdbagent.control.expressions import parse
-    from breenix_gdbagent.control.scene import Scene
+    from breenix_gdbagent.evaluation.evaluation import Evaluation
+    from breenix_gdbagent.evaluation.expressions import parse
     from breenix_gdbagent.symbols.tree_text import render
     from breenix_gdbagent.symbols.values import Value
 
@@ -34,20 +34,20 @@ def do_print(session: Session, line: Line) -> int:
         raise InputError("print what?", fix="see: help print")
     with session.standing():
         expression = parse(line.text)
-        scene = Scene.of(session.view)
-        value = expression.value(scene)
+        evaluation = Evaluation.of(session.view)
+        value = expression.value(evaluation)
         if isinstance(value, Value):
             print("\n".join(render(value, width=session.screen.width)))
         else:
-            print(expression.shown(scene))
+            print(expression.shown(evaluation))
     return 0
 
 
 def do_list(session: Session, line: Line) -> int:
     """Source lines of a location, of a line of the file at hand, or of where the CPU stands."""
-    from breenix_gdbagent.control.places import find_place
-    from breenix_gdbagent.control.source import Source
     from breenix_gdbagent.errors import ReadError
+    from breenix_gdbagent.evaluation.places import find_place
+    from breenix_gdbagent.evaluation.source import Source
 
     with session.standing():
         kernel = session.view
@@ -89,7 +89,7 @@ def _lines_around(session: Session, file: str, number: int, head: str) -> int:
 def file_at_hand(session: Session, number: str) -> str:
     """The source file where the CPU stands, in which a bare line number is meant. Raises
     `InputError`."""
-    from breenix_gdbagent.control.source import Source
+    from breenix_gdbagent.evaluation.source import Source
 
     kernel = session.view
     image, rip = kernel.stop.image, kernel.stop.cpu.get("rip")

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator
 from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
 from breenix_gdbagent.commands.shell.session import Session
-from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.entries import UNSEEN
-from breenix_gdbagent.control.expressions import address_at, parse
-from breenix_gdbagent.control.places import joined
-from breenix_gdbagent.control.points import Access, Only, Point
-from breenix_gdbagent.control.scene import Scene
-from breenix_gdbagent.control.watching import watch_entry, watch_memory, watch_value
-from breenix_gdbagent.control.written import (
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.entry_watch import UNSEEN
+from breenix_gdbagent.debugger.points import Access, Only, Point
+from breenix_gdbagent.debugger.user_breakpoints import (
     breakpoint_of,
     checkpoint_of,
     invariant_of,
     split_if,
 )
+from breenix_gdbagent.debugger.watchpoints import watch_entry, watch_memory, watch_value
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.expressions import address_at, parse
+from breenix_gdbagent.evaluation.places import joined
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols import LoadedImage
 
@@ -110,7 +110,7 @@ def _watch(session: Session, text: str, access: Access) -> Point:
 def _watch_entry(session: Session, words: list[str]) -> int:
     if len(words) not in (1, 3) or (len(words) == 3 and words[1] != "process"):
         raise InputError("watch which entry?", fix="watch entry VA [process PID|NAME]")
-    va = address_at(Scene.of(session.view), words[0])
+    va = address_at(Evaluation.of(session.view), words[0])
     process = words[2] if len(words) == 3 else None
     watch = watch_entry(session.debugger, session.view, va, process)
     print(f"{watch.point.number}: {watch.point.describe()}")

@@ -20,7 +20,7 @@ from prompt_toolkit.patch_stdout import StdoutProxy
 from breenix_gdbagent.commands.shell.completion import ShellCompleter
 from breenix_gdbagent.commands.shell.screen import clipped
 from breenix_gdbagent.commands.shell.session import INTERRUPTED, Quit, Session
-from breenix_gdbagent.control.arbiter import SHELL
+from breenix_gdbagent.debugger.arbiter import SHELL
 from breenix_gdbagent.errors import AgentError
 
 REFRESH_SECONDS = 0.25

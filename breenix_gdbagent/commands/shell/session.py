@@ -13,7 +13,7 @@ from breenix_gdbagent.commands.shell.echo import Echo
 from breenix_gdbagent.commands.shell.line import Line
 from breenix_gdbagent.commands.shell.screen import Screen, clipped
 from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
-from breenix_gdbagent.control.arbiter import GDB, PYTHON, SHELL, Arbiter
+from breenix_gdbagent.debugger.arbiter import GDB, PYTHON, SHELL, Arbiter
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
@@ -21,9 +21,9 @@ from breenix_gdbagent.stop import Stop, StopReason
 if TYPE_CHECKING:
     from breenix_gdbagent.commands.shell.beside import Beside
     from breenix_gdbagent.commands.target import Target
-    from breenix_gdbagent.control.debugger import Debugger
-    from breenix_gdbagent.control.halt import Halt
-    from breenix_gdbagent.control.stepping import Stepper
+    from breenix_gdbagent.debugger.debugger import Debugger
+    from breenix_gdbagent.debugger.stepping import Stepper
+    from breenix_gdbagent.debugger.stop_event import StopEvent
     from breenix_gdbagent.symbols import Image
 
 REPEATED = {"step", "next", "stepi", "nexti"}
@@ -54,7 +54,7 @@ class Session:
         self.target = target
         self.background = False
         self.types_read = True
-        self.halt: Halt | None = None
+        self.halt: StopEvent | None = None
         self.cpu: int | None = None
         self.previous: dict[int, dict[str, int]] = {}
         self.reported: set[str] = set()
@@ -68,7 +68,7 @@ class Session:
         self._thread: threading.Thread | None = None
         self._last = ""
         self._told_of = ""
-        self._unseen: Halt | None = None
+        self._unseen: StopEvent | None = None
         self._mover = SHELL
         self._echo: Echo | None = None
         self.beside: Beside | None = None
@@ -76,7 +76,7 @@ class Session:
         if debugger is not None:
             self.arbiter = Arbiter(debugger)
             self.arbiter.listeners.append(self._stopped)
-            debugger.judge.say = screen.write
+            debugger.say = screen.write
 
     # The stop at hand ------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class Session:
         if self._unseen is not None:
             self._shown(self._unseen)
         if self._kernel is None:
-            self.take(self.debugger.placed(self.debugger.vm.stop(StopReason("attached"))))
+            self.take(self.debugger.stop(StopReason("attached")))
         assert self._kernel is not None
         return self._kernel
 
@@ -129,7 +129,7 @@ class Session:
         if self.cpu is None or self.cpu == kernel.stop.reason.cpu:
             return kernel
         if self.cpu not in self._views:
-            from breenix_gdbagent.control.scene import of_cpu
+            from breenix_gdbagent.evaluation.evaluation import of_cpu
 
             self._views[self.cpu] = Kernel(of_cpu(kernel.stop, self.cpu))
         return self._views[self.cpu]
@@ -148,7 +148,7 @@ class Session:
         """Steps of the chosen CPU."""
         cpu = self.cpu if self.cpu is not None else self.kernel.stop.reason.cpu
         if cpu not in self._steppers:
-            from breenix_gdbagent.control.stepping import Stepper
+            from breenix_gdbagent.debugger.stepping import Stepper
 
             self._steppers[cpu] = Stepper(self.debugger, cpu)
         return self._steppers[cpu]
@@ -170,7 +170,7 @@ class Session:
 
     # Running ---------------------------------------------------------------------------------
 
-    def run(self, job: Callable[[], Halt]) -> int:
+    def run(self, job: Callable[[], StopEvent]) -> int:
         """Let the guest run until `job` ends, and show where it stands then. In the background
         where the session is one of a terminal."""
         arbiter = self.arbiter
@@ -186,7 +186,7 @@ class Session:
         begun = threading.Event()
 
         def work() -> None:
-            def begin() -> Halt:
+            def begin() -> StopEvent:
                 begun.set()
                 return job()
 
@@ -210,7 +210,7 @@ class Session:
             return not self._thread.is_alive()
         return True
 
-    def _stopped(self, who: str, halt: Halt) -> None:
+    def _stopped(self, who: str, halt: StopEvent) -> None:
         """The guest stands still: for a command of ours, or for the user's gdb."""
         if self._echo is not None:
             self._echo.flush()
@@ -229,12 +229,12 @@ class Session:
             threading.Thread(target=self.screen.write, args=(text,), daemon=True).start()
         self.when_stopped()
 
-    def _shown(self, halt: Halt) -> str:
+    def _shown(self, halt: StopEvent) -> str:
         """Take the stop that a run came to, and what is shown of it."""
         from breenix_gdbagent.commands.shell.context import context, notes
 
         self._unseen = None
-        self.take(self.debugger.stop(halt))
+        self.take(self.debugger.stop(halt.reason))
         cpu = halt.reason.cpu
         if halt.reason.kind != "step" or cpu not in self._steppers:
             self.stepper.stood(halt)

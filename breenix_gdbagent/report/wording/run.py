@@ -56,7 +56,8 @@ def ended(finding: Finding, facts: ExitFacts) -> Words:
     """The status, and what it came before."""
     meaning = f" ({facts.meaning})" if facts.meaning else ""
     waited = f" before {facts.waited_for!r} was printed" if facts.waited_for else ""
-    return Words(f"QEMU ended with status {facts.exit_status}{meaning}{waited}")
+    said = f"QEMU ended with status {facts.exit_status}{meaning}"
+    return Words(f"{said if facts.exit_status is not None else facts.ended}{waited}")
 
 
 @tells(LoggedFacts)

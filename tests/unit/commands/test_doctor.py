@@ -1,14 +1,19 @@
-"""``doctor``: what it says of a kernel's ELF."""
+"""``doctor``: what it says of a kernel's ELF, and of KVM."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import pytest
 
-from breenix_gdbagent.commands import run
+from breenix_gdbagent import targets
+from breenix_gdbagent.commands import doctor, run
+from breenix_gdbagent.errors import AgentError, QemuDied, QemuGaveUp
 from breenix_gdbagent.guest import elf
+from breenix_gdbagent.live.clock import RunClock
+from breenix_gdbagent.stop import StopReason
 
 
 def items(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, dict[str, object]]:
@@ -33,3 +38,54 @@ def test_what_is_no_elf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     file.write_bytes(b"no elf at all")
     assert run(["doctor", "--kernel", str(file)]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) <= 3
+
+
+class Run(NamedTuple):
+    """A guest that comes to `end`, as machine and as `vm`."""
+
+    end: StopReason | AgentError
+    config: None = None
+    clock: RunClock = RunClock()
+
+    @property
+    def vm(self) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, patterns: list[str], seconds: float) -> StopReason:
+        if isinstance(self.end, AgentError):
+            raise self.end
+        return self.end
+
+
+@pytest.mark.parametrize(
+    ("end", "ok", "said"),
+    [
+        (StopReason("marker"), True, "the lab guest ran under it"),
+        (StopReason("deadline"), False, "did not come to its end under it: deadline"),
+        (StopReason("shutdown"), False, "did not come to its end under it: shutdown"),
+        (
+            QemuGaveUp("internal-error", "KVM internal error. Suberror: 1\nemulation failure", ""),
+            False,
+            "runs no guest of ours: KVM internal error. Suberror: 1, emulation failure",
+        ),
+        (QemuDied(1, "failed to initialize kvm: busy"), False, "failed to initialize kvm: busy"),
+    ],
+)
+def test_kvm_is_there_where_a_guest_has_run_under_it(
+    end: StopReason | AgentError, ok: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: True)
+    monkeypatch.setattr(targets, "lab", lambda *_, **settings: Run(end))
+    item = doctor._kvm()
+    assert item.ok is ok and said in item.found
+
+
+def test_without_the_device_no_guest_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(targets, "lab", lambda *_, **settings: pytest.fail("started"))
+    assert not doctor._kvm().ok

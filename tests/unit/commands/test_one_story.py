@@ -80,7 +80,7 @@ def test_an_audit_of_a_file_is_its_report(
 def test_a_stop_that_nobody_ran_up_to_tells_what_its_log_says(
     line: str, code: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from breenix_gdbagent.face import stops
+    from breenix_gdbagent.api import stops
 
     file = tmp_path / "s"
     stops.save(Kernel(says(quiet(Machine(), "attached"), line)), file, "tables")

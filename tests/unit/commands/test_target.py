@@ -57,4 +57,3 @@ def test_a_machine_that_fixes_its_number_of_cpus_is_not_given_another() -> None:
         fixed.with_settings(smp=4)
     with pytest.raises(InputError, match="one CPU or more"):
         lab.with_settings(smp=0)
-

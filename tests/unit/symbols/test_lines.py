@@ -141,6 +141,44 @@ def test_damaged_line_programs_name_their_section(labguest_path: Path) -> None:
     assert refused > 50
 
 
+def test_each_opcode_of_a_line_program(labguest_path: Path) -> None:
+    """DWARF 4, 6.2.5: each standard and extended opcode once, minimum_instruction_length 2."""
+    set_address = b"\x00\x09\x02" + (0x1000).to_bytes(8, "little")
+    code = (
+        set_address
+        + b"\x03\xc8\x00\x01"  # DW_LNS_advance_line +72, DW_LNS_copy: 0x1000 is line 73
+        + b"\x02\x90\x01"  # DW_LNS_advance_pc 144: 288 bytes
+        + b"\x03\x40"  # DW_LNS_advance_line -64: line 9
+        + b"\x05\xc8\x01\x07\x0a\x0b\x0c\x81\x01"  # column, block, prologue, epilogue, ISA
+        + b"\x00\x02\x04\x07"  # DW_LNE_set_discriminator
+        + b"\x01"  # 0x1120 is line 9
+        + b"\x00\x08\x03new\0\x00\x00\x00"  # DW_LNE_define_file: the third
+        + b"\x04\x03\x06"  # DW_LNS_set_file 3, DW_LNS_negate_stmt
+        + b"\x09\x2c\x01\x01"  # DW_LNS_fixed_advance_pc 300, not scaled: 0x124c, no statement
+        + b"\x08\x01"  # DW_LNS_const_add_pc: what opcode 255 adds, 17 * 2 bytes: 0x126e
+        + b"\x83"  # a special opcode: (131 - 13) // 14 = 8, 16 bytes; -3 + 118 % 14 = 3: line 12
+        + b"\x00\x03\x80\x01\x02"  # an extended opcode of a vendor
+        + b"\x02\x01\x00\x01\x01"  # DW_LNE_end_sequence at 0x1280
+    )
+    tables = b"\0" + b"one\0\0\0\0" + b"two\0\0\0\0" + b"\0"
+    head = b"\x02\x01\x01\xfd\x0e\x0d" + bytes([0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1]) + tables
+    body = b"\x04\0" + len(head).to_bytes(4, "little") + head + code
+    dwarf = Dwarf(Image.open(labguest_path).elf)
+    dwarf.__dict__["line"] = len(body).to_bytes(4, "little") + body
+    program = read_program(dwarf, next(dwarf.units()), 0, "/dir")
+    (found,) = program.sequences
+    rows = zip(found.addresses, found.files, found.lines, found.statements, strict=True)
+    assert list(rows) == [
+        (0x1000, 1, 73, True),
+        (0x1120, 1, 9, True),
+        (0x124C, 3, 9, False),
+        (0x126E, 3, 9, False),
+        (0x127E, 3, 12, False),
+    ]
+    assert found.end == 0x1280
+    assert program.files == {1: "/dir/one", 2: "/dir/two", 3: "/dir/new"}
+
+
 @pytest.mark.parametrize("count", [b"\xff\xff\xff\xff\x7f", b"\xff" * 18 + b"\x01"])
 def test_a_table_of_endless_files(labguest_path: Path, count: bytes) -> None:
     """DWARF 5 tables say how many entries they have; an entry may even be of size zero."""

@@ -106,7 +106,7 @@ def test_the_choice_is_said(
 
     options = __import__("argparse").Namespace(
         breenix=checkout.path, image=None, kernel=None, disk=[], config=None, accel=None,
-        deterministic=False,
+        deterministic=False, smp=None,
     )  # fmt: skip
     open_machine(Target("breenix", options))
     first, second = capsys.readouterr().err.splitlines()

@@ -23,17 +23,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from breenix_gdbagent import targets
+from breenix_gdbagent.api import stops
 from breenix_gdbagent.checks.examine import CHECKS, Examination
-from breenix_gdbagent.control.arbiter import PYTHON, Arbiter
-from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.expressions import Expression, parse
-from breenix_gdbagent.control.halt import Halt
-from breenix_gdbagent.control.places import Place, find_place, parse_vector, vector_place
-from breenix_gdbagent.control.points import Access, Kind, Only, Point
-from breenix_gdbagent.control.stepping import Stepper
-from breenix_gdbagent.control.watching import watch_entry, watch_memory, watch_value
+from breenix_gdbagent.debugger.arbiter import PYTHON, Arbiter
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.points import Access, Kind, Only, Point
+from breenix_gdbagent.debugger.stepping import Stepper
+from breenix_gdbagent.debugger.stop_event import StopEvent
+from breenix_gdbagent.debugger.watchpoints import watch_entry, watch_memory, watch_value
 from breenix_gdbagent.errors import InputError, LinkError
-from breenix_gdbagent.face import stops
+from breenix_gdbagent.evaluation.expressions import Expression, parse
+from breenix_gdbagent.evaluation.places import Place, find_place, parse_vector, vector_place
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialText, Stop, StopReason
 from breenix_gdbagent.symbols.backtrace import Backtrace
@@ -113,7 +113,7 @@ class Vm:
         self._kernel: Kernel | None = None
         self._epoch = -1
         self._steppers: dict[int, Stepper] = {}
-        self.halt: Halt | None = None
+        self.halt: StopEvent | None = None
 
     @classmethod
     def of(cls, machine: Machine) -> Self:
@@ -155,8 +155,8 @@ class Vm:
         epoch = self._debugger.vm.epoch
         if self._kernel is None or self._epoch != epoch:
             with self._arbiter.standing(wait=True):
-                halt = self.halt or Halt(StopReason("attached"))
-                self._kernel, self._epoch = Kernel(self._debugger.stop(halt)), epoch
+                halt = self.halt or StopEvent(StopReason("attached"))
+                self._kernel, self._epoch = Kernel(self._debugger.stop(halt.reason)), epoch
         return self._kernel
 
     @property
@@ -343,7 +343,7 @@ class Vm:
 
     # Inside -----------------------------------------------------------------------------------
 
-    def _run(self, job: Callable[[], Halt]) -> Stop:
+    def _run(self, job: Callable[[], StopEvent]) -> Stop:
         self._check()
         self.halt = self._arbiter.run(PYTHON, job)
         return self.stop

@@ -7,14 +7,21 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from breenix_gdbagent.control.expressions import LOWER, REGISTERS, compare, number, register, truth
-from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.expressions import (
+    LOWER,
+    REGISTERS,
+    compare,
+    number,
+    register,
+    truth,
+)
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols.values import Value
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.control.expressions import Evaluate, Known
+    from breenix_gdbagent.evaluation.expressions import Evaluate, Known
     from breenix_gdbagent.symbols import LoadedImage
     from breenix_gdbagent.symbols.types import Type
 
@@ -61,8 +68,8 @@ class _Static:
         self.path = path
         self.known: tuple[LoadedImage, Type, int] | None = None
 
-    def __call__(self, scene: Scene) -> Value:
-        values = scene.kernel.books.values
+    def __call__(self, evaluation: Evaluation) -> Value:
+        values = evaluation.kernel.books.values
         if self.known is None or self.known[0] != values.image:
             found = values.static(self.path)
             if found.address is None:
@@ -72,24 +79,24 @@ class _Static:
 
 
 def _special(name: str) -> Evaluate:
-    def evaluate(scene: Scene) -> Known:
+    def evaluate(evaluation: Evaluation) -> Known:
         if name == "cpu":
-            return scene.cpu.index
+            return evaluation.cpu.index
         if name == "ring":
-            return scene.cpu.cpl
+            return evaluation.cpu.cpl
         if name == "tid":
-            thread = scene.thread
+            thread = evaluation.thread
             return None if thread is None else number(thread["id"])
         if name == "pid":
-            return scene.pid
-        return scene.thread if name == "thread" else scene.process
+            return evaluation.pid
+        return evaluation.thread if name == "thread" else evaluation.process
 
     return evaluate
 
 
 def _field(inside: Evaluate, name: str) -> Evaluate:
-    def evaluate(scene: Scene) -> Known:
-        value = inside(scene)
+    def evaluate(evaluation: Evaluation) -> Known:
+        value = inside(evaluation)
         if value is None:
             return None
         if not isinstance(value, Value):
@@ -100,11 +107,11 @@ def _field(inside: Evaluate, name: str) -> Evaluate:
 
 
 def _item(inside: Evaluate, index: Evaluate) -> Evaluate:
-    def evaluate(scene: Scene) -> Known:
-        value = inside(scene)
+    def evaluate(evaluation: Evaluation) -> Known:
+        value = inside(evaluation)
         if not isinstance(value, Value):
             raise InputError(f"{value!r} has no items")
-        return value.item(number(index(scene)))
+        return value.item(number(index(evaluation)))
 
     return evaluate
 
@@ -209,8 +216,8 @@ class Grammar:
         self.at = begin
         inner = self.postfix(self.primary())
 
-        def evaluate(scene: Scene) -> Known:
-            value = inner(scene)
+        def evaluate(evaluation: Evaluation) -> Known:
+            value = inner(evaluation)
             if not isinstance(value, Value) or value.address is None:
                 raise InputError(f"{name} has no address")
             return value.address
@@ -288,8 +295,8 @@ def _quotient(a: int, b: int) -> int:
 def _applied(
     apply: Callable[[int, int], int], sign: str, left: Evaluate, right: Evaluate
 ) -> Evaluate:
-    def evaluate(scene: Scene) -> Known:
-        a, b = number(left(scene)), number(right(scene))
+    def evaluate(evaluation: Evaluation) -> Known:
+        a, b = number(left(evaluation)), number(right(evaluation))
         if sign in "/%" and b == 0:
             raise InputError("division by 0")
         if sign in ("<<", ">>") and b < 0:
@@ -299,8 +306,8 @@ def _applied(
     return evaluate
 
 
-def _address_of(scene: Scene, name: str) -> int:
-    return scene.kernel.stop.loaded.va_of(name)
+def _address_of(evaluation: Evaluation, name: str) -> int:
+    return evaluation.kernel.stop.loaded.va_of(name)
 
 
 def pieces(text: str) -> list[str]:

@@ -1,26 +1,28 @@
-"""Run control of one guest: points are put in, runs go from stop to stop, nothing is left behind.
+"""Run control of one guest: everything that lets it run does so by this object.
 
-A whole `Stop` is made only where the guest stays stopped. Nothing writes to the guest.
+Points are put in, runs go from stop to stop, and each stop that lasts is read once. What else there
+is (a guarded run, the step commands, the bridge for gdb) is policy over it. Nothing writes to the
+guest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.control.benign import BenignFaults
-from breenix_gdbagent.control.halt import Halt, Say
-from breenix_gdbagent.control.judge import Judge
-from breenix_gdbagent.control.places import Place
-from breenix_gdbagent.control.points import Only, Point
-from breenix_gdbagent.control.scene import Scene
-from breenix_gdbagent.control.table import PointTable
+from breenix_gdbagent.debugger.benign import BenignFaults
+from breenix_gdbagent.debugger.hits import Hits
+from breenix_gdbagent.debugger.point_table import PointTable
+from breenix_gdbagent.debugger.points import Only, Point
+from breenix_gdbagent.debugger.stop_event import Say, StopEvent
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.places import Place
 from breenix_gdbagent.kernel.image import with_image
 from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
 from breenix_gdbagent.live import LiveVm
-from breenix_gdbagent.live.fault import Fault
+from breenix_gdbagent.live.fault import Fault, Hit
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image, LoadedImage
 
@@ -30,8 +32,10 @@ Catching = Literal["unexpected", "all", "none"]
 class Debugger:
     """One guest under run control. `say` is told, line by line, what goes on without a stop.
 
-    `catching`: faults that stop it, of those that no point of the user's is for. ``unexpected``
-    passes what the kernel lives on by design (copy-on-write, stack growth).
+    `passes_fault` is the policy for faults: it is asked of each one at which no point stops the
+    guest, with the points that are there, and says whether to go on. By itself it is
+    `passes_by_rule`, which `catching` sets: ``unexpected`` passes what the kernel lives on by
+    design (copy-on-write, stack growth).
     """
 
     def __init__(
@@ -40,22 +44,28 @@ class Debugger:
         self.vm = vm
         self.image = image
         self.table = PointTable(vm, image)
-        self.judge = Judge(vm, self.table, self.placed, say)
+        self.say = say
+        self.hits = Hits(vm, self.table, self.placed, lambda line: self.say(line))
         self.catching: Catching = "unexpected"
         self.benign = 0
-        self._faults = BenignFaults()
+        self.benign_faults = BenignFaults()
+        self.passes_fault: Callable[[Fault, Sequence[Point]], bool] = self.passes_by_rule
+        self._stop: Stop | None = None
+        self._moment = (-1, False)
         vm.when_armed = self.table.place_all
 
     # Stops ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Catch faults: before a launched guest's first instruction, or now in a running one."""
+    def start(self, passing: Collection[int] = ()) -> None:
+        """Catch faults, those of the vectors `passing` apart: before a launched guest's first
+        instruction, or now in a running one."""
         panics = self.image.addresses_of(PANIC_SYMBOL) if self.image is not None else ()
         bias = None
         if self.image is not None and self.vm.config is None:
             found = with_image(self.vm.stop(), self.image)[1]
             bias = found.value if found is not None else None
-        self.vm.arm(self.image.path if self.image is not None else None, panic=panics, bias=bias)
+        kernel = self.image.path if self.image is not None else None
+        self.vm.arm(kernel, panic=panics, bias=bias, passing=passing)
 
     def placed(self, stop: Stop) -> Stop:
         """The stop with the kernel's ELF at its place."""
@@ -66,14 +76,21 @@ class Debugger:
             return stop._replace(image=loaded, unplaced=None)
         return with_image(stop, self.image)[0]
 
-    def stop(self, halt: Halt) -> Stop:
-        """The whole stop. Raises `LinkError`, `QemuDied`."""
-        stop = self.vm.stop(halt.reason)
+    def stop(self, reason: StopReason) -> Stop:
+        """The guest as it stands now, stopped for `reason`; read once, however often it is asked
+        for before the guest moves. Raises `LinkError`, `QemuDied`."""
+        moment = self.vm.epoch, self.vm.exited
+        if self._stop is None or moment != self._moment:
+            self._stop, self._moment = self._made(reason), moment
+        return self._stop if self._stop.reason == reason else self._stop._replace(reason=reason)
+
+    def _made(self, reason: StopReason) -> Stop:
+        stop = self.vm.stop(reason)
         rip = stop.cpu.get("rip")
         if rip is not None:
             self.table.learn(rip, ())
         stop = self.placed(stop)
-        self.judge.cpus = max(self.judge.cpus, len(stop.cpus))
+        self.hits.cpus = max(self.hits.cpus, len(stop.cpus))
         if stop.image is not None:
             self.table.base = stop.image.bias
         if not self.vm.exited:
@@ -112,11 +129,13 @@ class Debugger:
     def remove(self, *points: Point) -> None:
         """Take points out."""
         for point in points:
-            self.judge.entries.pop(point.number, None)
+            self.hits.entries.pop(point.number, None)
         self.table.remove(*points)
 
     @contextmanager
-    def passage(self, addresses: Sequence[int], accept: Callable[[Scene], bool]) -> Iterator[Point]:
+    def passage(
+        self, addresses: Sequence[int], accept: Callable[[Evaluation], bool]
+    ) -> Iterator[Point]:
         """A breakpoint of our own for one run: where it is hit and `accept` agrees, we stop."""
         place = Place(hex64(addresses[0]), fixed=tuple(addresses))
         point = Point(self.table.passage(), "passage", place, Only(), accept=accept)
@@ -129,7 +148,7 @@ class Debugger:
 
     # Runs ----------------------------------------------------------------------------------
 
-    def go(self, patterns: Sequence[str] = (), seconds: float | None = None) -> Halt:
+    def go(self, patterns: Sequence[str] = (), seconds: float | None = None) -> StopEvent:
         """Run until something stops the guest: a point, a fault, serial text that matches one of
         `patterns`, `seconds`, or an interrupt. Raises `LinkError`, `QemuDied`, `InputError`."""
         self.begin()
@@ -137,31 +156,53 @@ class Debugger:
 
     def begin(self) -> None:
         """A command of the user's begins: what stopped the last one is forgotten."""
-        self.judge.begin()
+        self.hits.begin()
 
-    def go_on(self, patterns: Sequence[str] = (), seconds: float | None = None) -> Halt:
+    def go_on(self, patterns: Sequence[str] = (), seconds: float | None = None) -> StopEvent:
         """`go`, as a part of a command that has begun."""
-        return self.halted(self.vm.run(patterns, seconds, self._on_fault, self.judge.passes))
+        return self.stopped(self.vm.run(patterns, seconds, self._on_fault, self._on_hit))
 
-    def halted(self, reason: StopReason) -> Halt:
+    def step_on(self, cpu: int) -> StopEvent | None:
+        """One instruction of one CPU, as a part of a command that has begun: None when nothing
+        stops the command there. Points where it comes to are hit, as in gdb
+        (gdb/infrun.c, handle_signal_stop: a thread that steps onto a breakpoint has hit it)."""
+        reason = self.vm.step(cpu)
+        if reason.kind == "step":
+            return None
+        registers = self.vm.registers_of(reason.cpu)
+        if reason.kind == "fault" and self._on_fault(Fault(self.vm, reason, registers)):
+            return None
+        hit = Hit(self.vm, reason, registers, self.vm.watched)
+        if reason.kind == "breakpoint" and self._on_hit(hit):
+            return None
+        return self.stopped(reason)
+
+    def stopped(self, reason: StopReason) -> StopEvent:
         """What a command comes to that ends for `reason`."""
-        stopping = tuple(p for p in self.judge.stopping if p.number > 0)
-        self.judge.ended(reason)
+        stopping = tuple(p for p in self.hits.stopping if p.number > 0)
+        self.hits.ended(reason)
         gone = [p for p in stopping if p.once]
         if gone and not self.vm.exited:
             self.remove(*gone)
-        return Halt(reason, stopping, tuple(self.judge.notes))
+        return StopEvent(reason, stopping, tuple(self.hits.notes))
 
-    # Hits ----------------------------------------------------------------------------------
+    # On the way ----------------------------------------------------------------------------
+
+    def _on_hit(self, hit: Hit) -> bool:
+        return self.hits.passes(hit)
 
     def _on_fault(self, fault: Fault) -> bool:
-        """Whether to pass a fault. A point on its handler or vector decides before the rule."""
+        """Whether to pass a fault. A point on its handler or vector decides before the policy."""
         points = self.table.at(fault.registers.get("rip", 0))
-        if points and self.judge.stops(points, self.judge.scene(fault)):
+        if points and self.hits.stops(points, self.hits.evaluation(fault.reason, fault.registers)):
             return False
+        return self.passes_fault(fault, points)
+
+    def passes_by_rule(self, fault: Fault, points: Sequence[Point]) -> bool:
+        """`catching`, of faults that no point of the user's is for."""
         if self.catching == "none" or any(p.kind != "passage" for p in points):
             return True
-        if self.catching == "unexpected" and self._faults.known(fault):
+        if self.catching == "unexpected" and self.benign_faults.known(fault):
             self.benign += 1
             return True
         return False

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.halt import Halt
-from breenix_gdbagent.control.scene import Scene
-from breenix_gdbagent.control.source import Seat, Source
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.source import Seat, Source
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
@@ -51,7 +51,7 @@ class Stepper:
 
     # The commands --------------------------------------------------------------------------
 
-    def instruction(self, count: int = 1, *, over: bool = False) -> Halt:
+    def instruction(self, count: int = 1, *, over: bool = False) -> StopEvent:
         """``stepi`` and, with `over`, ``nexti``."""
         self._begin("nexti" if over else "stepi")
         for _ in range(count):
@@ -60,7 +60,7 @@ class Stepper:
                 return halt
         return self._arrived()
 
-    def line(self, *, over: bool) -> Halt:
+    def line(self, *, over: bool) -> StopEvent:
         """``step`` and, with `over`, ``next``: to the start of another line; out of a function
         that has none. One instruction where no symbol is known."""
         self._begin("next" if over else "step")
@@ -76,7 +76,7 @@ class Stepper:
             return self._arrived(keep=True)
         return self._lines(seat, (seat.row.start, seat.row.end), over=over)
 
-    def until(self) -> Halt:
+    def until(self) -> StopEvent:
         """``until``: as ``next``, but not back to an earlier address of the same function."""
         self._begin("until")
         seat = self._seat_now()
@@ -87,7 +87,7 @@ class Stepper:
             return self._one(over=True) or self._arrived()
         return self._lines(seat, (extent[0], seat.pc + 1), over=True)
 
-    def finish(self, kernel: Kernel) -> Halt:
+    def finish(self, kernel: Kernel) -> StopEvent:
         """Until the innermost frame shown is left. Raises `ReadError` when there is no caller."""
         self._begin("finish")
         seat = self._seat_now()
@@ -98,13 +98,13 @@ class Stepper:
         if halt is not None:
             return halt
         arrived = self._arrived()
-        returned = self.debugger.vm.registers.get("rax")
+        returned = self.debugger.vm.registers_of(self.cpu).get("rax")
         interrupted = caller.how == "interrupt-frame"
-        return Halt(
+        return StopEvent(
             arrived.reason, arrived.points, arrived.notes, None if interrupted else returned
         )
 
-    def to(self, addresses: tuple[int, ...], kernel: Kernel) -> Halt:
+    def to(self, addresses: tuple[int, ...], kernel: Kernel) -> StopEvent:
         """``until LOCATION``: there, or where the current frame returns to."""
         self._begin("until")
         places = {address: None for address in addresses}
@@ -115,14 +115,14 @@ class Stepper:
         except ReadError:
             back = None
 
-        def accept(scene: Scene) -> bool:
-            at = scene.cpu.rip
-            return at in places or (back is not None and (at, scene.cpu.rsp) == back)
+        def accept(evaluation: Evaluation) -> bool:
+            at = evaluation.cpu.rip
+            return at in places or (back is not None and (at, evaluation.cpu.rsp) == back)
 
         every = (*places, *([back[0]] if back is not None and back[0] not in places else []))
         return self._passage(every, accept) or self._arrived()
 
-    def stood(self, halt: Halt) -> None:
+    def stood(self, halt: StopEvent) -> None:
         """A run has ended: where it left the CPU. A breakpoint at an address shows the innermost
         inlined call that begins there, one at a function that function (gdb/infrun.c,
         stopped_by_user_bp_inline_frame)."""
@@ -161,11 +161,11 @@ class Stepper:
 
     @property
     def _pc(self) -> int:
-        return self.debugger.vm.registers.get("rip", 0)
+        return self.debugger.vm.registers_of(self.cpu).get("rip", 0)
 
     @property
     def _sp(self) -> int:
-        return self.debugger.vm.registers.get("rsp", 0)
+        return self.debugger.vm.registers_of(self.cpu).get("rsp", 0)
 
     def _seat_now(self) -> Seat:
         if self.seat is not None and self.seat.pc == self._pc:
@@ -174,13 +174,13 @@ class Stepper:
             return Seat(self._pc, (), (), None, 0)
         return self._source.seat(self._pc)
 
-    def _arrived(self, *, keep: bool = False) -> Halt:
+    def _arrived(self, *, keep: bool = False) -> StopEvent:
         """A step that came where it was to."""
         if not keep:
             self.seat = None if self._source is None else self._source.seat(self._pc)
-        return self.debugger.halted(StopReason("step", self.cpu, text=self._command))
+        return self.debugger.stopped(StopReason("step", self.cpu, text=self._command))
 
-    def _one(self, *, over: bool) -> Halt | None:
+    def _one(self, *, over: bool) -> StopEvent | None:
         """One instruction, or a whole call; None when it came to its end."""
         at = self._instruction_at(self._pc)
         if at is not None and (at.kind in ("halt", "rep") or (over and at.kind == "call")):
@@ -188,22 +188,23 @@ class Stepper:
             behind = (self._pc + at.size) & _MASK
             return self._run_to(behind, self._sp if at.kind == "call" else None)
         if self.debugger.vm.asked_to_stop:
-            return self.debugger.halted(StopReason("interrupt", self.cpu))
-        reason = self.debugger.vm.step(self.cpu)
-        return None if reason.kind == "step" else self.debugger.halted(reason)
+            return self.debugger.stopped(StopReason("interrupt", self.cpu))
+        return self.debugger.step_on(self.cpu)
 
-    def _run_to(self, address: int, sp: int | None) -> Halt | None:
+    def _run_to(self, address: int, sp: int | None) -> StopEvent | None:
         """Run until this CPU's stack is at `sp` at `address`; None when it got there."""
 
-        def accept(scene: Scene) -> bool:
-            return sp is None or scene.cpu.get("rsp") == sp
+        def accept(evaluation: Evaluation) -> bool:
+            return sp is None or evaluation.cpu.get("rsp") == sp
 
         return self._passage((address,), accept)
 
-    def _passage(self, addresses: tuple[int, ...], accept: Callable[[Scene], bool]) -> Halt | None:
+    def _passage(
+        self, addresses: tuple[int, ...], accept: Callable[[Evaluation], bool]
+    ) -> StopEvent | None:
         with self.debugger.passage(addresses, accept) as passage:
             halt = self.debugger.go_on()
-            reached = passage in self.debugger.judge.stopping
+            reached = passage in self.debugger.hits.stopping
         if reached and not halt.points and halt.reason.kind == "breakpoint":
             return None
         return halt
@@ -230,7 +231,7 @@ class Stepper:
 
     def _lines(
         self, begin: Seat, span: tuple[int, int], line: SourceLine | None = None, *, over: bool
-    ) -> Halt:
+    ) -> StopEvent:
         """gdb's rules, in gdb's order. `begin` is the frame that is stepped in, `line` the line
         (the seat's) and `span` where that is; all move on when the middle of another line is come
         to."""
@@ -263,11 +264,11 @@ class Stepper:
             if rest == "middle" and seat.row is not None:
                 begin, line = seat, seat.line
                 start, end = seat.row.start, seat.row.end
-        return self.debugger.halted(
+        return self.debugger.stopped(
             StopReason("step", self.cpu, text=f"the line did not end in {MOST_STEPS} instructions")
         )
 
-    def _enter(self, back: int, sp: int) -> Halt | None:
+    def _enter(self, back: int, sp: int) -> StopEvent | None:
         """Behind a call: to the body of a function that has lines, through any other. None when
         the step goes on, at the call's return address."""
         body = self._source_now().body(self._pc)
@@ -279,7 +280,7 @@ class Stepper:
                 return halt
         return self._arrived()
 
-    def _leave_inlined(self, begin: Seat) -> Halt:
+    def _leave_inlined(self, begin: Seat) -> StopEvent:
         """Over calls until a statement of the caller's begins: as a step in the caller's frame,
         out of no line (gdb/infcmd.c, finish_command)."""
         caller = replace(begin, hidden=begin.hidden + 1)

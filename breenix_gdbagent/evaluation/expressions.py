@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
+from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.kernel.location import address_in
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.symbols.values import Value
 
     Known = int | float | str | bool | None | Value
-    Evaluate = Callable[[Scene], Known]
+    Evaluate = Callable[[Evaluation], Known]
 
 _NAME = re.compile(r"[\w:<>{}]+\Z")
 _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
@@ -61,21 +61,21 @@ class Expression:
     statics: tuple[str, ...]
     typed: bool
 
-    def value(self, scene: Scene) -> Known:
+    def value(self, evaluation: Evaluation) -> Known:
         """Raises `ReadError` for what cannot be read, `InputError` for what makes no sense."""
-        return self.evaluate(scene)
+        return self.evaluate(evaluation)
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, evaluation: Evaluation) -> bool:
         """Its truth: a number other than 0, true. Raises as `value` does."""
-        return truth(self.evaluate(scene))
+        return truth(self.evaluate(evaluation))
 
-    def shown(self, scene: Scene) -> str:
+    def shown(self, evaluation: Evaluation) -> str:
         """One line of text. What cannot be had says why, in its place."""
         from breenix_gdbagent.symbols.tree_text import one_line
         from breenix_gdbagent.symbols.values import Value
 
         try:
-            value = self.evaluate(scene)
+            value = self.evaluate(evaluation)
             if isinstance(value, Value):
                 return one_line(value)
         except (ReadError, InputError) as error:
@@ -85,7 +85,7 @@ class Expression:
         if isinstance(value, int):
             plain = self.text.removeprefix("$")
             if plain in REGISTERS or plain.startswith("&"):
-                name = scene.kernel.symbol(value) if value > 1 << 16 else None
+                name = evaluation.kernel.symbol(value) if value > 1 << 16 else None
                 return f"{hex64(value)} <{name}>" if name else hex64(value)
             return hex64(value) if value >= 1 << 16 else str(value)
         return f'"{value}"' if isinstance(value, str) else str(value)
@@ -96,7 +96,7 @@ def parse(text: str, image: LoadedImage | None = None) -> Expression:
 
     With `image`, names that the kernel does not have are refused at once.
     """
-    from breenix_gdbagent.control.grammar import Grammar
+    from breenix_gdbagent.evaluation.grammar import Grammar
 
     parser = Grammar(text)
     evaluate = parser.whole()
@@ -112,7 +112,7 @@ def parse(text: str, image: LoadedImage | None = None) -> Expression:
 
 def parse_list(text: str, image: LoadedImage | None = None) -> tuple[Expression, ...]:
     """Expressions with commas between them. Raises as `parse`."""
-    from breenix_gdbagent.control.grammar import pieces
+    from breenix_gdbagent.evaluation.grammar import pieces
 
     return tuple(parse(piece, image) for piece in pieces(text))
 
@@ -162,23 +162,23 @@ def compare(sign: str, left: Known, right: Known) -> bool:
     return _COMPARISONS[sign](number(a), number(b))
 
 
-def register(scene: Scene, name: str) -> int:
-    """A register of the scene's CPU. Raises `ReadError` where it is not known."""
-    value = scene.cpu.get(LOWER.get(name, name))
+def register(evaluation: Evaluation, name: str) -> int:
+    """A register of the evaluation's CPU. Raises `ReadError` where it is not known."""
+    value = evaluation.cpu.get(LOWER.get(name, name))
     if value is None:
         raise ReadError(f"register {name} is not known")
     return value & 0xFFFFFFFF if name in LOWER else value
 
 
-def address_at(scene: Scene, text: str) -> int:
+def address_at(evaluation: Evaluation, text: str) -> int:
     """An address as people name it: a number, a register, a symbol with an offset, or any
     expression. Raises `InputError`, `ReadError`, `SymbolNotFound`."""
     bare = text.strip().removeprefix("$")
     if bare in REGISTERS or bare in LOWER:
-        return register(scene, bare)
+        return register(evaluation, bare)
     try:
-        return address_in(text, scene.kernel.stop)
+        return address_in(text, evaluation.kernel.stop)
     except (InputError, SymbolNotFound):
         if _NAME.match(text.strip()):
             raise
-    return number(parse(text).value(scene)) & (1 << 64) - 1
+    return number(parse(text).value(evaluation)) & (1 << 64) - 1

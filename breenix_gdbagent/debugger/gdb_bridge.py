@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from breenix_gdbagent.control.arbiter import Arbiter
-from breenix_gdbagent.control.halt import Halt, Say
+from breenix_gdbagent.debugger.arbiter import Arbiter
+from breenix_gdbagent.debugger.stop_event import Say, StopEvent
 from breenix_gdbagent.errors import AgentError, InputError, LinkError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.link.breakpoints import Break, Ledger
@@ -87,7 +87,7 @@ class GdbBridge:
         if not self.arbiter.interrupt():
             self.server.reply(self._stop_reply())
 
-    def _stopped(self, who: str, halt: Halt) -> None:
+    def _stopped(self, who: str, halt: StopEvent) -> None:
         self._reason = halt.reason
         if not self._joined:
             self._ledger.set_wanted(self.name, ())
@@ -289,11 +289,11 @@ class GdbBridge:
     def _run(self, step: int | None) -> None:
         debugger = self.arbiter.debugger
 
-        def job() -> Halt:
+        def job() -> StopEvent:
             if step is None:
                 return debugger.go()
             debugger.begin()
-            return debugger.halted(debugger.vm.step(step))
+            return debugger.step_on(step) or debugger.stopped(StopReason("step", step))
 
         try:
             self.arbiter.run(OWNER, job)
@@ -311,9 +311,9 @@ class GdbBridge:
     def _stop_reply(self) -> bytes:
         """The last stop as the protocol has it (gdb manual, Stop Reply Packets)."""
         reason = self._reason
-        if reason.kind == "exit":
+        if reason.kind == "exit" and self.arbiter.debugger.vm.exited:
             return b"W%02x" % ((reason.exit_status or 0) & 0xFF)
-        signal = {"interrupt": 2, "shutdown": 3}.get(reason.kind, 5)
+        signal = {"interrupt": 2, "shutdown": 3, "exit": 3}.get(reason.kind, 5)
         text = f"T{signal:02x}thread:{reason.cpu + 1:02x};"
         watched = self.arbiter.debugger.vm.watched
         if watched is not None and reason.kind == "breakpoint":

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.errors import InputError
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.control.debugger import Debugger
-    from breenix_gdbagent.control.halt import Halt
+    from breenix_gdbagent.debugger.debugger import Debugger
+    from breenix_gdbagent.debugger.stop_event import StopEvent
 
-    Listener = Callable[[str, Halt], None]
-    Job = Callable[[], Halt]
+    Listener = Callable[[str, StopEvent], None]
+    Job = Callable[[], StopEvent]
 
 SHELL, GDB, PYTHON = "the shell", "gdb", "Python"
 """Who may run the guest, as the others are told."""
@@ -35,7 +35,7 @@ class Arbiter:
         self.listeners: list[Listener] = []
         self._turn = threading.RLock()
 
-    def run(self, who: str, job: Job) -> Halt:
+    def run(self, who: str, job: Job) -> StopEvent:
         """Do `job`, which lets the guest run, and tell everybody of the stop it came to.
 
         Waits while somebody else only looks. Raises `InputError` when somebody else runs it, and

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import counted, hex64
-from breenix_gdbagent.control.debugger import Debugger
-from breenix_gdbagent.control.entries import EntryWatch, find_root
-from breenix_gdbagent.control.expressions import Expression, parse
-from breenix_gdbagent.control.judge import watched_value
-from breenix_gdbagent.control.places import Place
-from breenix_gdbagent.control.points import Access, Only, Point, Watched
-from breenix_gdbagent.control.scene import Scene
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.entry_watch import EntryWatch, find_root
+from breenix_gdbagent.debugger.hits import watched_value
+from breenix_gdbagent.debugger.points import Access, Only, Point, Watched
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.expressions import Expression, parse
+from breenix_gdbagent.evaluation.places import Place
 from breenix_gdbagent.kernel.view import Kernel
 
 LONGEST = 64
@@ -25,7 +25,7 @@ def watch_value(
     from breenix_gdbagent.symbols.values import Value
 
     expression = parse(text)
-    value = expression.value(Scene.of(kernel))
+    value = expression.value(Evaluation.of(kernel))
     if not isinstance(value, Value) or value.address is None:
         raise InputError(
             f"{text!r} has no place in memory", fix="name a static, or an address and a length"
@@ -58,7 +58,7 @@ def _added(
     point = Point(debugger.table.number(), "watch", Place(watched.name), only)
     point.watched = (watched,)
     point.expressions = shown
-    point.value = watched_value(point, Scene.of(kernel))
+    point.value = watched_value(point, Evaluation.of(kernel))
     return debugger.add(point)
 
 
@@ -75,7 +75,7 @@ def watch_entry(debugger: Debugger, kernel: Kernel, va: int, process: str | None
         root, label = own, space.label if space is not None else hex64(own)
     point = Point(debugger.table.number(), "entry", Place(f"{hex64(va)} in {label}"))
     watch = EntryWatch(point, va, root, process, label)
-    debugger.judge.entries[point.number] = watch
+    debugger.hits.entries[point.number] = watch
     try:
         debugger.add(point)
         watch.arm(debugger.vm, debugger.table, debugger.placed)

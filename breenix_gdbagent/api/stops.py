@@ -13,9 +13,9 @@ from breenix_gdbagent import archive
 from breenix_gdbagent.checks import examine as checks
 from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.run import facts_of
-from breenix_gdbagent.control.expressions import address_at, parse, plain
-from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.expressions import address_at, parse, plain
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.kernel.view import Kernel
@@ -72,7 +72,7 @@ def read(at: At, va: int | str, length: int) -> bytes:
     '5051'
     """
     kernel = _kernel(at)
-    return Scene.of(kernel).memory.read(address(kernel, va), length)
+    return Evaluation.of(kernel).memory.read(address(kernel, va), length)
 
 
 def value(at: At, text: str) -> int | float | str | bool | Value | None:
@@ -88,7 +88,7 @@ def value(at: At, text: str) -> int | float | str | bool | Value | None:
     """
     from breenix_gdbagent.symbols.values import Value
 
-    found = parse(text).value(Scene.of(_kernel(at)))
+    found = parse(text).value(Evaluation.of(_kernel(at)))
     if not isinstance(found, Value):
         return found
     try:
@@ -143,7 +143,7 @@ def save(at: At, path: str | Path, memory: str = "kernel") -> Path:
 
 def address(kernel: Kernel, va: int | str) -> int:
     """A virtual address: a number, a symbol or an expression."""
-    return va if isinstance(va, int) else address_at(Scene.of(kernel), va)
+    return va if isinstance(va, int) else address_at(Evaluation.of(kernel), va)
 
 
 def _kernel(at: At) -> Kernel:

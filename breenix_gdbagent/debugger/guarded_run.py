@@ -1,4 +1,4 @@
-"""A run under watch: on to the end that was asked for, past the faults that are no bugs.
+"""A guarded run: on to the end that was asked for, past the faults that are no bugs.
 
 A fault of ring 3 is recorded and passed: whether it is a defect shows in what the kernel does next.
 A fault of the kernel itself decides the run, and so do panic, shutdown, exit and the deadline.
@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from breenix_gdbagent.checks import growth
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
-from breenix_gdbagent.control.benign import BenignFaults, of_ring3
-from breenix_gdbagent.control.judge import Judge
-from breenix_gdbagent.control.points import Point
-from breenix_gdbagent.control.script import Step
-from breenix_gdbagent.control.table import PointTable
-from breenix_gdbagent.control.where import note_where
-from breenix_gdbagent.control.written import breakpoint_of, checkpoint_of, invariant_of
+from breenix_gdbagent.debugger.benign import of_ring3
+from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.points import Point
+from breenix_gdbagent.debugger.script import Step
+from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of, checkpoint_of, invariant_of
+from breenix_gdbagent.debugger.where import note_where
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.kernel.image import with_image
-from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.fault import Fault
@@ -92,44 +89,27 @@ class Ended:
         return self.examined.kernel
 
 
-@dataclass(slots=True)
-class Run:
-    """One run of one guest. `say` is told in words what goes on."""
+class GuardedRun:
+    """One run of one guest: the debugger with a policy for faults, and orders for the end.
 
-    vm: LiveVm
-    orders: Orders
-    image: Image | None = None
-    say: Callable[[str], None] = field(default=lambda text: None)
-    recorded: list[Recorded] = field(default_factory=list)
-    benign: int = 0
-    decides: bool = True
-    succeeded: str = ""
-    account: growth.Account | None = None
-    benign_faults: BenignFaults = field(default_factory=BenignFaults)
-    table: PointTable = field(init=False)
-    judge: Judge = field(init=False)
+    The debugger's `say` is told in words what goes on.
+    """
 
-    def __post_init__(self) -> None:
-        self.table = PointTable(self.vm, self.image)
-        self.judge = Judge(self.vm, self.table, self.placed, self.say)
-        self.vm.when_armed = self.table.place_all
+    def __init__(self, debugger: Debugger, orders: Orders) -> None:
+        self.debugger = debugger
+        self.vm = debugger.vm
+        self.orders = orders
+        self.recorded: list[Recorded] = []
+        self.benign = 0
+        self.succeeded = ""
+        self.account: growth.Account | None = None
+        self._decides = True
+        self._examined: Examination | None = None
+        debugger.passes_fault = self._passes_fault
 
-    def start(self, *, arm: bool = True) -> None:
+    def start(self) -> None:
         """Arm fault catching; before a launched guest's first instruction."""
-        if arm:
-            image = self.image
-            panics = image.addresses_of(PANIC_SYMBOL) if image is not None else ()
-            bias = None
-            if image is not None and self.vm.config is None:
-                placed, found = with_image(self.vm.stop(), image)
-                bias = found.value if found is not None else None
-                del placed
-            self.vm.arm(
-                image.path if image is not None else None,
-                panic=panics,
-                bias=bias,
-                passing=(PAGE_FAULT,) if self.orders.fatal_only else (),
-            )
+        self.debugger.start((PAGE_FAULT,) if self.orders.fatal_only else ())
 
     def go(self) -> Ended:
         """Run to the end. Raises `LinkError`, `QemuDied`, `InputError`."""
@@ -143,7 +123,7 @@ class Run:
                 return self._end(stop, stop.reason.kind, step.text)
         awaited = self.orders.until or (None if self.orders.script else own)
         if awaited is None and self.orders.script:
-            return self._end(self.placed(self.vm.stop(stop.reason)), "marker", None)
+            return self._end(self.debugger.stop(stop.reason), "marker", None)
         stop = self._run([awaited] if awaited else [], self.orders.timeout)
         ended = stop.reason.kind
         if ended == "marker":
@@ -152,14 +132,14 @@ class Run:
                 self.succeeded = f"{stop.reason.text!r} at {stop.seconds:.3g} s"
                 later = self._run([], self.orders.linger)
                 if later.reason.kind == "deadline":
-                    stop = self.placed(later._replace(reason=stop.reason))
+                    stop = later._replace(reason=stop.reason)
                 else:
                     stop, ended = later, later.reason.kind
         return self._end(stop, ended, awaited)
 
     def now(self) -> Ended:
         """The guest as it stands, without letting it run."""
-        return self._end(self.placed(self.vm.stop(StopReason("attached"))), "", None)
+        return self._end(self.debugger.stop(StopReason("attached")), "", None)
 
     def stop_at(self, location: str) -> None:
         """A breakpoint that ends the run, after `start`. Raises `InputError`."""
@@ -171,26 +151,17 @@ class Run:
             self._add(checkpoint_of, text)
         for text in invariants:
             self._add(invariant_of, text)
-        if self.table.caution and (checkpoints or invariants):
-            self.say(self.table.caution)
+        caution = self.debugger.table.caution
+        if caution and (checkpoints or invariants):
+            self.debugger.say(caution)
 
     def _add(self, make: Callable[[str, LoadedImage | None, int], Point], text: str) -> None:
+        debugger = self.debugger
         try:
-            self.table.add(make(text, self._linked, self.table.number()))
+            debugger.add(make(text, debugger.loaded_or_linked, debugger.table.number()))
         except ReadError as error:
             # "no such symbol" is an answer of `symbol`; here nothing can begin.
             raise InputError(error.what, error.why, error.fix) from error
-
-    @property
-    def _linked(self) -> LoadedImage | None:
-        """The ELF to look names up in, wherever it will be loaded."""
-        return None if self.image is None else self.image.loaded(self.table.base or 0)
-
-    def describe(self, va: int) -> str | None:
-        """The symbol at `va`, None while the load bias is not known."""
-        if self.image is None or self.vm.bias is None:
-            return None
-        return self.image.loaded(self.vm.bias).name_of(va)
 
     # Stops -----------------------------------------------------------------------------------
 
@@ -205,90 +176,94 @@ class Run:
         while True:
             left = max(until - self.vm.clock.seconds(), 0.0)
             limit = min(left, LOOK_AFTER_FAULT) if look else left
-            self.decides = True
+            self._decides = True
             awaited = [*patterns, *([every] if every else [])]
             if self.orders.fatal_only:
                 awaited.append(SURVIVED_NOT)
             try:
-                stop = self.vm.run_until(awaited, limit, self._on_fault, self.judge.passes)
+                event = self.debugger.go(awaited, limit)
             except SystemExit as ended:
-                note_where(ended, self.vm, self.placed)
+                note_where(ended, self.debugger)
                 raise
-            if stop.reason.kind == "interrupt" and not stop.reason.text:
-                raise note_where(KeyboardInterrupt(), self.vm, self.placed)
-            if stop.reason.kind == "fault" and not self.decides:
+            kind = event.reason.kind
+            if kind == "interrupt" and not event.reason.text:
+                raise note_where(KeyboardInterrupt(), self.debugger)
+            if kind == "fault" and not self._decides:
                 look = True
-            elif stop.reason.kind == "marker" and not _any(patterns, stop):
+                continue
+            stop = self.debugger.stop(event.reason)
+            if kind == "marker" and not _any(patterns, stop):
                 self._survived()
                 if every and _any([every], stop):
                     self._audit(stop)
                 elif (given_up := self._in_handler(stop)) is not None:
                     return given_up
-            elif stop.reason.kind != "deadline" or limit == left:
-                for note in self.judge.notes:
-                    self.say(f"{stop.seconds:9.3f}  {note}")
-                return self.placed(stop)
+            elif kind != "deadline" or limit == left:
+                for note in event.notes:
+                    self.debugger.say(f"{stop.seconds:9.3f}  {note}")
+                return stop
             elif _dead(stop):
-                return self.placed(stop._replace(reason=StopReason("halted", text=GAVE_UP)))
+                return stop._replace(reason=StopReason("halted", text=GAVE_UP))
             else:
                 self._survived()
                 look = False
+
+    def _examine(self, stop: Stop) -> Examination:
+        """Every check on a stop, made once; what they read of memory is noted, so that a snapshot
+        keeps it."""
+        seen = self._examined
+        if seen is not None:
+            before = seen.kernel.stop
+            if (before.epoch, before.reason, bool(before.cpus)) == (
+                stop.epoch, stop.reason, bool(stop.cpus),
+            ):  # fmt: skip
+                return seen
+        kernel = Kernel(stop._replace(memory=RecordingMemory(stop.memory)))
+        self._examined = seen = examine(kernel.stop, kernel)
+        return seen
 
     def _in_handler(self, stop: Stop) -> Stop | None:
         """The page-fault handler said that it gives up (`--faults fatal`): the stop, explained
         from inside it, when it is the kernel's own fault; one of ring 3 is recorded."""
         reason = stop.reason._replace(kind="handler")
-        kernel = Kernel(self.placed(stop._replace(reason=reason)))
-        seen = examine(kernel.stop, kernel)
+        seen = self._examine(stop._replace(reason=reason))
         if any(f.weight == "error" and f.code.kind == "event" for f in seen.findings):
-            return kernel.stop
-        self._record(kernel, seen)
+            return seen.kernel.stop
+        self._record(seen)
         return None
 
     def _audit(self, stop: Stop) -> None:
         """Examine the stop at a marker on the way, and keep what was found; what leaked since the
         last one too."""
-        kernel = Kernel(self.placed(stop))
-        seen = examine(kernel.stop, kernel)
-        self.account, leaked, result = growth.since(self.account, kernel)
+        seen = self._examine(stop)
+        self.account, leaked, result = growth.since(self.account, seen.kernel)
         checks = seen.checks if result is None else (*seen.checks, result)
-        self._record(kernel, Examination(kernel, (*seen.findings, *leaked), checks), handled=True)
+        findings = (*seen.findings, *leaked)
+        self._record(Examination(seen.kernel, findings, checks), handled=True)
 
-    def _record(self, kernel: Kernel, seen: Examination, *, handled: bool = False) -> None:
-        number = len(self.recorded)
+    def _record(self, seen: Examination, *, handled: bool = False) -> None:
+        number, kernel = len(self.recorded), seen.kernel
         checks = tuple(check_json(c, number) for c in seen.checks)
         findings = tuple((f, finding_json(f, number)) for f in seen.findings)
         self.recorded.append(Recorded(stop_json(kernel, number), findings, checks, handled))
 
-    def placed(self, stop: Stop) -> Stop:
-        """The stop with the kernel's ELF at its place."""
-        if self.image is None or stop.image is not None:
-            return stop
-        if self.vm.bias is not None:
-            return stop._replace(image=self.image.loaded(self.vm.bias))
-        return with_image(stop, self.image)[0]
-
-    def _on_fault(self, fault: Fault) -> bool:
+    def _passes_fault(self, fault: Fault, points: Sequence[Point]) -> bool:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
-        for a moment (`decides` is False). A fault of ring 3 proves that the kernel survived the
+        for a moment (`_decides` is False). A fault of ring 3 proves that the kernel survived the
         one before."""
-        points = self.table.at(fault.registers.get("rip", 0))
-        if points and self.judge.stops(points, self.judge.scene(fault)):
-            return False
         user = of_ring3(fault)
         if user:
             self._survived()
-        if self.benign_faults.known(fault) or (user and self._many()):
+        if self.debugger.benign_faults.known(fault) or (user and self._many()):
             self.benign += 1
             return True
-        kernel = Kernel(self.placed(fault.vm.stop(fault.reason)))
-        seen = examine(kernel.stop, kernel)
+        seen = self._examine(self.debugger.stop(fault.reason))
         if any(f.code.name == "page-fault.handled" for f in seen.findings):
             self.benign += 1
             return True
         if user and not self.orders.first_fault:
-            self._record(kernel, seen)
-            self.decides = False
+            self._record(seen)
+            self._decides = False
         return False
 
     def _many(self) -> bool:
@@ -309,7 +284,6 @@ class Run:
             ended = "marker"
         if ended == "handler":
             ended = "fault"
-        kernel = Kernel(stop._replace(memory=RecordingMemory(stop.memory)))
         config = self.vm.config
         status = stop.reason.exit_status
         facts = RunFacts(
@@ -329,7 +303,7 @@ class Run:
             armed=self.vm.armed_at or "fault catching was never armed",
             succeeded=self.succeeded,
         )
-        return Ended(examine(kernel.stop, kernel), facts, self._history(), record)
+        return Ended(self._examine(stop), facts, self._history(), record)
 
     def _wanted_exit(self, stop: Stop) -> bool:
         config, status = self.vm.config, stop.reason.exit_status
@@ -347,9 +321,7 @@ class Run:
             if not stop.cpus or not all(_interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus):
                 return stop, False
             said = len(stop.serial.chunks)
-            stop = self.placed(
-                self.vm.run_until([], STUCK_SECONDS, self._on_fault, self.judge.passes)
-            )
+            stop = self.debugger.stop(self.debugger.go((), STUCK_SECONDS).reason)
             if stop.reason.kind != "deadline" or len(stop.serial.chunks) != said:
                 return stop, False
         return stop, True
@@ -392,6 +364,6 @@ def _dead(stop: Stop) -> bool:
 
 def stop_to_examine(vm: LiveVm, image: Image | None, orders: Orders) -> Stop:
     """The stop that an examining command looks at, of a guest that we boot: the end of its run."""
-    run = Run(vm, orders, image)
+    run = GuardedRun(Debugger(vm, image), orders)
     run.start()
     return run.go().kernel.stop

@@ -1,18 +1,18 @@
-"""Why a guest under run control stands still: what the user is told first."""
+"""What a command that let the guest run came to: what the user is told first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from breenix_gdbagent.control.points import Point
+from breenix_gdbagent.debugger.points import Point
 from breenix_gdbagent.stop import StopReason
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
+class StopEvent:
     """`points` are the user's that stopped it, `notes` sentences on what changed or could not be
     told; `returned` is RAX after a `finish`."""
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from breenix_gdbagent.control.places import Place
-from breenix_gdbagent.control.points import Point, Watched
+from breenix_gdbagent.debugger.points import Point, Watched
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.evaluation.places import Place
 from breenix_gdbagent.link.breakpoints import Break
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.arming import FAULTS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 
 from breenix_gdbagent.errors import ReadError
@@ -10,8 +10,6 @@ from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
 from breenix_gdbagent.kernel.processes import MANAGER
 from breenix_gdbagent.kernel.typed import number, static_of
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.live import LiveVm
-from breenix_gdbagent.live.frozen import FrozenMemory
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols.values import Value
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
@@ -20,7 +18,7 @@ from breenix_gdbagent.x86.paging import VirtualMemory
 THREAD = "kernel::task::thread::Thread"
 
 
-class Scene:
+class Evaluation:
     """One CPU at one moment. `kernel()` is made once, and only when somebody needs it."""
 
     def __init__(self, cpu: Cpu, kernel: Callable[[], Kernel]) -> None:
@@ -28,28 +26,9 @@ class Scene:
         self._make = kernel
 
     @classmethod
-    def of(cls, kernel: Kernel, cpu: Cpu | None = None) -> Scene:
+    def of(cls, kernel: Kernel, cpu: Cpu | None = None) -> Evaluation:
         """The CPU that a stop is about, or another one of it."""
         return cls(kernel.stop.cpu if cpu is None else cpu, lambda: kernel)
-
-    @classmethod
-    def glance(
-        cls,
-        vm: LiveVm,
-        reason: StopReason,
-        registers: Mapping[str, int],
-        placed: Callable[[Stop], Stop],
-    ) -> Scene:
-        """A guest that has just stopped, without a question to QEMU: one CPU, no descriptor
-        registers, RAM where it was at the last full stop."""
-        cpu = Cpu(reason.cpu, registers)
-
-        def kernel() -> Kernel:
-            memory = FrozenMemory(vm.recent_memory(), lambda: vm.epoch)
-            stop = Stop((cpu,), memory, reason, vm.serial, None, vm.epoch, vm.clock.seconds())
-            return Kernel(placed(stop))
-
-        return cls(cpu, kernel)
 
     @cached_property
     def kernel(self) -> Kernel:

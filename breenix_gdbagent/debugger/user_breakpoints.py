@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 
 from breenix_gdbagent.checks.examine import CHECKS
-from breenix_gdbagent.control.expressions import parse, parse_list
-from breenix_gdbagent.control.places import (
+from breenix_gdbagent.debugger.points import Only, Point
+from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.evaluation.expressions import parse, parse_list
+from breenix_gdbagent.evaluation.places import (
     Place,
     find_place,
     parse_vector,
     split_location,
     vector_place,
 )
-from breenix_gdbagent.control.points import Only, Point
-from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols import LoadedImage
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.report.story import printable
-from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.stop import StopReason
 
 
-def note_where(
-    ended: BaseException, vm: LiveVm, placed: Callable[[Stop], Stop]
-) -> BaseException:
+def note_where(ended: BaseException, debugger: Debugger) -> BaseException:
     """Note on the exception of a signal where the guest stood, and its last line of serial text;
-    whoever says the end says the notes too. `placed` puts the kernel's ELF at its place."""
+    whoever says the end says the notes too."""
+    vm = debugger.vm
     if vm.running or vm.exited:
         return ended
-    kernel = Kernel(placed(vm.stop(StopReason("interrupt"))))
+    kernel = Kernel(debugger.stop(StopReason("interrupt")))
     when = f"{kernel.stop.seconds:.3g} s into its run"
     ended.add_note(f"the guest stood {when} {standing(kernel)}")
     if vm.last_line.strip():

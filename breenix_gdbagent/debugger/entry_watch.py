@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import PhysAddr, hex64, sign_extended
-from breenix_gdbagent.control.points import Point, Watched
-from breenix_gdbagent.control.scene import Scene
+from breenix_gdbagent.debugger.points import Point, Watched
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import CR0_WP, CR3_ADDRESS
 from breenix_gdbagent.x86.paging import LEVEL, A, D, Entry, entry_index, present, span
 from breenix_gdbagent.x86.reverse import FrameIndex
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.control.table import PointTable
+    from breenix_gdbagent.debugger.point_table import PointTable
     from breenix_gdbagent.live import LiveVm
     from breenix_gdbagent.stop import Stop
 
@@ -84,19 +84,19 @@ class EntryWatch:
         found = [s for s in kernel.witnessed if self.process in (str(s.pid), s.name)]
         return found[0].root if len(found) == 1 else None
 
-    def look(self, scene: Scene, watched: tuple[str, int] | None) -> list[str]:
+    def look(self, evaluation: Evaluation, watched: tuple[str, int] | None) -> list[str]:
         """What a write that was seen has changed, in sentences; [] when nothing but what the
         walker changes too. `watched` is the kind and address of the watchpoint."""
-        notes = self._changes(scene)
+        notes = self._changes(evaluation)
         if notes and watched is not None:
             notes.append(f"written through {hex64(watched[1])}")
         return notes
 
-    def unseen(self, scene: Scene) -> list[str]:
+    def unseen(self, evaluation: Evaluation) -> list[str]:
         """What has changed without a watchpoint's telling, in sentences."""
-        notes = [f"not seen by a watchpoint: {note}" for note in self._changes(scene)]
+        notes = [f"not seen by a watchpoint: {note}" for note in self._changes(evaluation)]
         for pa, before in list(self.seen.items()):
-            now = self._read(scene, pa)
+            now = self._read(evaluation, pa)
             if now is not None and now != before:
                 names = Entry(self._level(pa), PhysAddr(pa), now ^ before).flags
                 notes.append(
@@ -106,10 +106,10 @@ class EntryWatch:
                 self.seen[pa] = now
         return notes
 
-    def _changes(self, scene: Scene) -> list[str]:
+    def _changes(self, evaluation: Evaluation) -> list[str]:
         notes = []
         for pa, before in list(self.seen.items()):
-            now = self._read(scene, pa)
+            now = self._read(evaluation, pa)
             if now is None or (now ^ before) & ~WALKERS == 0:
                 continue
             self.seen[pa] = now
@@ -124,9 +124,9 @@ class EntryWatch:
         return next((e.entry.level for e in self.entries if e.entry.entry_pa == pa), 1)
 
     @staticmethod
-    def _read(scene: Scene, pa: int) -> int | None:
+    def _read(evaluation: Evaluation, pa: int) -> int | None:
         try:
-            return int.from_bytes(scene.kernel.stop.memory.read(PhysAddr(pa), 8), "little")
+            return int.from_bytes(evaluation.kernel.stop.memory.read(PhysAddr(pa), 8), "little")
         except ReadError:
             return None
 

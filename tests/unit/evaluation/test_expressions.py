@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from breenix_gdbagent.control.expressions import address_at, parse, parse_list
-from breenix_gdbagent.control.grammar import pieces
-from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.expressions import address_at, parse, parse_list
+from breenix_gdbagent.evaluation.grammar import pieces
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
@@ -18,18 +18,18 @@ from tests.writers.machine import HEAP, Machine
 REGISTERS = {"rax": 0x1_2345_6789, "rdi": 3, "rip": 0x8000010394, "cs": 0x33, "cr2": 0}
 
 
-def scene(**registers: int) -> Scene:
+def evaluation(**registers: int) -> Evaluation:
     """One CPU without memory: what needs more than registers is unreadable."""
     cpu = Cpu(2, {**REGISTERS, **registers})
 
     def kernel() -> Kernel:
         raise ReadError("there is no memory here")
 
-    return Scene(cpu, kernel)
+    return Evaluation(cpu, kernel)
 
 
 def value(text: str) -> object:
-    return parse(text).value(scene())
+    return parse(text).value(evaluation())
 
 
 # Arithmetic: Python is the judge, whose operators bind as Rust's do here ------------------------
@@ -70,9 +70,9 @@ def test_arithmetic_is_pythons(text: str) -> None:
 @given(st.recursive(COMPARED, _logic, max_leaves=4))
 @settings(max_examples=300)
 def test_logic_is_pythons(text: str) -> None:
-    assert parse(text).holds(scene()) == bool(eval(text, {}, KNOWN))
+    assert parse(text).holds(evaluation()) == bool(eval(text, {}, KNOWN))
     rust = text.replace("and", "&&").replace("or", "||").replace("not", "!")
-    assert parse(rust).holds(scene()) == parse(text).holds(scene())
+    assert parse(rust).holds(evaluation()) == parse(text).holds(evaluation())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_makes_no_sense(text: str) -> None:
 def test_what_is_not_known_is_never_0(text: str) -> None:
     with pytest.raises(ReadError):
         value(text)
-    assert parse(text).shown(scene()).startswith("<")
+    assert parse(text).shown(evaluation()).startswith("<")
 
 
 @given(st.text(max_size=40))
@@ -160,7 +160,7 @@ def test_lists_are_cut_at_their_own_commas() -> None:
 def test_memory_and_addresses() -> None:
     machine = Machine()
     machine.write(HEAP, bytes(range(1, 17)))
-    here = Scene.of(Kernel(machine.stop(StopReason("attached"), machine.cpu(rsp=HEAP))))
+    here = Evaluation.of(Kernel(machine.stop(StopReason("attached"), machine.cpu(rsp=HEAP))))
     assert parse("u64[rsp]").value(here) == 0x0807_0605_0403_0201
     assert parse("u8[rsp + 1]").value(here) == 2
     assert parse("u16[rsp + u8[rsp]]").value(here) == 0x0302

@@ -1,33 +1,35 @@
 """What a hit of a point comes to: counted, printed, held against a check, or a stop.
 
-A hit is judged from the registers of the CPU that stopped and from memory; a whole `Stop` is made
+It is decided from the registers of the CPU that stopped and from memory; a whole `Stop` is made
 only where an invariant's check needs one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.finding import NotChecked
-from breenix_gdbagent.control.entries import EntryWatch
-from breenix_gdbagent.control.halt import Say
-from breenix_gdbagent.control.points import Point, Recorded, admits
-from breenix_gdbagent.control.scene import Scene
-from breenix_gdbagent.control.table import PointTable
+from breenix_gdbagent.debugger.entry_watch import EntryWatch
+from breenix_gdbagent.debugger.point_table import PointTable
+from breenix_gdbagent.debugger.points import Point, Recorded, admits
+from breenix_gdbagent.debugger.stop_event import Say
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import LiveVm
-from breenix_gdbagent.live.fault import Fault, Hit
+from breenix_gdbagent.live.fault import Hit
+from breenix_gdbagent.live.frozen import FrozenMemory
 from breenix_gdbagent.report.sentences import summary
 from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.x86.cpu import Cpu
 
 MOST_TOLD = 3
 
 
-class Judge:
-    """Judges the hits of one guest's points.
+class Hits:
+    """The hits of one guest's points.
 
     `stopping` are the points that stop the guest now, `notes` what is to be said of it; `placed`
     puts the kernel's ELF into a stop. `say` is told, line by line, what goes on without a stop.
@@ -51,44 +53,53 @@ class Judge:
         for watch in self.entries.values():
             self.notes += watch.arm(self.vm, self.table, self.placed)
 
-    def scene(self, event: Fault | Hit) -> Scene:
-        """Where the CPU of a fault or a hit stands."""
-        return Scene.glance(self.vm, event.reason, event.registers, self.placed)
+    def evaluation(self, reason: StopReason, registers: Mapping[str, int]) -> Evaluation:
+        """The CPU that has just stopped, without a question to QEMU: no other CPU, no descriptor
+        registers, RAM where it was at the last full stop."""
+        cpu, vm = Cpu(reason.cpu, registers), self.vm
+
+        def kernel() -> Kernel:
+            memory = FrozenMemory(vm.recent_memory(), lambda: vm.epoch)
+            stop = Stop((cpu,), memory, reason, vm.serial, None, vm.epoch, vm.clock.seconds())
+            return Kernel(self.placed(stop))
+
+        return Evaluation(cpu, kernel)
 
     def ended(self, reason: StopReason) -> None:
         """A run is over: what has changed of watched entries unseen."""
         if self.entries and not self.vm.exited:
-            scene = Scene.glance(self.vm, reason, self.vm.registers, self.placed)
+            evaluation = self.evaluation(reason, self.vm.registers)
             for watch in self.entries.values():
-                self.notes += watch.unseen(scene)
+                self.notes += watch.unseen(evaluation)
 
     def passes(self, hit: Hit) -> bool:
         """Whether a break- or watchpoint that was hit stops nothing."""
+        evaluation = self.evaluation(hit.reason, hit.registers)
         if hit.watch is not None:
             address = hit.watch[1]
-            stops = self.stops(self.table.watching(address), self.scene(hit))
+            stops = self.stops(self.table.watching(address), evaluation)
             return not stops and not self.table.is_foreign(address)
         rip = hit.registers.get("rip", 0)
         points = self.table.at(rip)
         if points and not self.table.learn(rip, points):
             return True
-        # Where no point of ours stands, the bridge's client has one, or nobody any more.
-        stops = bool(points) and self.stops(points, self.scene(hit))
+        # Without a point of ours a gdb at the bridge has one there, or nobody any more.
+        stops = bool(points) and self.stops(points, evaluation)
         return not stops and not self.table.is_foreign(rip, code=True)
 
-    def stops(self, points: Sequence[Point], scene: Scene) -> bool:
+    def stops(self, points: Sequence[Point], evaluation: Evaluation) -> bool:
         """Count the hit for each of the points; whether one of them stops the guest."""
         stops = False
         for point in points:
             said = len(self.notes)
             if point.accept is not None:
-                wanted = point.accept(scene)
+                wanted = point.accept(evaluation)
             else:
                 # A watchpoint counts only what has changed.
                 wanted = (
-                    self._noticed(point, scene)
-                    and self._counts(point, scene)
-                    and self._acts(point, scene)
+                    self._noticed(point, evaluation)
+                    and self._counts(point, evaluation)
+                    and self._acts(point, evaluation)
                 )
             if wanted:
                 self.stopping.append(point)
@@ -97,8 +108,8 @@ class Judge:
                 del self.notes[said:]
         return stops
 
-    def _counts(self, point: Point, scene: Scene) -> bool:
-        verdict = admits(point.only, scene)
+    def _counts(self, point: Point, evaluation: Evaluation) -> bool:
+        verdict = admits(point.only, evaluation)
         if verdict.trouble:
             (self.say if point.kind == "checkpoint" else self.notes.append)(verdict.trouble)
         if not verdict.counts:
@@ -109,37 +120,37 @@ class Judge:
             return False
         return True
 
-    def _acts(self, point: Point, scene: Scene) -> bool:
+    def _acts(self, point: Point, evaluation: Evaluation) -> bool:
         """What a point does at a hit that counts; whether the guest stays stopped."""
         if point.kind == "checkpoint":
-            self._record(point, scene)
+            self._record(point, evaluation)
             return False
         if point.kind == "invariant":
-            return self._violated(point, scene)
+            return self._violated(point, evaluation)
         return True
 
-    def _noticed(self, point: Point, scene: Scene) -> bool:
+    def _noticed(self, point: Point, evaluation: Evaluation) -> bool:
         if point.kind == "watch":
-            return self._changed(point, scene)
+            return self._changed(point, evaluation)
         if point.kind == "entry":
-            notes = self.entries[point.number].look(scene, self.vm.watched)
+            notes = self.entries[point.number].look(evaluation, self.vm.watched)
             self.notes += notes
             return bool(notes)
         return True
 
-    def _record(self, point: Point, scene: Scene) -> None:
-        shown = ", ".join(f"{e.text} = {e.shown(scene)}" for e in point.expressions)
+    def _record(self, point: Point, evaluation: Evaluation) -> None:
+        shown = ", ".join(f"{e.text} = {e.shown(evaluation)}" for e in point.expressions)
         seconds = self.vm.clock.seconds()
         text = f"{point.place.text}: {shown}" if shown else point.place.text
-        point.records.append(Recorded(seconds, scene.cpu.index, text))
+        point.records.append(Recorded(seconds, evaluation.cpu.index, text))
         if not point.quiet:
-            cpu = f"CPU {scene.cpu.index}  " if self.cpus > 1 else ""
+            cpu = f"CPU {evaluation.cpu.index}  " if self.cpus > 1 else ""
             self.say(f"{seconds:9.3f}  {cpu}{text}")
 
-    def _violated(self, point: Point, scene: Scene) -> bool:
+    def _violated(self, point: Point, evaluation: Evaluation) -> bool:
         """Run an invariant's checks on the whole stop; that a check cannot look is said, again
         when the reason is another one."""
-        stop = self.placed(self.vm.stop(StopReason("breakpoint", scene.cpu.index)))
+        stop = self.placed(self.vm.stop(StopReason("breakpoint", evaluation.cpu.index)))
         kernel = Kernel(stop)
         broken: list[str] = []
         blind: list[str] = []
@@ -157,10 +168,10 @@ class Judge:
         self.notes += [f"{point.check} is violated: {one}" for one in broken[:MOST_TOLD]]
         return bool(broken)
 
-    def _changed(self, point: Point, scene: Scene) -> bool:
+    def _changed(self, point: Point, evaluation: Evaluation) -> bool:
         """A watchpoint: of a written one only another value counts."""
         watched = point.watched[0]
-        before, point.value = point.value, watched_value(point, scene)
+        before, point.value = point.value, watched_value(point, evaluation)
         if watched.access == "write" and before == point.value:
             return False
         verb = "is" if before == point.value else f"was {before}, is"
@@ -168,13 +179,13 @@ class Judge:
         return True
 
 
-def watched_value(point: Point, scene: Scene) -> str:
+def watched_value(point: Point, evaluation: Evaluation) -> str:
     """What a watched range holds: by its type where it is a value of the kernel, else its bytes."""
     if point.expressions:
-        return point.expressions[0].shown(scene)
+        return point.expressions[0].shown(evaluation)
     watched = point.watched[0]
     try:
-        data = scene.memory.read(watched.address, min(watched.length, 16))
+        data = evaluation.memory.read(watched.address, min(watched.length, 16))
     except ReadError as error:
         return f"<{error.what}>"
     if len(data) in (1, 2, 4, 8):

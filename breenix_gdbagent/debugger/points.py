@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from breenix_gdbagent.control.expressions import Expression
-from breenix_gdbagent.control.places import Place
-from breenix_gdbagent.control.scene import Scene
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
+from breenix_gdbagent.evaluation.expressions import Expression
+from breenix_gdbagent.evaluation.places import Place
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS
 
 Kind = Literal["break", "watch", "entry", "checkpoint", "invariant", "passage"]
@@ -76,7 +76,7 @@ class Point:
     check: str = ""
     watched: tuple[Watched, ...] = ()
     value: str | None = None
-    accept: Callable[[Scene], bool] | None = None
+    accept: Callable[[Evaluation], bool] | None = None
     hits: int = 0
     first: float | None = None
     last: float | None = None
@@ -121,27 +121,27 @@ class Verdict:
     trouble: str = ""
 
 
-def admits(only: Only, scene: Scene) -> Verdict:
+def admits(only: Only, evaluation: Evaluation) -> Verdict:
     """Whether `only` admits a hit. What cannot be read admits it and says so: a breakpoint that
     passes because its condition is broken would be silent for ever."""
-    if only.cpu is not None and scene.cpu.index != only.cpu:
+    if only.cpu is not None and evaluation.cpu.index != only.cpu:
         return Verdict(False)
     try:
-        if only.process is not None and not in_process(scene, only.process):
+        if only.process is not None and not in_process(evaluation, only.process):
             return Verdict(False)
-        if only.condition is not None and not only.condition.holds(scene):
+        if only.condition is not None and not only.condition.holds(evaluation):
             return Verdict(False)
     except (ReadError, InputError) as error:
         return Verdict(True, f"cannot tell `{only.text}`: {error.what}")
     return Verdict(True)
 
 
-def in_process(scene: Scene, process: str) -> bool:
+def in_process(evaluation: Evaluation, process: str) -> bool:
     """Whether CR3 is the root of the process of that pid or name. Raises `ReadError`."""
-    cr3 = scene.cpu.get("cr3")
+    cr3 = evaluation.cpu.get("cr3")
     if cr3 is None:
         return False
-    space = next((s for s in scene.kernel.witnessed if s.root == cr3 & CR3_ADDRESS), None)
+    space = next((s for s in evaluation.kernel.witnessed if s.root == cr3 & CR3_ADDRESS), None)
     if space is None or space.role != "process":
         return False
     return str(space.pid) == process or space.name == process
