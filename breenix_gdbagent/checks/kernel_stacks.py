@@ -189,27 +189,11 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked("no kernel stack is mapped yet: early boot")
     defects: dict[tuple[str, str], _Defect] = {}
     lacking: list[str] = []
-    for stacks, read, slot in _kinds(kernel):
-        try:
-            model = read(kernel.master.root)
-        except ReadError as error:
-            lacking.append(f"tables of the master: {error.what}")
-            continue
-        settled = [s for s in stacks if not _in_transit(kernel, s, model)]
-        lacking += [
-            f"{s.name} is mapped in part and nobody's: being made or given back, it seems"
-            for s in stacks
-            if s not in settled
-        ]
-        for group in _groups(kernel, slot):
-            try:
-                mine = model if kernel.master in group else read(group[0].root)
-            except ReadError as error:
-                lacking.append(f"tables of {group[0].label}: {error.what}")
-                continue
-            aliased = _aliased(kernel, group[0], slot)
-            for stack in settled:
-                _compare(kernel, stack, group, mine, None if aliased else model, defects)
+    for compared in compare(kernel):
+        if compared.reason is not None:
+            lacking.append(compared.reason)
+        for code, pages in compared.wrong.items():
+            _enter(kernel, code, compared, pages, defects)
     for defect in defects.values():
         yield _finding(kernel, defect)
     yield from _aliases(kernel, kernel.master)
@@ -217,6 +201,46 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     if lacking:
         raise NotChecked(lacking[0])
     all_made(kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One stack under spaces that have the same tables for it: which pages are `wrong`, by code.
+    `reason` says why it was not judged, where it was not (then nothing is wrong)."""
+
+    stack: KernelStack
+    spaces: Sequence[Space]
+    wrong: Mapping[Code, Sequence[int]]
+    reason: str | None = None
+
+
+def compare(kernel: Kernel) -> Iterator[Compared]:
+    """Every kernel and IST stack in the master and every audited space: what the check finds and
+    what the stack matrix draws. Nothing where no master is known."""
+    if kernel.master is None:
+        return
+    for stacks, read, slot in _kinds(kernel):
+        try:
+            model = read(kernel.master.root)
+        except ReadError as error:
+            lacking = f"tables of the master: {error.what}"
+            yield from (Compared(stack, kernel.audited, {}, lacking) for stack in stacks)
+            continue
+        settled = [s for s in stacks if not _in_transit(kernel, s, model)]
+        for stack in stacks:
+            if stack not in settled:
+                moving = f"{stack.name} is mapped in part and nobody's: being made or given back"
+                yield Compared(stack, kernel.audited, {}, f"{moving}, it seems")
+        for group in _groups(kernel, slot):
+            try:
+                mine = model if kernel.master in group else read(group[0].root)
+            except ReadError as error:
+                lacking = f"tables of {group[0].label}: {error.what}"
+                yield from (Compared(stack, group, {}, lacking) for stack in settled)
+                continue
+            right = None if _aliased(kernel, group[0], slot) else model
+            for stack in settled:
+                yield Compared(stack, group, _wrong(stack, mine, right, kernel.nxe))
 
 
 def _kinds(kernel: Kernel) -> Iterator[tuple[Sequence[KernelStack], _Reader, int]]:
@@ -251,7 +275,11 @@ def _groups(kernel: Kernel, slot: int) -> list[list[Space]]:
     """The audited spaces by what their entry of `slot` says; the master's group first."""
     groups: dict[int, list[Space]] = defaultdict(list)
     for space in kernel.audited:
-        groups[kernel.tables.table(space.root)[slot] & _SHARED].append(space)
+        try:
+            key = int(kernel.tables.table(space.root)[slot] & _SHARED)
+        except ReadError:
+            key = ~space.root  # of no group: who reads its stacks is told why not
+        groups[key].append(space)
     return sorted(groups.values(), key=lambda group: kernel.master not in group)
 
 
@@ -285,42 +313,45 @@ def _in_transit(kernel: Kernel, stack: KernelStack, model: _Leaves) -> bool:
     return not (stack.top in tops or running or kernel.owners_of(stack))
 
 
-def _compare(
-    kernel: Kernel,
-    stack: KernelStack,
-    spaces: Sequence[Space],
-    mine: _Leaves,
-    model: _Leaves | None,
-    defects: dict[tuple[str, str], _Defect],
-) -> None:
-    """Enter what is wrong with `stack` under `spaces`, which have the same tables, into `defects`.
-    `model` None: the tables are another region's, and only what is missing counts."""
-
-    def note(code: Code, va: int) -> None:
-        key = (code.name, stack.name)
-        if key not in defects:
-            defects[key] = _Defect(code, stack, place_of(kernel.walk(spaces[0].root, va)))
-        defect = defects[key]
-        defect.pages.add(va)
-        if spaces[0].root not in defect.roots:
-            defect.roots.update((space.root, space) for space in spaces)
-
+def _wrong(
+    stack: KernelStack, mine: _Leaves, model: _Leaves | None, nxe: bool | None
+) -> dict[Code, list[int]]:
+    """The pages of `stack` that are wrong in `mine`, by code. `model` None: the tables are another
+    region's, and only what is missing or may be done there counts."""
+    found: dict[Code, list[int]] = {}
     for va in stack.pages:
         leaf = mine.get(va)
         if leaf is None:
-            note(IST_UNMAPPED if stack.ist is not None else UNMAPPED, va)
+            found.setdefault(IST_UNMAPPED if stack.ist is not None else UNMAPPED, []).append(va)
             continue
         if not leaf.w:
-            note(READ_ONLY, va)
+            found.setdefault(READ_ONLY, []).append(va)
         if leaf.u:
-            note(USER_ACCESSIBLE, va)
-        if not leaf.nx and kernel.nxe is not False:
-            note(EXECUTABLE, va)
+            found.setdefault(USER_ACCESSIBLE, []).append(va)
+        if not leaf.nx and nxe is not False:
+            found.setdefault(EXECUTABLE, []).append(va)
         right = None if model is None else model.get(va)
         if right is not None and right.frame != leaf.frame:
-            note(DIFFERS, va)
+            found.setdefault(DIFFERS, []).append(va)
     if stack.guard is not None and stack.guard in mine and model is not None:
-        note(GUARD_MAPPED, stack.guard)
+        found[GUARD_MAPPED] = [stack.guard]
+    return found
+
+
+def _enter(
+    kernel: Kernel,
+    code: Code,
+    compared: Compared,
+    pages: Sequence[int],
+    defects: dict[tuple[str, str], _Defect],
+) -> None:
+    """Adds these pages to the defect of that code and stack; its place is the first of all."""
+    stack, spaces = compared.stack, compared.spaces
+    key = (code.name, stack.name)
+    if key not in defects:
+        defects[key] = _Defect(code, stack, place_of(kernel.walk(spaces[0].root, pages[0])))
+    defects[key].pages.update(pages)
+    defects[key].roots.update((space.root, space) for space in spaces)
 
 
 def _finding(kernel: Kernel, defect: _Defect) -> Finding:

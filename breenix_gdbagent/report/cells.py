@@ -8,7 +8,7 @@ CELLS = {
     "r": "read-only",
     "d": "other frames than in the master",
     "x": "executable",
-    "?": "tables not readable",
+    "?": "not judged: tables not readable, or a stack in the making",
     ".": "as it should be",
 }
 """Worst first."""

@@ -5,15 +5,16 @@ Every face draws from these values, so live and offline draw the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from breenix_gdbagent.addresses import hex64, sign_extended
+from breenix_gdbagent.checks import kernel_stacks
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
+from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, P, U, W
@@ -55,78 +56,45 @@ def build(kernel: Kernel) -> dict[str, Json]:
 
 
 def _stacks(kernel: Kernel, drawn: Sequence[Space]) -> list[Json]:
-    """One row a stack: a glyph for each space."""
-    rows: list[Json] = []
-    if kernel.master is None:
-        return rows
-    for stacks, slot in ((kernel.stacks, KERNEL_STACKS_SLOT), (kernel.ist, IST_STACKS_SLOT)):
-        leaves = list(_leaves(kernel, drawn, slot))
-        master = next((n for n, s in enumerate(drawn) if s.role == "master"), None)
-        model = None if master is None else leaves[master]
-        seen: dict[tuple[int, str], str] = {}
-        for stack in stacks:
-            cells = []
-            for mine in leaves:
-                key = (id(mine), stack.name)
-                if key not in seen:
-                    seen[key] = _cell(stack, mine, model, kernel.nxe)
-                cells.append(seen[key])
-            rows.append(
-                {
-                    "stack": stack.name,
-                    "bottom": hex64(stack.bottom),
-                    "top": hex64(stack.top),
-                    "guard": None if stack.guard is None else hex64(stack.guard),
-                    "ist": stack.ist,
-                    "cells": "".join(cells),
-                    "users": list(_users(kernel, stack)),
-                }
-            )
-    return rows
+    """One row a stack: a glyph for each space, by what the check compares."""
+    glyphs: dict[tuple[str, int], str] = {}
+    for compared in kernel_stacks.compare(kernel):
+        glyph = _glyph(compared)
+        glyphs.update(((compared.stack.name, space.root), glyph) for space in compared.spaces)
+    return [
+        {
+            "stack": stack.name,
+            "bottom": hex64(stack.bottom),
+            "top": hex64(stack.top),
+            "guard": None if stack.guard is None else hex64(stack.guard),
+            "ist": stack.ist,
+            "cells": "".join(glyphs.get((stack.name, space.root), "?") for space in drawn),
+            "users": list(_users(kernel, stack)),
+        }
+        for stack in (*kernel.stacks, *kernel.ist)
+        if kernel.master is not None
+    ]
 
 
-def _leaves(
-    kernel: Kernel, drawn: Sequence[Space], slot: int
-) -> Iterator[Mapping[int, Leaf] | None]:
-    """The stack pages of each space; one and the same object for spaces that share the slot."""
-    known: dict[int, Mapping[int, Leaf] | None] = {}
-    read = kernel.kernel_leaves if slot == KERNEL_STACKS_SLOT else kernel.ist_leaves
-    for space in drawn:
-        try:
-            key = kernel.tables.table(space.root)[slot] & SAME if kernel.levels == 4 else space.root
-            if key not in known:
-                known[key] = read(space.root)
-            yield known[key]
-        except ReadError:
-            yield None
+_GLYPHS = (
+    (kernel_stacks.GUARD_MAPPED, "g"),
+    (kernel_stacks.USER_ACCESSIBLE, "u"),
+    (kernel_stacks.READ_ONLY, "r"),
+    (kernel_stacks.DIFFERS, "d"),
+    (kernel_stacks.EXECUTABLE, "x"),
+)
+"""What a stack that is mapped suffers from, worst first (`cells.CELLS`)."""
 
 
-def _cell(
-    stack: KernelStack,
-    mine: Mapping[int, Leaf] | None,
-    model: Mapping[int, Leaf] | None,
-    nxe: bool | None,
-) -> str:
-    if mine is None:
+def _glyph(compared: kernel_stacks.Compared) -> str:
+    """The worst that the check finds there."""
+    if compared.reason is not None:
         return "?"
-    leaves = [leaf for va in stack.pages if (leaf := mine.get(va)) is not None]
-    if not leaves:
-        return "-"
-    if len(leaves) < len(stack.pages):
-        return "p"
-    if stack.guard is not None and stack.guard in mine:
-        return "g"
-    if any(leaf.u for leaf in leaves):
-        return "u"
-    if not all(leaf.w for leaf in leaves):
-        return "r"
-    if model is not None and any(
-        va in model and model[va].frame != mine[va].frame for va in stack.pages
-    ):
-        return "d"
-    if nxe is not False and not all(leaf.nx for leaf in leaves):
-        return "x"
-    return "."
+    wrong = compared.wrong
+    missing = wrong.get(kernel_stacks.UNMAPPED) or wrong.get(kernel_stacks.IST_UNMAPPED)
+    if missing:
+        return "-" if len(missing) == len(compared.stack.pages) else "p"
+    return next((glyph for code, glyph in _GLYPHS if code in wrong), ".")
 
 
 def _users(kernel: Kernel, stack: KernelStack) -> Iterator[str]:
