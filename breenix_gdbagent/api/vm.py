@@ -103,7 +103,7 @@ def attach(
 
 class Vm:
     """One guest. What runs it returns the `Stop` that it came to, whatever ended the run:
-    ``stop.reason`` says what, `halt` which points did and what they noted."""
+    ``stop.reason`` says what, `event` which points did and what they noted."""
 
     def __init__(self, arbiter: Arbiter, close: Callable[[], None] = lambda: None) -> None:
         self._arbiter = arbiter
@@ -113,7 +113,7 @@ class Vm:
         self._kernel: Kernel | None = None
         self._epoch = -1
         self._steppers: dict[int, Stepper] = {}
-        self.halt: StopEvent | None = None
+        self.event: StopEvent | None = None
 
     @classmethod
     def of(cls, machine: Machine) -> Self:
@@ -150,13 +150,18 @@ class Vm:
         return self.kernel.stop
 
     @property
+    def halt(self) -> StopEvent | None:
+        """`event`, as it was called before."""
+        return self.event
+
+    @property
     def kernel(self) -> Kernel:
         """The same as the kernel found in it: address spaces, processes, threads, stacks."""
         epoch = self._debugger.vm.epoch
         if self._kernel is None or self._epoch != epoch:
             with self._arbiter.standing(wait=True):
-                halt = self.halt or StopEvent(StopReason("attached"))
-                self._kernel, self._epoch = Kernel(self._debugger.stop(halt.reason)), epoch
+                event = self.event or StopEvent(StopReason("attached"))
+                self._kernel, self._epoch = Kernel(self._debugger.stop(event.reason)), epoch
         return self._kernel
 
     @property
@@ -253,7 +258,7 @@ class Vm:
         return self._run(lambda: stepper.instruction(count))
 
     def finish(self, cpu: int | None = None) -> Stop:
-        """Until the function has returned; ``vm.halt.returned`` is RAX then. Raises `ReadError`
+        """Until the function has returned; ``vm.event.returned`` is RAX then. Raises `ReadError`
         where no caller is known."""
         stepper, kernel = self._stepper(cpu), self.kernel
         return self._run(lambda: stepper.finish(kernel))
@@ -277,11 +282,13 @@ class Vm:
         process: str | int | None = None,
         cpu: int | None = None,
         count: int = 1,
+        once: bool = False,
     ) -> Point:
         """Stop at an address, ``symbol+offset``, ``file.rs:12`` or ``exception 14``, at the
-        `count`-th time that CR3 is the `process`'s (pid or name) and `condition` holds. Raises
-        `InputError`, `SymbolNotFound`."""
-        return self._add("break", location, self._only(condition, process, cpu), ignore=count - 1)
+        `count`-th time that CR3 is the `process`'s (pid or name) and `condition` holds. With
+        `once` it goes with its first stop. Raises `InputError`, `SymbolNotFound`."""
+        only = self._only(condition, process, cpu)
+        return self._add("break", location, only, ignore=count - 1, once=once)
 
     def checkpoint(
         self, location: str | int, *expressions: str, condition: str | None = None
@@ -313,7 +320,7 @@ class Vm:
         >>> with ba.launch(lab="clean", deterministic=True) as vm:
         ...     stop = vm.run_until("syscall_entry")
         ...     point = vm.watch("SCHEDULER.current_thread")
-        ...     vm.run().reason.kind, vm.halt.points == (point,), vm.halt.notes
+        ...     vm.run().reason.kind, vm.event.points == (point,), vm.event.notes
         ('breakpoint', True, ('SCHEDULER.current_thread was Some(2), is Some(3)',))
         """
         self._check()
@@ -345,7 +352,7 @@ class Vm:
 
     def _run(self, job: Callable[[], StopEvent]) -> Stop:
         self._check()
-        self.halt = self._arbiter.run(PYTHON, job)
+        self.event = self._arbiter.run(PYTHON, job)
         return self.stop
 
     def _check(self) -> None:
@@ -377,6 +384,7 @@ class Vm:
         only: Only,
         *,
         ignore: int = 0,
+        once: bool = False,
         expressions: tuple[Expression, ...] = (),
         check: str = "",
     ) -> Point:
@@ -385,8 +393,9 @@ class Vm:
             place = self._place(location)
             number = self._debugger.table.number()
             point = Point(
-                number, kind, place, only, ignore, expressions=expressions, check=check, quiet=True
-            )
+                number, kind, place, only, ignore, once,
+                expressions=expressions, check=check, quiet=True,
+            )  # fmt: skip
             return self._debugger.add(point)
 
 

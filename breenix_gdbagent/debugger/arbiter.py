@@ -44,13 +44,13 @@ class Arbiter:
         with self.standing(wait=True):
             self.owner, before = who, self.debugger.vm.epoch
             try:
-                halt = job()
+                event = job()
             finally:
                 self.owner = ""
                 self.stops += self.debugger.vm.epoch != before
             for listener in list(self.listeners):
-                listener(who, halt)
-            return halt
+                listener(who, event)
+            return event
 
     def interrupt(self) -> bool:
         """Ask a running guest to stop, from any thread; False when it stands still."""

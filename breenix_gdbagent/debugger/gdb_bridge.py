@@ -87,8 +87,8 @@ class GdbBridge:
         if not self.arbiter.interrupt():
             self.server.reply(self._stop_reply())
 
-    def _stopped(self, who: str, halt: StopEvent) -> None:
-        self._reason = halt.reason
+    def _stopped(self, who: str, event: StopEvent) -> None:
+        self._reason = event.reason
         if not self._joined:
             self._ledger.set_wanted(self.name, ())
 

@@ -55,9 +55,9 @@ class Stepper:
         """``stepi`` and, with `over`, ``nexti``."""
         self._begin("nexti" if over else "stepi")
         for _ in range(count):
-            halt = self._one(over=over)
-            if halt is not None:
-                return halt
+            event = self._one(over=over)
+            if event is not None:
+                return event
         return self._arrived()
 
     def line(self, *, over: bool) -> StopEvent:
@@ -94,9 +94,9 @@ class Stepper:
         if seat.inlined:
             return self._leave_inlined(seat)
         caller = self._caller(kernel)
-        halt = self._run_to(caller.pc, caller.sp)
-        if halt is not None:
-            return halt
+        event = self._run_to(caller.pc, caller.sp)
+        if event is not None:
+            return event
         arrived = self._arrived()
         returned = self.debugger.vm.registers_of(self.cpu).get("rax")
         interrupted = caller.how == "interrupt-frame"
@@ -122,16 +122,16 @@ class Stepper:
         every = (*places, *([back[0]] if back is not None and back[0] not in places else []))
         return self._passage(every, accept) or self._arrived()
 
-    def stood(self, halt: StopEvent) -> None:
+    def stood(self, event: StopEvent) -> None:
         """A run has ended: where it left the CPU. A breakpoint at an address shows the innermost
         inlined call that begins there, one at a function that function (gdb/infrun.c,
         stopped_by_user_bp_inline_frame)."""
         self._renew()
-        if self._source is None or halt.reason.cpu != self.cpu:
+        if self._source is None or event.reason.cpu != self.cpu:
             self.seat = None
             return
         seat = self._source.seat(self._pc)
-        for point in halt.points:
+        for point in event.points:
             if self._pc in point.place.fixed:
                 seat = self._source.seat(self._pc, 0)
                 break
@@ -203,11 +203,11 @@ class Stepper:
         self, addresses: tuple[int, ...], accept: Callable[[Evaluation], bool]
     ) -> StopEvent | None:
         with self.debugger.passage(addresses, accept) as passage:
-            halt = self.debugger.go_on()
+            event = self.debugger.go_on()
             reached = passage in self.debugger.hits.stopping
-        if reached and not halt.points and halt.reason.kind == "breakpoint":
+        if reached and not event.points and event.reason.kind == "breakpoint":
             return None
-        return halt
+        return event
 
     def _instruction_at(self, pc: int) -> Instruction | None:
         """Read once in a command: a loop in the line is stepped round by round."""
@@ -246,9 +246,9 @@ class Stepper:
             entering = before is not None and before.kind == "call" and not over
             back = (self._pc + before.size) & _MASK if before is not None else 0
             sp = self._sp
-            halt = self._one(over=over)
-            if halt is not None:
-                return halt
+            event = self._one(over=over)
+            if event is not None:
+                return event
             if entering:
                 entered = self._enter(back, sp)
                 if entered is not None:
@@ -275,9 +275,9 @@ class Stepper:
         if body is None:
             return self._run_to(back, sp)
         if body != self._pc:
-            halt = self._run_to(body, None)
-            if halt is not None:
-                return halt
+            event = self._run_to(body, None)
+            if event is not None:
+                return event
         return self._arrived()
 
     def _leave_inlined(self, begin: Seat) -> StopEvent:

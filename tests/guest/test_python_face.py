@@ -63,14 +63,14 @@ def test_steps_and_points() -> None:
         first = vm.run_until("syscall_entry")
         assert twice.hits == 1
         second = vm.run()
-        assert vm.halt is not None and vm.halt.points == (twice,)
+        assert vm.event is not None and vm.event.points == (twice,)
         assert second.seconds > first.seconds
         vm.delete(twice)
         assert vm.points == ()
         vm.run_until("kernel::interrupts::handlers::syscall")
         caller = vm.backtrace().frames[1]
         assert vm.finish().cpu.rip == caller.pc
-        assert vm.halt.returned is None or vm.halt.returned == vm.value("rax")
+        assert vm.event.returned is None or vm.event.returned == vm.value("rax")
         here = vm.stop.cpu.rip
         assert vm.next().cpu.rip != here
 
@@ -104,8 +104,8 @@ def test_an_invariant_stops_where_it_breaks() -> None:
     with ba.launch("kernel-stack-unmapped", deterministic=True) as vm:
         point = vm.invariant("kernel-stacks", "syscall_entry")
         vm.run()
-        assert vm.halt is not None and vm.halt.points == (point,)
-        assert "kernel-stacks is violated" in vm.halt.notes[0]
+        assert vm.event is not None and vm.event.points == (point,)
+        assert "kernel-stacks is violated" in vm.event.notes[0]
         assert "kernel-stack.unmapped" in {f.code.name for f in vm.examine().findings}
 
 

@@ -42,26 +42,26 @@ def do_script(session: Session, line: Line) -> int:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text file") from error
     code = session.run(lambda: played(session, steps))
-    if session.background or session.halt is None:
+    if session.background or session.event is None:
         return code
-    return int(session.halt.reason.kind != "marker")
+    return int(session.event.reason.kind != "marker")
 
 
 def played(session: Session, steps: tuple[Step, ...]) -> StopEvent:
-    """The steps one by one; the halt after the last, or where the guest stopped for another
+    """The steps one by one; the event after the last, or where the guest stopped for another
     reason."""
     debugger = session.debugger
-    halt: StopEvent | None = None
+    event: StopEvent | None = None
     for step in steps:
         if step.verb == "send":
             debugger.vm.send(_line(step.text))
             continue
-        halt = debugger.go([step.text], STEP_SECONDS)
-        if halt.reason.kind != "marker":
-            return halt
-    if halt is None:
+        event = debugger.go([step.text], STEP_SECONDS)
+        if event.reason.kind != "marker":
+            return event
+    if event is None:
         raise InputError("the script expects nothing", fix="add a line: expect REGEX")
-    return halt
+    return event
 
 
 def do_console(session: Session, line: Line) -> int:

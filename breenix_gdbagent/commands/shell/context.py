@@ -48,12 +48,12 @@ DETAILS = (
 """The first that the terminal is high enough for is shown, else the last."""
 
 
-def context(session: Session, halt: StopEvent | None, width: int) -> str:
+def context(session: Session, event: StopEvent | None, width: int) -> str:
     """The view of the chosen CPU; every line fits `width`, all of them the terminal if they can."""
     ink = session.screen.ink
     kernel = session.view
     cpu = kernel.stop.cpu
-    head = [rule(ink, ink("head", why(session, halt, kernel)), width), who(kernel)]
+    head = [rule(ink, ink("head", why(session, event, kernel)), width), who(kernel)]
     if "rip" not in cpu.registers:
         return "\n".join(clipped(line, width) for line in head)
     head += registers(session, cpu, width)
@@ -110,10 +110,10 @@ def who(kernel: Kernel) -> str:
     return ", ".join(parts)
 
 
-def why(session: Session, halt: StopEvent | None, kernel: Kernel) -> str:
+def why(session: Session, event: StopEvent | None, kernel: Kernel) -> str:
     """The reason in words."""
     reason = kernel.stop.reason
-    points = halt.points if halt is not None and reason.cpu == halt.reason.cpu else ()
+    points = event.points if event is not None and reason.cpu == event.reason.cpu else ()
     if points:
         named = ", ".join(f"{p.number}: {p.describe()}" for p in points)
         hits = f", hit {points[0].hits}" if points[0].hits > 1 else ""
@@ -150,23 +150,23 @@ def vector_name(vector: int | None) -> str:
     return f"{vector} ({name})" if name else str(vector)
 
 
-def notes(session: Session, halt: StopEvent) -> str:
+def notes(session: Session, event: StopEvent) -> str:
     """What is to be said below the view: values that changed, and findings not told before."""
     ink = session.screen.ink
     width = max(session.screen.width, 40)
-    lines = [ink("note", line) for note in halt.notes for line in textwrap.wrap(note, width)]
-    if halt.returned is not None:
-        lines.append(f"returned rax = {session.kernel.describe(halt.returned)}")
-    lines += _findings(session, halt, width)
+    lines = [ink("note", line) for note in event.notes for line in textwrap.wrap(note, width)]
+    if event.returned is not None:
+        lines.append(f"returned rax = {session.kernel.describe(event.returned)}")
+    lines += _findings(session, event, width)
     return "\n".join(lines)
 
 
-def _findings(session: Session, halt: StopEvent, width: int) -> Iterator[str]:
+def _findings(session: Session, event: StopEvent, width: int) -> Iterator[str]:
     """Findings of this stop that no stop before had. A step does without where they take long."""
     kernel = session.kernel
     if kernel.stop.cpu.paging is None and kernel.stop.reason.kind != "shutdown":
         return
-    if halt.reason.kind == "step" and session.examine_seconds > SLOW:
+    if event.reason.kind == "step" and session.examine_seconds > SLOW:
         return
     from breenix_gdbagent.checks.examine import examine
     from breenix_gdbagent.report.sentences import summary

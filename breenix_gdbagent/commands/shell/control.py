@@ -25,7 +25,7 @@ def do_continue(session: Session, line: Line) -> int:
 
 def _pass(session: Session, hits: int) -> None:
     """As in gdb: the guest stops at the `hits`-th hit from now of the point that it stands at."""
-    points = session.halt.points if session.halt is not None else ()
+    points = session.event.points if session.event is not None else ()
     if not points or hits < 1:
         raise InputError(
             "continue NUMBER passes hits of the point that the guest stands at",
@@ -46,9 +46,9 @@ def do_wait(session: Session, line: Line) -> int:
         raise InputError("wait for what?", fix="wait REGEX [SECONDS]")
     pattern = _regex(_unquoted(pattern))
     code = session.run(lambda: session.debugger.go([pattern], seconds))
-    if session.background or session.halt is None:
+    if session.background or session.event is None:
         return code
-    return int(session.halt.reason.kind != "marker")
+    return int(session.event.reason.kind != "marker")
 
 
 def do_step(session: Session, line: Line) -> int:
@@ -123,12 +123,12 @@ def _repeat(session: Session, line: Line, *, over: bool) -> int:
     stepper = session.stepper
 
     def job() -> StopEvent:
-        halt = stepper.line(over=over)
+        event = stepper.line(over=over)
         for _ in range(count - 1):
-            if halt.reason.kind != "step":
+            if event.reason.kind != "step":
                 break
-            halt = stepper.line(over=over)
-        return halt
+            event = stepper.line(over=over)
+        return event
 
     return session.run(job)
 

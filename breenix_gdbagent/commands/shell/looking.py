@@ -33,7 +33,7 @@ ROW = 16
 def do_context(session: Session, line: Line) -> int:
     with session.standing():
         arguments(line)
-        print(views.context(session, session.halt, session.screen.width))
+        print(views.context(session, session.event, session.screen.width))
     return 0
 
 
@@ -64,7 +64,7 @@ def do_cpu(session: Session, line: Line) -> int:
         if number not in {cpu.index for cpu in cpus}:
             raise InputError(f"there is no CPU {options.number}", fix="list them: cpu")
         session.cpu = number
-        print(views.context(session, session.halt, session.screen.width))
+        print(views.context(session, session.event, session.screen.width))
     return 0
 
 

@@ -80,7 +80,7 @@ def embed(session: Session) -> int:
     names: dict[str, object] = {"ba": ba, "kernel": session.kernel, "stop": session.kernel.stop}
     if session.arbiter is not None:
         vm = names["vm"] = ba.Vm(session.arbiter)
-        vm.halt = session.halt
+        vm.event = session.event
     print(f"breenix_gdbagent: {', '.join(sorted(names))}; Ctrl-D leaves")
     start_ipython(argv=["--no-banner", "--no-confirm-exit"], user_ns=names)
     return 0

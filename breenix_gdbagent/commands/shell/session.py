@@ -54,7 +54,7 @@ class Session:
         self.target = target
         self.background = False
         self.types_read = True
-        self.halt: StopEvent | None = None
+        self.event: StopEvent | None = None
         self.cpu: int | None = None
         self.previous: dict[int, dict[str, int]] = {}
         self.reported: set[str] = set()
@@ -163,7 +163,7 @@ class Session:
 
     def forget(self) -> None:
         """The machine was reset: there is no stop at hand, and no finding was told."""
-        self._kernel = self.halt = self._unseen = None
+        self._kernel = self.event = self._unseen = None
         self._views.clear()
         self._steppers.clear()
         self.reported.clear()
@@ -210,18 +210,18 @@ class Session:
             return not self._thread.is_alive()
         return True
 
-    def _stopped(self, who: str, halt: StopEvent) -> None:
+    def _stopped(self, who: str, event: StopEvent) -> None:
         """The guest stands still: for a command of ours, or for the user's gdb."""
         if self._echo is not None:
             self._echo.flush()
-        self.halt = halt
+        self.event = event
         self._mover = who
-        if who == PYTHON or (who == GDB and halt.reason.kind == "step"):
+        if who == PYTHON or (who == GDB and event.reason.kind == "step"):
             # Python shows what it wants to; gdb takes hundreds of steps for one of its commands:
             # looked at when it is asked for.
-            self._unseen = halt
+            self._unseen = event
             return
-        text = self._shown(halt)
+        text = self._shown(event)
         if who == SHELL:
             self.screen.write(text)
         else:
@@ -229,17 +229,17 @@ class Session:
             threading.Thread(target=self.screen.write, args=(text,), daemon=True).start()
         self.when_stopped()
 
-    def _shown(self, halt: StopEvent) -> str:
+    def _shown(self, event: StopEvent) -> str:
         """Take the stop that a run came to, and what is shown of it."""
         from breenix_gdbagent.commands.shell.context import context, notes
 
         self._unseen = None
-        self.take(self.debugger.stop(halt.reason))
-        cpu = halt.reason.cpu
-        if halt.reason.kind != "step" or cpu not in self._steppers:
-            self.stepper.stood(halt)
-        text = context(self, halt, self.screen.width)
-        said = notes(self, halt)
+        self.take(self.debugger.stop(event.reason))
+        cpu = event.reason.cpu
+        if event.reason.kind != "step" or cpu not in self._steppers:
+            self.stepper.stood(event)
+        text = context(self, event, self.screen.width)
+        said = notes(self, event)
         return f"{text}\n{said}" if said else text
 
     @contextmanager
