@@ -31,5 +31,5 @@ def _shown(argument: str) -> str:
 
 
 def _qemu_version(machine: Machine | None) -> str | None:
-    """As QEMU says by QMP; None when it cannot be asked (any more)."""
+    """As QEMU says by QMP; None where it cannot be asked."""
     return machine.vm.qemu_version if machine is not None else None

@@ -110,6 +110,15 @@ class Qmp:
                 error
             )
 
+    @property
+    def version(self) -> str | None:
+        """QEMU's, as its greeting gave it (``7.2.22``): known also when QEMU has ended."""
+        greeting = self._client.greeting
+        number = greeting.QMP.version.get("qemu") if greeting is not None else None
+        if not isinstance(number, dict):
+            return None
+        return ".".join(str(number.get(part)) for part in ("major", "minor", "micro"))
+
     async def _connect(self, where: socket.socket | str) -> None:
         self._listener = EventListener()
         self._client.register_listener(self._listener)

@@ -87,14 +87,8 @@ class Guest:
 
     @property
     def qemu_version(self) -> str | None:
-        """``7.2.22``, as QMP says; None where it cannot be asked (any more)."""
-        if self._holds.qmp is None or self.exited:
-            return None
-        answer = self._holds.qmp.execute("query-version")
-        number = answer.get("qemu") if isinstance(answer, dict) else None
-        if not isinstance(number, dict):
-            return None
-        return ".".join(str(number.get(part)) for part in ("major", "minor", "micro"))
+        """``7.2.22``, as QMP says; None without QMP."""
+        return self._holds.qmp.version if self._holds.qmp is not None else None
 
     @property
     def ram_file(self) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import capstone
 import pytest
 
+from breenix_gdbagent import configs
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import LinkClosed
 from breenix_gdbagent.link.qmp import Qmp
@@ -58,8 +59,24 @@ def test_a_guest_that_exits_is_told_with_its_status(tmp_path: Path) -> None:
     assert result.codes("error", "warning") == {"unexpected-exit"}
     finding = result.document["findings"][0]
     assert finding["evidence"]["exit_status"] == 35
+    assert result.document["provenance"]["versions"]["qemu"]
     again = agent("report", str(file), "--json")
     assert again.document["findings"] == result.document["findings"]
+
+
+def test_a_guest_that_exits_with_a_good_status_passes(tmp_path: Path) -> None:
+    """The machine says which status that is; `--until` says that another end is awaited."""
+    text = (configs.directory() / "lab.toml").read_text(encoding="utf-8")
+    machine = tmp_path / "good.toml"
+    swapped = text.replace("success = [33]", "success = [35]").replace(
+        "failed = [35]", "failed = []"
+    )
+    machine.write_text(swapped, encoding="utf-8")
+    good = ("ci", "--lab", "unexpected-exit", "--config", str(machine), "--json")
+    assert agent(*good).code == 0
+    early = agent(*good, "--until", "never printed")
+    assert early.code == 1 and early.codes("error") == {"unexpected-exit"}
+    assert "status 35 (success) before 'never printed'" in early.document["findings"][0]["summary"]
 
 
 @pytest.mark.parametrize("how", ["step", "run"])
