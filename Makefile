@@ -6,7 +6,7 @@ PACKAGE := $(VENV)/.installed
 MACHINE := $(VENV)/.machine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest selftest bench fresh readme clean
+.PHONY: help setup demo test check guest selftest bench fresh pythons readme clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: setup  ## ratios measured in one run; PEERS=DIR names checkouts of gdb-pt
 
 fresh:  ## the README's two commands on a minimal Debian of its own (root); SUITE=trixie or bookworm
 	sh tools/fresh.sh $(or $(SUITE),trixie)
+
+pythons: setup  ## the wheel, a lab run and the unit tests on every Python from 3.11 up that is here
+	sh tools/pythons.sh $(PYTHONS)
 
 readme: setup  ## write the README's session and report again from a real run
 	$(PY) tools/readme.py README.md

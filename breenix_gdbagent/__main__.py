@@ -30,9 +30,21 @@ def _annotations(of: object, **how: bool) -> object:
     return dict(of.__annotations__)
 
 
+def _unwrap(of: object, **how: object) -> object:
+    """What `dataclasses` asks of each member of a class with slots (CPython 3.14), whose
+    ``__repr__`` it has wrapped once. What is wrapped many times, perhaps in a circle, is the real
+    one's."""
+    inner = of
+    for _ in range(3 if not how else 0):
+        if not hasattr(inner, "__wrapped__"):
+            return inner
+        inner = inner.__wrapped__
+    return _real("inspect").unwrap(of, **how)
+
+
 PUT_OFF: dict[str, dict[str, object]] = {
     "copy": {},
-    "inspect": {"get_annotations": _annotations},
+    "inspect": {"get_annotations": _annotations, "unwrap": _unwrap},
     "ipaddress": {},
     "selectors": {},
     "urllib.parse": {"quote_from_bytes": _quote},

@@ -33,6 +33,12 @@ from __future__ import annotations
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
 
 
+class Note(str):
+    """A line of ours on an exception (PEP 678): told from those that Python puts there itself."""
+
+    __slots__ = ()
+
+
 class AgentError(Exception):
     """Base of all: `what` happened, `why`, and what to do about it (`fix`)."""
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from breenix_gdbagent.commands import stdout
-from breenix_gdbagent.errors import AgentError, InputError, ReadError
+from breenix_gdbagent.errors import AgentError, InputError, Note, ReadError
 from breenix_gdbagent.version import VERSION
 
 LONGEST = 1e6
@@ -125,7 +125,8 @@ def run(argv: list[str]) -> int:
 def _by_signal(ended: BaseException) -> AgentError:
     """What a signal ended, and where the guest stood then, which is why it was sent."""
     how = "interrupted" if isinstance(ended, KeyboardInterrupt) else "terminated"
-    return AgentError(f"{how}; nothing is left running", *getattr(ended, "__notes__", ())[:2])
+    notes = [note for note in getattr(ended, "__notes__", ()) if isinstance(note, Note)]
+    return AgentError(f"{how}; nothing is left running", *notes[:2])
 
 
 def _hear_signals() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.errors import Note
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.story import printable
 from breenix_gdbagent.stop import StopReason
@@ -16,9 +17,9 @@ def note_where(ended: BaseException, debugger: Debugger) -> BaseException:
         return ended
     kernel = Kernel(debugger.stop(StopReason("interrupt")))
     when = f"{kernel.stop.seconds:.3g} s into its run"
-    ended.add_note(f"the guest stood {when} {standing(kernel)}")
+    ended.add_note(Note(f"the guest stood {when} {standing(kernel)}"))
     if vm.last_line.strip():
-        ended.add_note(f"its last line: {printable(vm.last_line.strip())}")
+        ended.add_note(Note(f"its last line: {printable(vm.last_line.strip())}"))
     return ended
 
 

@@ -5,6 +5,28 @@ from __future__ import annotations
 import pytest
 
 from breenix_gdbagent import commands
+from breenix_gdbagent.errors import Note
+
+
+def test_only_our_own_notes_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python from 3.14 on notes where a class statement was when it was struck."""
+    ended = KeyboardInterrupt()
+    ended.add_note("Error calling __set_name__ on something")
+    ended.add_note(Note("the guest stood at 0x10"))
+
+    def dispatch(argv: list[str]) -> int:
+        raise ended
+
+    monkeypatch.setattr(commands, "_dispatch", dispatch)
+    monkeypatch.setattr(commands, "_give_up_stdout", lambda: None)
+    assert commands.run([]) == 3
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "breenix-gdbagent: interrupted; nothing is left running",
+        "  the guest stood at 0x10",
+    ]
 
 
 class _Struck:
