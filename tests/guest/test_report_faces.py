@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from breenix_gdbagent.report import text
 from tests.guest.browser import Browser, needs_chromium
 from tests.guest.labrun import Result, agent
+from tests.schema import validate
 from tests.unit.report.test_html import Page
 
 SCENARIOS = ("clean", "kernel-stack-unmapped", "guard-page", "panic", "shared-user-table", "hang")
@@ -56,12 +54,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run
 
 
-@cache
-def schema() -> Draft202012Validator:
-    source = (files("breenix_gdbagent.report") / "schema.json").read_text(encoding="utf-8")
-    return Draft202012Validator(json.loads(source))
-
-
 def timeless(value: Any) -> Any:
     """Without what the contract lets differ: seconds and provenance."""
     if isinstance(value, dict):
@@ -72,9 +64,9 @@ def timeless(value: Any) -> Any:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_documents_are_of_the_schema_live_and_offline(runs: Any, name: str) -> None:
     one: Run = runs(name)
-    schema().validate(one.document)
+    validate(one.document)
     offline = agent("report", str(one.folder / "stop.core"), "--json")
-    schema().validate(offline.document)
+    validate(offline.document)
     assert timeless(offline.document) == timeless(one.document)
 
 

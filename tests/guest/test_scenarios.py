@@ -10,6 +10,7 @@ import pytest
 from breenix_gdbagent.guest import Scenario, scenarios
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.guest.labrun import agent, tail, truth
+from tests.schema import validate
 
 ALL = list(scenarios().values())
 TIMEOUT = "5"  # guests that hang are given this long; all others end within a second
@@ -21,6 +22,7 @@ def test_codes_and_exit(scenario: Scenario) -> None:
     assert result.codes("error", "warning") == set(scenario.codes), result.err
     assert result.code == scenario.exit
     assert result.document["run"]["exit"] == scenario.exit
+    validate(result.document)
     _as_planned(result.document)
 
 
@@ -53,6 +55,7 @@ STRICT = [s for s in ALL if s.strict]
 @pytest.mark.parametrize("scenario", STRICT, ids=lambda s: s.name)
 def test_strict_counts_survived_faults(scenario: Scenario) -> None:
     result = agent("ci", "--lab", scenario.name, "--json", "--strict", "--timeout", TIMEOUT)
+    validate(result.document)
     assert set(scenario.strict) <= result.codes("error", "warning")
     assert result.code == 1
 

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import pytest
 
+from breenix_gdbagent.archive import document_of
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.said import evidence
+from tests.schema import validate
 from tests.unit.captures import BREENIX, LINUX, capture
 from tests.unit.checks.mutation import saved
 
@@ -72,3 +74,9 @@ def test_the_shared_table_is_the_masters() -> None:
     # The first process was made before the master had a user stack to copy.
     named = {row["pid"] for row in evidence(shared)["spaces"]}  # type: ignore[union-attr, index]
     assert named == {None, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("name", [*BREENIX, *LINUX])
+def test_the_document_is_one_that_the_schema_describes(name: str) -> None:
+    stop = open_snapshot(capture(name) / "core.elf")
+    validate(document_of(stop, None, {"kind": "snapshot", "kernel": None}))

@@ -143,7 +143,7 @@ def clean() -> Document:
             ],
             "reason": None,
         },
-        "provenance": {"versions": {"agent": "0.1.0"}},
+        "provenance": {"versions": {"breenix_gdbagent": "0.1.0", "python": "3.11", "qemu": None}},
     }  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def faulted() -> Document:
                 "walk": deepcopy(_WALK),
                 "spaces": [{"root": CHILD, "role": "process", "pid": 2, "name": "child"}],
                 "pages": 16,
-                "owner": None,
+                "owner_root": None,
             },
             where={
                 "root": CHILD, "va": _WALK["va"], "pa": None, "entry": "0x0",

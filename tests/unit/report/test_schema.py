@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from importlib.resources import files
-from typing import Any
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
 
 import pytest
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import ValidationError
 
+from breenix_gdbagent import checks
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
+from breenix_gdbagent.checks.prose import Prose
+from tests.schema import objects, schema, validate
 from tests.unit.report import documents
-
-
-def validator() -> Draft202012Validator:
-    text = (files("breenix_gdbagent.report") / "schema.json").read_text(encoding="utf-8")
-    schema = json.loads(text)
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
 
 
 @pytest.mark.parametrize("make", [documents.clean, documents.faulted, documents.hostile])
 def test_accepts_documents(make: Any) -> None:
-    validator().validate(make())
+    validate(make())
 
 
 def _extra_key(d: Any) -> None:
@@ -71,11 +71,66 @@ def test_refuses(spoil: Any) -> None:
     document = documents.faulted()
     spoil(document)
     with pytest.raises(ValidationError):
-        validator().validate(document)
+        validate(document)
 
 
-def test_evidence_and_provenance_are_free() -> None:
+def _extra_evidence(d: Any) -> None:
+    d["findings"][0]["evidence"]["whatever"] = 1
+
+
+def _extra_in_a_walk(d: Any) -> None:
+    walk = {
+        "va": "0x0", "root": "0x1000", "pa": None, "size": None, "levels": [], "effective": None,
+        "stopped_at": 4, "reason": "not-present",
+    }  # fmt: skip
+    d["findings"][0]["evidence"]["walk"] = walk
+    validate(d)
+    walk["colour"] = "red"
+
+
+def _extra_provenance(d: Any) -> None:
+    d["provenance"]["host"] = "anything"
+
+
+@pytest.mark.parametrize("spoil", [_extra_evidence, _extra_in_a_walk, _extra_provenance])
+def test_nothing_is_free_in_form(spoil: Any) -> None:
     document = documents.faulted()
-    document["findings"][0]["evidence"]["whatever"] = [1, {"a": None}]
-    document["provenance"]["host"] = "anything"
-    validator().validate(document)
+    spoil(document)
+    with pytest.raises(ValidationError):
+        validate(document)
+
+
+def test_every_property_is_described_and_every_object_closed() -> None:
+    found = list(objects(schema()))
+    assert len(found) > 25
+    for path, part in found:
+        assert part.get("additionalProperties") is False, f"{path} takes anything"
+        for name, property_ in part["properties"].items():
+            assert len(property_.get("description", "")) > 5, f"{path}: {name} is not described"
+
+
+def test_no_definition_is_left_over() -> None:
+    text = json.dumps(schema())
+    for name in schema()["$defs"]:
+        assert f'"#/$defs/{name}"' in text, f"nothing is a {name}"
+
+
+def test_every_column_of_every_familys_facts_is_described() -> None:
+    """Of families that no scenario reaches too."""
+    for module in pkgutil.walk_packages(checks.__path__, checks.__name__ + "."):
+        importlib.import_module(module.name)
+    known = {name for _, part in objects(schema()) for name in part["properties"]}
+    kinds = [kind for kind in _below(Facts) if kind is not Prose]
+    assert len(kinds) > 30
+    for kind in kinds:
+        hints = get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            markers = get_args(hints[field.name])[1:]
+            if SPREAD not in markers and ASIDE not in markers:
+                assert field.name.rstrip("_") in known, f"{kind.__name__}.{field.name}"
+
+
+def _below(kind: type[Facts]) -> Iterator[type[Facts]]:
+    for inner in kind.__subclasses__():
+        yield inner
+        yield from _below(inner)

@@ -164,7 +164,7 @@ def test_no_control_character_of_the_guest_reaches_the_terminal() -> None:
 
 
 def test_unknown_is_said() -> None:
-    assert "owner not known" in render(documents.faulted(), 80)
+    assert "owner root not known" in render(documents.faulted(), 80)
 
 
 def test_wide_terminals_get_the_pictures_side_by_side() -> None:
