@@ -29,7 +29,7 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.descriptors import TSS_SIZE
-from breenix_gdbagent.x86.paging import UNREADABLE, Walk
+from breenix_gdbagent.x86.paging import UNREADABLE, A, D, Walk, index_at
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 RSP0_MISMATCH = declare(
@@ -210,15 +210,14 @@ def _places(kernel: Kernel) -> Iterator[tuple[Cpu, Sequence[Space]]]:
 
 def _alike(kernel: Kernel, cpu: Cpu, spaces: Iterable[Space]) -> list[list[Space]]:
     """Spaces whose top-level entries for all that matters here are the same: one stands for all."""
-    shift = 39 if kernel.levels == 4 else 48
     places = [t.base for t in (cpu.idtr, cpu.gdtr, cpu.tr) if t is not None]
     with suppress(ReadError):
         places += [gate.offset for gate in kernel.gates.values()]
-    slots = sorted({place >> shift & 0x1FF for place in places})
+    slots = sorted({index_at(place, kernel.levels) for place in places})
     groups: dict[tuple[int, ...], list[Space]] = defaultdict(list)
     for space in spaces:
         table = kernel.tables.table(space.root)
-        groups[tuple(table[slot] & ~0x60 for slot in slots)].append(space)
+        groups[tuple(table[slot] & ~(A | D) for slot in slots)].append(space)
     return list(groups.values())
 
 

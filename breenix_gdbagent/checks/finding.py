@@ -159,4 +159,3 @@ class CheckResult:
     name: str
     status: Literal["passed", "failed", "not_checked"]
     reason: str = ""
-

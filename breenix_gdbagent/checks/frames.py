@@ -22,7 +22,7 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory import RamMap
 from breenix_gdbagent.x86.graph import Node
-from breenix_gdbagent.x86.paging import ADDRESS, PCD, PWT, U, leaf_base
+from breenix_gdbagent.x86.paging import PCD, PWT, U, frame_of, index_at, leaf_base
 
 _FRAMES = "kernel/src/memory/frame_allocator.rs"
 _PROCESS = "kernel/src/memory/process_memory.rs"
@@ -142,7 +142,7 @@ def check_ram(kernel: Kernel) -> Iterator[Finding]:
 
 def _all_ram(ram: RamMap, node: Node) -> bool:
     """Whether the lowest and the highest page lie in one range of RAM."""
-    bases = [raw & ADDRESS for raw in node.raws]
+    bases = node.frames()
     low, high = min(bases), max(bases)
     found = ram.find(low)
     return found is not None and high + (1 << node.shift) <= found.end
@@ -186,9 +186,9 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
         if not node.raws:
             continue
         if node.level == 1:
-            if not frames & {raw & ADDRESS for raw in node.raws}:
+            if frames.isdisjoint(node.frames()):
                 continue
-            hits = [(i, raw) for i, raw in node.leaves() if raw & ADDRESS in frames]
+            hits = [(i, raw) for i, raw in node.leaves() if frame_of(raw) in frames]
         else:
             hits = [(i, raw) for i, raw in node.leaves() if _covers(ordered, node, raw)]
         found = [
@@ -321,7 +321,7 @@ def _twice(kernel: Kernel, ledger: FrameLedger, found: Sequence[tuple[Page, Page
 
 def _region(ledger: FrameLedger, page: Page) -> str:
     """What the kernel keeps in the slot of an address, else the slot."""
-    slot = page.va >> 39 & 0x1FF
+    slot = index_at(page.va, ledger.graph.levels)
     uses = ledger.slots.uses if ledger.slots is not None else {}
     return uses.get(slot, f"PML4[{slot}]")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.judged import all_made
@@ -20,7 +20,7 @@ from breenix_gdbagent.kernel.sharing import KernelSlots
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.graph import Node
-from breenix_gdbagent.x86.paging import ADDRESS, P, U, W
+from breenix_gdbagent.x86.paging import U, W, frame_of, present, slot_start
 
 _PROCESS = "kernel/src/memory/process_memory.rs"
 _MASTER = "kernel/src/memory/kernel_page_table.rs"
@@ -135,15 +135,15 @@ def _against_master(kernel: Kernel, slots: KernelSlots, space: Space) -> Iterato
     grouped: dict[tuple[str, int], list[int]] = defaultdict(list)
     for slot in slots.differing(mine):
         want, have = slots.model[slot], mine[slot]
-        if not have & P:
-            grouped[SLOT_MISSING.name, want & ADDRESS].append(slot)
+        if not present(have):
+            grouped[SLOT_MISSING.name, frame_of(want)].append(slot)
             continue
-        if (want ^ have) & ADDRESS:
-            grouped[SLOT_DIVERGED.name, have & ADDRESS].append(slot)
+        if frame_of(want) != frame_of(have):
+            grouped[SLOT_DIVERGED.name, frame_of(have)].append(slot)
         if want & W and not have & W:
-            grouped[SLOT_READ_ONLY.name, have & ADDRESS].append(slot)
+            grouped[SLOT_READ_ONLY.name, frame_of(have)].append(slot)
         if have & U and not want & U:
-            grouped[SLOT_USER.name, have & ADDRESS].append(slot)
+            grouped[SLOT_USER.name, frame_of(have)].append(slot)
     codes = {c.name: c for c in (SLOT_MISSING, SLOT_DIVERGED, SLOT_READ_ONLY, SLOT_USER)}
     for (name, _), found in grouped.items():
         entry = mine[found[0]]
@@ -164,8 +164,8 @@ def _facts(slots: KernelSlots, space: Space, found: list[int], entry: int) -> Sl
 
 
 def _where(space: Space, slot: int, raw: int) -> Where:
-    va = sign_extended(slot << 39)
-    table = raw & ADDRESS if raw & P else None
+    va = slot_start(slot)
+    table = frame_of(raw) if present(raw) else None
     return Where(space.root, va, table, raw, space.root + slot * 8, 4)
 
 
@@ -180,18 +180,19 @@ def _aliased(kernel: Kernel, ledger: FrameLedger, space: Space) -> Iterator[Find
         KERNEL_STACKS_SLOT: "kernel stacks",
         IST_STACKS_SLOT: "IST stacks",
         HEAP_SLOT: "kernel heap",
-    } | {slot: what for slot, what in ledger.slots.uses.items() if model[slot] & P}
+    } | {slot: what for slot, what in ledger.slots.uses.items() if present(model[slot])}
     by_frame: dict[int, list[int]] = defaultdict(list)
     for slot, raw in enumerate(mine):
-        if raw & P:
-            by_frame[raw & ADDRESS].append(slot)
+        if present(raw):
+            by_frame[frame_of(raw)].append(slot)
     for frame, slots in by_frame.items():
         own = [s for s in slots if s in regions]
         if len(slots) < 2 or not own:
             continue
-        if space is not ledger.master and all(not (mine[s] ^ model[s]) & ADDRESS for s in slots):
+        moved = [s for s in slots if frame_of(mine[s]) != frame_of(model[s])]
+        if space is not ledger.master and not moved:
             continue
-        first = next((s for s in own if (mine[s] ^ model[s]) & ADDRESS), own[0])
+        first = next((s for s in own if s in moved), own[0])
         other = next(s for s in slots if s != first)
         facts = SlotAliasFacts(
             slots=tuple(slots[:16]),
@@ -212,7 +213,7 @@ def _user_below(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:
         raw = ledger.slots.model[slot]
         if not raw & U:
             continue
-        top = ledger.graph.nodes.get(raw & ADDRESS | kernel.levels - 1)
+        top = ledger.graph.nodes.get(frame_of(raw) | kernel.levels - 1)
         reached = None if top is None else _first_user(ledger, top)
         if reached is None:
             continue

@@ -28,7 +28,7 @@ from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, UNREADABLE, P, U, W
+from breenix_gdbagent.x86.paging import SHAPE, UNREADABLE, index_at, same_table
 
 SKILL = "kernel/src/memory/kernel_stack.rs"
 
@@ -116,8 +116,6 @@ IST_UNMAPPED = declare(
     see=("kernel/src/memory/per_cpu_stack.rs", "kernel/src/gdt.rs"),
 )
 
-_SHARED = ADDRESS | P | W | U | NX
-"""Bits of a top-level entry that decide what lies below it."""
 
 MOST_SHOWN = 64
 _Leaves = Mapping[int, Leaf]
@@ -252,10 +250,9 @@ def _kinds(kernel: Kernel) -> Iterator[tuple[Sequence[KernelStack], _Reader, int
         (inside, kernel.ist_leaves, IST_STACKS_SLOT),
     )
     yield from (region for region in regions if region[0])
-    shift = LEVEL[kernel.levels].shift
     for stack in kernel.ist:
         if stack not in inside:
-            yield (stack,), partial(_walked, kernel, stack), stack.bottom >> shift & 0x1FF
+            yield (stack,), partial(_walked, kernel, stack), index_at(stack.bottom, kernel.levels)
 
 
 def _walked(kernel: Kernel, stack: KernelStack, root: PhysAddr) -> _Leaves:
@@ -276,7 +273,7 @@ def _groups(kernel: Kernel, slot: int) -> list[list[Space]]:
     groups: dict[int, list[Space]] = defaultdict(list)
     for space in kernel.audited:
         try:
-            key = int(kernel.tables.table(space.root)[slot] & _SHARED)
+            key = int(kernel.tables.table(space.root)[slot] & SHAPE)
         except ReadError:
             key = ~space.root  # of no group: who reads its stacks is told why not
         groups[key].append(space)
@@ -291,8 +288,7 @@ def _aliased(kernel: Kernel, space: Space, slot: int) -> bool:
     assert kernel.master is not None
     model = kernel.tables.table(kernel.master.root)
     return any(
-        other != slot and raw & P and entry & P and not (raw ^ entry) & ADDRESS
-        for other, entry in enumerate(model.tolist())
+        other != slot and same_table(raw, entry) for other, entry in enumerate(model.tolist())
     )
 
 

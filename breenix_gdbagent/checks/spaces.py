@@ -216,9 +216,7 @@ def _whose(kernel: Kernel, here: Running, space: Space) -> Iterator[Finding]:
 def _wrong(kernel: Kernel, here: Running, space: Space, process: Process | None) -> Finding:
     owner = None
     if process is not None:
-        owner = Owner(
-            owner=process.name, owner_pid=process.pid, owner_root=process.effective_root
-        )
+        owner = Owner(owner=process.name, owner_pid=process.pid, owner_root=process.effective_root)
     facts = WrongSpaceFacts(at=_standing(kernel, here, space), owner=owner, space=space.label)
     subject = "master" if process is None else process.name
     return Finding(WRONG_PROCESS, subject, facts, Where(space.root))

@@ -9,11 +9,11 @@ from struct import Struct, error
 from typing import NamedTuple
 
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.x86.paging import slot_start
 
 ET_EXEC, ET_DYN = 2, 3
 EM_X86_64 = 62
 EM_AARCH64 = 183
-SLOT = 1 << 39
 SLOTS = range(1, 9)
 """PML4 slots tried for a position-independent kernel: bootloader takes the first free ones
 (rust-osdev/bootloader common/src/level_4_entries.rs)."""
@@ -92,7 +92,7 @@ class KernelCode(NamedTuple):
         """
         if self.kind == ET_EXEC:
             return [0]
-        out = [slot * SLOT for slot in SLOTS]
+        out = [int(slot_start(slot)) for slot in SLOTS]
         if identity and self.segments:
             code = self.segments[0]
             out.append(code.paddr - code.vaddr)

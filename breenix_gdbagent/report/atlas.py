@@ -18,7 +18,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.report.story import Object, objects, record, texts
-from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, P
+from breenix_gdbagent.x86.paging import frame_of, index_at, same_table
 from breenix_gdbagent.x86.spaces import Spaces
 
 MOST_PIECES = 900
@@ -115,16 +115,15 @@ def build(document: Object, kernel: Kernel | None) -> Atlas | None:
 
 def _rows_of_kernel(kernel: Kernel, roots: Sequence[str]) -> tuple[Row, ...]:
     spaces = Spaces(kernel.tables, kernel.levels, kernel.nxe)
-    shift = LEVEL[kernel.levels].shift
     found: list[list[_Mapped]] = []
     for text in roots:
         root = int(text, 16)
         entries = kernel.tables.table(root).tolist()
         pieces: list[_Mapped] = []
         for r in spaces.space(root).ranges:
-            slot = r.start >> shift & 0x1FF
+            slot = index_at(r.start, kernel.levels)
             # Neighbouring slots that name one table hold the same thing again: drawn once.
-            if slot and entries[slot] & P and not (entries[slot] ^ entries[slot - 1]) & ADDRESS:
+            if slot and same_table(entries[slot], entries[slot - 1]):
                 continue
             pieces.append((r.start, r.end, rights(r), kernel.walk(root, r.start).pa))
         found.append(pieces)
@@ -176,14 +175,14 @@ def _marks(document: Object) -> Iterable[Mark]:
     for cpu in objects(last["cpus"]):
         if cpu["cr3"] is None:
             continue
-        root = hex64(int(str(cpu["cr3"]), 16) & ADDRESS)
+        root = hex64(frame_of(int(str(cpu["cr3"]), 16)))
         for key in ("rip", "rsp"):
             if cpu[key] is not None:
                 va = int(str(cpu[key]), 16)
                 yield Mark(root, va, key, f"{key.upper()} of CPU {cpu['id']}: {cpu[key]}")
     if last["cr2"] is not None:
         for cpu in objects(last["cpus"])[:1]:
-            space = hex64(int(str(cpu["cr3"]), 16) & ADDRESS) if cpu["cr3"] else None
+            space = hex64(frame_of(int(str(cpu["cr3"]), 16))) if cpu["cr3"] else None
             yield Mark(space, int(str(last["cr2"]), 16), "cr2", f"CR2: {last['cr2']}")
     for finding in objects(document["findings"]):
         where = record(finding["where"])

@@ -28,7 +28,15 @@ from breenix_gdbagent.report.story import (
     target_words,
     texts,
 )
-from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, PS, P, U
+from breenix_gdbagent.x86.paging import (
+    effective_of,
+    index_at,
+    present,
+    same_target,
+    slot_start,
+    span,
+    table_named,
+)
 
 SCHEMA = 1
 MOST_CHANGES = 200
@@ -218,12 +226,11 @@ def _frames(first: Kernel, a: Space, second: Kernel, b: Space) -> list[Json]:
     found: list[tuple[int, int, int, int]] = []
     looked = 0
     own = _own_slots(first, a) | _own_slots(second, b)
-    shift = LEVEL[first.levels].shift
     for one in first.merged.space(a.root).ranges:
         va = int(one.start)
         while va < one.end and looked < MOST_PAGES:
-            if va >> shift & 0x1FF not in own:
-                va = (va | (1 << shift) - 1) + 1
+            if index_at(va, first.levels) not in own:
+                va = (va | span(first.levels) - 1) + 1
                 continue
             looked += 1
             here, there = first.walk(a.root, va), second.walk(b.root, va)
@@ -249,16 +256,16 @@ def _own_slots(kernel: Kernel, space: Space) -> set[int]:
     if kernel.master is None:
         return set(range(512))
     if space.root == kernel.master.root:
-        return {n for n, raw in enumerate(table) if raw & P and raw not in table[:n]}
+        return {n for n, raw in enumerate(table) if present(raw) and raw not in table[:n]}
     model = kernel.tables.table(kernel.master.root).tolist()
-    return {n for n, raw in enumerate(table) if (raw ^ model[n]) & (P | ADDRESS)}
+    return {n for n, raw in enumerate(table) if not same_target(raw, model[n])}
 
 
 def _sharing(before: Side, after: Side) -> list[Json]:
     """Tables of user memory that two spaces share in one stop and not in the other."""
     first, second = _shared(before.kernel), _shared(after.kernel)
     return [
-        {"slot": slot, "start": hex64(slot << 39), "spaces": list(names), "only_in": side}
+        {"slot": slot, "start": hex64(slot_start(slot)), "spaces": list(names), "only_in": side}
         for side, mine, other in (("a", first, second), ("b", second, first))
         for slot, names in sorted(mine - other)
     ]
@@ -267,7 +274,7 @@ def _sharing(before: Side, after: Side) -> list[Json]:
 def _shared(kernel: Kernel) -> set[tuple[int, tuple[str, ...]]]:
     """(lower top-level slot, names of the spaces whose user-accessible entries are one table)."""
     found: set[tuple[int, tuple[str, ...]]] = set()
-    shift = LEVEL[kernel.levels].shift - 39
+    widths = span(kernel.levels) // span(4)  # slots are counted as those of 4-level paging
     holders: dict[tuple[int, int], list[str]] = {}
     for space in kernel.audited:
         try:
@@ -275,9 +282,9 @@ def _shared(kernel: Kernel) -> set[tuple[int, tuple[str, ...]]]:
         except ReadError:
             continue
         for slot in range(256):
-            raw = table[slot]
-            if raw & P and raw & U and not raw & PS:
-                holders.setdefault((slot << shift, raw & ADDRESS), []).append(space.subject)
+            below = table_named(kernel.levels, table[slot])
+            if below is not None and effective_of(table[slot]).u:
+                holders.setdefault((slot * widths, below), []).append(space.subject)
     for (slot, _), names in holders.items():
         if len(names) > 1:
             found.add((slot, tuple(sorted(names))))

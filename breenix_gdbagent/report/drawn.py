@@ -23,6 +23,7 @@ from breenix_gdbagent.report.story import (
     stack_names,
     texts,
 )
+from breenix_gdbagent.x86.paging import span
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MOST_GROUPS = 6
@@ -219,7 +220,7 @@ def _region(page: Page, region: Object, changed: bool = False) -> None:
     mapped = cast(int, region["mapped"])
     holds = str(region["holds"] or "")
     # Slots of one table are counted once: what is mapped is less than what they span.
-    alias = last > first and mapped < (last - first) << 39
+    alias = last > first and mapped < (last - first) * span(4)
     sign = ("bad", "*") if changed else "=" if alias else " "
     head = f" {slots:<8}{region['start']!s:>18}  "
     if not mapped:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from breenix_gdbagent.addresses import counted, hex64
+from breenix_gdbagent.addresses import counted, hex64, page_base
 from breenix_gdbagent.checks.faults.address_kind import kind_of
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
-from breenix_gdbagent.x86.paging import ADDRESS
 from breenix_gdbagent.x86.reverse import Mapping, TableUse, Who
 from breenix_gdbagent.x86.spaces import Range
 
@@ -71,7 +70,7 @@ def _owner(kernel: Kernel, root: int) -> dict[str, Json]:
 def _allocator(kernel: Kernel, pa: int) -> tuple[str | None, str | None]:
     """The allocator's word on a frame, and why there is none."""
     try:
-        state = kernel.books.frames.state(pa & ADDRESS)
+        state = kernel.books.frames.state(page_base(pa))
     except ReadError as lacking:
         return None, lacking.what
     return (state, None) if state is not None else ("not its own", None)

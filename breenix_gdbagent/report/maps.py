@@ -17,7 +17,7 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
-from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, P, U, W
+from breenix_gdbagent.x86.paging import SHAPE, index_at, present, same_target, slot_start, span
 from breenix_gdbagent.x86.spaces import Range, Spaces
 
 HIGH_HALF = 256
@@ -26,7 +26,6 @@ vsyscall page) is still the kernel's."""
 
 MOST_SPACES = 64
 MOST_RIGHTS = 4
-SAME = P | W | U | NX | ADDRESS
 """Bits of a top entry that decide what lies below it; A and D differ by use alone."""
 
 
@@ -138,7 +137,7 @@ class _Regions:
     def __init__(self, kernel: Kernel, drawn: Sequence[Space]) -> None:
         self.kernel = kernel
         self.drawn = drawn
-        self.shift = LEVEL[kernel.levels].shift
+        self.levels = kernel.levels
         self.spaces = Spaces(kernel.tables, kernel.levels, kernel.nxe)
         self.entries = [kernel.tables.table(s.root).tolist() for s in drawn]
         master = next((n for n, s in enumerate(drawn) if s.role == "master"), None)
@@ -147,11 +146,11 @@ class _Regions:
         self.reference = master or 0
         first = self.entries[self.reference]
         self.shared = {
-            slot: first[slot] & SAME
+            slot: first[slot] & SHAPE
             for slot in range(512)
             if len(drawn) > 1
-            and first[slot] & P
-            and 2 * sum(not (e[slot] ^ first[slot]) & SAME for e in self.entries) > len(drawn)
+            and present(first[slot])
+            and 2 * sum(not (e[slot] ^ first[slot]) & SHAPE for e in self.entries) > len(drawn)
         }
 
     def common(self) -> list[Json]:
@@ -159,24 +158,24 @@ class _Regions:
 
     def own(self, number: int) -> list[Json]:
         entries = self.entries[number]
-        slots = [s for s in range(512) if self.shared.get(s) != entries[s] & SAME]
+        slots = [s for s in range(512) if self.shared.get(s) != entries[s] & SHAPE]
         return [r.json() for r in self._regions(number, slots)]
 
     def _regions(self, number: int, slots: Sequence[int]) -> list[Region]:
         entries = self.entries[number]
-        by_slot = _by_slot(self.spaces.space(self.drawn[number].root).ranges, self.shift)
+        by_slot = _by_slot(self.spaces.space(self.drawn[number].root).ranges, self.levels)
         found: list[Region] = []
         above: tuple[int, int] | None = None  # the slot before and its entry
         for slot in slots:
             raw = entries[slot]
-            key = raw & SAME if raw & P else self.shared.get(slot, 0)
+            key = raw & SHAPE if present(raw) else self.shared.get(slot, 0)
             ranges = by_slot.get(slot, [])
-            if not key or (raw & P and not ranges):
+            if not key or (present(raw) and not ranges):
                 above = None
                 continue
             if above == (slot - 1, key):
                 last = found[-1]
-                end = ranges[-1].end if ranges else self._base(slot) + (1 << self.shift)
+                end = ranges[-1].end if ranges else self._base(slot) + span(self.levels)
                 found[-1] = replace(last, last_slot=slot, end=end)
             elif ranges:
                 self._append(found, self._region(number, slot, ranges))
@@ -186,13 +185,13 @@ class _Regions:
         return found
 
     def _base(self, slot: int) -> int:
-        return sign_extended(slot << self.shift, self.kernel.levels)
+        return slot_start(slot, self.levels)
 
     def _missing(self, slot: int) -> Region:
         """A slot that most spaces have and this one lacks: nothing mapped in all of it."""
         start = self._base(slot)
         return Region(
-            slot, slot, start, start + (1 << self.shift), 0, (), self.names.get(slot), False
+            slot, slot, start, start + span(self.levels), 0, (), self.names.get(slot), False
         )
 
     def _append(self, found: list[Region], new: Region) -> None:
@@ -216,7 +215,7 @@ class _Regions:
         order = sorted(weights, key=lambda name: (-weights[name], name))
         same = None
         if self.model is not None:
-            same = not (self.model[slot] ^ self.entries[number][slot]) & (P | ADDRESS)
+            same = same_target(self.model[slot], self.entries[number][slot])
         return Region(
             slot, slot, ranges[0].start, ranges[-1].end, sum(weights.values()),
             tuple(order[:MOST_RIGHTS]), self._holds(number, slot, ranges), same,
@@ -239,10 +238,10 @@ class _Regions:
         return None
 
 
-def _by_slot(ranges: Sequence[Range], shift: int) -> dict[int, list[Range]]:
+def _by_slot(ranges: Sequence[Range], levels: int) -> dict[int, list[Range]]:
     """Ranges cut at the borders of top slots."""
     found: dict[int, list[Range]] = {}
-    size = 1 << shift
+    size = span(levels)
     for r in ranges:
         start = r.start
         while start < r.end:
@@ -252,7 +251,7 @@ def _by_slot(ranges: Sequence[Range], shift: int) -> dict[int, list[Range]]:
                 if (start, end) == (r.start, r.end)
                 else r._replace(start=sign_extended(start), end=type(r.end)(end))
             )
-            found.setdefault(start >> shift & 0x1FF, []).append(piece)
+            found.setdefault(index_at(start, levels), []).append(piece)
             start = type(r.start)(end)
     return found
 
@@ -268,9 +267,9 @@ def _slot_names(kernel: Kernel) -> dict[int, str]:
     }
     try:
         for gate in kernel.gates.values():
-            names.setdefault(gate.offset >> 39 & 0x1FF, "kernel image")
+            names.setdefault(index_at(gate.offset, kernel.levels), "kernel image")
     except ReadError:
         pass
     for block in kernel.percpus:
-        names.setdefault(block.base >> 39 & 0x1FF, "per-CPU block")
+        names.setdefault(index_at(block.base, kernel.levels), "per-CPU block")
     return names

@@ -8,6 +8,7 @@ from typing import cast
 
 from breenix_gdbagent.checks.finding import KINDS
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.x86.paging import index_at
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 from breenix_gdbagent.x86.words import privilege
 
@@ -242,7 +243,7 @@ def end_of_walk(walk: Object) -> str:
 def entry_name(walk: Object, level: Object) -> tuple[str, int]:
     """Table name and index of one entry of a walk: (``PML4``, 402)."""
     number = cast(int, level["level"])
-    return LEVELS[number], int(str(walk["va"]), 16) >> 12 + 9 * (number - 1) & 0x1FF
+    return LEVELS[number], index_at(int(str(walk["va"]), 16), number)
 
 
 def size_words(size: int) -> str:

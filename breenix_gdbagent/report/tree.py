@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, P, is_leaf
+from breenix_gdbagent.x86.paging import frame_of, is_leaf, present, span
 
 MOST_RUNS = 12_000
 """Runs kept in all, about 400 KiB of text."""
@@ -23,7 +23,7 @@ def build(kernel: Kernel, roots: Sequence[str]) -> dict[str, Json]:
     """
     tables: dict[str, Json] = {}
     unreadable: list[Json] = []
-    waiting = deque((int(root, 16) & ADDRESS, kernel.levels) for root in roots)
+    waiting = deque((int(frame_of(int(root, 16))), kernel.levels) for root in roots)
     seen = set(waiting)
     kept = 0
     while waiting and kept < MOST_RUNS:
@@ -37,10 +37,11 @@ def build(kernel: Kernel, roots: Sequence[str]) -> dict[str, Json]:
         kept += len(runs)
         tables[_key(frame, level)] = [[a, n, f"{raw:x}", step] for a, n, raw, step in runs]
         for _, _, raw, _ in runs:
-            below = (raw & ADDRESS, level - 1)
-            if raw & P and not is_leaf(level, raw) and below not in seen:
-                seen.add(below)
-                waiting.append(below)
+            if present(raw) and not is_leaf(level, raw):
+                below = (int(frame_of(raw)), level - 1)
+                if below not in seen:
+                    seen.add(below)
+                    waiting.append(below)
     return {
         "levels": kernel.levels,
         "nxe": kernel.nxe,
@@ -57,13 +58,13 @@ def _key(frame: int, level: int) -> str:
 def _runs(entries: Sequence[int], level: int) -> list[tuple[int, int, int, int]]:
     """(first, count, entry, step) of what is not zero."""
     runs: list[tuple[int, int, int, int]] = []
-    size = 1 << LEVEL[level].shift
+    size = span(level)
     for index, raw in enumerate(entries):
         if not raw:
             continue
         if runs:
             first, count, start, step = runs[-1]
-            leaf = bool(start & P) and is_leaf(level, start)
+            leaf = present(start) and is_leaf(level, start)
             if first + count == index:
                 if raw == start and (count == 1 or step == 0):
                     runs[-1] = (first, count + 1, start, 0)

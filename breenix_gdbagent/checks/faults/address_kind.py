@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from breenix_gdbagent.addresses import PAGE, canonical, hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import (
+    HEAP_SLOT,
     HEAP_START,
     IST_STACKS,
     KERNEL_STACKS,
@@ -16,7 +17,7 @@ from breenix_gdbagent.kernel.layout import (
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, slot_stack
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import P, U
+from breenix_gdbagent.x86.paging import effective_of, index_at, present, slot_start
 
 NULL_PAGE = "null-page"
 NON_CANONICAL = "non-canonical"
@@ -80,7 +81,7 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
     if va < USER_LIMIT and not _kernel_slot(kernel, va):
         space = kernel.space_of(root if root is not None else kernel.stop.cpu.root)
         return _user(space, va)
-    if va >> 39 == HEAP_START >> 39:
+    if index_at(va, 4) == HEAP_SLOT:
         return AddressKind(KERNEL, "the kernel's addresses beside the heap")
     return AddressKind(KERNEL, "the kernel's addresses, where nothing known lies")
 
@@ -152,10 +153,10 @@ def in_image(kernel: Kernel, va: int) -> bool:
     if image is not None:
         return image.holds(va)
     try:
-        slots = {g.offset >> 39 for g in kernel.gates.values()}
+        slots = {index_at(g.offset, kernel.levels) for g in kernel.gates.values()}
     except ReadError:
         return False
-    return va >> 39 in slots and va >= USER_LIMIT >> 8
+    return index_at(va, kernel.levels) in slots and va >= USER_LIMIT >> 8
 
 
 def direct_map_base(kernel: Kernel) -> int | None:
@@ -168,23 +169,24 @@ def direct_map_base(kernel: Kernel) -> int | None:
     if root is None:
         return None
     for slot in range(1, 256):
-        found = kernel.walk(root, slot << 39)
+        start = slot_start(slot, kernel.levels)
+        found = kernel.walk(root, start)
         if found.pa == 0 and found.size != PAGE:
-            return slot << 39
+            return start
     return None
 
 
 def _kernel_slot(kernel: Kernel, va: int) -> bool:
     """Whether the reference root has a table without U in that slot of the lower half: there the
     kernel lies, in every space (slot 0 is each process's own)."""
-    root, slot = kernel.reference_root, va >> 39
+    root, slot = kernel.reference_root, index_at(va, kernel.levels)
     if root is None or slot == 0:
         return False
     try:
-        raw = kernel.tables.table(root)[slot & 0x1FF]
+        raw = kernel.tables.table(root)[slot]
     except ReadError:
         return False
-    return bool(raw & P) and not raw & U
+    return present(raw) and not effective_of(raw).u
 
 
 def is_user_stack(va: int) -> bool:

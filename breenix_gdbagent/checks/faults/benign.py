@@ -10,7 +10,7 @@ from breenix_gdbagent.kernel.event import PAGE_FAULT, event_at_handler
 from breenix_gdbagent.kernel.layout import COW_FLAG, USER_LIMIT, USER_STACK_GROWTH
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_PRESENT, PF_USER, PF_WRITE
-from breenix_gdbagent.x86.paging import P, Tables, VirtualMemory, W, Walk, walk
+from breenix_gdbagent.x86.paging import Tables, VirtualMemory, W, Walk, walk
 
 
 def recognised(cpu: Cpu, vector: int, tables: Tables, *, grows: bool) -> str:
@@ -52,7 +52,7 @@ def growth(tables: Tables, way: Walk, error_code: int) -> str:
     """Why a fault where nothing is mapped is growth, empty when it is not: ring 3 touched the
     64 KiB below a mapped page of the user-stack region."""
     last = way.entries[-1] if way.entries else None
-    if last is None or last.raw & P or not error_code & PF_USER or error_code & PF_FETCH:
+    if last is None or last.present or not error_code & PF_USER or error_code & PF_FETCH:
         return ""
     if not is_user_stack(way.va):
         return ""

@@ -28,7 +28,6 @@ def ring_of(finding: Finding) -> tuple[int | None, bool]:
     return ring if isinstance(ring, int) else None, bool(evidence.get("implicit"))
 
 
-
 def as_handled(finding: Finding, why: str) -> Finding:
     """`finding`, of a fault that the kernel has answered, as information; `why` says how it did.
 

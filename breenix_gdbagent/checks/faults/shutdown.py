@@ -137,8 +137,7 @@ def _reboot(
         how += f" ({kernel.stop.reason.text})"
     evidence: dict[str, Json] = {
         "explanation": sentence(
-            f"The guest {what} while {who(kernel, context)} was at "
-            f"{at(kernel, context)}: {how}.",
+            f"The guest {what} while {who(kernel, context)} was at {at(kernel, context)}: {how}.",
             "It is no triple fault: the instruction there raises nothing, and stacks and gates "
             "would have taken an interrupt."
             if explanation.course is None

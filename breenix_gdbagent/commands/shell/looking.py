@@ -15,7 +15,7 @@ from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.stack_room import room_of
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report.mappings import size_text
-from breenix_gdbagent.x86.paging import ADDRESS
+from breenix_gdbagent.x86.paging import frame_of
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.percpu import PerCpu
@@ -133,7 +133,7 @@ def _physical(kernel: Kernel, text: str) -> tuple[int, str]:
     bare = text.strip().removeprefix("$")
     named = bare in {*REGISTERS, *LOWER} or re.match(r"[A-Za-z_<][\w:<>]*(\+\w+)?\Z", bare)
     if bare in PHYSICAL:
-        return value & ADDRESS, ""
+        return int(frame_of(value)), ""
     if not named:
         return value, ""
     walked = kernel.walk(root_of(kernel, None), value)
