@@ -4,7 +4,8 @@
 one of two forms (library/core/src/fmt/mod.rs): a template of bytes with the literal text in it and
 an array of arguments (since Rust 1.93), or slices of pieces and arguments (before). An argument is
 the address of a value and of the function that formats it, whose symbol tells the type. What cannot
-be told stands as ``{..}``; nothing that does not fit either form is taken for a message.
+be told stands as its type, ``<kernel::Thing>``, or as ``<not known>``; nothing that does not fit
+either form is taken for a message.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Read = Callable[[int, int], bytes]
 
 LONGEST = 4096
 MOST_PARTS = 128
-UNKNOWN = "{..}"
+UNKNOWN = "<not known>"
 _WORDS = 4
 _ARGUMENT = struct.Struct("<QQ")
 _ALTERNATE = 1 << 23
@@ -40,7 +41,7 @@ class _NoMessage(Exception):
 def panic_message(info: int, read: Read, image: LoadedImage | None) -> str | None:
     """The message of the `PanicInfo` at `info`; None where nothing there is one.
 
-    `read(va, length)` raises `ReadError`. Without `image` the arguments stay ``{..}``.
+    `read(va, length)` raises `ReadError`. Without `image` no argument is known.
     """
     try:
         words = struct.unpack(f"<{_WORDS}Q", read(info, 8 * _WORDS))
@@ -51,7 +52,7 @@ def panic_message(info: int, read: Read, image: LoadedImage | None) -> str | Non
             text = _arguments(word, read, image, 0)
         except (ReadError, _NoMessage, UnicodeDecodeError):
             continue
-        if text.strip(UNKNOWN + " ") and text.replace("\n", "").isprintable():
+        if text.replace(UNKNOWN, "").strip() and text.replace("\n", "").isprintable():
             return text
     return None
 
@@ -165,6 +166,7 @@ def _argument(at: int, flags: int, read: Read, image: LoadedImage | None, depth:
         hit = None if image is None else image.symbol_at(function)
         if hit is None:
             return UNKNOWN
+        unformatted = UNKNOWN
         for name in (hit.name, *hit.also):
             match = _TRAIT.search(name)
             if match is None:
@@ -173,6 +175,8 @@ def _argument(at: int, flags: int, read: Read, image: LoadedImage | None, depth:
             text = _formatted(trait, type_, value, flags, read, image, depth)
             if text is not None:
                 return text
+            unformatted = f"<{type_}>"
+        return unformatted
     except (ReadError, UnicodeDecodeError, _NoMessage):
         pass
     return UNKNOWN

@@ -120,7 +120,7 @@ def test_every_kind_of_value() -> None:
         ("<&u64 as core::fmt::Debug>::fmt", pointer, "77"),
         ("<alloc::string::String as core::fmt::Display>::fmt", text, "heap"),
         ("<bool as core::fmt::Display>::fmt", memory.put(b"\1"), "true"),
-        ("<kernel::Thing as core::fmt::Debug>::fmt", memory.words(5), UNKNOWN),
+        ("<kernel::Thing as core::fmt::Debug>::fmt", memory.words(5), "<kernel::Thing>"),
     ]
     for name, value, shown in cases:
         arguments = memory.words(*memory.argument(name, value))
@@ -169,6 +169,14 @@ def test_without_symbols_the_text_stays() -> None:
     arguments = memory.words(memory.words(1), 0x8000_0000)
     at = memory.words(memory.put(template("cpu ", None, " is lost")), arguments)
     assert panic_message(memory.info(at), memory.read, None) == f"cpu {UNKNOWN} is lost"
+
+
+def test_an_argument_that_cannot_be_formatted_is_named_by_its_type() -> None:
+    """Never ``{..}``, which nobody wrote and nobody knows."""
+    memory = Memory()
+    arguments = memory.words(*memory.argument("<kernel::Thing as core::fmt::Debug>::fmt", 0x10))
+    at = memory.words(memory.put(template("unwrap on ", None, "!")), arguments)
+    assert said(memory, at) == "unwrap on <kernel::Thing>!"
 
 
 def test_a_message_that_is_one_argument() -> None:
