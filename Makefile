@@ -13,7 +13,7 @@ help:  ## this list
 
 setup: $(PACKAGE) $(MACHINE)  ## the virtual environment, the package, QEMU with firmware
 
-$(PACKAGE): pyproject.toml tools/setup-python.sh
+$(PACKAGE): pyproject.toml breenix_gdbagent/version.py tools/setup-python.sh
 	sh tools/setup-python.sh $(VENV)
 	touch $@
 

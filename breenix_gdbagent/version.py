@@ -1,3 +1,3 @@
 """Which agent this is: in every report, and in every snapshot that keeps one."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0.dev0"

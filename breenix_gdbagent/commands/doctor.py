@@ -24,7 +24,7 @@ PROGRAMS = (
 )
 LIBRARIES = ("pyelftools", "construct", "prompt_toolkit", "qemu.qmp", "rich", "capstone", "jinja2")
 OPTIONAL = (
-    ("pygdbmi", "asks a gdb of ours: `pip install breenix_gdbagent[gdb]`"),
+    ("pygdbmi", "asks a gdb of ours: `pip install pygdbmi`"),
     ("ipython", "`shell --ipython`: `pip install ipython`"),
 )
 SECONDS = 10

@@ -52,7 +52,7 @@ class GdbMi:
         except ImportError as error:
             raise InputError(
                 "gdb's answers cannot be read without pygdbmi",
-                fix="install it: pip install 'breenix_gdbagent[gdb]'",
+                fix="install it: pip install pygdbmi",
             ) from error
         self._parse: Callable[[str], dict[str, object]] = parse_response
         self._token = 0
