@@ -19,8 +19,9 @@ from breenix_gdbagent.checks import (
     tables,
     threads,
 )
+from breenix_gdbagent.checks.faults.interrupted import FaultFacts
+from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
-from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
@@ -110,10 +111,10 @@ def _with_cause(
     astray: Mapping[int | None, Finding],
 ) -> Finding:
     facts = finding.facts
-    if finding.cause is not None or not isinstance(facts, Prose):
+    if finding.cause is not None or not isinstance(facts, FaultFacts):
         return finding
-    found = resumed.get(int(str(facts.evidence["rip"]), 16)) if "rip" in facts.evidence else None
-    if found is None and facts.evidence.get("mapped_in"):
+    found = resumed.get(facts.at.rip)
+    if found is None and isinstance(facts, PageFaultFacts) and facts.mapped_in:
         found = astray.get(finding.where.root)
     if found is None:
         return finding
@@ -142,14 +143,15 @@ def _linked(findings: list[Finding]) -> list[Finding]:
     been said again by another check, or be more by now. A cause that another check was to find
     comes first."""
     things = {_thing(f): f for f in reversed(findings)}
-    codes = {f.code.name: f for f in reversed(findings)}
+    codes = {(f.code.name, root): f for f in reversed(findings) for root in (None, f.where.root)}
     done: dict[int, Finding] = {}
 
     def link(finding: Finding) -> Finding:
         if id(finding) not in done:
             done[id(finding)] = finding  # a circle ends here
             named = [things.get(_thing(f), f) for f in finding.because]
-            cause = codes.get(finding.cause or "")
+            here = (finding.cause or "", finding.where.root)
+            cause = codes.get(here, codes.get((here[0], None)))
             if cause is not None and all(f.code is not cause.code for f in named):
                 named.insert(0, cause)
             done[id(finding)] = replace(finding, because=tuple(link(f) for f in named))

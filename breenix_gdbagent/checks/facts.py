@@ -30,6 +30,14 @@ IF_KNOWN, SPREAD, SHORT, ASIDE = Column.IF_KNOWN, Column.SPREAD, Column.SHORT, C
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """An address with the symbol there."""
+
+    va: int
+    symbol: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The base of them all, and the facts of a finding that has none besides its place."""
 

@@ -42,7 +42,8 @@ class BenignFaults:
             return False
         tables = Tables(fault.vm.recent_memory())
         cpu = Cpu(fault.reason.cpu, fault.registers)
-        return bool(recognised(cpu, fault.reason.vector, tables, grows=self._grows(tables, cpu)))
+        grows = self._grows(tables, cpu)
+        return recognised(cpu, fault.reason.vector, tables, grows=grows) is not None
 
     def _grows(self, tables: Tables, cpu: Cpu) -> bool:
         """Whether this kernel grows user stacks: asked of its stacks once they are mapped."""

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, hex64
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Column, Facts
-from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.report.tables import walk_json
@@ -28,10 +27,8 @@ _KNOWN: dict[type[Facts], tuple[_Column, ...]] = {}
 
 def evidence_of(facts: Facts) -> dict[str, Json]:
     """The columns of some facts, in the order of their declaration."""
-    if isinstance(facts, Prose):
-        return dict(facts.evidence)
     shown: dict[str, Json] = {}
-    for field, show, markers in _columns(type(facts)):
+    for field, show, markers in columns(type(facts)):
         name, value = field.rstrip("_"), getattr(facts, field)
         if SPREAD in markers:
             shown |= {} if value is None else evidence_of(value)
@@ -40,7 +37,9 @@ def evidence_of(facts: Facts) -> dict[str, Json]:
     return shown
 
 
-def _columns(kind: type[Facts]) -> tuple[_Column, ...]:
+def columns(kind: type[Facts]) -> tuple[_Column, ...]:
+    """The fields that are shown: name, how its values are shown, its markers. Raises `TypeError`
+    for a type that no output knows."""
     if kind not in _KNOWN:
         _KNOWN[kind] = tuple(_read(kind))
     return _KNOWN[kind]

@@ -10,6 +10,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
+from breenix_gdbagent.report.wording.addresses import address
 from breenix_gdbagent.x86.reverse import Mapping, TableUse, Who
 from breenix_gdbagent.x86.spaces import Range
 
@@ -130,7 +131,7 @@ def _kind(kernel: Kernel, pa: int, m: Mapping) -> str:
         return ""
     if m.va == pa and not m.effective.u:
         return "an identity map for the kernel alone, "
-    return f"{kind_of(kernel, m.va, m.root).text}, "
+    return f"{address(kind_of(kernel, m.va, m.root))}, "
 
 
 def _table(kernel: Kernel, group: Sequence[TableUse]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.report.wording import (
+    addresses,
     descriptors,
+    faults,
     frames,
-    prose,
     run,
     stacks,
     tables,
@@ -15,7 +16,7 @@ from breenix_gdbagent.report.wording import (
 )
 from breenix_gdbagent.report.wording.base import TELLERS, Words
 
-FAMILIES = (descriptors, frames, prose, run, stacks, tables, threads)
+FAMILIES = (addresses, descriptors, faults, frames, run, stacks, tables, threads)
 """The modules that have entered their functions; named here, so that they are imported."""
 
 

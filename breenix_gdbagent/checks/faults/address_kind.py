@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from breenix_gdbagent.addresses import PAGE, canonical, hex64
+from breenix_gdbagent.addresses import PAGE, canonical
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import (
     HEAP_SLOT,
@@ -46,44 +47,55 @@ _STACK_REGION = 128 << 20
 _BELOW = 0x1000
 
 
+Part = Literal["", "ist", "beside-heap", "image", "mmap"]
+"""Where in a region: of the stack regions that of the IST stacks, of the kernel's addresses those
+beside the heap, of a process its program or its mmap region."""
+
+
 @dataclass(frozen=True, slots=True)
 class AddressKind:
-    """`name` is one of this module's constants; `text` says it in words, as in "is in `text`".
+    """`name` is one of this module's constants. What is known besides, where it is about that:
 
-    `stack` is the kernel or IST stack concerned, where it is about one.
+    `stack`, the kernel or IST stack concerned; `free`, that nobody has that stack; `cpu`, whose
+    table it is or whose current thread has the stack; `symbol`; `physical`, the address behind a
+    direct map; `space`, whose memory it is.
     """
 
     name: str
-    text: str
     stack: KernelStack | None = None
+    part: Part = ""
+    free: bool = False
+    cpu: int | None = None
+    symbol: str | None = None
+    physical: int | None = None
+    space: Space | None = None
 
 
 def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
     """What `va` is, under `root` (CR3 of the stop's CPU when None). Never raises: what cannot be
     read makes the answer coarser."""
     if not canonical(va, kernel.levels):
-        return AddressKind(NON_CANONICAL, "no canonical address")
+        return AddressKind(NON_CANONICAL)
     if va < NEAR_NULL:
-        return AddressKind(NULL_PAGE, "the first 64 KiB, where a null pointer plus an offset leads")
+        return AddressKind(NULL_PAGE)
     found = _of_tables(kernel, va) or _of_stacks(kernel, va)
     if found is not None:
         return found
     if kernel.is_percpu(va):
-        return AddressKind(PER_CPU, "a per-CPU block")
+        return AddressKind(PER_CPU)
     if HEAP_START <= va < HEAP_START + _HEAP_SIZE:
-        return AddressKind(HEAP, "the kernel heap")
+        return AddressKind(HEAP)
     if in_image(kernel, va):
-        name = kernel.symbol(va)
-        return AddressKind(IMAGE, f"the kernel image ({name})" if name else "the kernel image")
+        return AddressKind(IMAGE, symbol=kernel.symbol(va))
     base = direct_map_base(kernel)
     if base is not None and base <= va < base + (1 << 40):
-        return AddressKind(DIRECT_MAP, f"the direct map (physical {hex64(va - base)})")
+        return AddressKind(DIRECT_MAP, physical=va - base)
     if va < USER_LIMIT and not _kernel_slot(kernel, va):
         space = kernel.space_of(root if root is not None else kernel.stop.cpu.root)
         return _user(space, va)
     if index_at(va, 4) == HEAP_SLOT:
-        return AddressKind(KERNEL, "the kernel's addresses beside the heap")
-    return AddressKind(KERNEL, "the kernel's addresses, where nothing known lies")
+        return AddressKind(KERNEL, part="beside-heap")
+    return AddressKind(KERNEL)
 
 
 def _of_tables(kernel: Kernel, va: int) -> AddressKind | None:
@@ -93,7 +105,7 @@ def _of_tables(kernel: Kernel, va: int) -> AddressKind | None:
                 continue
             limit = place.limit if place.limit is not None else 0x67
             if place.base <= va <= place.base + limit:
-                return AddressKind(name, f"the {name.upper()} of CPU {cpu.index}")
+                return AddressKind(name, cpu=cpu.index)
     return None
 
 
@@ -101,18 +113,17 @@ def _of_stacks(kernel: Kernel, va: int) -> AddressKind | None:
     for stack in (*kernel.ist, *known_stacks(kernel)):
         if stack.bottom <= va < stack.top:
             if stack.ist is not None:
-                return AddressKind(IST_STACK, f"the stack {stack.name}", stack)
-            return AddressKind(KERNEL_STACK, f"kernel stack {_named(kernel, stack)}", stack)
+                return AddressKind(IST_STACK, stack)
+            return AddressKind(KERNEL_STACK, stack, cpu=_current_on(kernel, stack))
         if stack.guard is not None and stack.guard <= va < stack.guard + PAGE:
-            what = f"the guard page of kernel stack {_named(kernel, stack)}"
-            return AddressKind(GUARD_PAGE, what, stack)
+            return AddressKind(GUARD_PAGE, stack, cpu=_current_on(kernel, stack))
     for stack in kernel.ist:
         if stack.bottom - _BELOW <= va < stack.bottom:
-            return AddressKind(BELOW_IST, f"just below the stack {stack.name}", stack)
+            return AddressKind(BELOW_IST, stack)
     if KERNEL_STACKS <= va < KERNEL_STACKS + _STACK_REGION:
         return _slot(kernel, va)
     if IST_STACKS - PAGE <= va < IST_STACKS + (16 << 20):
-        return AddressKind(STACK_REGION, "the region of the IST stacks, in none of them")
+        return AddressKind(STACK_REGION, part="ist")
     return None
 
 
@@ -124,10 +135,9 @@ def known_stacks(kernel: Kernel) -> tuple[KernelStack, ...]:
         return ()
 
 
-def _named(kernel: Kernel, stack: KernelStack) -> str:
-    tops = {p.kernel_stack_top: p.cpu for p in kernel.percpus}
-    cpu = tops.get(stack.top)
-    return f"{stack.name} (the current thread's on CPU {cpu})" if cpu is not None else stack.name
+def _current_on(kernel: Kernel, stack: KernelStack) -> int | None:
+    """The CPU whose current thread has the stack."""
+    return {p.kernel_stack_top: p.cpu for p in kernel.percpus}.get(stack.top)
 
 
 def _slot(kernel: Kernel, va: int) -> AddressKind:
@@ -137,13 +147,9 @@ def _slot(kernel: Kernel, va: int) -> AddressKind:
     except ReadError:
         era = None
     if era is None or va >= era.stacks_end:
-        return AddressKind(STACK_REGION, "the region of the kernel stacks, in no slot")
+        return AddressKind(STACK_REGION)
     stack = slot_stack((va - KERNEL_STACKS) // era.slot_size, era)
-    if va < stack.bottom:
-        return AddressKind(
-            GUARD_PAGE, f"the guard page of kernel stack {stack.name}, which is not in use", stack
-        )
-    return AddressKind(KERNEL_STACK, f"kernel stack {stack.name}, which is not in use", stack)
+    return AddressKind(GUARD_PAGE if va < stack.bottom else KERNEL_STACK, stack, free=True)
 
 
 def in_image(kernel: Kernel, va: int) -> bool:
@@ -195,11 +201,8 @@ def is_user_stack(va: int) -> bool:
 
 
 def _user(space: Space | None, va: int) -> AddressKind:
-    owner = f"of {space.label}" if space is not None else "of no known process"
     if va in _USER_STACKS:
-        return AddressKind(USER_STACK, f"the user-stack region {owner}")
+        return AddressKind(USER_STACK, space=space)
     if va in _USER_IMAGE:
-        return AddressKind(USER, f"the program's code and data {owner}")
-    if va in _MMAP:
-        return AddressKind(USER, f"the mmap region {owner}")
-    return AddressKind(USER, f"user addresses {owner}")
+        return AddressKind(USER, part="image", space=space)
+    return AddressKind(USER, part="mmap" if va in _MMAP else "", space=space)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from breenix_gdbagent.checks.faults import double_fault, exceptions, page_fault, shutdown
+from breenix_gdbagent.checks.faults.cause import STALE_TLB
 from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, handler_of_rip
 from breenix_gdbagent.checks.faults.handled import as_handled
 from breenix_gdbagent.checks.finding import Finding, NotChecked
@@ -58,7 +59,7 @@ def _inside(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
             found = [] if _unknown(raised) else list(_of_vector(kernel, explanation, raised))
         except ReadError:
             continue
-        found = [f for f in found if f.code.name != "page-fault.stale-tlb"]
+        found = [f for f in found if f.code is not STALE_TLB]
         if found:
             yield from (_told_later(kernel, f) for f in found)
             return
@@ -140,7 +141,7 @@ def _handler(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
     course = explanation.course
     if course is None:
         return
-    defect = handler_defect(explanation.context, course.last)
+    defect = handler_defect(kernel, explanation.context, course.last)
     if defect is not None:
         yield finding_of(kernel, explanation.context, defect)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import benign
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
@@ -12,10 +12,11 @@ from breenix_gdbagent.checks.finding import Code, declare
 from breenix_gdbagent.cpumodel.context import PF, RFLAGS_AC, AccessKind, Context, Raised
 from breenix_gdbagent.cpumodel.explanation import deviation_of
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86 import verdict as verdicts
 from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_USER, PF_WRITE
-from breenix_gdbagent.x86.paging import LEVEL, Entry
+from breenix_gdbagent.x86.paging import Entry
 from breenix_gdbagent.x86.verdict import Verdict
 
 _HANDLER = "kernel/src/interrupts.rs"
@@ -158,14 +159,44 @@ HANDLED = declare(
 )
 
 
+Refusal = Literal[
+    "unmapped", "reserved-bit", "supervisor-only", "no-execute", "smep", "smap", "write-protected",
+    "protection-key", "copy-on-write", "growth",
+]  # fmt: skip
+"""In which way the tables refuse an access; the last two are what the kernel lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """How the tables refuse the access, and the entry that does. `guard`: nothing is meant to be
+    there; `ac`: RFLAGS.AC is set; `below`: so many bytes under the mapped part of a user stack."""
+
+    how: Refusal
+    entry: Entry | None = None
+    guard: bool = False
+    ac: bool = False
+    below: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """The tables do not give the error code that was `pushed`: they give `found`, None where they
+    allow the access. `under` are spaces whose tables would give it; `last` ends the walk."""
+
+    found: int | None
+    pushed: int
+    under: tuple[Space, ...]
+    last: Entry | None
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The code, and the clause that says why: "the PT entry is 0". `predicted` is the error code
-    that the tables give now, None where they allow the access; `agrees` whether that is what was
-    pushed, `deviation` by which known difference it is so after all."""
+    """The code, and why. `predicted` is the error code that the tables give now, None where they
+    allow the access; `agrees` whether that is what was pushed, `deviation` by which known
+    difference it is so after all."""
 
     code: Code
-    why: str
+    why: Refused | Differs
     predicted: int | None
     agrees: bool
     deviation: str = ""
@@ -199,79 +230,77 @@ def cause_of(
         expected = Raised(PF, found.error_code, cr2, also=found.also)
         deviation = None if found.allowed else deviation_of(context, expected, error_code)
     if deviation is None:
-        why = _difference(kernel, context, found, cr2, error_code)
-        return Cause(STALE_TLB, why, found.error_code, False)
+        differs = _difference(kernel, context, found, cr2, error_code)
+        return Cause(STALE_TLB, differs, found.error_code, False)
     code, why = _reason(kernel, context, error_code, cr2, kind, found)
     return Cause(code, why, found.error_code, True, deviation)
 
 
 def _reason(
     kernel: Kernel, context: Context, error_code: int, cr2: int, kind: AddressKind, found: Verdict
-) -> tuple[Code, str]:
+) -> tuple[Code, Refused]:
     entry = found.entry
-    there = _entry(entry) if entry is not None else "no table says so"
     if found.cause == verdicts.UNMAPPED:
-        return _not_present(kernel, context, error_code, cr2, kind, f"{there}: nothing is mapped")
+        return _not_present(kernel, context, error_code, cr2, kind, entry)
     if found.cause == verdicts.RESERVED_BIT:
-        return RESERVED, f"{there}, which has reserved bits set"
+        return RESERVED, Refused("reserved-bit", entry)
     if found.cause == verdicts.SUPERVISOR_ONLY:
-        return SUPERVISOR_ONLY, f"{there} and lacks U"
+        return SUPERVISOR_ONLY, Refused("supervisor-only", entry)
     if found.cause == verdicts.NO_EXECUTE:
-        return NO_EXECUTE, f"{there} and has NX"
+        return NO_EXECUTE, Refused("no-execute", entry)
     if found.cause == verdicts.SMEP:
-        return SMEP, "the page is user-accessible and CR4.SMEP forbids ring 0 to run it"
+        return SMEP, Refused("smep", entry)
     if found.cause == verdicts.SMAP:
-        ac = "is set and does not count here" if context.rflags & RFLAGS_AC else "is clear"
-        return SMAP, f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {ac}"
+        return SMAP, Refused("smap", entry, ac=bool(context.rflags & RFLAGS_AC))
     if found.cause == verdicts.WRITE_PROTECTED:
-        shared = benign.copy_on_write(kernel.walk(context.root, cr2), error_code)
-        if shared:
-            return HANDLED, shared
-        return WRITE_PROTECTED, f"{there} and lacks W"
+        if benign.copy_on_write(kernel.walk(context.root, cr2), error_code) is not None:
+            return HANDLED, Refused("copy-on-write", entry)
+        return WRITE_PROTECTED, Refused("write-protected", entry)
     code = WRITE_PROTECTED if error_code & PF_WRITE else SUPERVISOR_ONLY
-    return code, f"{there}, whose protection key forbids it"
+    return code, Refused("protection-key", entry)
 
 
 def _not_present(
-    kernel: Kernel, context: Context, error_code: int, cr2: int, kind: AddressKind, why: str
-) -> tuple[Code, str]:
+    kernel: Kernel,
+    context: Context,
+    error_code: int,
+    cr2: int,
+    kind: AddressKind,
+    entry: Entry | None,
+) -> tuple[Code, Refused]:
     if kind.name == kinds.NULL_PAGE:
-        return NULL, why
+        return NULL, Refused("unmapped", entry)
     pushed_there = kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and cr2 != context.rip
     if pushed_there and not error_code & PF_USER:  # who runs there has not overflowed a stack
-        return GUARD_PAGE, f"{why}, as is meant for a guard" if kind.stack else why
-    if growth := _growth(kernel, context, error_code, cr2):
-        return HANDLED, growth
-    return UNMAPPED, why
+        return GUARD_PAGE, Refused("unmapped", entry, guard=kind.stack is not None)
+    growth = _growth(kernel, context, error_code, cr2)
+    if growth is not None:
+        return HANDLED, Refused("growth", entry, below=growth.below)
+    return UNMAPPED, Refused("unmapped", entry)
 
 
-def _growth(kernel: Kernel, context: Context, error_code: int, cr2: int) -> str:
-    """Why it is the growth of a user stack, empty when it is not or this kernel grows none."""
+def _growth(kernel: Kernel, context: Context, error_code: int, cr2: int) -> benign.Benign | None:
+    """The growth of a user stack, None when it is not or this kernel grows none."""
     try:
         era = kernel.era
     except ReadError:
-        return ""
+        return None
     if era is None or era.name != "2026":
-        return ""
+        return None
     return benign.growth(kernel.tables, kernel.walk(context.root, cr2), error_code)
 
 
-def _difference(kernel: Kernel, context: Context, found: Verdict, cr2: int, error_code: int) -> str:
-    say = (
-        "the tables allow this access now"
-        if found.error_code is None
-        else f"the tables as they are give error code {hex64(found.error_code)}"
-    )
-    roots = [
-        s.label
+def _difference(
+    kernel: Kernel, context: Context, found: Verdict, cr2: int, error_code: int
+) -> Differs:
+    under = tuple(
+        s
         for s in kernel.audited
         if s.root != context.root and _gives(context.under(s.root), cr2, error_code)
-    ]
-    if roots and len(roots) <= 4:
-        say += f"; under {', '.join(roots)} they would give {hex64(error_code)}, so CR3 may be "
-        say += "another one now than at the access"
+    )
     walk = kernel.walk(context.root, cr2)
-    return f"{say} ({_entry(walk.entries[-1])})" if walk.entries else say
+    last = walk.entries[-1] if walk.entries else None
+    return Differs(found.error_code, error_code, under, last)
 
 
 def _gives(other: Context, cr2: int, error_code: int) -> bool:
@@ -281,7 +310,3 @@ def _gives(other: Context, cr2: int, error_code: int) -> bool:
     except ReadError:
         return False
     return found.explains(error_code)
-
-
-def _entry(entry: Entry) -> str:
-    return f"the {LEVEL[entry.level].name} entry at {hex64(entry.entry_pa)} is {hex64(entry.raw)}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import PAGE, VirtAddr, hex64
+from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr
 from breenix_gdbagent.checks import kernel_stacks
+from breenix_gdbagent.checks.facts import ASIDE, SHORT, SPREAD, Facts
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, NON_CANONICAL, UNMAPPED
@@ -16,26 +17,88 @@ from breenix_gdbagent.checks.faults.descriptors import (
     HANDLER_UNMAPPED,
     RSP0_INVALID,
 )
-from breenix_gdbagent.checks.finding import Code, Finding, Where
-from breenix_gdbagent.checks.prose import Prose
+from breenix_gdbagent.checks.finding import Code, Finding, Where, place_of
 from breenix_gdbagent.cpumodel.context import NP, PF, Context, Raised, vector_name
 from breenix_gdbagent.cpumodel.delivery import Attempt, Course, handler_fault
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import NOT_PRESENT
 
+MOST_SHOWN = 8
+
+Flaw = Literal[
+    "delivery", "read-only", "ist-unmapped", "rsp0-unmapped", "rsp0-no-top", "rsp-ran-over",
+    "rsp-non-canonical", "rsp-unmapped-here", "rsp-unmapped", "table-unmapped", "stack-not-here",
+    "handler", "handler-not-fetched",
+]  # fmt: skip
+"""What is wrong: ``delivery`` and ``handler`` have it in the CPU model's words (`why`), the others
+are a stack that cannot be written, a stack pointer that leads to none, a descriptor table that is
+not mapped, the kernel's own stack that only this space lacks, and RIP at a handler's start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What is wrong with the machine, at `va`; `said` is one sentence."""
+    """What is wrong with the machine, at `va`, under `root` (`space`).
+
+    `name` is the stack or vector concerned; `pointer` and `top` the stack pointer that was chosen
+    (``RSP``, ``RSP0``, ``IST1``) and where it leads.
+    """
 
     code: Code
-    said: str
+    flaw: Flaw
     subject: str
     va: int | None
+    root: PhysAddr
+    space: Space | None
     kind: AddressKind | None = None
+    name: str = ""
+    pointer: str = ""
+    top: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkEnd(Facts):
+    """Why the walk of the place ends, and the first spaces that map it."""
+
+    walk_reason: str | None
+    mapped_in: Annotated[tuple[Space, ...], SHORT]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootRow(Facts):
+    """The space that the fault came in, as far as it is known."""
+
+    root: PhysAddr
+    role: str | None
+    pid: int | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackExtent(Facts):
+    """The stack that is concerned."""
+
+    stack: str
+    bottom: VirtAddr
+    top: VirtAddr
+    pages: int
+    spaces: tuple[RootRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefectFacts(Facts):
+    """What a fault rests on."""
+
+    end: Annotated[WalkEnd | None, SPREAD]
+    extent: Annotated[StackExtent | None, SPREAD]
+    defect: Annotated[Defect, ASIDE]
+
+    @property
+    def about(self) -> str | None:
+        own = self.extent is None or self.defect.subject == "TSS"
+        return None if own or self.extent is None else self.extent.stack
 
 
 def defects_of(kernel: Kernel, context: Context, course: Course) -> tuple[Defect, ...]:
@@ -57,65 +120,83 @@ def defect_of(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | No
     if raised is None:
         return None
     name = vector_name(attempt.event.vector)
+    here = _Here(kernel, context, raised.address)
     if attempt.step in ("idt", "gate"):
         gate = attempt.gate
         denied = gate is not None and gate.present and gate.dpl < context.cpl
         if attempt.event.origin == "software" and denied:
             return None
-        return Defect(GATE_MISSING, raised.why, name, raised.address)
+        return here.defect(GATE_MISSING, "delivery", name, why=raised.why)
     if attempt.step == "selector":
         # The descriptor is out of reach or not present; else the gate names a wrong one.
         if raised.address is not None or raised.vector == NP:
-            return Defect(GDT_UNMAPPED, raised.why, "GDT", raised.address)
-        return Defect(GATE_MISSING, raised.why, name, None)
+            return here.defect(GDT_UNMAPPED, "delivery", "GDT", why=raised.why)
+        return here.defect(GATE_MISSING, "delivery", name, why=raised.why)
     if attempt.step == "tss":
-        return Defect(RSP0_INVALID, raised.why, "TSS", raised.address)
+        return here.defect(RSP0_INVALID, "delivery", "TSS", why=raised.why)
     return _of_stack(kernel, context, attempt, raised)
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """Makes the defects of one place."""
+
+    kernel: Kernel
+    context: Context
+    va: int | None
+    kind: AddressKind | None = None
+    pointer: str = ""
+    top: int = 0
+    name: str = ""
+
+    def defect(self, code: Code, flaw: Flaw, subject: str, *, why: str = "") -> Defect:
+        root = self.context.root
+        return Defect(
+            code,
+            flaw,
+            subject,
+            self.va,
+            root,
+            self.kernel.space_of(root),
+            self.kind,
+            self.name or subject,
+            self.pointer,
+            self.top,
+            why,
+        )
 
 
 def _of_stack(kernel: Kernel, context: Context, attempt: Attempt, raised: Raised) -> Defect:
     """The stack that was chosen could not be written."""
     assert raised.address is not None and attempt.top is not None and attempt.stack is not None
-    va, kernel = raised.address, kernel
+    va, pointer = raised.address, attempt.stack
     kind = kind_of(kernel, va, context.root)
-    name = kind.stack.name if kind.stack is not None else attempt.stack
-    place = f"{attempt.stack} {hex64(attempt.top)}"
-    under = _space_name(kernel, context)
+    name = kind.stack.name if kind.stack is not None else pointer
+    top = context.rsp if pointer == "RSP" else attempt.top
+    here = _Here(kernel, context, va, kind, pointer, top, name)
     if raised.error_code is not None and raised.error_code & 1 and raised.vector == PF:
-        said = f"{place} leads to {kind.text}, which cannot be written under {under}"
-        return Defect(kernel_stacks.READ_ONLY, said, name, va, kind)
-    if attempt.stack.startswith("IST"):
-        said = f"the top of {name}, {hex64(va)}, is not mapped under {under}"
-        return Defect(kernel_stacks.IST_UNMAPPED, said, name, va, kind)
+        return replace(here, top=attempt.top).defect(kernel_stacks.READ_ONLY, "read-only", name)
+    if pointer.startswith("IST"):
+        return here.defect(kernel_stacks.IST_UNMAPPED, "ist-unmapped", name)
     known = kind.name == kinds.KERNEL_STACK and kind.stack in kinds.known_stacks(kernel)
-    if attempt.stack == "RSP":
-        return _of_rsp(kernel, context, kind, known, va, name)
+    if pointer == "RSP":
+        return _of_rsp(here, kind, known)
     if (known and kind.stack is not None and attempt.top == kind.stack.top) or (
         kind.name not in (kinds.GUARD_PAGE, kinds.KERNEL_STACK)
         and mapped_elsewhere(kernel, context, va)
     ):
-        said = f"{kind.text} is not mapped under {under}, and RSP0 {hex64(attempt.top)} is its top"
-        return Defect(kernel_stacks.UNMAPPED, said, name, va, kind)
-    said = f"RSP0 {hex64(attempt.top)} is the top of no kernel stack: below it is {kind.text}"
-    return Defect(RSP0_INVALID, said, "TSS", va, kind)
+        return here.defect(kernel_stacks.UNMAPPED, "rsp0-unmapped", name)
+    return here.defect(RSP0_INVALID, "rsp0-no-top", "TSS")
 
 
-def _of_rsp(
-    kernel: Kernel, context: Context, kind: AddressKind, known: bool, va: int, name: str
-) -> Defect:
-    under = _space_name(kernel, context)
-    rsp = hex64(context.rsp)
+def _of_rsp(here: _Here, kind: AddressKind, known: bool) -> Defect:
     if kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST):
-        said = f"RSP {rsp} has run into {kind.text}"
-        return Defect(GUARD_PAGE, said, name, va, kind)
+        return here.defect(GUARD_PAGE, "rsp-ran-over", here.name)
     if kind.name == kinds.NON_CANONICAL:
-        return Defect(NON_CANONICAL, f"RSP {rsp} is not canonical", name, va, kind)
-    if known or mapped_elsewhere(kernel, context, va):
-        said = f"RSP {rsp} lies in {kind.text}, which is not mapped under {under}"
-        return Defect(kernel_stacks.UNMAPPED, said, name, va, kind)
-    return Defect(
-        UNMAPPED, f"RSP {rsp} leads to {kind.text}, where nothing is mapped", name, va, kind
-    )
+        return here.defect(NON_CANONICAL, "rsp-non-canonical", here.name)
+    if known or mapped_elsewhere(here.kernel, here.context, here.va or 0):
+        return here.defect(kernel_stacks.UNMAPPED, "rsp-unmapped-here", here.name)
+    return here.defect(UNMAPPED, "rsp-unmapped", here.name)
 
 
 def implicit_defect(
@@ -130,8 +211,8 @@ def implicit_defect(
         kind.name
     )
     if code is not None:
-        said = f"{kind.text} is not mapped at {hex64(va)} under {_space_name(kernel, context)}"
-        return Defect(code, said, kind.name.upper(), va, kind)
+        here = _Here(kernel, context, va, kind)
+        return here.defect(code, "table-unmapped", kind.name.upper())
     tss = kernel.tss.get(context.cpu.index)
     if tss is None:
         return None
@@ -152,11 +233,11 @@ def stack_not_here(kernel: Kernel, context: Context, va: int, kind: AddressKind)
         return None
     if kind.stack not in kinds.known_stacks(kernel) or not mapped_elsewhere(kernel, context, va):
         return None
-    said = f"{kind.text} is not mapped under {_space_name(kernel, context)}, and is in other spaces"
-    return Defect(kernel_stacks.UNMAPPED, said, kind.stack.name, va, kind)
+    here = _Here(kernel, context, va, kind)
+    return here.defect(kernel_stacks.UNMAPPED, "stack-not-here", kind.stack.name)
 
 
-def handler_defect(context: Context, attempt: Attempt) -> Defect | None:
+def handler_defect(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | None:
     """The handler that the CPU went to cannot be executed; None where it can, or is not known."""
     try:
         fault = handler_fault(context, attempt)
@@ -164,8 +245,10 @@ def handler_defect(context: Context, attempt: Attempt) -> Defect | None:
         return None
     if fault is None:
         return None
-    name = vector_name(attempt.event.vector)
-    return Defect(HANDLER_UNMAPPED, f"{name}: {fault.why}", name, fault.address)
+    here = _Here(kernel, context, fault.address)
+    return here.defect(
+        HANDLER_UNMAPPED, "handler", vector_name(attempt.event.vector), why=fault.why
+    )
 
 
 def handler_of_rip(kernel: Kernel, context: Context) -> Defect | None:
@@ -180,9 +263,8 @@ def handler_of_rip(kernel: Kernel, context: Context) -> Defect | None:
         return None
     if fault is None:
         return None
-    name = vector_name(vectors[0])
-    said = f"{name}: the handler at {hex64(context.rip)} cannot be fetched"
-    return Defect(HANDLER_UNMAPPED, said, name, context.rip)
+    here = _Here(kernel, context, context.rip)
+    return here.defect(HANDLER_UNMAPPED, "handler-not-fetched", vector_name(vectors[0]))
 
 
 def mapped_elsewhere(kernel: Kernel, context: Context, va: int) -> tuple[Space, ...]:
@@ -198,56 +280,39 @@ def on_boot_tables(kernel: Kernel, context: Context) -> bool:
     return space is not None and space.role == "boot"
 
 
-def _space_name(kernel: Kernel, context: Context) -> str:
-    space = kernel.space_of(context.root)
-    label = space.label if space is not None else "an unknown space"
-    return f"CR3 {hex64(context.root)} ({label})"
-
-
 def finding_of(kernel: Kernel, context: Context, defect: Defect) -> Finding:
     """The defect as a finding, with the walk that shows it."""
-    space = kernel.space_of(context.root)
-    evidence: dict[str, Json] = {"explanation": defect.said + "."}
-    where = Where(root=context.root, va=defect.va)
+    where, end = Where(root=context.root), None
     if defect.va is not None:
         walk = kernel.walk(context.root, defect.va)
-        where = where_of(kernel, context, defect.va)
-        evidence["walk_reason"] = walk.reason
+        where = place_of(walk)
         others = mapped_elsewhere(kernel, context, defect.va)
-        evidence["mapped_in"] = list[Json](s.label for s in others[:8])
-    if defect.kind is not None and defect.kind.stack is not None:
-        stack = defect.kind.stack
-        evidence |= {
-            "stack": stack.name, "bottom": hex64(stack.bottom), "top": hex64(stack.top),
-            "pages": stack.size // PAGE,
-            "spaces": [{"root": hex64(context.root), "role": space.role if space else None,
-                        "pid": space.pid if space else None,
-                        "name": space.name if space else None}],
-        }  # fmt: skip
-    return Finding(
-        defect.code,
-        defect.subject,
-        Prose(f"{defect.code.title}: {defect.said}", evidence),
-        where,
-        severity="error",
+        end = WalkEnd(walk_reason=walk.reason, mapped_in=others[:MOST_SHOWN])
+    facts = DefectFacts(end=end, extent=_extent(defect), defect=defect)
+    return Finding(defect.code, defect.subject, facts, where, severity="error")
+
+
+def _extent(defect: Defect) -> StackExtent | None:
+    if defect.kind is None or defect.kind.stack is None:
+        return None
+    stack, space = defect.kind.stack, defect.space
+    row = RootRow(
+        root=defect.root,
+        role=space.role if space else None,
+        pid=space.pid if space else None,
+        name=space.name if space else None,
+    )
+    return StackExtent(
+        stack=stack.name,
+        bottom=stack.bottom,
+        top=stack.top,
+        pages=stack.size // PAGE,
+        spaces=(row,),
     )
 
 
-def where_of(kernel: Kernel, context: Context, va: int) -> Where:
-    """The place in the tables where the walk of `va` ended."""
-    walk = kernel.walk(context.root, va)
-    last = walk.entries[-1] if walk.entries else None
-    return Where(
-        context.root,
-        va,
-        walk.pa,
-        last.raw if last else None,
-        last.entry_pa if last else None,
-        walk.stopped_at if walk.stopped_at is not None else (last.level if last else None),
-    )
-
-
-def findings_of(kernel: Kernel, context: Context, defects: tuple[Defect, ...]) -> Iterator[Finding]:
+def findings_of(
+    kernel: Kernel, context: Context, defects: tuple[Defect, ...]
+) -> tuple[Finding, ...]:
     """One finding for each."""
-    for defect in defects:
-        yield finding_of(kernel, context, defect)
+    return tuple(finding_of(kernel, context, defect) for defect in defects)

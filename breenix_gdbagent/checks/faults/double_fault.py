@@ -9,27 +9,35 @@ the first, candidate by candidate, they give the chain back (`explanation.explai
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions, page_fault
-from breenix_gdbagent.checks.faults.address_kind import kind_of
+from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.defects import (
     Defect,
     defects_of,
-    findings_of,
+    finding_of,
     handler_of_rip,
     on_boot_tables,
 )
-from breenix_gdbagent.checks.faults.wording import at, facts, hints, sentence, subject, who
+from breenix_gdbagent.checks.faults.interrupted import (
+    FaultFacts,
+    Hints,
+    hints,
+    interrupted,
+    subject,
+)
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
-from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.checks.spaces import BOOTLOADER
-from breenix_gdbagent.cpumodel.context import DF, PF, Context
+from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised
 from breenix_gdbagent.cpumodel.delivery import Course
 from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 
 _IDT = "kernel/src/interrupts.rs"
@@ -61,27 +69,74 @@ TRIPLE_FAULT = declare(
 )
 
 
+class Cr2Is(Enum):
+    """What CR2 is of, in a chain of faults."""
+
+    LAST_OF_ALL = "the last page fault, whichever that was: the chain is not known"
+    STALE = "none of this chain"
+    FIRST = "the first fault"
+    ON_THE_WAY = "an access that failed on the way"
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What the first push onto a stack comes to: it is `refused`, or the tables in the way are
+    `lacking`, else it can be made."""
+
+    refused: Raised | None = None
+    lacking: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackRow(Facts):
+    """A stack that a delivery may have needed."""
+
+    stack: str
+    top: VirtAddr
+    push: Push
+    is_: AddressKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainFacts(FaultFacts):
+    """A double or triple fault; `course` is the chain of deliveries, None where it is not known,
+    and `defects` what they failed on."""
+
+    first: Raised | None
+    cr2: VirtAddr | None
+    cr2_is: Cr2Is
+    stacks: tuple[StackRow, ...]
+    hints: Annotated[Hints, SPREAD]
+    course: Annotated[Course | None, ASIDE]
+    defects: Annotated[tuple[Defect, ...], ASIDE]
+    doubt: Annotated[str, ASIDE]
+
+
 def check(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
     """The findings about a double or triple fault: itself, the exception that it began with, and
     everything that the chain rests on."""
     context, course = explanation.context, explanation.course
     code = DOUBLE_FAULT if explanation.observed.vector == DF else TRIPLE_FAULT
     if course is None:
-        yield _finding(kernel, explanation, code, (), None)
+        yield _finding(kernel, explanation, code, (), None, ())
         return
     defects = defects_of(kernel, context, course)
     if (handler := handler_of_rip(kernel, context)) is not None:
         defects = (handler, *defects)
-    first = _first(kernel, explanation, course, defects)
-    told = {first.code.name} if first is not None else set[str]()
-    yield _finding(kernel, explanation, code, defects, first)
+    behind = tuple(finding_of(kernel, context, d) for d in defects)
+    first = _first(kernel, explanation, course, defects, behind)
     if first is not None:
-        yield first
-    yield from findings_of(kernel, context, tuple(d for d in defects if d.code.name not in told))
+        behind = (first, *(f for f in behind if f.code is not first.code))
+    yield _finding(kernel, explanation, code, defects, first, behind)
+    yield from behind
 
 
 def _first(
-    kernel: Kernel, explanation: Explanation, course: Course, defects: Sequence[Defect]
+    kernel: Kernel,
+    explanation: Explanation,
+    course: Course,
+    defects: Sequence[Defect],
+    behind: tuple[Finding, ...],
 ) -> Finding | None:
     """The first event as a finding of its own, None for one that is no fault of the program: an
     interrupt, or an access to a descriptor table on the CPU's own account."""
@@ -89,7 +144,8 @@ def _first(
     if first.origin != "exception":
         return None
     if first.vector != PF:
-        return exceptions.finding(kernel, explanation, first, defects[0] if defects else None)
+        defect = defects[0] if defects else None
+        return exceptions.finding(kernel, explanation, first, defect, behind=behind)
     if first.address is None or first.error_code is None:
         return None
     if kind_of(kernel, first.address, context.root).name in kinds.TABLES and defects:
@@ -118,104 +174,56 @@ def _finding(
     code: Code,
     defects: Sequence[Defect],
     first: Finding | None,
+    behind: tuple[Finding, ...],
 ) -> Finding:
     context, course = explanation.context, explanation.course
-    instruction = explanation.prediction.instruction
-    cr2 = explanation.observed.cr2
-    evidence: dict[str, Json] = {
-        "explanation": _story(kernel, explanation, code, defects),
-        **facts(kernel, context, instruction),
-        "first": course.first.text if course is not None else None,
-        "cr2": hex64(cr2) if cr2 is not None else None,
-        "cr2_is": _cr2_is(course),
-        "stacks": _stacks(kernel, context),
-        **hints(kernel, context),
-    }
+    cr2, cause = explanation.observed.cr2, cause_of(kernel, context, defects, first)
+    facts = ChainFacts(
+        at=interrupted(kernel, context, explanation.prediction.instruction),
+        first=course.first if course is not None else None,
+        cr2=None if cr2 is None else VirtAddr(cr2),
+        cr2_is=_cr2_is(course),
+        stacks=_stacks(kernel, context),
+        hints=hints(kernel, context),
+        course=course,
+        defects=tuple(defects),
+        doubt=explanation.doubt,
+    )
     return Finding(
         code,
         subject(kernel, context),
-        Prose(_summary(kernel, context, code, course, defects), evidence),
+        facts,
         Where(root=context.root, va=course.cr2 if course is not None else cr2),
-        cause=cause_of(kernel, context, defects, first),
+        cause=cause,
+        because=tuple(sorted(behind, key=lambda f: f.code.name != cause)),
         chain=explanation.chain or (code.title,),
         confidence=explanation.confidence,
         mend=defects[0].code if defects else None,
     )
 
 
-def _summary(
-    kernel: Kernel, context: Context, code: Code, course: Course | None, defects: Sequence[Defect]
-) -> str:
-    what = "double fault" if code is DOUBLE_FAULT else "triple fault"
-    place = f"in {who(kernel, context)} at {at(kernel, context)}"
+def _cr2_is(course: Course | None) -> Cr2Is:
     if course is None:
-        return f"{what} {place}; what it began with could not be found"
-    why = (
-        defects[0].said if defects else course.attempts[0].raised and course.attempts[0].raised.why
-    )
-    return f"{what} {place}: {course.first.text} could not be delivered, because {why}"
-
-
-def _cr2_is(course: Course | None) -> str:
-    if course is None:
-        return "of the last page fault, whichever that was"
+        return Cr2Is.LAST_OF_ALL
     if course.cr2 is None:
-        return "stale: no page fault in this chain"
-    if course.first.address == course.cr2 and course.first.vector == PF:
-        return "the address of the first fault"
-    return "the last access that failed on the way, not the address of the first fault"
+        return Cr2Is.STALE
+    first = course.first.address == course.cr2 and course.first.vector == PF
+    return Cr2Is.FIRST if first else Cr2Is.ON_THE_WAY
 
 
-def _story(kernel: Kernel, explanation: Explanation, code: Code, defects: Sequence[Defect]) -> str:
-    context, course = explanation.context, explanation.course
-    if course is None:
-        gap = explanation.doubt or "nothing that the instruction or an interrupt raises ends so"
-        return sentence(
-            f"The CPU ended in a {code.name.replace('-', ' ')} while {who(kernel, context)} was at "
-            f"{at(kernel, context)}.",
-            f"How it began could not be found: {gap}.",
-            "The stacks that it may have needed are listed with what is mapped there.",
-        )
-    instruction, first = explanation.prediction.instruction, course.first
-    ran = f"`{instruction.text}`, " if instruction is not None else ""
-    why = f": {first.why}" if first.why else ""
-    said = [
-        f"{who(kernel, context)} was at {ran}{at(kernel, context)}, when {first.text} came{why}."
-    ]
-    for attempt in course.attempts:
-        if attempt.raised is not None:
-            said.append(
-                f"Delivering {attempt.event.text} failed: {attempt.raised.why}, which raises "
-                f"{attempt.raised.text}."
-            )
-    said.append(
-        "that is more than one double fault can hold, so the CPU shut down; RIP and RSP are still "
-        "those of the first fault, because no delivery was completed."
-        if course.end == "shutdown"
-        else "the double fault itself was delivered; its frame has RIP and RSP of the first fault."
-    )
-    if len(defects) > 1:
-        said.append(f"The chain rests on this: {'; '.join(d.said for d in defects)}.")
-    said.append(f"CR2 is {_cr2_is(course)}.")
-    if explanation.doubt:
-        said.append(f"Not proved: {explanation.doubt}.")
-    return sentence(*said)
-
-
-def _stacks(kernel: Kernel, context: Context) -> list[Json]:
+def _stacks(kernel: Kernel, context: Context) -> tuple[StackRow, ...]:
     """Every stack that a delivery may have needed, and whether its first push could be made."""
     tops = {"RSP": context.rsp & -16}
     tss = kernel.tss.get(context.cpu.index)
     if tss is not None:
         tops |= {"RSP0": tss.rsp0} | {f"IST{i}": t for i, t in enumerate(tss.ist, 1) if t}
-    rows: list[Json] = []
+    rows: list[StackRow] = []
     for name, top in tops.items():
         at_push = top - 8 & (1 << 64) - 1
         try:
-            refused = context.page_fault(at_push, 8, "write", user=False)
-            state = "can be written" if refused is None else refused.text
+            push = Push(context.page_fault(at_push, 8, "write", user=False))
         except ReadError as lacking:
-            state = lacking.what
+            push = Push(lacking=lacking.what)
         kind = kind_of(kernel, at_push, context.root)
-        rows.append({"stack": name, "top": hex64(top), "push": state, "is": kind.text})
-    return rows
+        rows.append(StackRow(stack=name, top=VirtAddr(top), push=push, is_=kind))
+    return tuple(rows)

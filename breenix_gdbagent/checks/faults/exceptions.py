@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.checks.faults.address_kind import kind_of
+from breenix_gdbagent.addresses import Hex, VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SPREAD, Facts
+from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.cause import NON_CANONICAL
 from breenix_gdbagent.checks.faults.defects import Defect, defects_of, findings_of
-from breenix_gdbagent.checks.faults.wording import (
-    at,
-    facts,
+from breenix_gdbagent.checks.faults.interrupted import (
+    FaultFacts,
+    Hints,
+    SelectorErrorCode,
     hints,
-    selector_error,
-    sentence,
-    text_at,
-    who,
+    interrupted,
 )
-from breenix_gdbagent.checks.faults.wording import subject as subject_of
+from breenix_gdbagent.checks.faults.interrupted import subject as subject_of
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
-from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.cpumodel.context import AC, DE, GP, NP, SS, TS, UD, Raised, vector_name
 from breenix_gdbagent.cpumodel.explanation import Explanation
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 
 _IDT = "kernel/src/interrupts.rs"
@@ -77,6 +76,45 @@ _CODES = {UD: INVALID_OPCODE, DE: DIVIDE_ERROR, GP: GENERAL_PROTECTION, SS: GENE
           TS: GENERAL_PROTECTION, NP: GENERAL_PROTECTION, AC: GENERAL_PROTECTION}  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed(Facts):
+    """The error code that was pushed."""
+
+    error_code: Hex
+    error_says: SelectorErrorCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blamed(Facts):
+    """The address that is to blame."""
+
+    address: VirtAddr
+    address_is: AddressKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExceptionFacts(FaultFacts):
+    """One exception: its vector, what was pushed and for which address.
+
+    `raised` is the exception with the CPU model's reason, `delivered` what reached a handler in the
+    end where that is known, `defect` what its own delivery failed on. Where no reason is known,
+    `foreseen` is what the instruction raises as it stands, `gap` what could not be judged.
+    """
+
+    vector: int
+    exception: str
+    hints: Annotated[Hints, SPREAD]
+    pushed: Annotated[Pushed | None, SPREAD]
+    deviation: Annotated[str, IF_KNOWN]
+    blamed: Annotated[Blamed | None, SPREAD]
+    raised: Annotated[Raised, ASIDE]
+    delivered: Annotated[Raised | None, ASIDE]
+    defect: Annotated[Defect | None, ASIDE]
+    foreseen: Annotated[Raised | None, ASIDE]
+    gap: Annotated[str, ASIDE]
+    doubt: Annotated[str, ASIDE]
+
+
 def check(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[Finding]:
     """The findings about an exception that reached its handler: what it began with, and the
     defects that turned it into another. `raised` has the vector and the pushed error code."""
@@ -89,13 +127,13 @@ def check(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[
             told = failed[-1] if failed else course.first
         yield finding(kernel, explanation, told, None, raised)
         return
-    first = course.first
+    first, behind = course.first, findings_of(kernel, explanation.context, defects)
     if first.origin == "exception" or defects[0].code.name == "idt.gate-missing":
-        yield finding(kernel, explanation, first, defects[0], raised)
+        told = first
     else:
         told = next(a.raised for a in reversed(course.attempts) if a.raised is not None)
-        yield finding(kernel, explanation, told, defects[0], raised)
-    yield from findings_of(kernel, explanation.context, defects)
+    yield finding(kernel, explanation, told, defects[0], raised, behind)
+    yield from behind
 
 
 def code_of(explanation: Explanation, raised: Raised) -> Code:
@@ -115,75 +153,56 @@ def finding(
     explanation: Explanation,
     raised: Raised,
     defect: Defect | None = None,
-    pushed: Raised | None = None,
+    delivered: Raised | None = None,
+    behind: tuple[Finding, ...] = (),
 ) -> Finding:
-    """The finding about one exception; `pushed` is what reached a handler in the end."""
+    """The finding about one exception; `delivered` is what reached a handler in the end, `behind`
+    are the findings that it rests on."""
     context = explanation.context
-    instruction = explanation.prediction.instruction
     code = code_of(explanation, raised)
-    why = raised.why or _nothing_known(explanation)
-    name = vector_name(raised.vector)
-    evidence: dict[str, Json] = {
-        "explanation": _story(kernel, explanation, raised, defect, pushed),
-        **facts(kernel, context, instruction),
-        "vector": raised.vector,
-        "exception": name,
-        **hints(kernel, context),
-    }
-    told = pushed if pushed is not None else raised
-    if told.error_code is not None:
-        evidence["error_code"] = hex64(told.error_code)
-        evidence["error_says"] = selector_error(told.error_code)
-    if explanation.deviation:
-        evidence["deviation"] = explanation.deviation
-    if raised.address is not None:
-        evidence["address"] = hex64(raised.address)
-        evidence["address_is"] = kind_of(kernel, raised.address, context.root).text
-    doing = f"`{instruction.text}` " if instruction is not None else ""
-    summary = f"{name} in {who(kernel, context)}, {doing}at {at(kernel, context)}: {why}"
+    told = delivered if delivered is not None else raised
     return Finding(
         code,
         subject_of(kernel, context),
-        Prose(summary, evidence),
+        _facts(kernel, explanation, raised, defect, delivered),
         Where(root=context.root, va=raised.address),
         cause=defect.code.name if defect is not None else None,
+        because=behind,
         chain=explanation.chain or (told.text,),
         confidence=explanation.confidence,
     )
 
 
-def _nothing_known(explanation: Explanation) -> str:
-    foreseen = explanation.prediction.raised
-    if foreseen:
-        return f"the instruction as it stands raises {foreseen[0].text} instead"
-    gap = explanation.prediction.gap
-    return f"what raised it is not known ({gap})" if gap else "nothing that we know raises it there"
-
-
-def _story(
+def _facts(
     kernel: Kernel,
     explanation: Explanation,
     raised: Raised,
     defect: Defect | None,
-    pushed: Raised | None,
-) -> str:
-    context, instruction = explanation.context, explanation.prediction.instruction
-    ran = f"`{instruction.text}`, " if instruction is not None else ""
-    said = [f"{who(kernel, context)} was at {ran}{at(kernel, context)}."]
-    said.append(f"{vector_name(raised.vector)} came because {raised.why}." if raised.why else
-                f"{_nothing_known(explanation)}.")  # fmt: skip
-    if defect is not None and pushed is not None:
-        said.append(f"It could not be delivered: {defect.said}; so {pushed.text} came instead.")
-    elif defect is not None:
-        said.append(f"It could not be delivered: {defect.said}.")
-    elif pushed is not None and pushed.error_code is not None:
-        said.append(f"The CPU pushed {selector_error(pushed.error_code)}.")
-    if explanation.deviation:
-        said.append(f"The pushed error code differs as is known: {explanation.deviation}.")
-    if pushed is not None and pushed.vector in (GP, SS):
-        said.append("CR2 is not set by it and says nothing here.")
-    if text := text_at(context):
-        said.append(f"RIP stands in text, {text!r}: the program ran on into its data.")
-    if explanation.doubt:
-        said.append(f"Not proved: {explanation.doubt}.")
-    return sentence(*said)
+    delivered: Raised | None,
+) -> ExceptionFacts:
+    context, prediction = explanation.context, explanation.prediction
+    error = (delivered if delivered is not None else raised).error_code
+    return ExceptionFacts(
+        at=interrupted(kernel, context, prediction.instruction),
+        vector=raised.vector,
+        exception=vector_name(raised.vector),
+        hints=hints(kernel, context),
+        pushed=None
+        if error is None
+        else Pushed(error_code=Hex(error), error_says=SelectorErrorCode(error)),
+        deviation=explanation.deviation,
+        blamed=_blamed(kernel, explanation, raised),
+        raised=raised,
+        delivered=delivered,
+        defect=defect,
+        foreseen=prediction.raised[0] if prediction.raised else None,
+        gap=prediction.gap,
+        doubt=explanation.doubt,
+    )
+
+
+def _blamed(kernel: Kernel, explanation: Explanation, raised: Raised) -> Blamed | None:
+    if raised.address is None:
+        return None
+    kind = kind_of(kernel, raised.address, explanation.context.root)
+    return Blamed(address=VirtAddr(raised.address), address_is=kind)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from breenix_gdbagent.checks.faults.cause import HANDLED
+from breenix_gdbagent.checks.faults.interrupted import FaultFacts
+from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
 from breenix_gdbagent.checks.finding import Finding, Survived
-from breenix_gdbagent.checks.prose import Prose
 
 
 def is_user_fault(finding: Finding) -> bool:
@@ -15,18 +16,10 @@ def is_user_fault(finding: Finding) -> bool:
     The CPU's own failed access (a kernel stack that is not mapped) is not, whatever ring it met.
     That ring 3 stood in the kernel is a finding of another check (context.privilege-mismatch).
     """
-    ring, implicit = ring_of(finding)
-    return ring == 3 and not implicit and finding.cause is None
-
-
-def ring_of(finding: Finding) -> tuple[int | None, bool]:
-    """The ring that an exception interrupted, and whether the access was the CPU's own."""
-    if not isinstance(finding.facts, Prose):
-        return None, False
-    evidence = finding.facts.evidence
-    ring = evidence.get("ring")
-    return ring if isinstance(ring, int) else None, bool(evidence.get("implicit"))
-
+    facts = finding.facts
+    if not isinstance(facts, FaultFacts) or facts.at.ring != 3 or finding.cause is not None:
+        return False
+    return not (isinstance(facts, PageFaultFacts) and facts.implicit)
 
 def as_handled(finding: Finding, why: str) -> Finding:
     """`finding`, of a fault that the kernel has answered, as information; `why` says how it did.
@@ -37,11 +30,7 @@ def as_handled(finding: Finding, why: str) -> Finding:
     if not is_user_fault(finding) or finding.weight == "info":
         return finding
     code = finding.code
-    page_fault = (
-        code.name.startswith("page-fault.")
-        and isinstance(finding.facts, Prose)
-        and "error_bits" in finding.facts.evidence
-    )
+    page_fault = isinstance(finding.facts, PageFaultFacts)
     return replace(
         finding,
         code=HANDLED if page_fault else code,

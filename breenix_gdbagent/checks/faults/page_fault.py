@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import Hex, VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
-from breenix_gdbagent.checks.faults.cause import (
-    GUARD_PAGE,
-    HANDLED,
-    STALE_TLB,
-    Cause,
-    access_of,
-    cause_of,
-)
+from breenix_gdbagent.checks.faults.cause import STALE_TLB, Cause, access_of, cause_of
 from breenix_gdbagent.checks.faults.defects import (
+    MOST_SHOWN,
     Defect,
     defect_of,
     finding_of,
@@ -26,29 +22,62 @@ from breenix_gdbagent.checks.faults.defects import (
     mapped_elsewhere,
     on_boot_tables,
     stack_not_here,
-    where_of,
 )
-from breenix_gdbagent.checks.faults.wording import (
-    at,
-    error_bits,
-    facts,
+from breenix_gdbagent.checks.faults.interrupted import (
+    FaultFacts,
+    Hints,
+    PageFaultCode,
     hints,
-    sentence,
+    interrupted,
     subject,
-    walk_text,
-    who,
 )
-from breenix_gdbagent.checks.finding import Confidence, Finding
-from breenix_gdbagent.checks.prose import Prose
+from breenix_gdbagent.checks.finding import Confidence, Finding, place_of
 from breenix_gdbagent.checks.spaces import BOOTLOADER
 from breenix_gdbagent.cpumodel.context import PF, Context, Raised
 from breenix_gdbagent.cpumodel.delivery import Attempt
 from breenix_gdbagent.cpumodel.explanation import Explanation
-from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.exceptions import PF_USER
+from breenix_gdbagent.x86.paging import Walk
 
-_VERB = {"read": "read", "write": "wrote", "fetch": "fetched an instruction from"}
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The error code that the tables give now; None where they allow the access."""
+
+    error_code: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageFaultFacts(FaultFacts):
+    """One page fault: what was accessed and how, and what the tables say of it.
+
+    `implicit`: the access was the CPU's own; `attempt` is then the delivery that it was made for,
+    and `defect` what that failed on. `others` counts the spaces that map the address. `pushed`: the
+    fault reached its own handler, so that its error code was seen; `unexplained`: no access of the
+    decoded instruction leads there. `handler_stack` is the IST stack that the program ran on.
+    """
+
+    cr2: VirtAddr
+    address_is: AddressKind
+    access: str
+    implicit: bool
+    error_code: Hex
+    error_bits: PageFaultCode
+    predicted: Predicted
+    mapped_in: Annotated[tuple[Space, ...], SHORT]
+    hints: Annotated[Hints, SPREAD]
+    deviation: Annotated[str, IF_KNOWN]
+    walk: Annotated[Walk, ASIDE]
+    cause: Annotated[Cause, ASIDE]
+    others: Annotated[int, ASIDE]
+    attempt: Annotated[Attempt | None, ASIDE]
+    defect: Annotated[Defect | None, ASIDE]
+    pushed: Annotated[bool, ASIDE]
+    unexplained: Annotated[bool, ASIDE]
+    doubt: Annotated[str, ASIDE]
+    handler_stack: Annotated[str | None, ASIDE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +108,14 @@ def check(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[
     """
     fault = page_fault(kernel, explanation, raised)
     defect = defect_behind(fault)
-    yield finding(fault, defect)
+    context = explanation.context
+    behind = () if defect is None else (finding_of(kernel, context, defect),)
+    yield finding(fault, defect, behind)
     first = explanation.first
     if fault.attempt is not None and first is not None and first.origin == "exception":
         # What had to be delivered when this came, and was overtaken by it.
-        yield exceptions.finding(kernel, explanation, first, defect)
-    if defect is not None:
-        yield finding_of(kernel, explanation.context, defect)
+        yield exceptions.finding(kernel, explanation, first, defect, behind=behind)
+    yield from behind
 
 
 def page_fault(kernel: Kernel, explanation: Explanation, raised: Raised) -> PageFault:
@@ -116,39 +146,58 @@ def defect_behind(fault: PageFault) -> Defect | None:
     return stack_not_here(fault.kernel, fault.context, fault.cr2, fault.kind)
 
 
-def finding(fault: PageFault, defect: Defect | None = None) -> Finding:
-    """The finding about the page fault itself."""
-    kernel, context = fault.kernel, fault.context
-    explanation, cause = fault.explanation, fault.cause
-    instruction = explanation.prediction.instruction
-    walk = kernel.walk(context.root, fault.cr2)
+def finding(
+    fault: PageFault, defect: Defect | None = None, behind: tuple[Finding, ...] = ()
+) -> Finding:
+    """The finding about the page fault itself, which rests on those `behind` it."""
+    kernel, context, cause = fault.kernel, fault.context, fault.cause
     others = mapped_elsewhere(kernel, context, fault.cr2)
-    evidence: dict[str, Json] = {
-        "explanation": _story(fault, len(others)),
-        "walk_text": walk_text(walk),
-        **facts(kernel, context, instruction),
-        "cr2": hex64(fault.cr2),
-        "address_is": fault.kind.text,
-        "access": access_of(fault.error_code, fault.cr2, context.rip),
-        "implicit": fault.implicit,
-        "error_code": hex64(fault.error_code),
-        "error_bits": error_bits(fault.error_code),
-        "predicted": hex64(cause.predicted) if cause.predicted is not None else "allowed",
-        "mapped_in": list[Json](s.label for s in others[:8]),
-        **hints(kernel, context, walk),
-    }
-    if cause.deviation:
-        evidence["deviation"] = cause.deviation
+    walk = kernel.walk(context.root, fault.cr2)
     return Finding(
         cause.code,
         subject(kernel, context),
-        Prose(_summary(fault, defect), evidence),
-        where_of(kernel, context, fault.cr2),
+        _facts(fault, defect, walk, others),
+        place_of(walk),
         cause=_cause(fault, defect, bool(others)),
-        chain=explanation.chain or (fault.raised.text,),
+        because=behind,
+        chain=fault.explanation.chain or (fault.raised.text,),
         confidence=_confidence(fault),
         mend=defect.code if defect is not None else None,
     )
+
+
+def _facts(
+    fault: PageFault, defect: Defect | None, walk: Walk, others: tuple[Space, ...]
+) -> PageFaultFacts:
+    kernel, context, explanation = fault.kernel, fault.context, fault.explanation
+    instruction = explanation.prediction.instruction
+    return PageFaultFacts(
+        at=interrupted(kernel, context, instruction),
+        cr2=VirtAddr(fault.cr2),
+        address_is=fault.kind,
+        access=access_of(fault.error_code, fault.cr2, context.rip),
+        implicit=fault.implicit,
+        error_code=Hex(fault.error_code),
+        error_bits=PageFaultCode(fault.error_code),
+        predicted=Predicted(fault.cause.predicted),
+        mapped_in=others[:MOST_SHOWN],
+        hints=hints(kernel, context, walk),
+        deviation=fault.cause.deviation,
+        walk=walk,
+        cause=fault.cause,
+        others=len(others),
+        attempt=fault.attempt,
+        defect=defect,
+        pushed=explanation.observed.vector == PF,
+        unexplained=explanation.course is None and instruction is not None,
+        doubt=explanation.doubt,
+        handler_stack=_handler_stack(fault),
+    )
+
+
+def _handler_stack(fault: PageFault) -> str | None:
+    stack = fault.kernel.stack_at(fault.context.rsp)
+    return None if stack is None or stack.ist is None or fault.context.cpl else stack.name
 
 
 def _cause(fault: PageFault, defect: Defect | None, mapped: bool) -> str | None:
@@ -166,103 +215,3 @@ def _confidence(fault: PageFault) -> Confidence:
     if explanation.course is not None:
         return explanation.confidence
     return "likely" if explanation.prediction.instruction is not None else "proved"
-
-
-def _who(fault: PageFault) -> str:
-    return who(fault.kernel, fault.context)
-
-
-def _at(fault: PageFault) -> str:
-    return at(fault.kernel, fault.context)
-
-
-def _verb(fault: PageFault) -> str:
-    return _VERB[access_of(fault.error_code, fault.cr2, fault.context.rip)]
-
-
-def _summary(fault: PageFault, defect: Defect | None) -> str:
-    context, place = fault.context, f"{hex64(fault.cr2)} ({fault.kind.text})"
-    if fault.implicit:
-        what = fault.attempt.event.text if fault.attempt is not None else "an event"
-        told = defect.said if defect is not None else fault.cause.why
-        return f"the CPU could not deliver {what} from ring {context.cpl}: {place}; {told}"
-    return f"{_who(fault)} {_verb(fault)} {place} at {_at(fault)}: {fault.cause.why}"
-
-
-def _story(fault: PageFault, others: int) -> str:
-    context, cause = fault.context, fault.cause
-    space = fault.kernel.space_of(context.root)
-    under = space.label if space is not None else "an unknown space"
-    said = [_what_ran(fault), f"{hex64(fault.cr2)} is in {fault.kind.text}."]
-    said.append(f"Under CR3 {hex64(context.root)} ({under}) {cause.why}.")
-    if fault.cause.code not in (HANDLED, STALE_TLB):
-        said.append(
-            f"{others} other address space{'s map' if others != 1 else ' maps'} it."
-            if others
-            else "No other address space maps it."
-        )
-    if cause.code is GUARD_PAGE:
-        said.append(_depth(fault))
-    said.append(_agreement(fault))
-    said.append(_nested(fault))
-    return sentence(*said)
-
-
-def _what_ran(fault: PageFault) -> str:
-    cr2 = hex64(fault.cr2)
-    if fault.attempt is not None:
-        attempt = fault.attempt
-        top = hex64(attempt.top) if attempt.top is not None else "not known"
-        doing = (
-            f"had to push its frame onto {attempt.stack}, whose value is {top}"
-            if attempt.step == "stack"
-            else f"had to look at {fault.kind.text}"
-        )
-        return (
-            f"{attempt.event.text} came while {_who(fault)} ran at {_at(fault)}; to deliver "
-            f"it the CPU {doing}, and this access, made as ring 0 whatever ring was interrupted, "
-            f"failed at {cr2}."
-        )
-    if fault.implicit:
-        return f"While {_who(fault)} ran at {_at(fault)} the CPU itself, as ring 0, accessed {cr2}."
-    instruction = fault.explanation.prediction.instruction
-    if instruction is None:
-        return f"{_who(fault)} {_verb(fault)} {cr2} at {_at(fault)}."
-    return f"{_who(fault)} executed `{instruction.text}` at {_at(fault)} and {_verb(fault)} {cr2}."
-
-
-def _depth(fault: PageFault) -> str:
-    stack, rsp = fault.kind.stack, fault.context.rsp
-    if stack is None:
-        return ""
-    if stack.bottom - 0x2000 <= rsp < stack.bottom + 0x2000:
-        return (
-            f"RSP {hex64(rsp)} is at the bottom of {stack.name} ({stack.size // 1024} KiB from "
-            f"{hex64(stack.bottom)} to {hex64(stack.top)}): the stack is used up."
-        )
-    return f"RSP {hex64(rsp)} is not near that stack: a stray pointer rather than an overflow."
-
-
-def _agreement(fault: PageFault) -> str:
-    cause, observed = fault.cause, fault.explanation.observed
-    if observed.vector != PF:
-        return f"its error code, {hex64(fault.error_code)}, is what the tables predict."
-    pushed = f"The CPU pushed error code {hex64(fault.error_code)}"
-    if not cause.agrees:
-        return f"{pushed}, which the tables do not give."
-    if cause.deviation:
-        return f"{pushed}; the tables give {hex64(cause.predicted or 0)} ({cause.deviation})."
-    doubt = fault.explanation.doubt
-    if fault.explanation.course is None and fault.explanation.prediction.instruction is not None:
-        doubt = doubt or "no access of the decoded instruction leads there"
-    return f"{pushed}, as the tables predict{f' ({doubt})' if doubt else ''}."
-
-
-def _nested(fault: PageFault) -> str:
-    stack = fault.kernel.stack_at(fault.context.rsp)
-    if stack is None or stack.ist is None or fault.context.cpl:
-        return ""
-    return (
-        f"The program that faulted ran on {stack.name} itself: it is a fault inside an exception "
-        "handler, and the frame of the first one may be overwritten."
-    )

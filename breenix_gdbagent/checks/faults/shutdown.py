@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import Hex, VirtAddr
+from breenix_gdbagent.checks.facts import ASIDE
 from breenix_gdbagent.checks.faults import double_fault
-from breenix_gdbagent.checks.faults.wording import at, facts, sentence, subject, who
+from breenix_gdbagent.checks.faults.interrupted import FaultFacts, interrupted, subject
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
-from breenix_gdbagent.checks.prose import Prose
 from breenix_gdbagent.cpumodel.context import PF, Context, context_of_cpu
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.cpumodel.instruction import Instruction, register_value
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -36,6 +36,19 @@ REBOOT = declare(
 _RESETS = {0x64: (0xFF, 0xFE), 0xCF9: (0x04, 0x04), 0x92: (0x01, 0x01)}
 # The pause comes when the main loop sees the request: the CPU may have run on a little.
 _LOOK_BACK = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebootFacts(FaultFacts):
+    """The port that was written to and the instruction that did it, at `address`, where one is
+    found; `excluded`: nothing that could have come there leads to a shutdown. `said` is QEMU's word
+    for how the machine ended."""
+
+    port: Hex | None
+    by: str | None
+    address: Annotated[VirtAddr | None, ASIDE]
+    excluded: Annotated[bool, ASIDE]
+    said: Annotated[str, ASIDE]
 
 
 def check(kernel: Kernel) -> Iterator[Finding]:
@@ -128,29 +141,18 @@ def _reboot(
     kernel: Kernel, explanation: Explanation, asked: tuple[Instruction, int] | None
 ) -> Finding:
     context = explanation.context
-    how = "no exception that could have come there leads to a shutdown"
-    what = "reset itself"
-    if asked is not None:
-        how = f"`{asked[0].text}` at {hex64(asked[0].address)} wrote to port {asked[1]:#x}"
-    elif kernel.stop.reason.text:
-        what = "reset itself or switched the machine off"
-        how += f" ({kernel.stop.reason.text})"
-    evidence: dict[str, Json] = {
-        "explanation": sentence(
-            f"The guest {what} while {who(kernel, context)} was at {at(kernel, context)}: {how}.",
-            "It is no triple fault: the instruction there raises nothing, and stacks and gates "
-            "would have taken an interrupt."
-            if explanation.course is None
-            else "",
-        ),
-        **facts(kernel, context, explanation.prediction.instruction),
-        "port": hex64(asked[1]) if asked is not None else None,
-        "by": asked[0].text if asked is not None else None,
-    }
+    facts = RebootFacts(
+        at=interrupted(kernel, context, explanation.prediction.instruction),
+        port=Hex(asked[1]) if asked is not None else None,
+        by=asked[0].text if asked is not None else None,
+        address=VirtAddr(asked[0].address) if asked is not None else None,
+        excluded=explanation.course is None,
+        said=kernel.stop.reason.text,
+    )
     return Finding(
         REBOOT,
         subject(kernel, context),
-        Prose(f"the guest {what} at {at(kernel, context)}: {how}", evidence),
+        facts,
         Where(root=context.root),
         confidence="proved" if asked is not None else "likely",
     )

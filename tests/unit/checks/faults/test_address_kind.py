@@ -6,6 +6,7 @@ import pytest
 
 from breenix_gdbagent.checks.faults.address_kind import direct_map_base, kind_of
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.wording.addresses import address
 from breenix_gdbagent.stop import StopReason
 from tests.writers.machine import (
     CODE,
@@ -59,7 +60,7 @@ def kernel() -> Kernel:
 def test_names(va: int, name: str, words: str) -> None:
     found = kind_of(kernel(), va)
     assert found.name == name
-    assert words in found.text
+    assert words in address(found)
 
 
 def test_the_direct_map_is_found_by_what_it_maps() -> None:
@@ -69,4 +70,4 @@ def test_the_direct_map_is_found_by_what_it_maps() -> None:
 def test_in_another_space_user_memory_is_that_process() -> None:
     view = kernel()
     shell = next(s for s in view.spaces if s.name == "shell")
-    assert "shell (pid 2)" in kind_of(view, CODE, shell.root).text
+    assert "shell (pid 2)" in address(kind_of(view, CODE, shell.root))

@@ -1,0 +1,343 @@
+"""Faults: what ran, what it did, why that failed, and how one thing led to the other."""
+
+from __future__ import annotations
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, HANDLED, STALE_TLB, Differs, Refused
+from breenix_gdbagent.checks.faults.defects import Defect, DefectFacts
+from breenix_gdbagent.checks.faults.double_fault import ChainFacts, Cr2Is, Push
+from breenix_gdbagent.checks.faults.exceptions import ExceptionFacts
+from breenix_gdbagent.checks.faults.interrupted import SelectorErrorCode
+from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts, Predicted
+from breenix_gdbagent.checks.faults.shutdown import RebootFacts
+from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.cpumodel.context import GP, SS, vector_name
+from breenix_gdbagent.cpumodel.delivery import Course
+from breenix_gdbagent.report.wording.addresses import (
+    address,
+    entry_words,
+    selector_error,
+    sentence,
+    standing,
+    walk_picture,
+    who,
+)
+from breenix_gdbagent.report.wording.base import Words, phrases, tells
+
+_VERB = {"read": "read", "write": "wrote", "fetch": "fetched an instruction from"}
+MOST_NAMED = 4
+
+
+@phrases(Predicted)
+def predicted(found: Predicted) -> str:
+    """The error code, or that there would be none."""
+    return "allowed" if found.error_code is None else hex64(found.error_code)
+
+
+def refused(why: Refused) -> str:
+    """The clause that says why: ``the PT entry at 0x... is 0x0: nothing is mapped``."""
+    there = entry_words(why.entry) if why.entry is not None else "no table says so"
+    set_or_clear = "is set and does not count here" if why.ac else "is clear"
+    return {
+        "unmapped": f"{there}: nothing is mapped",
+        "reserved-bit": f"{there}, which has reserved bits set",
+        "supervisor-only": f"{there} and lacks U",
+        "no-execute": f"{there} and has NX",
+        "smep": "the page is user-accessible and CR4.SMEP forbids ring 0 to run it",
+        "smap": f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {set_or_clear}",
+        "write-protected": f"{there} and lacks W",
+        "protection-key": f"{there}, whose protection key forbids it",
+        "copy-on-write": "the page is shared copy-on-write (bit 9 of its entry, W clear): the "
+        "handler gives the process a copy of its own",
+        "growth": f"it lies {hex64(why.below)} below the mapped part of a user stack, and the "
+        "kernel grows the stack when ring 3 touches the 64 KiB below it",
+    }[why.how] + (", as is meant for a guard" if why.guard else "")
+
+
+def differs(why: Differs) -> str:
+    """What the tables give instead, and under which spaces they would give what was pushed."""
+    say = (
+        "the tables allow this access now"
+        if why.found is None
+        else f"the tables as they are give error code {hex64(why.found)}"
+    )
+    if why.under and len(why.under) <= MOST_NAMED:
+        names = ", ".join(space.label for space in why.under)
+        say += f"; under {names} they would give {hex64(why.pushed)}, so CR3 may be "
+        say += "another one now than at the access"
+    return f"{say} ({entry_words(why.last)})" if why.last is not None else say
+
+
+def _why(facts: PageFaultFacts) -> str:
+    why = facts.cause.why
+    return refused(why) if isinstance(why, Refused) else differs(why)
+
+
+def defect_words(defect: Defect) -> str:
+    """What is wrong, in one sentence without its full stop."""
+    lies = address(defect.kind) if defect.kind is not None else ""
+    label = defect.space.label if defect.space is not None else "an unknown space"
+    under = f"CR3 {hex64(defect.root)} ({label})"
+    top, va = hex64(defect.top), hex64(defect.va or 0)
+    return {
+        "delivery": defect.why,
+        "read-only": f"{defect.pointer} {top} leads to {lies}, which cannot be written under "
+        f"{under}",
+        "ist-unmapped": f"the top of {defect.name}, {va}, is not mapped under {under}",
+        "rsp0-unmapped": f"{lies} is not mapped under {under}, and RSP0 {top} is its top",
+        "rsp0-no-top": f"RSP0 {top} is the top of no kernel stack: below it is {lies}",
+        "rsp-ran-over": f"RSP {top} has run into {lies}",
+        "rsp-non-canonical": f"RSP {top} is not canonical",
+        "rsp-unmapped-here": f"RSP {top} lies in {lies}, which is not mapped under {under}",
+        "rsp-unmapped": f"RSP {top} leads to {lies}, where nothing is mapped",
+        "table-unmapped": f"{lies} is not mapped at {va} under {under}",
+        "stack-not-here": f"{lies} is not mapped under {under}, and is in other spaces",
+        "handler": f"{defect.name}: {defect.why}",
+        "handler-not-fetched": f"{defect.name}: the handler at {va} cannot be fetched",
+    }[defect.flaw]
+
+
+@tells(DefectFacts)
+def defect_behind(finding: Finding, facts: DefectFacts) -> Words:
+    """What a fault rests on."""
+    said = defect_words(facts.defect)
+    return Words(f"{finding.code.title}: {said}", f"{said}.")
+
+
+# Page faults ---------------------------------------------------------------------------------
+
+
+@tells(PageFaultFacts)
+def page_fault(finding: Finding, facts: PageFaultFacts) -> Words:
+    """Who accessed what, and why that failed."""
+    return Words(_accessed(facts), _story(facts), walk_picture(facts.walk))
+
+
+def _accessed(facts: PageFaultFacts) -> str:
+    place = f"{hex64(facts.cr2)} ({address(facts.address_is)})"
+    if facts.implicit:
+        what = facts.attempt.event.text if facts.attempt is not None else "an event"
+        why = defect_words(facts.defect) if facts.defect is not None else _why(facts)
+        return f"the CPU could not deliver {what} from ring {facts.at.ring}: {place}; {why}"
+    verb = _VERB[facts.access]
+    return f"{who(facts.at)} {verb} {place} at {standing(facts.at)}: {_why(facts)}"
+
+
+def _story(facts: PageFaultFacts) -> str:
+    code, space = facts.cause.code, facts.at.process
+    under = space.label if space is not None else "an unknown space"
+    said = [_what_ran(facts), f"{hex64(facts.cr2)} is in {address(facts.address_is)}."]
+    said.append(f"Under CR3 {hex64(facts.at.cr3)} ({under}) {_why(facts)}.")
+    if code not in (HANDLED, STALE_TLB):
+        many = f"{facts.others} other address space{'s map' if facts.others != 1 else ' maps'} it."
+        said.append(many if facts.others else "No other address space maps it.")
+    if code is GUARD_PAGE:
+        said.append(_depth(facts))
+    said.append(_agreement(facts))
+    said.append(_nested(facts))
+    return sentence(*said)
+
+
+def _what_ran(facts: PageFaultFacts) -> str:
+    program, cr2 = facts.at, hex64(facts.cr2)
+    ran, place = who(program), standing(program)
+    if facts.attempt is not None:
+        attempt = facts.attempt
+        top = hex64(attempt.top) if attempt.top is not None else "not known"
+        doing = (
+            f"had to push its frame onto {attempt.stack}, whose value is {top}"
+            if attempt.step == "stack"
+            else f"had to look at {address(facts.address_is)}"
+        )
+        return (
+            f"{attempt.event.text} came while {ran} ran at {place}; to deliver it the CPU {doing}, "
+            f"and this access, made as ring 0 whatever ring was interrupted, failed at {cr2}."
+        )
+    if facts.implicit:
+        return f"While {ran} ran at {place} the CPU itself, as ring 0, accessed {cr2}."
+    verb = _VERB[facts.access]
+    if program.instruction is None:
+        return f"{ran} {verb} {cr2} at {place}."
+    return f"{ran} executed `{program.instruction}` at {place} and {verb} {cr2}."
+
+
+def _depth(facts: PageFaultFacts) -> str:
+    stack, rsp = facts.address_is.stack, facts.at.frame.rsp
+    if stack is None:
+        return ""
+    if stack.bottom - 0x2000 <= rsp < stack.bottom + 0x2000:
+        return (
+            f"RSP {hex64(rsp)} is at the bottom of {stack.name} ({stack.size // 1024} KiB from "
+            f"{hex64(stack.bottom)} to {hex64(stack.top)}): the stack is used up."
+        )
+    return f"RSP {hex64(rsp)} is not near that stack: a stray pointer rather than an overflow."
+
+
+def _agreement(facts: PageFaultFacts) -> str:
+    code = hex64(facts.error_code)
+    if not facts.pushed:
+        return f"its error code, {code}, is what the tables predict."
+    pushed = f"The CPU pushed error code {code}"
+    if not facts.cause.agrees:
+        return f"{pushed}, which the tables do not give."
+    if facts.deviation:
+        given = hex64(facts.cause.predicted or 0)
+        return f"{pushed}; the tables give {given} ({facts.deviation})."
+    doubt = facts.doubt
+    if facts.unexplained:
+        doubt = doubt or "no access of the decoded instruction leads there"
+    return f"{pushed}, as the tables predict{f' ({doubt})' if doubt else ''}."
+
+
+def _nested(facts: PageFaultFacts) -> str:
+    if facts.handler_stack is None:
+        return ""
+    return (
+        f"The program that faulted ran on {facts.handler_stack} itself: it is a fault inside an "
+        "exception handler, and the frame of the first one may be overwritten."
+    )
+
+
+# Other exceptions ----------------------------------------------------------------------------
+
+
+@tells(ExceptionFacts)
+def exception(finding: Finding, facts: ExceptionFacts) -> Words:
+    """Which exception, where, and what raised it."""
+    why = facts.raised.why or _nothing_known(facts)
+    doing = f"`{facts.at.instruction}` " if facts.at.instruction is not None else ""
+    summary = f"{facts.exception} in {who(facts.at)}, {doing}at {standing(facts.at)}: {why}"
+    return Words(summary, _exception_story(facts))
+
+
+def _nothing_known(facts: ExceptionFacts) -> str:
+    if facts.foreseen is not None:
+        return f"the instruction as it stands raises {facts.foreseen.text} instead"
+    if facts.gap:
+        return f"what raised it is not known ({facts.gap})"
+    return "nothing that we know raises it there"
+
+
+def _exception_story(facts: ExceptionFacts) -> str:
+    program, delivered = facts.at, facts.delivered
+    ran = f"`{program.instruction}`, " if program.instruction is not None else ""
+    said = [f"{who(program)} was at {ran}{standing(program)}."]
+    because = f"{vector_name(facts.vector)} came because {facts.raised.why}."
+    said.append(because if facts.raised.why else f"{_nothing_known(facts)}.")
+    if facts.defect is not None:
+        instead = f"; so {delivered.text} came instead" if delivered is not None else ""
+        said.append(f"It could not be delivered: {defect_words(facts.defect)}{instead}.")
+    elif delivered is not None and delivered.error_code is not None:
+        said.append(f"The CPU pushed {selector_error(SelectorErrorCode(delivered.error_code))}.")
+    if facts.deviation:
+        said.append(f"The pushed error code differs as is known: {facts.deviation}.")
+    if delivered is not None and delivered.vector in (GP, SS):
+        said.append("CR2 is not set by it and says nothing here.")
+    if facts.hints.text_at_rip:
+        text = facts.hints.text_at_rip
+        said.append(f"RIP stands in text, {text!r}: the program ran on into its data.")
+    if facts.doubt:
+        said.append(f"Not proved: {facts.doubt}.")
+    return sentence(*said)
+
+
+# Double and triple faults --------------------------------------------------------------------
+
+
+@phrases(Cr2Is)
+def cr2_is(what: Cr2Is) -> str:
+    """What CR2 is."""
+    return {
+        Cr2Is.LAST_OF_ALL: "of the last page fault, whichever that was",
+        Cr2Is.STALE: "stale: no page fault in this chain",
+        Cr2Is.FIRST: "the address of the first fault",
+        Cr2Is.ON_THE_WAY: "the last access that failed on the way, not the address of the first "
+        "fault",
+    }[what]
+
+
+@phrases(Push)
+def push(made: Push) -> str:
+    """Whether it can be made."""
+    if made.lacking:
+        return made.lacking
+    return "can be written" if made.refused is None else made.refused.text
+
+
+@tells(ChainFacts)
+def chain(finding: Finding, facts: ChainFacts) -> Words:
+    """What could not be delivered, and what it rests on."""
+    name = finding.code.name.replace("-", " ")
+    if facts.course is None:
+        return Words(
+            f"{name} in {who(facts.at)} at {standing(facts.at)}; what it began with could not be "
+            "found",
+            _unknown_chain(name, facts),
+        )
+    return Words(_undelivered(name, facts, facts.course), _chain_story(facts, facts.course))
+
+
+def _undelivered(name: str, facts: ChainFacts, course: Course) -> str:
+    failed = course.attempts[0].raised
+    if facts.defects:
+        why = defect_words(facts.defects[0])
+    else:
+        why = failed.why if failed is not None else "the CPU gave up"
+    place = f"in {who(facts.at)} at {standing(facts.at)}"
+    return f"{name} {place}: {course.first.text} could not be delivered, because {why}"
+
+
+def _unknown_chain(name: str, facts: ChainFacts) -> str:
+    gap = facts.doubt or "nothing that the instruction or an interrupt raises ends so"
+    return sentence(
+        f"The CPU ended in a {name} while {who(facts.at)} was at {standing(facts.at)}.",
+        f"How it began could not be found: {gap}.",
+        "The stacks that it may have needed are listed with what is mapped there.",
+    )
+
+
+def _chain_story(facts: ChainFacts, course: Course) -> str:
+    program, first = facts.at, course.first
+    ran = f"`{program.instruction}`, " if program.instruction is not None else ""
+    why = f": {first.why}" if first.why else ""
+    said = [f"{who(program)} was at {ran}{standing(program)}, when {first.text} came{why}."]
+    said += [
+        f"Delivering {a.event.text} failed: {a.raised.why}, which raises {a.raised.text}."
+        for a in course.attempts
+        if a.raised is not None
+    ]
+    said.append(
+        "that is more than one double fault can hold, so the CPU shut down; RIP and RSP are still "
+        "those of the first fault, because no delivery was completed."
+        if course.end == "shutdown"
+        else "the double fault itself was delivered; its frame has RIP and RSP of the first fault."
+    )
+    if len(facts.defects) > 1:
+        said.append(f"The chain rests on this: {'; '.join(map(defect_words, facts.defects))}.")
+    said.append(f"CR2 is {cr2_is(facts.cr2_is)}.")
+    if facts.doubt:
+        said.append(f"Not proved: {facts.doubt}.")
+    return sentence(*said)
+
+
+@tells(RebootFacts)
+def reboot(finding: Finding, facts: RebootFacts) -> Words:
+    """How the guest asked for it."""
+    how, what = "no exception that could have come there leads to a shutdown", "reset itself"
+    if facts.address is not None and facts.port is not None:
+        how = f"`{facts.by}` at {hex64(facts.address)} wrote to port {hex64(facts.port)}"
+    elif facts.said:
+        what = "reset itself or switched the machine off"
+        how += f" ({facts.said})"
+    excluded = (
+        "It is no triple fault: the instruction there raises nothing, and stacks and gates would "
+        "have taken an interrupt."
+    )
+    place = standing(facts.at)
+    return Words(
+        f"the guest {what} at {place}: {how}",
+        sentence(
+            f"The guest {what} while {who(facts.at)} was at {place}: {how}.",
+            excluded if facts.excluded else "",
+        ),
+    )
