@@ -1,22 +1,32 @@
-"""Decoding with capstone. Importing this loads it: import it where an instruction is decoded."""
+"""Instructions with every access that they make, decoded.
+
+Importing this loads the disassembler: import it where an instruction is decoded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cache
-from typing import Literal, Protocol, cast
-
-import capstone
-from capstone import x86_const as x86
+from typing import Literal
 
 from breenix_gdbagent.cpumodel.instruction import (
-    LONGEST,
     Access,
     Instruction,
     Kind,
     Operand,
     register_value,
+)
+from breenix_gdbagent.x86.disassembler import (
+    GROUP_FPU,
+    IMMEDIATE,
+    READ,
+    REGISTER,
+    RSP,
+    WRITE,
+    Detailed,
+    DetailedOperand,
+    Memory,
+    detailed,
 )
 
 _MASK = (1 << 64) - 1
@@ -43,55 +53,15 @@ _ALIGNED = _names(
 )
 
 
-class _Mem(Protocol):
-    segment: int
-    base: int
-    index: int
-    scale: int
-    disp: int
-
-
-class _Operand(Protocol):
-    type: int
-    reg: int
-    imm: int
-    mem: _Mem
-    size: int
-    access: int
-
-
-class _Insn(Protocol):
-    address: int
-    size: int
-    mnemonic: str
-    op_str: str
-    bytes: bytearray
-    operands: Sequence[_Operand]
-    groups: Sequence[int]
-    addr_size: int
-
-    def reg_name(self, number: int) -> str: ...
-
-    def insn_name(self) -> str: ...
-
-
-@cache
-def _decoder() -> capstone.Cs:
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    decoder.detail = True
-    return decoder
-
-
 def decode(code: bytes, rip: int, registers: Mapping[str, int]) -> Instruction | None:
     """The 64-bit instruction that `code` (up to 15 bytes) starts with, None for no instruction.
 
     `registers` by gdb's names are those of the moment before it ran; with ``fs_base`` and
     ``gs_base``. A name that is absent is not known, and so is what depends on it.
     """
-    found = next(_decoder().disasm(code[:LONGEST], rip, 1), None)
-    if found is None:
+    insn = detailed(code, rip)
+    if insn is None:
         return None
-    insn = cast(_Insn, found)
     known = {**registers, "rip": rip + insn.size & _MASK}
     name = insn.insn_name()
     operands = tuple(_operand(insn, o, known) for o in insn.operands)
@@ -109,16 +79,16 @@ def decode(code: bytes, rip: int, registers: Mapping[str, int]) -> Instruction |
     )
 
 
-def _operand(insn: _Insn, raw: _Operand, known: Mapping[str, int]) -> Operand:
-    if raw.type == x86.X86_OP_REG:
+def _operand(insn: Detailed, raw: DetailedOperand, known: Mapping[str, int]) -> Operand:
+    if raw.type == REGISTER:
         name = insn.reg_name(raw.reg)
         return Operand("register", name, raw.size, register_value(name, known))
-    if raw.type == x86.X86_OP_IMM:
+    if raw.type == IMMEDIATE:
         return Operand("immediate", "", raw.size, raw.imm & _MASK)
     return Operand("memory", "", raw.size, _linear(insn, raw.mem, known))
 
 
-def _linear(insn: _Insn, mem: _Mem, known: Mapping[str, int]) -> int | None:
+def _linear(insn: Detailed, mem: Memory, known: Mapping[str, int]) -> int | None:
     """Segment base + base + index * scale + displacement (SDM vol. 1, 3.7.5)."""
     total = mem.disp
     for register, scale in ((mem.base, 1), (mem.index, mem.scale)):
@@ -154,19 +124,19 @@ def _alignment(name: str, operands: tuple[Operand, ...]) -> int:
 
 
 def _unit(
-    insn: _Insn, name: str, operands: tuple[Operand, ...]
+    insn: Detailed, name: str, operands: tuple[Operand, ...]
 ) -> Literal["", "x87", "sse", "avx"]:
     registers = {o.name[:3] for o in operands}
     if registers & {"ymm", "zmm"} or (name.startswith("v") and "xmm" in registers):
         return "avx"
     if "xmm" in registers or name in ("ldmxcsr", "stmxcsr"):
         return "sse"
-    x87 = x86.X86_GRP_FPU in insn.groups or any(r.startswith("mm") for r in registers)
+    x87 = GROUP_FPU in insn.groups or any(r.startswith("mm") for r in registers)
     return "x87" if x87 or name in ("emms", "wait") else ""
 
 
 def _accesses(
-    insn: _Insn, name: str, operands: tuple[Operand, ...], known: Mapping[str, int]
+    insn: Detailed, name: str, operands: tuple[Operand, ...], known: Mapping[str, int]
 ) -> Iterator[Access]:
     """Reads first, then updates and writes of operands; pushes last, pops first."""
     if insn.mnemonic.startswith(("rep ", "repe ", "repne ")) and known.get("rcx") == 0:
@@ -176,7 +146,7 @@ def _accesses(
     for raw, operand in zip(insn.operands, operands, strict=True):
         if operand.kind == "memory" and name not in _NO_ACCESS:
             found.append(_memory_access(insn, name, raw, operand, raw is insn.operands[0]))
-    if name == "pop" and found and insn.operands[0].mem.base == x86.X86_REG_RSP:
+    if name == "pop" and found and insn.operands[0].mem.base == RSP:
         # POP computes the address of its destination with RSP already raised (SDM vol. 2, POP).
         at = found[0].address
         found[0] = replace(found[0], address=None if at is None else at + 8 & _MASK)
@@ -184,15 +154,17 @@ def _accesses(
     yield from sorted((*stack, *found), key=lambda a: (order[a.kind], a.stack))
 
 
-def _memory_access(insn: _Insn, name: str, raw: _Operand, operand: Operand, first: bool) -> Access:
+def _memory_access(
+    insn: Detailed, name: str, raw: DetailedOperand, operand: Operand, first: bool
+) -> Access:
     kind: Kind = "read"
     if name in _UPDATES:
         kind = "update"
     elif name in _STORES or name.startswith("xsave") or _stores_first(name, first):
         # capstone says of many stores of SSE and x87 that they read (movups, movnti, fstp).
         kind = "write"
-    elif raw.access & capstone.CS_AC_WRITE:
-        kind = "update" if raw.access & capstone.CS_AC_READ else "write"
+    elif raw.access & WRITE:
+        kind = "update" if raw.access & READ else "write"
     base = insn.reg_name(raw.mem.base) if raw.mem.base else ""
     segment = insn.reg_name(raw.mem.segment) if raw.mem.segment else ""
     stack = base in ("rsp", "rbp", "esp", "ebp") and segment not in ("fs", "gs")

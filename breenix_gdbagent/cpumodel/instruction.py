@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["read", "write", "update", "fetch"]
-LONGEST = 15  # SDM vol. 2, 2.3.11: an instruction has at most 15 bytes
-
 _SUB = {  # names that capstone has for parts of the eight old registers
     **{f"e{r}": (f"r{r}", 4, 0) for r in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")},
     **{r: (f"r{r}", 2, 0) for r in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")},

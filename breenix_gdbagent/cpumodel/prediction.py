@@ -24,8 +24,9 @@ from breenix_gdbagent.cpumodel.context import (
     Context,
     Raised,
 )
-from breenix_gdbagent.cpumodel.instruction import LONGEST, Access, Instruction
+from breenix_gdbagent.cpumodel.instruction import Access, Instruction
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
 
 _MASK = (1 << 64) - 1
 
@@ -58,19 +59,19 @@ def fetch(context: Context) -> Fetched:
     if not context.canonical(rip):
         why = f"RIP {hex64(rip)} is not canonical"
         return Fetched(b"", Raised(GP, 0, rip, why))
-    here = min(LONGEST, PAGE - rip % PAGE)
+    here = min(LONGEST_INSTRUCTION, PAGE - rip % PAGE)
     fault = context.page_fault(rip, 1, "fetch")
     if fault is not None:
         return Fetched(b"", replace(fault, why="the instruction itself cannot be fetched"))
     code = context.read(rip, here)
-    if here == LONGEST:
+    if here == LONGEST_INSTRUCTION:
         return Fetched(code, None)
     after = rip + here & _MASK
     fault = context.page_fault(after, 1, "fetch")
     if fault is not None:
         return Fetched(code, replace(fault, why="the rest of the instruction cannot be fetched"))
     try:
-        return Fetched(code + context.read(after, LONGEST - here), None)
+        return Fetched(code + context.read(after, LONGEST_INSTRUCTION - here), None)
     except ReadError:
         return Fetched(code, None)
 
@@ -88,7 +89,7 @@ def predict(context: Context) -> Prediction:
     if instruction is None:
         if fetched.fault is not None:
             return Prediction(None, (fetched.fault,))
-        if len(fetched.code) < LONGEST:
+        if len(fetched.code) < LONGEST_INSTRUCTION:
             return Prediction(None, (), "the rest of the instruction cannot be read")
         what = fetched.code.hex(" ")
         return Prediction(None, (Raised(UD, why=f"the bytes {what} are no instruction"),))

@@ -20,9 +20,9 @@ from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.symbols.backtrace import Frame
+from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
 
 MOST_STEPS = 200_000
-LONGEST = 15
 _MASK = (1 << 64) - 1
 SourceLine = tuple[str | None, int | None]
 
@@ -213,7 +213,7 @@ class Stepper:
         """Read once in a command: a loop in the line is stepped round by round."""
         if pc in self._code:
             return self._code[pc]
-        code = self.debugger.vm.read_or_none(pc, min(LONGEST, 0x1000 - (pc & 0xFFF)))
+        code = self.debugger.vm.read_or_none(pc, min(LONGEST_INSTRUCTION, 0x1000 - (pc & 0xFFF)))
         if code is None:
             return None
         if self._decode is None:
@@ -321,12 +321,11 @@ def _rest(
 
 
 def _decoder() -> Callable[[bytes, int], Instruction]:
-    import capstone
-
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    from breenix_gdbagent.x86.disassembler import disassemble
 
     def decode(code: bytes, pc: int) -> Instruction:
-        for _, size, mnemonic, operands in engine.disasm_lite(code, pc, 1):
+        for found in disassemble(code, pc, 1):
+            mnemonic = found.mnemonic
             kind = "other"
             if mnemonic in ("call", "lcall"):
                 kind = "call"
@@ -334,7 +333,7 @@ def _decoder() -> Callable[[bytes, int], Instruction]:
                 kind = "halt"
             elif mnemonic.startswith("rep"):
                 kind = "rep"
-            return Instruction(kind, size, f"{mnemonic} {operands}".strip())
+            return Instruction(kind, found.size, found.text)
         return Instruction("other", 1, "(bad)")
 
     return decode

@@ -9,8 +9,8 @@ from breenix_gdbagent.addresses import PAGE, hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
 
-LONGEST = 15  # bytes of an x86 instruction (SDM vol. 2, 2.3.11)
 MOST = 4096
 
 
@@ -28,17 +28,18 @@ def instructions(read: Callable[[int, int], bytes], va: int, count: int) -> list
 
     Raises `ReadError` when not even the first can be.
     """
-    import capstone
+    from breenix_gdbagent.x86.disassembler import disassemble
 
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     wanted = min(max(count, 1), MOST)
-    data = _readable(read, va, wanted * LONGEST)
+    data = _readable(read, va, wanted * LONGEST_INSTRUCTION)
     found = [
-        Instruction(i.address, bytes(i.bytes), f"{i.mnemonic} {i.op_str}".strip())
-        for i in engine.disasm(data, va, wanted)
+        Instruction(i.address, data[i.address - va :][: i.size], i.text)
+        for i in disassemble(data, va, wanted)
     ]
     if not found:
-        raise ReadError(f"the bytes at {hex64(va)} are no instruction: {data[:LONGEST].hex(' ')}")
+        raise ReadError(
+            f"the bytes at {hex64(va)} are no instruction: {data[:LONGEST_INSTRUCTION].hex(' ')}"
+        )
     return found
 
 

@@ -8,6 +8,7 @@ bytes are no value of their type, `SymbolNotFound` for a field that is not there
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -299,47 +300,41 @@ class Cell:
         return deref(self)
 
 
-def address_in(value: Cell) -> int:
-    """The address in a thin or wide pointer, `Box`, `NonNull`, `Arc`."""
+def inward(value: AnyCell, *names: str) -> Iterator[AnyCell]:
+    """A value, and what a pointer is wrapped in from there on: the member of one of these names,
+    else the only member that has a size."""
     here = value
     for _ in range(_POINTERS):
+        yield here
         type_ = here.type
-        if type_.kind in ("pointer", "function"):
-            return here.number(0, 8)
-        member = type_.member("data_ptr") or type_.member("pointer") or type_.member("ptr")
-        member = member or only_member(here.space.types, type_)
+        named = (found for name in names if (found := type_.member(name)) is not None)
+        member = next(named, None) or only_member(here.space.types, type_)
         if member is None:
-            break
+            return
         here = here.part(member)
+
+
+def address_in(value: Cell) -> int:
+    """The address in a thin or wide pointer, `Box`, `NonNull`, `Arc`."""
+    for here in inward(value, "data_ptr", "pointer", "ptr"):
+        if here.type.kind in ("pointer", "function"):
+            return here.number(0, 8)
     raise InputError(f"{value.type.name} is no pointer")
 
 
 def thin_pointer(value: AnyCell) -> AnyCell:
     """The raw pointer inside a smart pointer."""
-    here = value
-    for _ in range(_POINTERS):
-        type_ = here.type
-        if type_.kind == "pointer":
+    for here in inward(value, "pointer", "ptr"):
+        if here.type.kind == "pointer":
             return here
-        member = type_.member("pointer") or type_.member("ptr")
-        member = member or only_member(here.space.types, type_)
-        if member is None:
-            break
-        here = here.part(member)
     raise InputError(f"{value.type.name} is no thin pointer")
 
 
 def wide_pointer(value: AnyCell) -> AnyCell:
     """The (data_ptr, length) pair inside a pointer to a slice or `str`."""
-    here = value
-    for _ in range(_POINTERS):
+    for here in inward(value, "ptr", "pointer"):
         if shapes.is_wide(here.type):
             return here
-        member = here.type.member("ptr") or here.type.member("pointer")
-        member = member or only_member(here.space.types, here.type)
-        if member is None:
-            break
-        here = here.part(member)
     raise InputError(f"{value.type.name} has no length beside it")
 
 

@@ -1,7 +1,7 @@
-"""Machine code of the ELF, decoded (capstone): functions, calls that do not come back.
+"""Machine code of the ELF, decoded: functions, calls that do not come back.
 
 Imported only where an ELF without CFI is unwound, or an interrupted place is looked at closely:
-capstone is dear to load.
+the disassembler is dear to load.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import capstone
-
 from breenix_gdbagent.symbols.elf import ElfFile
 from breenix_gdbagent.symbols.symtab import SymbolTable
+from breenix_gdbagent.x86.disassembler import disassemble
 
 _RIP = re.compile(r"\[rip ([+-]) (0x[0-9a-f]+|\d+)\]")
 # A function of the kernel is far smaller: a symbol without a size must not make us decode all.
@@ -55,8 +54,6 @@ class CodeReader:
     def __init__(self, elf: ElfFile, symbols: SymbolTable) -> None:
         self.elf = elf
         self.symbols = symbols
-        self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        self._engine.skipdata = True
         self._functions: dict[int, list[Instruction]] = {}
         self._returns: dict[int, bool] = {}
 
@@ -67,7 +64,7 @@ class CodeReader:
             data = self.elf.at(start, min(end - start, _MAX_FUNCTION)) or b""
             known = [
                 Instruction(address, size, _bare(mnemonic), operands)
-                for address, size, mnemonic, operands in self._engine.disasm_lite(data, start)
+                for address, size, mnemonic, operands in disassemble(data, start, skip_data=True)
             ]
             self._functions[start] = known
         return known

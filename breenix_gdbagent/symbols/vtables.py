@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols import dwarf_names as dw
+from breenix_gdbagent.symbols.cell import inward
 from breenix_gdbagent.symbols.debug import DebugInfo
 from breenix_gdbagent.symbols.location import linked_address
 from breenix_gdbagent.symbols.shapes import COUNTED, is_dyn, path_name
-from breenix_gdbagent.symbols.types import only_member
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols.values import Value
 
 _SUFFIX = "{vtable}"
 _COUNTS = 16  # ArcInner and RcInner: two counts before the data
-_DEPTH = 8
 
 
 def is_dyn_owner(value: Value) -> bool:
@@ -60,16 +59,7 @@ def concrete(value: Value) -> Value | None:
 
 def _fat(value: Value) -> Value | None:
     """The (pointer, vtable) pair inside."""
-    here = value
-    for _ in range(_DEPTH):
-        if is_dyn(here.type):
-            return here
-        member = here.type.member("ptr") or here.type.member("pointer")
-        member = member or only_member(here.space.types, here.type)
-        if member is None:
-            return None
-        here = here.part(member)
-    return None
+    return next((here for here in inward(value, "ptr", "pointer") if is_dyn(here.type)), None)
 
 
 @lru_cache(maxsize=4)

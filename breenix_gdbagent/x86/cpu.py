@@ -8,6 +8,9 @@ from typing import NamedTuple
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.x86.words import privilege
 
+LONGEST_INSTRUCTION = 15
+"""Bytes (SDM vol. 2, 2.3.11)."""
+
 CR0_PG = 1 << 31
 CR0_WP = 1 << 16
 CR0_PE = 1 << 0

@@ -172,3 +172,8 @@ def test_only_paging_takes_entries_apart(path: Path) -> None:
         if isinstance(node, ast.ImportFrom) and node.module == "breenix_gdbagent.x86.paging":
             assert not {alias.name for alias in node.names} & BITS
     assert not SHIFTS.search(text), SHIFTS.findall(text)
+
+
+def test_one_file_speaks_to_the_disassembler() -> None:
+    users = {p.relative_to(PACKAGE).as_posix() for p in _modules() if "capstone" in _imports(p)}
+    assert users == {"x86/disassembler.py"}
