@@ -34,8 +34,8 @@ outside() {
     unshare --mount --pid --fork --kill-child --mount-proc \
         sh "$tree/tools/fresh.sh" "$suite" inside "$mirror" &
     namespace=$!
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    trap 'say "interrupted; kept: $place"; exit 130' INT
+    trap 'say "ended; kept: $place"; exit 143' TERM HUP
     trap 'kill -KILL "$namespace" 2>/dev/null || :' EXIT
     wait "$namespace" || status=$?
     if [ "$status" -ne 0 ]; then
