@@ -56,7 +56,8 @@ def launch(
     **settings: Setting,
 ) -> Vm:
     """Start a guest, which stands before its first instruction: a scenario of the lab guest, a
-    built Breenix checkout, or an `image` with the ELF of its `kernel`.
+    built Breenix checkout, an `image` with the ELF of its `kernel`, or a `kernel` that the machine
+    `config` boots by -kernel.
 
     `stripped` is the lab guest's ELF without DWARF; `config` is a machine's name or file, and
     `settings` override what it says (accel, memory, cpu, smp, deterministic).
@@ -66,8 +67,16 @@ def launch(
         if breenix is not None or image is not None:
             raise InputError("two guests at once", fix="name one: lab, breenix or image")
         return Vm.of(targets.lab(lab, stripped=stripped, config=config, **settings))
+    if breenix is None and image is None and kernel is not None and config is not None:
+        return Vm.of(
+            targets.kernel(
+                Path(kernel), config=config, disks=[Path(disk) for disk in disks], **settings
+            )
+        )
     if breenix is None and image is None and kernel is None:
-        raise InputError("no guest named", fix="name one: lab, breenix, or image and kernel")
+        raise InputError(
+            "no guest named", fix="name one: lab, breenix, image and kernel, or config and kernel"
+        )
     return Vm.of(
         targets.breenix(
             _path(breenix),

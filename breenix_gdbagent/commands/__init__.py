@@ -39,6 +39,7 @@ COMMANDS = {
     "list": "source lines",
     "disassemble": "instructions",
     "lab": "the lab guest's scenarios",
+    "init": "a machine's file for a kernel of your own",
     "selftest": "the page-fault matrix on this machine's QEMU",
     "doctor": "what this machine has and lacks",
 }
@@ -210,7 +211,8 @@ def _overview() -> str:
             *lines,
             "",
             "Targets: --lab [SCENARIO] | --breenix DIR | --image IMG --kernel ELF | --gdb ADDR",
-            "         | --snapshot FILE.  `breenix-gdbagent COMMAND --help` says more.",
+            "         | --config NAME --kernel ELF | --snapshot FILE.",
+            "`breenix-gdbagent COMMAND --help` says more.",
         ]
     )
 

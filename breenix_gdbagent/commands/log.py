@@ -56,7 +56,8 @@ def run(name: str, argv: list[str]) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    runs = any(getattr(options, n) is not None for n in ("lab", "breenix", "image", "gdb"))
+    targets = ("lab", "breenix", "image", "config", "gdb")
+    runs = any(getattr(options, name) is not None for name in targets)
     named = runs or options.snapshot is not None
     if not named and not options.words:
         raise InputError("no file and no target named", fix="breenix-gdbagent log FILE [QUERY]")

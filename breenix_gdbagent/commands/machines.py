@@ -42,6 +42,10 @@ def open_machine(target: Target) -> Machine:
         return targets.lab(
             options.lab, stripped=options.stripped, config=options.config, **settings
         )
+    if target.kind == "kernel":
+        return targets.kernel(
+            options.kernel, config=options.config, disks=options.disk, **settings
+        )
     machine = targets.breenix(
         options.breenix,
         image=options.image,

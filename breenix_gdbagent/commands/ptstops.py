@@ -18,7 +18,7 @@ from breenix_gdbagent.report.mappings import Change, changes_json, changes_text,
 from breenix_gdbagent.targets.saved import saved
 from breenix_gdbagent.x86.spaces import Gap
 
-TARGETS = ("lab", "breenix", "image", "gdb", "snapshot")
+TARGETS = ("lab", "breenix", "image", "config", "gdb", "snapshot")
 
 
 def named_by(options: argparse.Namespace) -> bool:

@@ -62,7 +62,7 @@ def reproduce(options: argparse.Namespace) -> int:
 def _kept(options: argparse.Namespace) -> tuple[Object, Document]:
     """What the snapshot's run left beside the stop, and its report."""
     reading = argparse.Namespace(**{**vars(options), "snapshot": options.reproduce})
-    reading.kernel = options.kernel if options.image is not None else None
+    reading.kernel = options.kernel
     stop, extra = explained_snapshot(Target("snapshot", reading))
     if extra is None or "machine" not in extra:
         raise InputError(
@@ -80,6 +80,9 @@ def _target(options: argparse.Namespace, named: Object, was: Object) -> Target:
         )
     if named["kind"] == "lab":
         options.lab, options.stripped = str(named["scenario"]), bool(named["stripped"])
+    elif named["kind"] == "kernel":
+        if options.kernel is None:
+            raise InputError("--reproduce needs the kernel that booted", fix="give --kernel ELF")
     elif options.image is None or options.kernel is None:
         raise InputError(
             "--reproduce needs the files that booted", fix="give --image IMG --kernel ELF"
@@ -94,7 +97,8 @@ def _target(options: argparse.Namespace, named: Object, was: Object) -> Target:
     options.settings.pop("deterministic", None)
     options.deterministic = bool(cast(Object, was["settings"])["deterministic"])
     images = cast("list[str]", was["images"])
-    given: list[Path] = [options.image, *options.disk] if options.image is not None else []
+    boots = [] if options.image is None else [options.image]
+    given: list[Path] = [*boots, *options.disk]
     if [sha256(file) for file in given] != images:
         raise InputError(
             "the images are not those that booted: their SHA-256 differ",

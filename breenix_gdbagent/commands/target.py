@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def add_target_options(
     parser: argparse.ArgumentParser, *, runs: bool = True, saved: bool = True
 ) -> None:
-    """The contract's target: one of lab, breenix, image, gdb, snapshot. What a command refuses it
-    does not offer: without `runs` targets that run, without `saved` a snapshot. It is understood
-    all the same, and refused in words of its own."""
+    """The contract's target: one of lab, breenix, image, config with a kernel, gdb, snapshot. What
+    a command refuses it does not offer: without `runs` targets that run, without `saved` a
+    snapshot. It is understood all the same, and refused in words of its own."""
     group = parser.add_argument_group("target (one of)" if runs else "target")
 
     def running(text: str) -> str:
@@ -30,7 +30,7 @@ def add_target_options(
     add("--stripped", action="store_true", help=running("with --lab: the ELF without DWARF"))
     add("--breenix", type=Path, metavar="DIR", help=running("a Breenix checkout, built"))
     add("--image", type=Path, metavar="IMG", help=running("a bootable disk image"))
-    add("--kernel", type=Path, metavar="ELF", help="the kernel's ELF")
+    add("--kernel", type=Path, metavar="ELF", help="the kernel's ELF; with --config alone: boot it")
     disks = running("with --image: a further disk")
     add("--disk", type=Path, action="append", default=[], metavar="FILE", help=disks)
     add("--gdb", metavar="ADDR", help=running("a running QEMU: unix:PATH or HOST:PORT"))
@@ -55,7 +55,8 @@ def cpus(text: str) -> int:
 
 
 class Target(NamedTuple):
-    """What the options name. `kind`: lab, breenix, gdb, snapshot."""
+    """What the options name. `kind`: lab, breenix (an image), kernel (an ELF that QEMU loads by
+    -kernel), gdb, snapshot."""
 
     kind: str
     options: argparse.Namespace
@@ -67,7 +68,7 @@ class Target(NamedTuple):
     @property
     def boots(self) -> bool:
         """Whether we start QEMU ourselves."""
-        return self.kind in ("lab", "breenix")
+        return self.kind in ("lab", "breenix", "kernel")
 
 
 def target_of(options: argparse.Namespace, *, default_lab: bool, must_run: bool = False) -> Target:
@@ -86,17 +87,23 @@ def target_of(options: argparse.Namespace, *, default_lab: bool, must_run: bool 
         )
         if given
     ]
+    if not named and options.kernel is not None and options.config is not None:
+        named = ["kernel"]
     if len(named) > 1:
         raise InputError(
             f"two targets at once: {' and '.join('--' + n for n in named)}", fix="name one"
         )
     if not named:
         if options.kernel is not None:
-            raise InputError("--kernel alone is no target", fix="add --image IMG (or --gdb ADDR)")
+            raise InputError(
+                "--kernel alone is no target: nothing says what boots it",
+                fix="add --config kernel (QEMU's -kernel), --image IMG or --gdb ADDR",
+            )
         if not default_lab:
             raise InputError(
                 "no target named",
-                fix="name one: --lab [SCENARIO], --breenix DIR, --image IMG --kernel ELF"
+                fix="name one: --lab [SCENARIO], --breenix DIR, --image IMG --kernel ELF, "
+                "--config NAME --kernel ELF"
                 + ("" if must_run else ", --snapshot FILE")
                 + " or --gdb ADDR",
             )
@@ -116,6 +123,7 @@ def _refuse_strays(kind: str, options: argparse.Namespace) -> None:
     allowed = {
         "lab": {"stripped", "config", "accel", "smp", "deterministic"},
         "breenix": {"kernel", "disk", "config", "accel", "smp", "deterministic"},
+        "kernel": {"kernel", "disk", "config", "accel", "smp", "deterministic"},
         "gdb": {"qmp", "ram", "serial", "kernel", "ram_size"},
         "snapshot": {"kernel", "ram_size"},
     }[kind]
@@ -149,9 +157,9 @@ def description(target: Target) -> dict[str, Json]:
         return dict(was)
     if target.kind == "lab":
         return {"kind": "lab", "scenario": options.lab, "stripped": options.stripped}
-    if target.kind == "breenix":
+    if target.kind in ("breenix", "kernel"):
         return {
-            "kind": "breenix",
+            "kind": target.kind,
             "config": Path(options.config or "breenix").name,
             "kernel": options.kernel.name if options.kernel else None,
         }

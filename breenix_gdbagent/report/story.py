@@ -100,9 +100,11 @@ def target_words(document: Object) -> str:
     target = record(document["target"])
     kind = target.get("kind")
     words = {
-        "lab": "lab guest", "breenix": "Breenix", "gdb": "a running QEMU",
-        "snapshot": "an ELF core",
+        "lab": "lab guest", "breenix": "Breenix", "kernel": "QEMU's -kernel",
+        "gdb": "a running QEMU", "snapshot": "an ELF core",
     }.get(str(kind), str(kind))  # fmt: skip
+    if kind == "breenix" and not str(target.get("config")).startswith("breenix"):
+        words = "a disk image"
     for key, form in (
         ("scenario", "scenario {}"), ("kernel", "kernel {}"), ("config", "machine {}"),
     ):  # fmt: skip

@@ -1,5 +1,5 @@
-"""Guests by what people call them: a scenario of ours, a Breenix checkout, an image with its ELF, a
-QEMU that runs already."""
+"""Guests by what people call them: a scenario of ours, a Breenix checkout, an image with its ELF,
+an ELF that QEMU loads by itself, a QEMU that runs already."""
 
 from __future__ import annotations
 
@@ -64,6 +64,13 @@ def breenix(
     from breenix_gdbagent.symbols import Image
     from breenix_gdbagent.targets.checkout import find_build, verify
 
+    machine = _config(config or "breenix", settings)
+    if "image" not in machine.needs:
+        raise InputError(
+            f"machine {machine.name} boots no image",
+            "it boots the kernel's ELF by -kernel" if "kernel" in machine.needs else "",
+            "leave the image away: --config NAME --kernel ELF, or name another --config",
+        )
     build = None
     if directory is not None:
         build = find_build(directory, kernel)
@@ -73,8 +80,29 @@ def breenix(
     else:
         verify(image, kernel)
     elf = Image.open(kernel)
-    vm = launch(_config(config or "breenix", settings), image=image, disks=disks)
+    loaded = kernel if "kernel" in machine.needs else None
+    vm = launch(machine, image=image, kernel=loaded, disks=disks)
     return Machine(vm, elf, DEFAULT_LINGER, (image, *disks), build)
+
+
+def kernel(
+    elf: Path, *, config: str, disks: Sequence[Path] = (), **settings: Setting
+) -> Machine:
+    """Start the kernel `elf`, whoever's, on a machine that boots with QEMU's -kernel. The caller
+    closes `vm`. Raises `InputError` for a machine that needs an image, `QemuError`."""
+    from breenix_gdbagent.live import launch
+    from breenix_gdbagent.symbols import Image
+
+    machine = _config(config, settings)
+    if "image" in machine.needs:
+        raise InputError(
+            f"machine {machine.name} needs --image",
+            "it boots from an image that the kernel is in",
+            "add --image IMG, or boot the ELF itself: --config kernel",
+        )
+    image = Image.open(elf)
+    vm = launch(machine, kernel=elf, disks=disks)
+    return Machine(vm, image, DEFAULT_LINGER, tuple(disks))
 
 
 def running(

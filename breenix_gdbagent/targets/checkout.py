@@ -14,6 +14,8 @@ IMAGES = "target/*/build/breenix-*/out/breenix-uefi.img"
 KERNELS = "target/x86_64-*/*/deps/artifact/kernel-*/bin/kernel-*"
 AARCH64 = "target/aarch64-*"
 SECTOR = 512
+ISO_9660 = 16 * 2048 + 1
+"""Where an ISO image says what it is (ECMA-119, 8.1)."""
 BUILD_LINE = "build it for x86-64 first: cargo build --release (its own README has the features)"
 
 
@@ -116,11 +118,12 @@ def verify(image: Path, elf: Path) -> None:
         raise InputError(f"{image} is no disk image: it has {image.stat().st_size} bytes")
     pieces = _code_sectors(elf)
     with image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-        if whole[SECTOR - 2 : SECTOR] != b"\x55\xaa":
+        iso = whole[ISO_9660 : ISO_9660 + 5] == b"CD001"
+        if whole[SECTOR - 2 : SECTOR] != b"\x55\xaa" and not iso:
             raise InputError(
                 f"{image} is no disk image",
-                "its first sector has no boot signature",
-                "give the UEFI image that the build wrote (breenix-uefi.img)",
+                "its first sector has no boot signature, and it is no ISO 9660",
+                "give the image that the build wrote (Breenix: breenix-uefi.img)",
             )
         if not all(whole.find(piece) >= 0 for piece in pieces):
             raise InputError(

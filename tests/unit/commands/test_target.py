@@ -19,11 +19,25 @@ def named(*words: str) -> Target:
 
 
 @pytest.mark.parametrize(
-    "words", [("--lab",), ("--breenix", "tree"), ("--image", "i", "--kernel", "k"), ()]
+    "words",
+    [
+        ("--lab",),
+        ("--breenix", "tree"),
+        ("--image", "i", "--kernel", "k"),
+        ("--config", "c", "--kernel", "k"),
+        (),
+    ],
 )
 def test_whatever_we_boot_can_have_several_cpus(words: tuple[str, ...]) -> None:
     target = named(*words, "--smp", "4")
     assert target.boots and target.options.smp == 4
+
+
+def test_a_kernel_that_the_machine_boots_is_a_target() -> None:
+    assert named("--config", "kernel", "--kernel", "k").kind == "kernel"
+    assert named("--config", "iso", "--kernel", "k", "--image", "i").kind == "breenix"
+    with pytest.raises(InputError, match="nothing says what boots it"):
+        named("--kernel", "k")
 
 
 @pytest.mark.parametrize(
