@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from breenix_gdbagent.addresses import PhysAddr, counted
 from breenix_gdbagent.checks import run as run_checks
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.checks.finding import CODES, Finding
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, ReadError, SaveIncomplete, StopGone
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import (
@@ -75,7 +76,9 @@ def save(
 ) -> None:
     """Write the stop with what the report needs besides. `memory`: tables, kernel or all.
     `machine` says what would boot the same again; `report` is what was said of it, where that was.
-    Raises `OutputError`; no half file stays."""
+    Raises `OutputError`, and no half file stays; `SaveIncomplete` when it is written and lacks
+    memory that was asked for; `StopGone` when the guest has run since, and nothing is written."""
+    _still_there(kernel.stop)
     extra: dict[str, Json] = {
         "agent": VERSION,
         "target": dict(target),
@@ -88,7 +91,20 @@ def save(
     from breenix_gdbagent.snapshot.saving import save_snapshot
 
     frames = pages_to_keep(kernel, memory)
-    save_snapshot(kernel.stop, path, frames=frames, extra=extra, report=report)
+    lacking = save_snapshot(kernel.stop, path, frames=frames, extra=extra, report=report)
+    if lacking is not None:
+        missing = "all RAM" if lacking.pages is None else f"{counted(lacking.pages, 'page')} of RAM"
+        raise SaveIncomplete(path.name, missing, lacking.reason)
+
+
+def _still_there(stop: Stop) -> None:
+    """Raises `StopGone` for a stop of a live guest that has run since."""
+    try:
+        stop.memory.read(PhysAddr(0), 1)
+    except StopGone:
+        raise
+    except ReadError:
+        return  # not in RAM, or not kept: another stop's memory
 
 
 def document_of(

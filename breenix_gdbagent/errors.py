@@ -20,8 +20,10 @@ A defect of the *guest* is never an exception: it is a finding (`checks/`).
     │   ├── QemuDied            ended by itself; carries the tail of its stderr
     │   └── QemuGaveUp          holds the guest in a state of its own failing
     ├── OutputError             a file of ours could not be written
+    │   └── SaveIncomplete      a snapshot is written, and lacks memory that was asked for
     └── ReadError               readers raise these; checks turn them into "not checked"
         ├── Unreadable          physical memory that we do not have
+        │   └── StopGone        the stop that it is asked of is over: the guest has run since
         ├── NotMapped           a virtual address that the tables do not map
         ├── SymbolNotFound      no such symbol, with the nearest names
         │   └── NoSuchPart      a value without that field, index or key
@@ -170,6 +172,19 @@ class OutputError(AgentError):
     """A file that we were asked to write could not be written."""
 
 
+class SaveIncomplete(OutputError):
+    """A snapshot that is written without some of the RAM that it was to keep."""
+
+    def __init__(self, file: str, missing: str, reason: str) -> None:
+        super().__init__(
+            f"{file} is written, and lacks {missing} that was asked for",
+            reason,
+            "save a stop that has them, or ask for less: tables, kernel, all",
+        )
+        self.missing = missing
+        self.reason = reason
+
+
 class ReadError(AgentError):
     """A reader could not get at a value of the guest."""
 
@@ -182,6 +197,10 @@ class Unreadable(ReadError):
         self.pa = pa
         self.length = length
         self.reason = reason
+
+
+class StopGone(Unreadable):
+    """Memory of a stop after which the guest has run on."""
 
 
 class NotMapped(ReadError):

@@ -29,7 +29,7 @@ from breenix_gdbagent.commands.target import Target, add_target_options, descrip
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.guarded_run import Ended, GuardedRun, Orders
 from breenix_gdbagent.debugger.script import Step, parse_script
-from breenix_gdbagent.errors import InputError, OutputError
+from breenix_gdbagent.errors import InputError, OutputError, SaveIncomplete
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.document import Document, RunRecord
 from breenix_gdbagent.targets import Machine
@@ -117,7 +117,9 @@ def conclude(
         aside(f"expected and not seen: {text}")
     for text in judged.gone:
         aside(f"in the baseline and gone: {text}")
-    if failed is not None:
+    if isinstance(failed, SaveIncomplete) and code:
+        aside("\n  ".join(str(failed).splitlines()))
+    elif failed is not None:
         raise failed
     return code
 

@@ -52,7 +52,7 @@ class Debugger:
         self.passes_fault: Callable[[Fault, Sequence[Point]], bool] = self.passes_by_rule
         self._stop: Stop | None = None
         self._moment = (-1, False)
-        vm.when_armed = self.table.place_all
+        vm.when_armed = self._place
 
     # Stops ---------------------------------------------------------------------------------
 
@@ -94,8 +94,15 @@ class Debugger:
         if stop.image is not None:
             self.table.base = stop.image.bias
         if not self.vm.exited:
-            self.table.place_all()
+            self._place()
         return stop
+
+    def _place(self) -> None:
+        """Put in what was not known a place for before, where there is one now."""
+        self.table.place_all()
+        if self.hits.unplaced and self.loaded is not None:
+            reason = StopReason("attached", self.vm.stopped_cpu)
+            self.hits.place_waiting(self.hits.evaluation(reason, self.vm.registers))
 
     @property
     def loaded(self) -> LoadedImage | None:
@@ -130,6 +137,7 @@ class Debugger:
         """Take points out."""
         for point in points:
             self.hits.entries.pop(point.number, None)
+            self.hits.unplaced.pop(point.number, None)
         self.table.remove(*points)
 
     @contextmanager

@@ -15,7 +15,7 @@ from breenix_gdbagent.debugger.entry_watch import EntryWatch
 from breenix_gdbagent.debugger.point_table import PointTable
 from breenix_gdbagent.debugger.points import Point, Recorded, admits
 from breenix_gdbagent.debugger.stop_event import Say
-from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import LiveVm
@@ -32,7 +32,9 @@ class Hits:
     """The hits of one guest's points.
 
     `stopping` are the points that stop the guest now, `notes` what is to be said of it; `placed`
-    puts the kernel's ELF into a stop. `say` is told, line by line, what goes on without a stop.
+    puts the kernel's ELF into a stop. `unplaced` are watchpoints of values that the kernel has not
+    made yet: what looks for the place of each, and says whether it has one now. `say` is told, line
+    by line, what goes on without a stop.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Hits:
         self.stopping: list[Point] = []
         self.notes: list[str] = []
         self.entries: dict[int, EntryWatch] = {}
+        self.unplaced: dict[int, Callable[[Evaluation], bool]] = {}
 
     def begin(self) -> None:
         """What stopped the last run is forgotten, and page-table entries are looked at anew."""
@@ -168,8 +171,29 @@ class Hits:
         self.notes += [f"{point.check} is violated: {one}" for one in broken[:MOST_TOLD]]
         return bool(broken)
 
+    def place_waiting(self, evaluation: Evaluation) -> None:
+        """Look again for the places of watchpoints that wait for theirs."""
+        for number in list(self.unplaced):
+            self._placed(number, evaluation)
+
+    def _placed(self, number: int, evaluation: Evaluation) -> bool:
+        """Whether a watchpoint has the place that it is for."""
+        if number not in self.unplaced:
+            return True
+        try:
+            if not self.unplaced[number](evaluation):
+                return False
+        except ReadError:
+            return False
+        except InputError as error:
+            self.say(f"watchpoint {number}: {error.what}")
+        del self.unplaced[number]
+        return True
+
     def _changed(self, point: Point, evaluation: Evaluation) -> bool:
         """A watchpoint: of a written one only another value counts."""
+        if not self._placed(point.number, evaluation):
+            return False
         watched = point.watched[0]
         before, point.value = point.value, watched_value(point, evaluation)
         if watched.access == "write" and before == point.value:

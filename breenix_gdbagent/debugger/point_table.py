@@ -119,6 +119,8 @@ class PointTable:
             return ""
         if point.place.vector is not None:
             return "put in when the kernel has loaded its IDT with that gate"
+        if point.kind == "watch":
+            return "watched as soon as the kernel runs and it has a place"
         if self.vm.bias is None and point.place.links:
             return "put in when the kernel has loaded its IDT"
         return "nowhere"

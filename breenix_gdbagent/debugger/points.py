@@ -105,7 +105,9 @@ class Point:
         """What it is, in one line without its number."""
         words = {"break": "breakpoint", "entry": "page-table entry", "passage": "passage"}
         text = f"{words.get(self.kind, self.kind)} at {self.place.text}"
-        if self.kind == "watch":
+        if self.kind == "watch" and not self.watched:
+            text = f"watch {self.place.text}"
+        elif self.kind == "watch":
             how = {"write": "", "read": " read", "access": " access"}[self.watched[0].access]
             text = f"watch{how} {self.watched[0].name}"
         if self.kind == "invariant":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from breenix_gdbagent.addresses import PhysAddr
-from breenix_gdbagent.errors import Unreadable
+from breenix_gdbagent.errors import StopGone, Unreadable
 from breenix_gdbagent.memory import PhysicalMemory, RamMap
 
 MOVED_ON = "the guest has run since this stop"
@@ -22,20 +22,20 @@ class FrozenMemory:
 
     def _check(self, pa: int, length: int) -> None:
         if self._epoch() != self._at:
-            raise Unreadable(PhysAddr(pa), length, MOVED_ON)
+            raise StopGone(PhysAddr(pa), length, MOVED_ON)
 
     def read(self, pa: PhysAddr, length: int) -> bytes:
-        """As the source; raises `Unreadable` also when the guest has moved on."""
+        """As the source; raises `StopGone` when the guest has moved on."""
         self._check(pa, length)
         return self._source.read(pa, length)
 
     def table(self, pa: PhysAddr) -> memoryview:
-        """As the source; raises `Unreadable` also when the guest has moved on."""
+        """As the source; raises `StopGone` when the guest has moved on."""
         self._check(pa, 4096)
         return self._source.table(pa)
 
     def filled(self) -> Iterator[tuple[PhysAddr, memoryview]]:
-        """As the source; raises `Unreadable` also when the guest has moved on."""
+        """As the source; raises `StopGone` when the guest has moved on."""
         for pa, piece in self._source.filled():
             self._check(pa, len(piece))
             yield pa, piece

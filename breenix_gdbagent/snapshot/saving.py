@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from struct import pack
+from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr
 from breenix_gdbagent.errors import Unreadable
@@ -27,6 +28,13 @@ _NT_AUXV = 6
 _AT_ENTRY = 9
 
 
+class Lacking(NamedTuple):
+    """Pages of RAM that were to be kept and could not be read (None: all there are), and why."""
+
+    pages: int | None
+    reason: str
+
+
 def save_snapshot(
     stop: Stop,
     path: Path,
@@ -34,30 +42,35 @@ def save_snapshot(
     frames: Iterable[int] | None = None,
     extra: Mapping[str, Json] | None = None,
     report: Mapping[str, Json] | None = None,
-) -> None:
-    """Writes `stop` to `path`, over what was there before.
+) -> Lacking | None:
+    """Writes `stop` to `path`, over what was there before. What it lacks then, None: nothing.
 
     `frames` are the physical addresses of the 4 KiB frames to keep (in any order; one that cannot
-    be read is left out), None for all that the memory has. `extra` is kept as it is, `report` as
-    `snapshot.kept` has it, and nothing else of this machine is. Raises `OutputError` when the file
-    cannot be written; then, and when interrupted, `path` is as it was and nothing else remains.
+    be read is left out, and lacking when it is RAM), None for all that the memory has. `extra` is
+    kept as it is, `report` as `snapshot.kept` has it, and nothing else of this machine is. Raises
+    `OutputError` when the file cannot be written; then, and when interrupted, `path` is as it was
+    and nothing else remains.
     """
     with appearing(path) as out:
         writer = CoreWriter(out)
         if frames is None:
-            _keep_all(writer, stop.memory)
+            lacking = _keep_all(writer, stop.memory)
         else:
-            _keep(writer, stop.memory, sorted({frame & -PAGE for frame in frames}))
+            lacking = _keep(writer, stop.memory, sorted({frame & -PAGE for frame in frames}))
         general = [prstatus_note(cpu) for cpu in stop.cpus]
         full = [qemu_note(cpu) for cpu in stop.cpus]
         ours = note_of(stop, writer.zero_area(), extra or {})
         writer.finish([*general, *_auxiliary(stop), *full, ours], _seen_by_gdb(stop))
         if report is not None:
             keep(out, report, None if stop.image is None else stop.image.image.sha256)
+    if lacking is None and not stop.cpus and stop.memory.ram is None:
+        return Lacking(None, stop.no_paging)
+    return lacking
 
 
-def _keep(writer: CoreWriter, memory: PhysicalMemory, frames: list[int]) -> None:
+def _keep(writer: CoreWriter, memory: PhysicalMemory, frames: list[int]) -> Lacking | None:
     at = 0
+    unread: list[str] = []
     while at < len(frames):
         start = frames[at]
         stop = at + 1
@@ -65,25 +78,33 @@ def _keep(writer: CoreWriter, memory: PhysicalMemory, frames: list[int]) -> None
             stop += 1
             if (stop - at) * PAGE >= _BLOCK:
                 break
-        _keep_run(writer, memory, start, (stop - at) * PAGE)
+        unread += _keep_run(writer, memory, start, (stop - at) * PAGE)
         at = stop
+    return Lacking(len(unread), unread[0]) if unread else None
 
 
-def _keep_run(writer: CoreWriter, memory: PhysicalMemory, start: int, length: int) -> None:
-    """Keeps [start, start + length); where not all of it can be read, page by page."""
+def _keep_run(
+    writer: CoreWriter, memory: PhysicalMemory, start: int, length: int
+) -> Iterator[str]:
+    """Keeps [start, start + length); where not all of it can be read, page by page. Why not, of
+    each page of RAM that is left out."""
     try:
         writer.keep(start, memory.read(PhysAddr(start), length))
-    except Unreadable:
+    except Unreadable as error:
         if length > PAGE:
             for pa in range(start, start + length, PAGE):
-                _keep_run(writer, memory, pa, PAGE)
+                yield from _keep_run(writer, memory, pa, PAGE)
+        elif memory.ram is not None and memory.ram.holds(PhysAddr(start), PAGE):
+            yield error.reason
 
 
-def _keep_all(writer: CoreWriter, memory: PhysicalMemory) -> None:
+def _keep_all(writer: CoreWriter, memory: PhysicalMemory) -> Lacking | None:
     """Everything the memory has; what `filled` skips of that is zero."""
+    held = 0
     pieces = memory.filled()
     pa, piece = next(pieces, _NOTHING)
     for start, end in _spans(memory):
+        held += end - start
         at = start
         while pa < end:
             writer.keep_zeros(at, pa - at)
@@ -91,6 +112,9 @@ def _keep_all(writer: CoreWriter, memory: PhysicalMemory) -> None:
             at = pa + len(piece)
             pa, piece = next(pieces, _NOTHING)
         writer.keep_zeros(at, end - at)
+    ranges = [(r.start, r.end) for r in memory.ram.ranges] if memory.ram is not None else []
+    missing = max(sum(end - start for start, end in _whole_pages(ranges)) - held, 0) // PAGE
+    return Lacking(missing, "this stop does not hold them") if missing else None
 
 
 def _spans(memory: PhysicalMemory) -> Iterator[tuple[int, int]]:
@@ -101,6 +125,10 @@ def _spans(memory: PhysicalMemory) -> Iterator[tuple[int, int]]:
         parts = [(r.start, r.end) for r in memory.ram.ranges]
     else:
         parts = [(pa, pa + len(piece)) for pa, piece in memory.filled()]
+    yield from _whole_pages(parts)
+
+
+def _whole_pages(parts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     for start, end in parts:
         first, last = -(-start // PAGE) * PAGE, end // PAGE * PAGE
         if first < last:

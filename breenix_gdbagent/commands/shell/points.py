@@ -85,11 +85,11 @@ def do_watch(session: Session, line: Line) -> int:
             return _watch_entry(session, words[1:])
         access = _ACCESS.get(words[0])
         point = _watch(session, line.text if access is None else line.text[2:], access or "write")
-        (watched,) = point.watched
-        print(
-            f"{point.number}: {point.describe()}, {counted(watched.length, 'byte')} at "
-            f"{hex64(watched.address)}, now {point.value}"
-        )
+        where = session.debugger.table.pending(point)
+        for watched in point.watched:
+            length = counted(watched.length, "byte")
+            where = f"{length} at {hex64(watched.address)}, now {point.value}"
+        print(f"{point.number}: {point.describe()}, {where}")
     return 0
 
 

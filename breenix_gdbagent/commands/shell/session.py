@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from breenix_gdbagent.symbols import Image
 
 REPEATED = {"step", "next", "stepi", "nexti"}
+CHANGES_POINTS = {
+    "break", "tbreak", "watch", "checkpoint", "invariant", "delete", "enable", "disable", "ignore",
+    "condition",
+}  # fmt: skip
+LISTS = {"break", "checkpoint"}
+"""Those that only list without a location."""
 INTERRUPTED = 130
 LONGEST_TOLD = 60  # characters of a script's line that an error repeats
 ROOM = 24  # columns that a prompt leaves to the line typed behind it
@@ -69,6 +76,7 @@ class Session:
         self._last = ""
         self._told_of = ""
         self._unseen: StopEvent | None = None
+        self._waiting: list[tuple[str, Line]] = []
         self._mover = SHELL
         self._echo: Echo | None = None
         self.beside: Beside | None = None
@@ -194,6 +202,7 @@ class Session:
                 arbiter.run(SHELL, begin)
             except AgentError as error:
                 self.say(error)
+                self._do_waiting()
             finally:
                 begun.set()
                 self.when_stopped()
@@ -220,6 +229,7 @@ class Session:
             # Python shows what it wants to; gdb takes hundreds of steps for one of its commands:
             # looked at when it is asked for.
             self._unseen = event
+            self._do_waiting()
             return
         text = self._shown(event)
         if who == SHELL:
@@ -227,6 +237,7 @@ class Session:
         else:
             # A terminal that does not take it must not keep gdb waiting.
             threading.Thread(target=self.screen.write, args=(text,), daemon=True).start()
+        self._do_waiting()
         self.when_stopped()
 
     def _shown(self, event: StopEvent) -> str:
@@ -241,6 +252,29 @@ class Session:
         text = context(self, event, self.screen.width)
         said = notes(self, event)
         return f"{text}\n{said}" if said else text
+
+    def _waits(self, text: str, line: Line) -> bool:
+        """Whether a command that changes points has to wait for the running guest, which is said
+        then. It is done as soon as the guest stops, before anything else can be typed."""
+        lists = not line.text or (line.command.name == "checkpoint" and line.text.isdigit())
+        changes = line.command.name in CHANGES_POINTS and not (lists and line.command.name in LISTS)
+        if not self.running or not changes:
+            return False
+        self._waiting.append((text, line))
+        self.screen.write(f"the guest is running: `{text}` waits until it stops (Ctrl-C stops it)")
+        return True
+
+    def _do_waiting(self) -> None:
+        """What was typed while the guest ran."""
+        waiting, self._waiting = self._waiting, []
+        for text, line in waiting:
+            said = io.StringIO()
+            try:
+                with redirect_stdout(said):
+                    self.function(line.command)(self, line)
+            except AgentError as error:
+                self.say(error)
+            self.screen.write(f"`{text}`, which waited: {said.getvalue().strip() or 'done'}")
 
     @contextmanager
     def standing(self) -> Iterator[None]:
@@ -305,7 +339,7 @@ class Session:
             line = Line(command, rest.strip())
             if not command.raw:
                 line.words  # noqa: B018  (a quote that does not end is refused before anything)
-            return self.function(command)(self, line)
+            return 0 if self._waits(text, line) else self.function(command)(self, line)
         except AgentError as error:
             return self.say(error)
         except SystemExit as done:  # argparse's --help of one command is 0, SIGTERM is not
