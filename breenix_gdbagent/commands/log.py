@@ -20,6 +20,7 @@ from breenix_gdbagent.commands.stdout import reader_left
 from breenix_gdbagent.commands.target import add_target_options, opened_snapshot, target_of
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.memory.elf_header import is_elf
 from breenix_gdbagent.report import logview
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.seriallog import LEVELS, Growing, LogLine, lines_of, place_of
@@ -113,7 +114,7 @@ def _plain(path: Path) -> bytes | None:
                 )
             os.set_blocking(opened, True)
             head = file.read(4)
-            return None if head == b"\x7fELF" else head + file.read()
+            return None if is_elf(head) else head + file.read()
     except OSError as error:
         raise InputError(
             f"cannot read {path}", error.strerror or str(error), "name a text file or a snapshot"

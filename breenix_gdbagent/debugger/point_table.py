@@ -223,15 +223,9 @@ class PointTable:
             return None
         code = KernelCode.read(self.image.path)
         for base in self.bases():
-            if self._proved(code, base, (rip - base) & _MASK):
+            if code.stands_at(base, (rip - base) & _MASK, self.vm.read_or_none):
                 return base
         return None
-
-    def _proved(self, code: KernelCode, base: int, link: int) -> bool:
-        samples = list(code.samples(link))
-        return bool(samples) and all(
-            self.vm.read_or_none((base + at) & _MASK, len(data)) == data for at, data in samples
-        )
 
 
 def owner_of(point: Point) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.errors import InputError, LinkError, ReadError
+from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
 from breenix_gdbagent.link.hmptext import HiddenRegisters
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
@@ -197,12 +197,7 @@ class Arming:
     def _proved(self, base: int, site: int) -> bool:
         """Whether the guest has the ELF's code at `base`."""
         assert self._code is not None
-        try:
-            return all(
-                self._vm.read(base + at, len(data)) == data for at, data in self._code.samples(site)
-            )
-        except LinkError:
-            return False
+        return self._code.stands_at(base, site, self._vm.read_or_none)
 
     def table_request(self) -> tuple[int, int] | None:
         """(address, length) of the part of the IDT to read again at a stop; None: none yet."""

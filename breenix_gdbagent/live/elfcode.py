@@ -1,29 +1,34 @@
-"""The code of the kernel's ELF, read with `struct`: where its `lidt` instructions may be."""
+"""The code of the kernel's ELF: where its `lidt` instructions may be, whether it stands there."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from struct import Struct, error
 from typing import NamedTuple
 
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.memory.elf_header import (
+    EM_AARCH64,
+    EM_X86_64,
+    ET_DYN,
+    ET_EXEC,
+    PF_X,
+    PT_LOAD,
+    SIZE,
+    program_headers,
+    read_header,
+)
 from breenix_gdbagent.x86.paging import slot_start
 
-ET_EXEC, ET_DYN = 2, 3
-EM_X86_64 = 62
-EM_AARCH64 = 183
 SLOTS = range(1, 9)
 """PML4 slots tried for a position-independent kernel: bootloader takes the first free ones
 (rust-osdev/bootloader common/src/level_4_entries.rs)."""
 
 SAMPLE = 256
 MOST_SITES = 64
+_MASK = (1 << 64) - 1
 
-_HEADER = Struct("<16xHHIQQ")
-_COUNTS = Struct("<54xHH")
-_SEGMENT = Struct("<IIQQQQQQ")
 _LIDT = re.compile(rb"\x0f\x01[\x18-\x1f\x58-\x5f\x98-\x9f]")
 """0F 01 /3 with a memory operand (SDM volume 2, LIDT): ModRM.reg 3, ModRM.mod not 3."""
 
@@ -51,24 +56,23 @@ class KernelCode(NamedTuple):
             data = path.read_bytes()
         except OSError as failed:
             raise InputError(f"cannot read {path}", failed.strerror or "") from failed
-        if data[:6] != b"\x7fELF\x02\x01":
+        header = read_header(data[:SIZE])
+        if header is None or header.bits != 64 or not header.is_x86:
             raise InputError(f"{path.name} is no 64-bit ELF file", fix="give the kernel's ELF")
-        try:
-            kind, machine, _, entry, phoff = _HEADER.unpack_from(data)
-            size, count = _COUNTS.unpack_from(data)
-            headers = [_SEGMENT.unpack_from(data, phoff + i * size) for i in range(count)]
-        except error as failed:
-            raise InputError(f"{path.name} is damaged: {failed}") from failed
-        if machine == EM_AARCH64:
+        size = header.phnum * header.segment_size
+        table = data[header.phoff : header.phoff + size]
+        if len(table) != size or (size and header.phentsize != header.segment_size):
+            raise InputError(f"{path.name} is damaged: its program headers are not all there")
+        if header.machine == EM_AARCH64:
             raise InputError(f"{path.name} is a kernel for aarch64", "the agent reads x86-64 only")
-        if machine != EM_X86_64 or kind not in (ET_EXEC, ET_DYN):
+        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
             raise InputError(f"{path.name} is no x86-64 kernel")
         segments = tuple(
-            Code(vaddr, paddr, data[offset : offset + filesz])
-            for type_, flags, offset, vaddr, paddr, filesz, _, _ in headers
-            if type_ == 1 and flags & 1 and filesz
+            Code(s.vaddr, s.paddr, data[s.offset : s.offset + s.filesz])
+            for s in program_headers(table, header.bits)
+            if s.type == PT_LOAD and s.flags & PF_X and s.filesz
         )
-        return cls(path.name, kind, entry, segments)
+        return cls(path.name, header.type, header.entry, segments)
 
     def lidt_sites(self) -> list[int]:
         """Link-time addresses at which an instruction may start that is ``lidt m``.
@@ -97,6 +101,17 @@ class KernelCode(NamedTuple):
             code = self.segments[0]
             out.append(code.paddr - code.vaddr)
         return out
+
+    def stands_at(self, base: int, site: int, read: Callable[[int, int], bytes | None]) -> bool:
+        """Whether the segment of a link-time address is in memory at load bias `base`, by the code
+        around that address and at both of its ends; False for an address of no segment.
+
+        `read(va, length)` gives None where memory cannot be read.
+        """
+        samples = list(self.samples(site))
+        return bool(samples) and all(
+            read((base + at) & _MASK, len(data)) == data for at, data in samples
+        )
 
     def samples(self, site: int) -> Iterator[tuple[int, bytes]]:
         """(link-time address, bytes) to compare with memory: around `site`, and both ends."""

@@ -12,7 +12,15 @@ from struct import Struct
 from typing import BinaryIO
 
 from breenix_gdbagent.addresses import PAGE
-from breenix_gdbagent.memory.elf import EM_X86_64, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE, Load, Note
+from breenix_gdbagent.memory.elf import Load, Note
+from breenix_gdbagent.memory.elf_header import (
+    EM_X86_64,
+    ET_CORE,
+    MAGIC,
+    PN_XNUM,
+    PT_LOAD,
+    PT_NOTE,
+)
 
 MOST_VIRTUAL = 50_000
 """Loads for virtual addresses; gdb makes a section of each."""
@@ -106,7 +114,7 @@ class CoreWriter:
         self._out.seek(0)
         self._out.write(
             _HEADER.pack(
-                *(b"\x7fELF\2\1\1".ljust(16, b"\0"), ET_CORE, EM_X86_64, 1, 0, table),
+                *((MAGIC + b"\2\1\1").ljust(16, b"\0"), ET_CORE, EM_X86_64, 1, 0, table),
                 *(sections if many else 0, 0, _HEADER.size, _SEGMENT.size),
                 *(PN_XNUM if many else count, _SECTION.size if many else 0, int(many), 0),
             )

@@ -13,13 +13,20 @@ from struct import Struct
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.memory.elf_header import (
+    EM_386,
+    EM_X86_64,
+    ET_CORE,
+    PN_XNUM,
+    PT_LOAD,
+    PT_NOTE,
+    SIZE,
+    Header,
+    is_elf,
+    program_headers,
+    read_header,
+)
 
-ET_CORE = 4
-EM_386 = 3
-EM_X86_64 = 62
-PT_LOAD = 1
-PT_NOTE = 4
-PN_XNUM = 0xFFFF
 MOST_HEADERS = 1 << 20
 """More program headers than a core of any machine we can look at has."""
 
@@ -55,21 +62,8 @@ class Headers:
     notes: tuple[Note, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Offsets that differ between ELF64 and ELF32 (QEMU writes ELF32 before long mode)."""
-
-    header: Struct  # e_type, e_machine, e_phoff, e_shoff, e_phentsize, e_phnum
-    segment: Struct
-    order: tuple[int, ...]  # where type, offset, vaddr, paddr, filesz, memsz are in it
-    section_info: Struct  # sh_info of the first section header, with PN_XNUM
-
-
-_ELF64 = _Layout(
-    Struct("<16xHH12xQQ6xHH"), Struct("<IIQQQQQQ"), (0, 2, 3, 4, 5, 6), Struct("<44xI")
-)
-_ELF32 = _Layout(Struct("<16xHH8xII6xHH"), Struct("<IIIIIIII"), (0, 1, 2, 3, 4, 5), Struct("<28xI"))
 _NOTE = Struct("<III")
+_SECTION_INFO = {64: Struct("<44xI"), 32: Struct("<28xI")}  # sh_info of a section header
 WANTED = "give a snapshot of ours, or an ELF core of QEMU's dump-guest-memory"
 AGAIN = "copy the file again, or take the dump again"
 
@@ -79,48 +73,52 @@ def read_headers(data: memoryview, name: str) -> Headers:
 
     Raises `InputError`: not an ELF core of x86, damaged, or not all of it there.
     """
-    if bytes(data[:4]) != b"\x7fELF" or len(data) < 64:
+    if not is_elf(bytes(data[:4])) or len(data) < SIZE:
         raise InputError(f"{name} is not an ELF file", fix=WANTED)
-    layout = {(2, 1): _ELF64, (1, 1): _ELF32}.get((data[4], data[5]))
-    if layout is None:
+    header = read_header(data)
+    if header is None or not header.is_x86:
         raise InputError(
             f"{name} is an ELF file of a class or byte order that x86 does not have", fix=WANTED
         )
-    kind, machine, phoff, shoff, phentsize, phnum = layout.header.unpack_from(data)
-    if kind != ET_CORE:
-        why = f"its e_type is {kind}, not 4"
+    if header.type != ET_CORE:
+        why = f"its e_type is {header.type}, not 4"
         raise InputError(f"{name} is an ELF file but not a core", why, WANTED)
-    if machine not in (EM_386, EM_X86_64):
-        why = f"its e_machine is {machine}"
+    if header.machine not in (EM_386, EM_X86_64):
+        why = f"its e_machine is {header.machine}"
         raise InputError(f"{name} is a core of another processor", why, WANTED)
-    if phnum == PN_XNUM:
-        if shoff + layout.section_info.size > len(data):
-            raise _damaged(name, "the section header with the number of segments is missing")
-        (phnum,) = layout.section_info.unpack_from(data, shoff)
-    size = layout.segment.size
-    if phnum and phentsize != size:
-        raise _damaged(name, f"a program header has {phentsize} bytes, not {size}")
-    if phnum > MOST_HEADERS:
-        raise _damaged(name, f"it claims {phnum} program headers")
-    if phoff + phnum * size > len(data):
-        raise _damaged(name, "the program headers run past the end of the file")
+    table = _table(data, header, name)
     loads: list[Load] = []
     notes: list[Note] = []
     noted = 0
-    type_, offset_, vaddr_, paddr_, filesz_, memsz_ = layout.order
-    for header in layout.segment.iter_unpack(data[phoff : phoff + phnum * size]):
-        if header[type_] == PT_LOAD:
-            load = Load(*(header[n] for n in (offset_, vaddr_, paddr_, filesz_, memsz_)))
+    for found in program_headers(table, header.bits):
+        if found.type == PT_LOAD:
+            load = Load(found.offset, found.vaddr, found.paddr, found.filesz, found.memsz)
             _check(load, len(data), name)
             loads.append(load)
-        elif header[type_] == PT_NOTE:
-            noted += header[filesz_]
+        elif found.type == PT_NOTE:
+            noted += found.filesz
             # Segments that overlap could make us read the same notes over and over.
-            if header[offset_] + header[filesz_] > len(data) or noted > len(data):
+            if found.offset + found.filesz > len(data) or noted > len(data):
                 raise _damaged(name, "the notes run past the end of the file")
-            piece = data[header[offset_] : header[offset_] + header[filesz_]]
-            notes += split_notes(piece, name)
-    return Headers(machine, tuple(loads), tuple(notes))
+            notes += split_notes(data[found.offset : found.offset + found.filesz], name)
+    return Headers(header.machine, tuple(loads), tuple(notes))
+
+
+def _table(data: memoryview, header: Header, name: str) -> memoryview:
+    """The bytes of the program headers."""
+    count, size = header.phnum, header.segment_size
+    if count == PN_XNUM:
+        info = _SECTION_INFO[header.bits]
+        if header.shoff + info.size > len(data):
+            raise _damaged(name, "the section header with the number of segments is missing")
+        (count,) = info.unpack_from(data, header.shoff)
+    if count and header.phentsize != size:
+        raise _damaged(name, f"a program header has {header.phentsize} bytes, not {size}")
+    if count > MOST_HEADERS:
+        raise _damaged(name, f"it claims {count} program headers")
+    if header.phoff + count * size > len(data):
+        raise _damaged(name, "the program headers run past the end of the file")
+    return data[header.phoff : header.phoff + count * size]
 
 
 def split_notes(data: memoryview, name: str) -> Iterator[Note]:

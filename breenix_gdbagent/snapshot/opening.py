@@ -10,7 +10,8 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import RamMap
 from breenix_gdbagent.memory.core import OWNER, ElfCore
-from breenix_gdbagent.memory.elf import EM_X86_64, WANTED, read_headers
+from breenix_gdbagent.memory.elf import WANTED, read_headers
+from breenix_gdbagent.memory.elf_header import EM_X86_64, is_elf
 from breenix_gdbagent.memory.mapped import MappedFile
 from breenix_gdbagent.memory.ramfile import RamFile
 from breenix_gdbagent.snapshot.note import VERSION, GarbledNote, ImageRecord, told_by
@@ -45,7 +46,7 @@ def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
     a newer version than this agent knows.
     """
     file = MappedFile(path)
-    if ram is not None and bytes(file.data[:4]) != b"\x7fELF":
+    if ram is not None and not is_elf(bytes(file.data[:4])):
         return Snapshot(Stop(cpus=(), memory=RamFile(path, ram), reason=StopReason("core")))
     headers = read_headers(file.data, file.name)
     ours = next((note for note in headers.notes if note.owner == OWNER), None)

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, counted, hex64
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.memory.elf_header import ET_DYN, PF_X, PT_LOAD, is_elf
 from breenix_gdbagent.symbols.codematch import load_votes, scanned
-from breenix_gdbagent.symbols.elf import ET_DYN, PF_X, PT_LOAD, SHT_NOTE, describe_header
+from breenix_gdbagent.symbols.elf import SHT_NOTE, describe_header
 from breenix_gdbagent.symbols.image import Image, LoadedImage
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -57,7 +58,6 @@ _BREAKPOINTS = 4
 _CANDIDATES = 16
 _MASK = (1 << 64) - 1
 _E_SHOFF = 0x28  # where a header says where the section headers are
-_ELF_MAGIC = b"\x7fELF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +301,7 @@ class _Search:
                 found = self.accept(value, "elf-header") if there else None
                 if found is not None:
                     return found
-            elif self.other_header is None and have[:20] == want[:20] and have[:4] == _ELF_MAGIC:
+            elif self.other_header is None and have[:20] == want[:20] and is_elf(have):
                 self.other_header = (va, have)
         return None
 
@@ -415,7 +415,7 @@ def _build_id(image: Image) -> list[tuple[int, bytes]]:
 def _same_program(have: bytes, want: bytes) -> bool:
     """Whether two ELF headers are of one program, up to the entry point: stripping moves section
     headers and may drop a program header. The code decides."""
-    return have[:_E_SHOFF] == want[:_E_SHOFF] if have[:4] == _ELF_MAGIC else have == want
+    return have[:_E_SHOFF] == want[:_E_SHOFF] if is_elf(have) else have == want
 
 
 def _first_page(image: Image) -> tuple[int, bytes] | None:

@@ -16,11 +16,19 @@ from pathlib import Path
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.memory.elf_header import (
+    EM_X86_64,
+    ET_DYN,
+    ET_EXEC,
+    PT_LOAD,
+    PT_NOTE,
+    SIZE,
+    Header,
+    is_elf,
+    program_headers,
+    read_header,
+)
 
-EM_X86_64 = 62
-ET_EXEC, ET_DYN = 2, 3
-PT_LOAD, PT_NOTE = 1, 4
-PF_X = 1
 SHT_NOBITS, SHT_NOTE = 8, 7
 SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x2, 0x4, 0x800
 _MACHINES = {
@@ -35,19 +43,6 @@ _MACHINES = {
 _TYPES = {0: "of no type", 1: "an object file (.o)", 4: "a core"}
 # A section of a kernel is never larger; a corrupt size must not make us ask for 2**60 bytes.
 _INFLATE_LIMIT = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One program header; `offset`, `filesz`, `memsz` in bytes, `vaddr` a link address."""
-
-    type: int
-    flags: int
-    offset: int
-    vaddr: int
-    paddr: int
-    filesz: int
-    memsz: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +73,15 @@ class ElfFile:
         self.size = status.st_size
         self._written = status.st_mtime_ns
         head = self._read(0, 64)
-        _check_header(path, head, self.size)
-        fields: tuple[int, ...] = struct.unpack_from("<HHIQQQIHHHHHH", head, 16)
-        self.type, _, _, self.entry, phoff, shoff = fields[:6]
-        phentsize, phnum, shentsize, shnum, self._shstrndx = fields[8:]
-        self.header = head
-        if (phnum and phentsize != 56) or (shnum and shentsize != 64):
+        header = _checked_header(path, head, self.size)
+        self.type, self.entry, self.header = header.type, header.entry, head
+        phnum, shnum, shoff = header.phnum, header.shnum, header.shoff
+        self._shstrndx = header.shstrndx
+        size = header.segment_size
+        if (phnum and header.phentsize != size) or (shnum and header.shentsize != 64):
             raise InputError(f"{path} is no kernel ELF: its header tables have odd entry sizes")
         self.segments = tuple(
-            Segment(t, flags, off, va, pa, filesz, memsz)
-            for t, flags, off, va, pa, filesz, memsz, _ in struct.iter_unpack(
-                "<IIQQQQQQ", self._table("program headers", phoff, 56 * phnum)
-            )
+            program_headers(self._table("program headers", header.phoff, size * phnum), 64)
         )
         self._shoff, self._shnum = shoff, shnum
         self._table("section headers", shoff, 64 * shnum)
@@ -205,21 +197,25 @@ def _open(path: Path) -> int:
     return fd
 
 
-def _check_header(path: Path, head: bytes, size: int) -> None:
+def _checked_header(path: Path, head: bytes, size: int) -> Header:
     if not size:
         raise InputError(f"{path} is empty, not a kernel ELF")
-    if head[:4] != b"\x7fELF":
+    if not is_elf(head):
         raise InputError(f"{path} is not an ELF file (it begins with {head[:4].hex(' ')})")
-    if len(head) < 64:
+    if len(head) < SIZE:
         raise InputError(f"{path} is truncated: {size} bytes are less than an ELF header")
-    if head[4] != 2:
+    header = read_header(head)
+    if header is None:
+        raise InputError(f"{path} is an ELF file of an unknown class or byte order")
+    if header.bits != 64:
         raise InputError(f"{path} is a 32-bit ELF, the kernel is 64-bit")
-    kind, machine = struct.unpack_from("<HH" if head[5] == 1 else ">HH", head, 16)
-    if machine != EM_X86_64 or head[5] != 1:
-        named = _MACHINES.get(machine, f"machine {machine}")
+    if header.machine != EM_X86_64 or not header.is_x86:
+        named = _MACHINES.get(header.machine, f"machine {header.machine}")
         raise InputError(f"{path} is built for {named}, only x86-64 kernels can be examined")
-    if kind not in (ET_EXEC, ET_DYN):
-        raise InputError(f"{path} is {_TYPES.get(kind, f'of type {kind}')}, not a kernel ELF")
+    if header.type not in (ET_EXEC, ET_DYN):
+        what = _TYPES.get(header.type, f"of type {header.type}")
+        raise InputError(f"{path} is {what}, not a kernel ELF")
+    return header
 
 
 def _string(table: bytes, offset: int) -> str:

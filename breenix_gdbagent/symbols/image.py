@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr
-from breenix_gdbagent.symbols.elf import (
-    ET_DYN,
-    PT_LOAD,
-    ElfFile,
-    Section,
-    Segment,
-    build_id,
-)
+from breenix_gdbagent.memory.elf_header import ET_DYN, PT_LOAD, ProgramHeader
+from breenix_gdbagent.symbols.elf import ElfFile, Section, build_id
 from breenix_gdbagent.symbols.symtab import Symbol, SymbolHit, SymbolTable
 
 if TYPE_CHECKING:
@@ -66,7 +60,7 @@ class Image:
         return self.elf.type == ET_DYN
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
+    def segments(self) -> tuple[ProgramHeader, ...]:
         return self.elf.segments
 
     @property

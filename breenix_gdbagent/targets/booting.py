@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.memory.elf_header import SIZE, is_elf, read_header
 
 MACHINES = ("kernel", "iso", "iso-uefi", "disk", "disk-uefi")
 """The machines that come with the package and are nobody's own."""
@@ -49,11 +50,12 @@ def machine_of_kernel(kernel: Path) -> str | None:
     """``kernel`` for an ELF that QEMU's -kernel loads, None for one that needs a boot loader.
     Raises `InputError` for what is no ELF."""
     data = _read(kernel, None)
-    if data[:4] != b"\x7fELF":
+    header = read_header(data[:SIZE])
+    if not is_elf(data):
         raise InputError(f"{kernel.name} is no ELF file", fix="give the kernel's ELF")
     if _PVH_NOTE in data or _PVH_NOTE_64 in data:
         return "kernel"
-    thirty_two = data[4] == 1
+    thirty_two = header is not None and header.bits == 32
     return "kernel" if thirty_two and _MULTIBOOT in data[:_MULTIBOOT_REACH] else None
 
 

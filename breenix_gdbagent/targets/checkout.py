@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.memory.elf_header import is_elf
 from breenix_gdbagent.symbols import Image
 
 IMAGES = "target/*/build/breenix-*/out/breenix-uefi.img"
@@ -96,7 +97,7 @@ def _is_elf(path: Path) -> bool:
     if not path.is_file() or path.suffix == ".d":
         return False
     with path.open("rb") as file:
-        return file.read(4) == b"\x7fELF"
+        return is_elf(file.read(4))
 
 
 def _packed(image: Path, elf: Path) -> bool:

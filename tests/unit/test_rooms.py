@@ -177,3 +177,8 @@ def test_only_paging_takes_entries_apart(path: Path) -> None:
 def test_one_file_speaks_to_the_disassembler() -> None:
     users = {p.relative_to(PACKAGE).as_posix() for p in _modules() if "capstone" in _imports(p)}
     assert users == {"x86/disassembler.py"}
+
+
+def test_one_file_takes_an_elf_header_apart() -> None:
+    magic = [p.relative_to(PACKAGE).as_posix() for p in _modules() if "x7fELF" in p.read_text()]
+    assert magic == ["memory/elf_header.py"]

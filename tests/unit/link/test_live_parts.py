@@ -11,8 +11,9 @@ import pytest
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import InputError, Unreadable
 from breenix_gdbagent.live.arming import gates_of
-from breenix_gdbagent.live.elfcode import SLOT, KernelCode
+from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
+from breenix_gdbagent.x86.paging import slot_start
 
 
 def elf(code: bytes, *, kind: int = 3, machine: int = 62, vaddr: int = 0x1000) -> bytes:
@@ -48,7 +49,7 @@ def test_lidt_with_memory_operands_and_prefixes(tmp_path: Path) -> None:
 
 def test_bases_by_kind_of_elf(tmp_path: Path) -> None:
     pie = read(tmp_path, elf(b"\x90"))
-    assert pie.bases(identity=False) == [slot * SLOT for slot in range(1, 9)]
+    assert pie.bases(identity=False) == [slot * slot_start(1) for slot in range(1, 9)]
     assert pie.bases(identity=True)[-1] == 0x200000 - 0x1000
     assert read(tmp_path, elf(b"\x90", kind=2)).bases(identity=True) == [0]
 
