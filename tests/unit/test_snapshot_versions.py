@@ -12,7 +12,7 @@ from breenix_gdbagent.snapshot.opening import read_snapshot
 from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.x86.exceptions import read_frame
 from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
-from tests.unit.report.test_schema import validator
+from tests.schema import validate
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "snapshots"
 
@@ -21,7 +21,7 @@ def test_version_1_still_gives_a_report(capsys: pytest.CaptureFixture[str]) -> N
     """Of today's schema, with the finding that was its point."""
     assert run(["report", str(RECORDED / "version-1-tables.core"), "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
-    validator().validate(document)
+    validate(document)
     assert "page-fault.unmapped" in {f["code"] for f in document["findings"]}
 
 

@@ -91,7 +91,8 @@ def test_the_errors_of_a_real_boot_are_those_that_it_calls_so(
     """The judge is the kernel's own word on each line: this boot logs two errors, and prints a few
     hundred lines in detail of page tables that are as they should be."""
     path = capture("breenix-seed-syscall") / "serial.txt"
-    named = [line for line in path.read_text().splitlines() if line.startswith("[ERROR]")]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    named = [line for line in text.splitlines() if line.startswith("[ERROR]")]
     code, lines = out_of(capsys, str(path), "--level", "error")
     shown = [line.split("-  ", 1)[1] for line in lines if "..." not in line]
     assert (code, shown) == (0, named)
