@@ -243,6 +243,11 @@ class Vm:
             if not self._debugger.vm.exited:
                 self.delete(point)
 
+    def interrupt(self) -> bool:
+        """From another thread: end the run that goes on, whose `Stop` says ``interrupt``. False
+        when the guest stands still."""
+        return self._arbiter.interrupt()
+
     def step(self, cpu: int | None = None) -> Stop:
         """To another source line, into calls."""
         stepper = self._stepper(cpu)
