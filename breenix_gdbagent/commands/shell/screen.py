@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
@@ -190,9 +189,11 @@ def columns_of(text: str) -> int:
 
 
 def _columns(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    """By the table that the prompt is drawn with: Python's own is as old as the Python is, and
+    characters that a later Unicode made wide would end behind the line."""
+    from prompt_toolkit.utils import get_cwidth
+
+    return get_cwidth(character)
 
 
 def clipped(text: str, width: int) -> str:

@@ -25,6 +25,11 @@ def test_a_cut_line_fits(text: str, width: int) -> None:
     assert text.startswith(cut.removesuffix("…")) or cut == text
 
 
+def test_a_character_that_became_wide_after_this_python() -> None:
+    """U+1D300 is wide since Unicode 16, which no Python before 3.14 knows."""
+    assert clipped("0\U0001d300", 2) == "0…"
+
+
 def test_colours_survive_a_cut() -> None:
     assert clipped("\x1b[1mabcdef\x1b[0m", 4) == "\x1b[1mabc\x1b[0m\x1b[0m…"
     assert bare(clipped("\x1b[1mabcdef\x1b[0m", 4)) == "abc…"
