@@ -37,10 +37,7 @@ def pages_to_keep(kernel: Kernel, memory: str) -> list[int] | None:
 
 def _tables(kernel: Kernel) -> Iterator[int]:
     """Every table frame of every root, user halves of dead roots included as far as readable."""
-    used = set[int]()
-    for space in kernel.spaces:
-        used.update(frame for frame, _ in kernel.merged.tables_of(space.root))
-    for frame in used:
+    for frame in kernel.merged.table_frames(space.root for space in kernel.spaces):
         try:
             kernel.tables.table(frame)
         except ReadError:

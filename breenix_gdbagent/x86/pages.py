@@ -7,9 +7,21 @@ from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, sign_extended
 from breenix_gdbagent.errors import Unreadable
-from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, NX, P, Tables, U, W, is_leaf, leaf_base
+from breenix_gdbagent.x86.paging import (
+    ADDRESS,
+    LEVEL,
+    NX,
+    PS,
+    P,
+    Tables,
+    U,
+    W,
+    entry_index,
+    is_leaf,
+    leaf_base,
+)
 
-_RIGHTS = W | U | NX  # NX inverted, so that all three go by AND
+_ALL = W | U | NX  # NX inverted, so that all three go by AND
 
 
 class Page(NamedTuple):
@@ -35,18 +47,19 @@ def pages(
 ) -> Iterator[Page]:
     """The pages that `root` maps from the address `first` to `last`, both inclusive, in order.
 
-    Pages of all sizes; one that begins before `first` counts. A table that cannot be read, or that
-    is in no RAM, maps nothing; `strict`: the former raises `Unreadable`. Read as they are asked
-    for, so who stops early has read no more.
+    Pages of all sizes; one that begins before `first` counts. An entry with reserved bits set maps
+    nothing, as does a table that cannot be read, or that is in no RAM; `strict`: the former raises
+    `Unreadable`. Read as they are asked for, so who stops early has read no more.
     """
     mask = (1 << LEVEL[levels].shift + 9) - 1
     low, high = first & mask, last & mask
     ram = tables.memory.ram
-    waiting = [(root & ADDRESS, levels, 0, _RIGHTS)]
+    waiting = [(root & ADDRESS, levels, 0, _ALL)]
     while waiting:
         frame, level, base, above = waiting.pop()
         if level < 0:  # a large page that has waited for what lies before it
-            yield _page(levels, base, -level, tables, frame, above)
+            raw = tables.table(frame)[entry_index(frame)]
+            yield Page(sign_extended(base, levels), -level, raw, PhysAddr(frame), *_rights(above))
             continue
         try:
             table = tables.table(frame)
@@ -54,7 +67,8 @@ def pages(
             if strict:
                 raise
             continue
-        shift = LEVEL[level].shift
+        shift, reserved = LEVEL[level].shift, LEVEL[level].reserved
+        lift = sign_extended(base, levels) - base  # a table serves addresses of one half
         below = []
         for index in range(max(low - base, 0) >> shift, min(high - base >> shift, 511) + 1):
             raw = table[index]
@@ -63,22 +77,14 @@ def pages(
             va, entry_pa = base + (index << shift), frame + index * 8
             rights = above & (raw ^ NX)
             if level == 1:
-                yield _page(levels, va, 1, tables, entry_pa, rights)
+                yield Page(VirtAddr(va + lift), 1, raw, PhysAddr(entry_pa), *_rights(rights))
             elif is_leaf(level, raw):
-                below.append((entry_pa, -level, va, rights))
-            elif ram is None or ram.holds(raw & ADDRESS, PAGE):
+                if not raw & reserved:
+                    below.append((entry_pa, -level, va, rights))
+            elif not raw & PS and (ram is None or ram.holds(raw & ADDRESS, PAGE)):
                 below.append((raw & ADDRESS, level - 1, va, rights))
         waiting += reversed(below)
 
 
-def _page(levels: int, va: int, level: int, tables: Tables, entry_pa: int, rights: int) -> Page:
-    raw = tables.table(entry_pa)[(entry_pa & PAGE - 1) // 8]
-    return Page(
-        sign_extended(va, levels),
-        level,
-        raw,
-        PhysAddr(entry_pa),
-        bool(rights & W),
-        bool(rights & U),
-        not rights & NX,
-    )
+def _rights(bits: int) -> tuple[bool, bool, bool]:
+    return bool(bits & W), bool(bits & U), not bits & NX

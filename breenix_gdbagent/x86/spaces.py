@@ -9,7 +9,7 @@ entry; only where the permission changes does Python look at an entry.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
@@ -283,6 +283,11 @@ class Spaces:
     def tables_of(self, root: int) -> frozenset[tuple[PhysAddr, int]]:
         """(frame, level) of every table that `root` uses, itself included, readable or not."""
         return frozenset((PhysAddr(k & ADDRESS), k & 0xFFF) for k in self._used(root & ADDRESS))
+
+    def table_frames(self, roots: Iterable[int]) -> set[int]:
+        """The frames of every table that any of the roots uses, readable or not."""
+        used = set[int]().union(*(self._used(root & ADDRESS) for root in roots))
+        return {key & ADDRESS for key in used}
 
     def _used(self, root: int) -> frozenset[int]:
         key = root | self.levels

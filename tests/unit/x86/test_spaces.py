@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from breenix_gdbagent.x86.paging import PS, Effective, Tables, walk
+from breenix_gdbagent.errors import Unreadable
+from breenix_gdbagent.x86.pages import pages
+from breenix_gdbagent.x86.paging import (
+    PS,
+    Effective,
+    Tables,
+    end_of_low_half,
+    entry_index,
+    span,
+    walk,
+)
 from breenix_gdbagent.x86.reverse import FrameIndex
 from breenix_gdbagent.x86.spaces import MOST_RANGES, Range, Spaces
 from tests.writers.memory import FrameMemory
@@ -260,3 +270,39 @@ def test_a_thousand_spaces_share_what_they_share() -> None:
     who = index.who(0x5000)
     assert [m.root for m in who.mappings] == [master, *roots]
     assert index.who(0x7000_0000).mappings[0].root == roots[0]
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    entries=st.lists(ENTRY, max_size=40),
+    levels=st.sampled_from([4, 5]),
+    cut=st.tuples(st.integers(0, (1 << 48) - 1), st.integers(0, (1 << 48) - 1)),
+)
+def test_pages_are_the_models(
+    entries: list[tuple[int, int, int, int, int]], levels: int, cut: tuple[int, int]
+) -> None:
+    """All pages of both halves in order, and of a range those that reach into it."""
+    writer = _written(entries, levels)
+    tables = Tables(writer.memory())
+    half = end_of_low_half(levels)
+    every = list(model_leaves(writer.frames, ROOT, levels))
+    for first, last in ((0, half - 1), ((1 << 64) - half, (1 << 64) - 1), tuple(sorted(cut))):
+        found = list(pages(tables, ROOT, levels, first, last))
+        wanted = [leaf for leaf in every if leaf.va <= last and first < leaf.va + leaf.size]
+        assert [(p.va, span(p.level), p.frame, p.w, p.u, p.nx, p.entry_pa) for p in found] == [
+            (m.va, m.size, m.pa, m.w, m.u, m.nx, m.entry_pa) for m in wanted
+        ]
+        assert all(p.raw == tables.table(p.entry_pa)[entry_index(p.entry_pa)] for p in found)
+
+
+def test_pages_that_cannot_be_told() -> None:
+    writer = TableWriter()
+    root = writer.new_table()
+    writer.map(root, 0x40_0000, 0x5000)
+    table = writer.entry(root, 0) & 0xF_FFFF_F000
+    del writer.frames[table]
+    tables = Tables(writer.memory())
+    assert not list(pages(tables, root, 4, 0, 1 << 40))
+    with pytest.raises(Unreadable):
+        list(pages(tables, root, 4, 0, 1 << 40, strict=True))
+    assert not list(pages(tables, root, 4, 1 << 39, 1 << 40, strict=True)), "not on the way"
