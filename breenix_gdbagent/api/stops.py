@@ -15,7 +15,8 @@ from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
-from breenix_gdbagent.evaluation.expressions import address_at, parse, plain
+from breenix_gdbagent.evaluation.expressions import address_at, parse
+from breenix_gdbagent.evaluation.operands import plain
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.kernel.view import Kernel

@@ -140,7 +140,7 @@ def admits(only: Only, evaluation: Evaluation) -> Verdict:
 
 def in_process(evaluation: Evaluation, process: str) -> bool:
     """Whether CR3 is the root of the process of that pid or name. Raises `ReadError`."""
-    cr3 = evaluation.cpu.get("cr3")
+    cr3 = evaluation.cpu.cr3
     if cr3 is None:
         return False
     space = next((s for s in evaluation.kernel.witnessed if s.root == cr3 & CR3_ADDRESS), None)

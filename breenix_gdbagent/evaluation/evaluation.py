@@ -68,7 +68,7 @@ class Evaluation:
     def pid(self) -> int | None:
         """Its pid. By CR3 first: a switch changes the thread before the address space."""
         table = self.kernel.books.processes
-        root = self.cpu.get("cr3")
+        root = self.cpu.cr3
         for process in table.processes:
             if root is not None and process.effective_root == root & CR3_ADDRESS:
                 return process.pid

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
-from breenix_gdbagent.evaluation.expressions import (
+from breenix_gdbagent.evaluation.operands import (
     LOWER,
     REGISTERS,
     compare,
@@ -21,7 +21,7 @@ from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols.values import Value
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.evaluation.expressions import Evaluate, Known
+    from breenix_gdbagent.evaluation.operands import Evaluate, Known
     from breenix_gdbagent.symbols import LoadedImage
     from breenix_gdbagent.symbols.types import Type
 

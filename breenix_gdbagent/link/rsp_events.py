@@ -1,13 +1,12 @@
 """What the RSP codec says and takes: events, messages and its two errors, as values.
 
-Named tuples here and in the rooms around: a frozen dataclass costs half a millisecond at import,
-twenty times as much, and the first answer of `pt walk --gdb` waits for all of them.
+Two are equal when they are of one kind and hold the same: a reply never equals a stop.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import ClassVar
 
 
 class RspError(Exception):
@@ -49,70 +48,121 @@ class Command:
         return f"Command({self.payload!r}, awaits_stop={self.awaits_stop})"
 
 
-class Packet(NamedTuple):
+class _Value:
+    """Its fields are its `__slots__`; compared and shown by kind and fields."""
+
+    __slots__: ClassVar[tuple[str, ...]] = ()
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._fields() == self._fields()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._fields()))
+
+    def __repr__(self) -> str:
+        named = (f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({', '.join(named)})"
+
+
+class Packet(_Value):
     """A packet that a stub sends, or one that it received from its client."""
 
-    payload: bytes
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
 
 
-class Interrupt(NamedTuple):
+class Interrupt(_Value):
     """The client wants the target stopped (the byte 0x03)."""
 
+    __slots__ = ()
 
-class Reply(NamedTuple):
+
+class Reply(_Value):
     """The answer to `command`; None when nothing was asked."""
 
-    payload: bytes
-    command: Command | None
+    __slots__ = ("command", "payload")
+
+    def __init__(self, payload: bytes, command: Command | None) -> None:
+        self.payload = payload
+        self.command = command
 
 
-class Stopped(NamedTuple):
+class Stopped(_Value):
     """A stop reply (S, T, W or X); `command` is None when it came unasked."""
 
-    payload: bytes
-    command: Command | None
+    __slots__ = ("command", "payload")
+
+    def __init__(self, payload: bytes, command: Command | None) -> None:
+        self.payload = payload
+        self.command = command
 
 
-class Console(NamedTuple):
+class Console(_Value):
     """Text that the stub prints, decoded from an O packet."""
 
-    text: bytes
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
 
 
-class Notification(NamedTuple):
+class Notification(_Value):
     """A notification; also what a stub sends as one."""
 
-    payload: bytes
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
 
 
-class Resent(NamedTuple):
+class Resent(_Value):
     """The peer asked for this again; it is in `data_to_send()`."""
 
-    command: Command | None
+    __slots__ = ("command",)
+
+    def __init__(self, command: Command | None) -> None:
+        self.command = command
 
 
-class Damaged(NamedTuple):
+class Damaged(_Value):
     """A packet failed its checksum; it will be asked for again."""
 
-    data: bytes
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
-class Lost(NamedTuple):
+class Lost(_Value):
     """The reply to this command cannot come any more: ask again if asking twice does no harm."""
 
-    command: Command
+    __slots__ = ("command",)
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
 
 
-class Repeated(NamedTuple):
+class Repeated(_Value):
     """The last packet came once more, because our acknowledgement did not arrive."""
 
-    payload: bytes
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
 
 
-class Closed(NamedTuple):
+class Closed(_Value):
     """The peer closed the connection; `unfinished` is what it had sent of a packet."""
 
-    unfinished: bytes
+    __slots__ = ("unfinished",)
+
+    def __init__(self, unfinished: bytes) -> None:
+        self.unfinished = unfinished
 
 
 Event = (

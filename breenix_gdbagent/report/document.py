@@ -158,7 +158,7 @@ def _cpu_json(kernel: Kernel, cpu: Cpu) -> Document:
         "rsp": _hex(cpu.get("rsp")),
         "cr0": _hex(cpu.get("cr0")),
         "cr2": _hex(cpu.get("cr2")),
-        "cr3": _hex(cpu.get("cr3")),
+        "cr3": _hex(cpu.cr3),
         "cr4": _hex(cpu.get("cr4")),
         "efer": _hex(cpu.get("efer")),
         "cpl": cpu.cpl,

@@ -71,6 +71,11 @@ class Cpu(NamedTuple):
         return VirtAddr(self.registers["rsp"])
 
     @property
+    def cr3(self) -> int | None:
+        """CR3 as it is, PCID or flag bits included; None when not known."""
+        return self.get("cr3")
+
+    @property
     def cpl(self) -> int | None:
         """Current privilege level: RPL of CS, 0 in real mode, where CS is a paragraph."""
         cs, cr0 = self.get("cs"), self.get("cr0")
@@ -93,7 +98,7 @@ class Cpu(NamedTuple):
     @property
     def root(self) -> PhysAddr | None:
         """The physical address of the top table that CR3 names, without PCID or flag bits."""
-        cr3 = self.get("cr3")
+        cr3 = self.cr3
         return None if cr3 is None else PhysAddr(cr3 & CR3_ADDRESS)
 
     @property

@@ -133,7 +133,7 @@ def _circles(graph: dict[str, set[str]]) -> list[set[str]]:
 
 
 # Rooms whose circles are still to be dissolved.
-TO_DO = {"live", "debugger", "evaluation", "commands"}
+TO_DO = {"commands"}
 
 
 def test_no_files_import_each_other() -> None:

@@ -120,7 +120,7 @@ class ShellCompleter(Completer):
 
     def _values(self, word: str) -> Iterator[str]:
         """Registers, special names, statics; behind a dot the fields of what stands before it."""
-        from breenix_gdbagent.evaluation.expressions import REGISTERS
+        from breenix_gdbagent.evaluation.operands import REGISTERS
 
         found = _PATH.search(word)
         path = found[0] if found is not None else ""

@@ -127,7 +127,7 @@ def _physical(kernel: Kernel, text: str) -> tuple[int, str]:
     """The physical address that is asked for, and a word where it was named by a virtual one: a
     register or a symbol. A number is what it says. Raises `InputError`, `ReadError`."""
     from breenix_gdbagent.commands.root import root_of
-    from breenix_gdbagent.evaluation.expressions import LOWER, REGISTERS
+    from breenix_gdbagent.evaluation.operands import LOWER, REGISTERS
 
     value = _address(kernel, text)
     bare = text.strip().removeprefix("$")

@@ -191,7 +191,7 @@ def _standing(session: Session) -> list[str]:
             owner = session.space
         except AgentError:
             owner = ""
-        cr3 = cpu.get("cr3")
+        cr3 = cpu.cr3
         if cr3 is not None:
             parts.append(owner or f"CR3 {cr3:#x}")
     if known.stop.seconds:

@@ -365,3 +365,13 @@ def test_a_bad_line_never_gives_a_wrong_answer(
                 assert answered[c] == answer(c.payload)
         if client.in_flight:
             return
+
+
+def test_events_of_different_kinds_are_never_equal() -> None:
+    assert rsp.Reply(b"x", None) == rsp.Reply(b"x", None)
+    assert rsp.Reply(b"x", None) != rsp.Stopped(b"x", None)
+    assert rsp.Packet(b"x") != rsp.Notification(b"x")
+    assert rsp.Interrupt() == rsp.Interrupt() != rsp.Packet(b"")
+    assert rsp.Reply(b"x", None) != (b"x", None)
+    assert len({rsp.Reply(b"x", None), rsp.Stopped(b"x", None), rsp.Reply(b"x", None)}) == 2
+    assert repr(rsp.Packet(b"x")) == "Packet(payload=b'x')"
