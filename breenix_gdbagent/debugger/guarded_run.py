@@ -356,10 +356,8 @@ def _any(patterns: Sequence[str], stop: Stop) -> bool:
 
 
 def _dead(stop: Stop) -> bool:
-    """Whether every CPU halts with interrupts off: nothing will wake it (SDM, HLT)."""
-    return bool(stop.cpus) and all(
-        c.halted and _interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus
-    )
+    """Whether every CPU halts with interrupts off: nothing will wake one."""
+    return bool(stop.cpus) and all(cpu.dead for cpu in stop.cpus)
 
 
 def stop_to_examine(vm: LiveVm, image: Image | None, orders: Orders) -> Stop:

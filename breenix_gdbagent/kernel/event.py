@@ -10,9 +10,14 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.exceptions import FRAME, ExceptionFrame, ReadVirtual, read_frame
+from breenix_gdbagent.x86.exceptions import (
+    FRAME,
+    ExceptionFrame,
+    ReadVirtual,
+    parse_frame,
+    read_frame,
+)
 from breenix_gdbagent.x86.machine import Machine
-from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 PAGE_FAULT = 14
 
@@ -21,8 +26,8 @@ _OF_THE_FRAME = frozenset({"rip", "cs", "eflags", "rsp", "ss"})
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One delivered exception: vector, error code (None where the vector has none), and the
-    interrupted context as it stands in the frame at `frame_at`.
+    """One delivered exception: vector, error code (None where none was pushed), and the interrupted
+    context as it stands in the frame at `frame_at`.
 
     `cr2` is what CR2 says where that belongs to this exception, None where it is stale.
     `registers` are those of the interrupted program that are still known: all others than the
@@ -49,7 +54,7 @@ class Event:
     @property
     def entry_rsp(self) -> VirtAddr:
         """RSP at the handler's first instruction."""
-        return VirtAddr(self.frame_at - (8 if self.vector in WITH_ERROR_CODE else 0))
+        return VirtAddr(self.frame_at - (0 if self.error_code is None else 8))
 
     @property
     def frame_end(self) -> VirtAddr:
@@ -63,10 +68,22 @@ def event_at_handler(cpu: Cpu, vector: int, read: ReadVirtual) -> Event:
         raise ReadError(f"RSP of CPU {cpu.index} is not known")
     cr2 = cpu.get("cr2")
     return replace(
-        event_of_frame(vector, read_frame(read, cpu.rsp, vector), cpu.rsp),
+        event_of_frame(vector, frame_entered(read, cpu.rsp, vector), cpu.rsp),
         cr2=VirtAddr(cr2) if vector == PAGE_FAULT and cr2 is not None else None,
         registers={n: v for n, v in cpu.registers.items() if n not in _OF_THE_FRAME},
     )
+
+
+def frame_entered(read: ReadVirtual, rsp: int, vector: int) -> ExceptionFrame:
+    """The frame at `rsp`, RSP at the first instruction of the handler of `vector`. An interrupt
+    that comes at the vector of an exception pushes no error code: of the two readings it is the one
+    that a CPU can have pushed. Raises `ReadError`."""
+    frame = read_frame(read, rsp, vector)
+    if frame.error_code is None or (frame.clean and frame.plausible()):
+        return frame
+    other = parse_frame(read(rsp, FRAME.size))
+    aligned = (rsp + FRAME.size) % 16 == 0
+    return other if aligned and other.clean and other.plausible() else frame
 
 
 def event_of_frame(vector: int, frame: ExceptionFrame, entry_rsp: int) -> Event:
@@ -127,7 +144,7 @@ def _entered(machine: Machine, rip: int) -> Iterator[int]:
 def _left_by(machine: Machine, cpu: Cpu, vector: int) -> bool:
     assert cpu.root is not None
     try:
-        frame = read_frame(machine.memory_of(cpu.root).read, cpu.rsp, vector)
+        frame = frame_entered(machine.memory_of(cpu.root).read, cpu.rsp, vector)
     except ReadError:
         return False
     event = event_of_frame(vector, frame, cpu.rsp)

@@ -8,52 +8,103 @@ just below the RSP that was interrupted (SDM vol. 3, 6.14.2 and 6.14.5).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.addresses import VirtAddr, hex64
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.event import PAGE_FAULT, Event, event_of_frame, stack_tops
+from breenix_gdbagent.kernel.event import Event, event_of_frame, stack_tops
+from breenix_gdbagent.kernel.frame_search import Found, frames_above, with_cr2
 from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.exceptions import ERROR_CODE_SIZE, FRAME, read_frame
 from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
+if TYPE_CHECKING:
+    from breenix_gdbagent.symbols.backtrace import Backtrace
+
 MOST = 16
 """Nested exceptions that are followed: frames that lead in a circle end there."""
 
 
-def exceptions_inside(kernel: Kernel, cpu: Cpu) -> tuple[Event, ...]:
-    """The exceptions that `cpu` is handling, innermost first; none for ordinary code.
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The exceptions that a CPU is handling, innermost first; `doubt` says why there may be another
+    that was not found, empty where there is none."""
 
-    By unwinding where the kernel's ELF is known, else by the stacks of the IST alone (Breenix: #DF
-    and #PF). CR2 is given to the innermost #PF only: it may be stale for any other.
+    events: tuple[Event, ...] = ()
+    doubt: str = ""
+
+
+def exceptions_inside(kernel: Kernel, cpu: Cpu) -> Inside:
+    """What `cpu` is handling; nothing for ordinary code.
+
+    By unwinding where the kernel's ELF is known and the calls are known to their beginning; else by
+    the frames themselves, wherever on the CPU's stacks they lie, and by the stacks of the IST. CR2
+    is given to the innermost #PF only: it may be stale for any other.
     """
     if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.get("rsp") is None:
-        return ()
-    found = list(_by_unwinding(kernel, cpu)) or list(_by_ist(kernel, cpu))
-    cr2 = cpu.get("cr2")
-    for index, event in enumerate(found):
-        if event.vector == PAGE_FAULT and cr2 is not None:
-            found[index] = replace(event, cr2=VirtAddr(cr2))
-            break
-    return tuple(found)
+        return Inside()
+    trace = _trace(kernel, cpu)
+    unwound = [] if trace is None else list(_by_unwinding(kernel, cpu, trace))
+    if trace is not None and _tells_all(trace):
+        found = unwound or list(_by_ist(kernel, cpu))
+        return Inside(with_cr2(found, cpu.get("cr2")))
+    frames = list(frames_above(kernel, cpu))
+    searched = [f.event for f in frames if f.event is not None]
+    found = _joined(unwound, searched) or list(_by_ist(kernel, cpu))
+    return Inside(with_cr2(found, cpu.get("cr2")), "" if found else _doubt(cpu, frames))
+
+
+def _joined(unwound: list[Event], searched: list[Event]) -> list[Event]:
+    """Both, the longer way out; what unwinding knows of registers is kept."""
+    if len(searched) <= len(unwound):
+        return unwound
+    known = {event.frame_at: event for event in unwound}
+    return [known.get(event.frame_at, event) for event in searched]
+
+
+def _tells_all(trace: Backtrace) -> bool:
+    """Whether every gate that the CPU came through is known by its vector."""
+    return trace.whole and not any(
+        frame.how == "interrupt-frame" and frame.vector is None for frame in trace.frames
+    )
+
+
+def _doubt(cpu: Cpu, frames: list[Found]) -> str:
+    """Why a CPU may be handling what was not found."""
+    unknown = next((f for f in frames if f.vector is None), None)
+    if unknown is not None:
+        return (
+            f"CPU {cpu.index} may be handling something: at {hex64(unknown.at)} lies a frame that "
+            f"interrupted {hex64(unknown.frame.rip)}, and which gate it came through is not seen"
+        )
+    if not frames and cpu.dead:
+        return (
+            f"CPU {cpu.index} halts with interrupts off, and what led there is not found: no frame "
+            "of an exception is on its stacks"
+        )
+    return ""
 
 
 def _is_exception(vector: int | None) -> bool:
     return vector is not None and vector < 32 and vector not in ORDINARY_VECTORS
 
 
-def _by_unwinding(kernel: Kernel, cpu: Cpu) -> Iterator[Event]:
+def _trace(kernel: Kernel, cpu: Cpu) -> Backtrace | None:
     from breenix_gdbagent.kernel.trace import of_cpu
 
     if kernel.stop.image is None or cpu.get("rip") is None:
-        return
+        return None
     try:
-        frames = of_cpu(kernel, cpu).frames
+        return of_cpu(kernel, cpu)
     except ReadError:
-        return
-    for frame in frames:
+        return None
+
+
+def _by_unwinding(kernel: Kernel, cpu: Cpu, trace: Backtrace) -> Iterator[Event]:
+    for frame in trace.frames:
         if frame.vector is not None and _is_exception(frame.vector):
             event = _left_on_a_stack(kernel, cpu, frame.vector, frame.pc, frame.sp, frame.ring)
             if event is not None:

@@ -56,7 +56,8 @@ def at_bottom(kernel: Kernel, found: Backtrace) -> Backtrace:
     stack = next((s for s in _stacks(kernel) if s.top == found.unreadable), None)
     if stack is None:
         return found
-    return replace(found, end=f"{last.name} began at the top of {stack.name}: nothing called it")
+    end = f"{last.name} began at the top of {stack.name}: nothing called it"
+    return replace(found, end=end, whole=True)
 
 
 def _stacks(kernel: Kernel) -> Iterator[KernelStack]:

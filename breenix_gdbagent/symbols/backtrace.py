@@ -44,11 +44,13 @@ class Frame:
 @dataclass(frozen=True, slots=True)
 class Backtrace:
     """Frames from the innermost out, and in `end` one sentence on why there are no more;
-    `unreadable` is where the return address would lie when that cannot be read."""
+    `unreadable` is where the return address would lie when that cannot be read, `whole` says that
+    nothing called the last one."""
 
     frames: tuple[Frame, ...]
     end: str
     unreadable: int | None = None
+    whole: bool = False
 
     def size(self, index: int) -> int | None:
         """Bytes of stack that a frame takes, its return address included.

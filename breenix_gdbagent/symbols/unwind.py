@@ -33,11 +33,13 @@ ReadVirtual = Callable[[int, int], bytes]
 
 
 class _End(Exception):
-    """The trace ends here; the text says why, `unreadable` where that is so."""
+    """The trace ends here; the text says why, `unreadable` where that is so, `whole` that nothing
+    is missing."""
 
-    def __init__(self, why: str, unreadable: int | None = None) -> None:
+    def __init__(self, why: str, unreadable: int | None = None, *, whole: bool = False) -> None:
         super().__init__(why)
         self.unreadable = unreadable
+        self.whole = whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Unwinder:
                 seen.add((frame.pc, frame.sp))
                 frames.append(frame)
         except _End as end:
-            return Backtrace(tuple(frames), str(end), end.unreadable)
+            return Backtrace(tuple(frames), str(end), end.unreadable, end.whole)
         return Backtrace(tuple(frames), f"more than {limit} frames, the rest is not shown")
 
     def frame(
@@ -100,14 +102,14 @@ class Unwinder:
     def caller(self, frame: Frame) -> Frame:
         """The frame that called, or was interrupted by, this one's function; raises `_End`."""
         if frame.ring:
-            raise _End("ring 3: user code has no symbols here")
+            raise _End("ring 3: user code has no symbols here", whole=True)
         link = self.image.link(frame.lookup)
         start = self.function_start(link, frame)
         try:
             if start in self.handlers:
                 return self.interrupted(frame, link, start)
             if self.is_entry_point(start):
-                raise _End("the kernel's entry point: nothing called it")
+                raise _End("the kernel's entry point: nothing called it", whole=True)
             return self.called(frame, link)
         except ReadError as error:
             raise _End(f"the stack cannot be read: {error.what}") from None
@@ -140,7 +142,7 @@ class Unwinder:
         except ReadError as error:
             raise _End(f"the stack cannot be read: {error.what}", entry.address) from None
         if back == 0:
-            raise _End("the return address is 0: the bottom of the stack")
+            raise _End("the return address is 0: the bottom of the stack", whole=True)
         if not self.is_return_address(back):
             where = hex64(entry.address)
             raise _End(f"{hex64(back)} at {where} is no return address: no call is before it")

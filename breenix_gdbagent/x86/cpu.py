@@ -15,6 +15,7 @@ CR0_PG = 1 << 31
 CR0_WP = 1 << 16
 CR0_PE = 1 << 0
 RESET_CR0 = 0x6000_0010
+RFLAGS_IF = 1 << 9
 CR4_PAE = 1 << 5
 CR4_LA57 = 1 << 12
 CR4_PCIDE = 1 << 17
@@ -87,6 +88,14 @@ class Cpu(NamedTuple):
     def privilege(self) -> str:
         """`privilege` of this CPU."""
         return privilege(self.get("cr0"), self.cpl)
+
+    @property
+    def dead(self) -> bool:
+        """Whether it halts in ring 0 with interrupts off: nothing but a reset, an INIT or an NMI
+        wakes it (SDM volume 2, HLT)."""
+        flags = self.get("eflags")
+        off = flags is not None and not flags & RFLAGS_IF
+        return bool(self.halted) and off and self.cpl == 0
 
     @property
     def at_reset(self) -> bool:

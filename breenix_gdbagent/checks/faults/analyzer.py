@@ -14,7 +14,7 @@ from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting, outer_event
-from breenix_gdbagent.kernel.inside import exceptions_inside
+from breenix_gdbagent.kernel.inside import Inside, exceptions_inside
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -39,19 +39,25 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     if kind == "shutdown":
         yield from shutdown.check(kernel)
     elif kind not in ("fault", *_PAST):
+        doubts = []
         for cpu in kernel.stop.cpus:
             after = list(shutdown.found(kernel, cpu)) if kind in _UNTOLD else []
-            yield from after or _inside(kernel, cpu)
+            inside = exceptions_inside(kernel, cpu)
+            yield from after or _inside(kernel, cpu, inside)
+            if inside.doubt and not after:
+                doubts.append(inside.doubt)
+        if doubts:
+            raise NotChecked(doubts[0])
     for cpu, vector in faulting(kernel, kernel.stop.reason):
         yield from at_handler(kernel, cpu, vector)
 
 
-def _inside(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
+def _inside(kernel: Kernel, cpu: Cpu, inside: Inside) -> Iterator[Finding]:
     """What a CPU is handling, the first exception of all: what followed came of it.
 
     A page fault that the tables do not give any more is left out, its handler may have mended it.
     """
-    for event in reversed(exceptions_inside(kernel, cpu)):
+    for event in reversed(inside.events):
         try:
             explanation, raised = _explain(kernel, cpu, event, event.cr2)
             if event.vector == PF and raised.address is None and explanation.first is not None:
@@ -61,7 +67,8 @@ def _inside(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
             continue
         found = [f for f in found if f.code is not STALE_TLB]
         if found:
-            yield from (_told_later(kernel, f) for f in found)
+            decided = kernel.stop.reason.kind in _DECIDED or cpu.dead
+            yield from (_told_later(f, decided) for f in found)
             return
 
 
@@ -69,11 +76,11 @@ def _unknown(raised: Raised) -> bool:
     return raised.vector == PF and (raised.address is None or raised.error_code is None)
 
 
-def _told_later(kernel: Kernel, finding: Finding) -> Finding:
+def _told_later(finding: Finding, decided: bool) -> Finding:
     """Found from what the handler left: said so, and where nothing shows that it ends badly, a
     fault of ring 3 is no defect yet."""
     told = replace(finding, inside_handler=True)
-    if kernel.stop.reason.kind in _DECIDED:
+    if decided:
         return told
     return as_handled(told, "its handler runs at this stop")
 
