@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent import archive
+from breenix_gdbagent import run_report
 from breenix_gdbagent.checks import examine as checks
 from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.run import facts_of
@@ -138,7 +138,7 @@ def save(at: At, path: str | Path, memory: str = "kernel") -> Path:
         raise InputError(f"{memory!r} is none of {', '.join(MEMORY)}")
     kernel, file = _kernel(at), Path(path)
     record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
-    archive.save(file, kernel, memory, {"kind": "python"}, record, facts, History(), {})
+    run_report.save(file, kernel, memory, {"kind": "python"}, record, facts, History(), {})
     return file
 
 

@@ -150,7 +150,7 @@ def check_states(kernel: Kernel) -> Iterator[Finding]:
 
     A stop in the middle of giving a frame back is told apart by the list's lock.
     """
-    frames = kernel.books.frames
+    frames = kernel.structures.frames
     if frames.locked:
         raise NotChecked("the free list's lock is taken: a frame is on its way in or out")
     ledger = kernel.ledger
@@ -165,7 +165,7 @@ def check_exhausted(kernel: Kernel) -> Iterator[Finding]:
     """Whether any frame is left, by the allocator's account or the kernel's word."""
     said = kernel.panic_message or ""
     try:
-        frames = kernel.books.frames
+        frames = kernel.structures.frames
     except ReadError:
         if OUT_OF_MEMORY in said:
             facts = NoFrameFacts(said=said)
@@ -195,7 +195,7 @@ def _counted(kernel: Kernel, ledger: FrameLedger, node: Node) -> bool:
     space = ledger.space_of(node)
     if space is None or space.role in ("boot", "unknown"):
         return False
-    return kernel.believed(space)
+    return kernel.user_half_is_own(space)
 
 
 def _tables(kernel: Kernel, ledger: FrameLedger, frames: FrameAllocator) -> Iterator[Finding]:

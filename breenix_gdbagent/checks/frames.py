@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.checks.completeness import require_user_halves
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
-from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import COW_FLAG
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
@@ -137,7 +137,7 @@ def check_ram(kernel: Kernel) -> Iterator[Finding]:
             ]
             if found:
                 yield _beyond(kernel, ledger, found)
-    all_judged(kernel, ledger)
+    require_user_halves(kernel, ledger)
 
 
 def _all_ram(ram: RamMap, node: Node) -> bool:
@@ -198,7 +198,7 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
         ]
         if found:
             yield _maps_table(ledger, found, ordered)
-    all_judged(kernel, ledger)
+    require_user_halves(kernel, ledger)
 
 
 def _covers(ordered: Sequence[int], node: Node, raw: int) -> bool:
@@ -236,7 +236,7 @@ def check_twice(kernel: Kernel) -> Iterator[Finding]:
     yield from _twice_in_kernel(kernel, ledger)
     if unknown:
         raise NotChecked(unknown)
-    all_judged(kernel, ledger)
+    require_user_halves(kernel, ledger)
 
 
 def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, None, str]:
@@ -271,7 +271,7 @@ def _purpose(kernel: Kernel) -> tuple[Callable[[Page], bool] | None, str]:
     has as mapped for an owner elsewhere.
     """
     try:
-        frames, processes = kernel.books.frames, kernel.books.processes.processes
+        frames, processes = kernel.structures.frames, kernel.structures.processes.processes
     except ReadError as lacking:
         if kernel.era is not None and kernel.era.name == "2025":
             return lambda page: False, ""

@@ -77,14 +77,14 @@ class Account:
 def account(kernel: Kernel) -> Account:
     """The account of one stop. Raises `ReadError` without the kernel's types, and `NotChecked`
     while one of the allocators is at work."""
-    frames, heap = kernel.books.frames, kernel.books.heap
+    frames, heap = kernel.structures.frames, kernel.structures.heap
     if frames.locked or heap.locked:
         raise NotChecked("an allocator's lock is taken")
     ledger = kernel.ledger
     reached = set(ledger.table_frames) | set(ledger.kernel_frames)
     reached.update(page.pa for page in ledger.user_pages())
     held = sum(1 for frame in reached if frames.state(frame) == "allocated")
-    processes, threads = kernel.books.processes.processes, kernel.books.scheduler.threads
+    processes, threads = kernel.structures.processes.processes, kernel.structures.scheduler.threads
     return Account(
         unreached=frames.used - held,
         used=frames.used,

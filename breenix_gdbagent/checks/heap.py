@@ -131,7 +131,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked(kernel.no_master)
     failed = allocation_failed(kernel)
     try:
-        heap = kernel.books.heap
+        heap = kernel.structures.heap
     except ReadError:
         if failed:
             said = AllocationFacts(said=failed)
@@ -187,7 +187,7 @@ def _list_wrong(kernel: Kernel, heap: Heap, holes: list[Hole]) -> HeapFlaw | Non
     if heap.start >= heap.end:
         return HeapFlaw("bounds", heap)
     try:
-        for hole in holes_of(kernel.books.values, heap):
+        for hole in holes_of(kernel.structures.values, heap):
             holes.append(hole)
     except ValueCorrupt as broken:
         return HeapFlaw("hole", heap, hole=broken.what)
@@ -227,7 +227,7 @@ def _exhausted(heap: Heap, largest: int, holes: int, failed: str) -> Finding:
 def heap_of(kernel: Kernel) -> Heap | None:
     """The heap, None where it cannot be read or does not exist yet."""
     try:
-        heap = kernel.books.heap
+        heap = kernel.structures.heap
     except ReadError:
         return None
     return heap if heap.initialised else None

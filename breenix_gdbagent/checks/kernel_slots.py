@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.checks.completeness import require_finished_tables
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
-from breenix_gdbagent.checks.judged import all_made
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.sharing import KernelSlots
@@ -127,7 +127,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         if space.role != "boot":
             yield from _aliased(kernel, ledger, space)
     yield from _user_below(kernel, ledger)
-    all_made(kernel)
+    require_finished_tables(kernel)
 
 
 def _against_master(kernel: Kernel, slots: KernelSlots, space: Space) -> Iterator[Finding]:

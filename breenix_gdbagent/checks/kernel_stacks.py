@@ -13,6 +13,7 @@ from functools import partial
 from typing import Annotated
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.checks.completeness import require_finished_tables
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import (
     Code,
@@ -22,7 +23,6 @@ from breenix_gdbagent.checks.finding import (
     declare,
     place_of,
 )
-from breenix_gdbagent.checks.judged import all_made
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
@@ -198,7 +198,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     yield from _inside_another(kernel, kernel.master)
     if lacking:
         raise NotChecked(lacking[0])
-    all_made(kernel)
+    require_finished_tables(kernel)
 
 
 @dataclass(frozen=True, slots=True)

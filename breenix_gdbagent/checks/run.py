@@ -218,12 +218,12 @@ def _stuck(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
 
 def held_locks(kernel: Kernel) -> tuple[str, ...] | None:
     """Names of the kernel's locks that are taken at this stop; None where no lock byte is known."""
-    books = kernel.books
+    structures = kernel.structures
     readers: dict[str, Callable[[], bool | None]] = {
-        "PROCESS_MANAGER": lambda: books.processes.locked,
-        "SCHEDULER": lambda: books.scheduler.locked,
-        "frame allocator": lambda: books.frames.locked,
-        "heap": lambda: books.heap.locked,
+        "PROCESS_MANAGER": lambda: structures.processes.locked,
+        "SCHEDULER": lambda: structures.scheduler.locked,
+        "frame allocator": lambda: structures.frames.locked,
+        "heap": lambda: structures.heap.locked,
     }
     known: list[tuple[str, bool]] = []
     for name, locked in readers.items():

@@ -197,7 +197,7 @@ def _whose(kernel: Kernel, here: Running, space: Space) -> Iterator[Finding]:
     if here.cpl == 0 and not on_own_stack(kernel, here):
         return
     try:
-        table = kernel.books.processes
+        table = kernel.structures.processes
     except ReadError:
         return
     process = table.by_thread(thread.id)
@@ -240,7 +240,7 @@ NOBODYS = "have a thread that the scheduler does not have: not held to anything"
 
 def check_processes(kernel: Kernel) -> Iterator[Finding]:
     """Every process that the scheduler may run has an address space. Stands on both tables."""
-    table, scheduler = kernel.books.processes, kernel.books.scheduler
+    table, scheduler = kernel.structures.processes, kernel.structures.scheduler
     if table.locked:
         raise NotChecked("the process manager's lock is taken: a process may be half made")
     unscheduled = 0

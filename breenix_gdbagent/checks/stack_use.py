@@ -287,7 +287,7 @@ def _lowest_rsp(kernel: Kernel, stack: KernelStack) -> int | None:
     """An RSP on this stack that leaves little room, of a CPU or of a saved context."""
     found = [h.rsp for cpu in kernel.stop.cpus if (h := running(kernel, cpu)) and h.cpl == 0]
     try:
-        threads = kernel.books.scheduler.threads
+        threads = kernel.structures.scheduler.threads
     except ReadError:
         threads = ()
     found += [t.context.rsp for t in threads if t.alive and t.context.cpl == 0]

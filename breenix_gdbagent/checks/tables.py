@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, counted, hex64
+from breenix_gdbagent.checks.completeness import require_user_halves
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
-from breenix_gdbagent.checks.judged import all_judged
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
@@ -128,7 +128,7 @@ def check_shape(kernel: Kernel) -> Iterator[Finding]:
         )
     if kernel.stop.memory.ram is None:
         raise NotChecked("where RAM ends is not known (give --ram-size)")
-    all_judged(kernel, ledger)
+    require_user_halves(kernel, ledger)
 
 
 def check_shared(kernel: Kernel) -> Iterator[Finding]:
@@ -136,7 +136,7 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
     ledger = kernel.ledger
     if ledger.master is None:
         raise NotChecked(kernel.no_master)
-    vouched = {s.root for s in (ledger.master, *ledger.processes) if kernel.believed(s)}
+    vouched = {s.root for s in (ledger.master, *ledger.processes) if kernel.user_half_is_own(s)}
     for key, links in sorted(ledger.graph.sharers.items()):
         node = ledger.graph.nodes[key]
         if node.kernel:
@@ -147,7 +147,7 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
         sure = [s for s in holders if s.root in vouched]
         if len(sure) > 1:
             yield _shared(node, links, sure)
-    all_judged(kernel, ledger)
+    require_user_halves(kernel, ledger)
 
 
 def _kernels_in_user_half(

@@ -91,7 +91,7 @@ def check_current(kernel: Kernel) -> Iterator[Finding]:
     """Whom the scheduler has on each CPU, against gs:[8]."""
     if not kernel.is_breenix:
         raise NotChecked("no Breenix per-CPU block")
-    scheduler = kernel.books.scheduler
+    scheduler = kernel.structures.scheduler
     looked = False
     for cpu in kernel.stop.cpus:
         block = kernel.percpu_of(cpu)
@@ -110,7 +110,7 @@ def check_current(kernel: Kernel) -> Iterator[Finding]:
 
 
 def _desync(kernel: Kernel, cpu: Cpu, block: PerCpu, wanted: int, there: Thread | None) -> Finding:
-    scheduled = kernel.books.scheduler.thread(wanted)
+    scheduled = kernel.structures.scheduler.thread(wanted)
     facts = DesyncFacts(
         cpu=cpu.index,
         scheduler_current=wanted,
@@ -127,7 +127,7 @@ def check_contexts(kernel: Kernel) -> Iterator[Finding]:
     if not kernel.is_breenix:
         raise NotChecked("no Breenix per-CPU block")
     yield from _interrupted(kernel)
-    scheduler, table = kernel.books.scheduler, kernel.books.processes
+    scheduler, table = kernel.structures.scheduler, kernel.structures.processes
     unscheduled, half_saved = 0, ""
     for process in table.processes:
         thread = process.thread

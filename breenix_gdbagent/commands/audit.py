@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 
-from breenix_gdbagent import archive
+from breenix_gdbagent import run_report
 from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.ci import outcome_of
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of
-from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
+from breenix_gdbagent.commands.formats import add_format_options, check_formats, write_formats
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import (
     Target,
@@ -30,10 +30,10 @@ def run(name: str, argv: list[str]) -> int:
     parser = Parser("breenix-gdbagent audit", description="all checks on any target")
     add_target_options(parser)
     add_run_options(parser)
-    add_face_options(parser)
+    add_format_options(parser)
     options = parser.parse_args(argv)
     target = target_of(options, default_lab=False)
-    check_faces(options)
+    check_formats(options)
     started = time.monotonic()
     if target.boots:
         return _booted(target, options, started)
@@ -41,10 +41,10 @@ def run(name: str, argv: list[str]) -> int:
         stop, extra = explained_snapshot(target)
         kernel = Kernel(stop)
         origin = provenance(None, time.monotonic() - started)
-        document = archive.document_of(kernel, extra, description(target), origin)
-        return write_faces(document, options, kernel=kernel)
+        document = run_report.document_of(kernel, extra, description(target), origin)
+        return write_formats(document, options, kernel=kernel)
     with kernel_of(target) as kernel:
-        document = archive.finish(
+        document = run_report.finish(
             kernel,
             description(target),
             RunRecord(seconds=kernel.stop.seconds),
@@ -52,7 +52,7 @@ def run(name: str, argv: list[str]) -> int:
             History(),
             provenance=provenance(None, time.monotonic() - started),
         )
-        return write_faces(document, options, kernel=kernel)
+        return write_formats(document, options, kernel=kernel)
 
 
 def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
@@ -67,7 +67,7 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
         guarded = GuardedRun(Debugger(vm, machine.image), orders)
         guarded.start()
         ended = guarded.go()
-        document = archive.finish(
+        document = run_report.finish(
             ended.kernel,
             description(target),
             ended.record,
@@ -77,5 +77,5 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
             provenance(machine, time.monotonic() - started),
         )
         outcome, code = outcome_of(objects(document["findings"]), options.fail_on, "examined")
-        document = archive.with_outcome(document, outcome, int(code != 0))
-        return write_faces(document, options, kernel=ended.kernel)
+        document = run_report.with_outcome(document, outcome, int(code != 0))
+        return write_formats(document, options, kernel=ended.kernel)

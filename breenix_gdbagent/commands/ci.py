@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from breenix_gdbagent import archive
+from breenix_gdbagent import run_report
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.commands import Parser, seconds
 from breenix_gdbagent.commands.expectations import (
@@ -20,7 +20,7 @@ from breenix_gdbagent.commands.expectations import (
     read_baseline,
     write_baseline,
 )
-from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
+from breenix_gdbagent.commands.formats import add_format_options, check_formats, write_formats
 from breenix_gdbagent.commands.machines import machine_facts, open_machine
 from breenix_gdbagent.commands.output import aside, writable
 from breenix_gdbagent.commands.progress import Progress
@@ -94,7 +94,7 @@ def conclude(
     """Document, verdict, snapshot and faces of a run that ended; the exit code. `clean` is the
     outcome where nothing was found: what was tested has passed, else it was only looked at."""
     named = description(target)
-    document = archive.finish(
+    document = run_report.finish(
         ended.kernel,
         named,
         ended.record,
@@ -109,10 +109,10 @@ def conclude(
     judged = judge(document, expected, known)
     outcome, code = outcome_of(judged.counted, options.fail_on, clean, bool(judged.missing))
     record = replace(ended.record, outcome=outcome, exit=code)
-    kept = archive.with_outcome({**document, "provenance": {}}, outcome, code)
-    document = archive.with_outcome(judged.document, outcome, code, judged.missing, judged.gone)
+    kept = run_report.with_outcome({**document, "provenance": {}}, outcome, code)
+    document = run_report.with_outcome(judged.document, outcome, code, judged.missing, judged.gone)
     failed = _saved(options, ended, record, named, machine, kept)
-    write_faces(document, options, code, ended.kernel)
+    write_formats(document, options, code, ended.kernel)
     for text in judged.missing:
         aside(f"expected and not seen: {text}")
     for text in judged.gone:
@@ -137,7 +137,7 @@ def _saved(
     if options.output is None:
         return None
     try:
-        archive.save(
+        run_report.save(
             options.output,
             ended.kernel,
             options.memory,
@@ -186,7 +186,7 @@ def check_options(options: argparse.Namespace) -> None:
                 raise InputError(
                     f"--{name.replace('_', '-')} {pattern!r} is no regular expression: {error}"
                 ) from error
-    check_faces(options)
+    check_formats(options)
     for path in (options.output, options.write_baseline):
         writable(path)
 
@@ -199,7 +199,7 @@ def _parser() -> Parser:
     add_target_options(parser, saved=False)
     add_run_end_options(parser)
     add_expectation_options(parser)
-    add_face_options(parser)
+    add_format_options(parser)
     parser.add_argument("--audit-every", metavar="REGEX", help="audit at each matching line too")
     parser.add_argument("--faults", choices=("all", "fatal"), default="all")
     parser.add_argument(

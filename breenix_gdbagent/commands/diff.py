@@ -8,13 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from breenix_gdbagent.archive import document_of
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
 from breenix_gdbagent.commands.target import Target, description, explained_snapshot
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import diffview
 from breenix_gdbagent.report.diff import Side, compare
+from breenix_gdbagent.run_report import document_of
 
 
 def run(name: str, argv: list[str]) -> int:

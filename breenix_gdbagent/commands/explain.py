@@ -48,7 +48,7 @@ def run(name: str, argv: list[str]) -> int:
 
 def _answer(text: str) -> dict[str, Json]:
     """The first reading of `text` that makes sense."""
-    from breenix_gdbagent.guest import scenarios
+    from breenix_gdbagent.lab import scenarios
     from breenix_gdbagent.report import explain
 
     number = parse_number(text) if " " not in text else None

@@ -79,7 +79,7 @@ def _of_cpus(kernel: Kernel, only: str | None) -> Traces:
 def _others(kernel: Kernel) -> Traces:
     """The threads that no CPU runs."""
     try:
-        scheduler = kernel.books.scheduler
+        scheduler = kernel.structures.scheduler
     except ReadError as error:
         yield "threads", partial(_raise, error)
         return
@@ -94,7 +94,7 @@ def _of_process(kernel: Kernel, text: str) -> Traces:
     """The threads of a process; without the kernel's types what its address space tells."""
     pid = _number(text, "process")
     try:
-        process = kernel.books.processes.by_pid(pid)
+        process = kernel.structures.processes.by_pid(pid)
     except ReadError as error:
         yield from _by_root(kernel, pid, error)
         return
@@ -124,7 +124,7 @@ def _by_root(kernel: Kernel, pid: int, lacking: ReadError) -> Traces:
 def _of_threads(kernel: Kernel, wanted: set[int]) -> Traces:
     from breenix_gdbagent.kernel import trace
 
-    scheduler = kernel.books.scheduler
+    scheduler = kernel.structures.scheduler
     found = [t for t in scheduler.threads if t.id in wanted]
     if wanted and not found:
         raise InputError(
@@ -145,7 +145,7 @@ def _of_thread(kernel: Kernel, thread: Thread) -> Backtrace:
     from breenix_gdbagent.kernel import trace
 
     try:
-        owner = kernel.books.processes.by_thread(thread.id)
+        owner = kernel.structures.processes.by_thread(thread.id)
     except ReadError:
         owner = None
     root = owner.effective_root if owner is not None else None

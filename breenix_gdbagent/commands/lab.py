@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
-from breenix_gdbagent.guest import scenario, scenarios
+from breenix_gdbagent.lab import scenario, scenarios
 
 
 def run(name: str, argv: list[str]) -> int:

@@ -197,7 +197,7 @@ def _places(lines: list[LogLine], stops: Sequence[Object]) -> dict[tuple[int, in
 def _around(
     stop: Stop, extra: Mapping[str, Json] | None, code: str
 ) -> tuple[list[LogLine], tuple[int, ...], dict[tuple[int, int], str]]:
-    from breenix_gdbagent.archive import document_of
+    from breenix_gdbagent.run_report import document_of
 
     document = document_of(stop, extra, {"kind": "snapshot"})
     findings = [f for f in objects(document["findings"]) if f["code"] == code]

@@ -112,7 +112,7 @@ def anywhere(kernel: Kernel) -> LoadedImage:
 
 
 def _ps(kernel: Kernel, options: argparse.Namespace) -> int:
-    table = kernel.books.processes
+    table = kernel.structures.processes
     if options.json:
         print_json([shown.process_json(p) for p in table.processes])
     else:
@@ -121,10 +121,10 @@ def _ps(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
-    scheduler = kernel.books.scheduler
+    scheduler = kernel.structures.scheduler
     rows = list(scheduler.threads)
     try:
-        rows += [p.thread for p in kernel.books.processes.processes if p.thread is not None]
+        rows += [p.thread for p in kernel.structures.processes.processes if p.thread is not None]
     except ReadError as error:
         if not options.json:
             print(f"process copies are not checked: {error.what}")
@@ -137,7 +137,7 @@ def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _heap(kernel: Kernel, options: argparse.Namespace) -> int:
-    heap = kernel.books.heap
+    heap = kernel.structures.heap
     if options.json:
         print_json(shown.heap_json(heap))
     else:
@@ -146,7 +146,7 @@ def _heap(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _frames(kernel: Kernel, options: argparse.Namespace) -> int:
-    frames = kernel.books.frames
+    frames = kernel.structures.frames
     if options.json:
         print_json(shown.frames_json(frames))
     else:

@@ -15,7 +15,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.report.tables import spaces_json, spaces_text
-from breenix_gdbagent.x86.spaces import Range
+from breenix_gdbagent.x86.mapped_space import Range
 
 
 def answer(target: Target, options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.diff import paired
 from breenix_gdbagent.report.mappings import Change, changes_json, changes_text, space_changes
 from breenix_gdbagent.targets.saved import saved
-from breenix_gdbagent.x86.spaces import Gap
+from breenix_gdbagent.x86.mapped_space import Gap
 
 TARGETS = ("lab", "breenix", "image", "config", "gdb", "snapshot")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.faces import add_face_options, check_faces, write_faces
+from breenix_gdbagent.commands.formats import add_format_options, check_formats, write_formats
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import (
     Target,
@@ -18,7 +18,7 @@ from breenix_gdbagent.commands.target import (
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory.mapped import MappedFile
-from breenix_gdbagent.snapshot.kept import kept
+from breenix_gdbagent.snapshot.report_trailer import read_trailer
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def run(name: str, argv: list[str]) -> int:
     parser = Parser("breenix-gdbagent report", description="a snapshot's report again, offline")
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
     add_target_options(parser, runs=False)
-    add_face_options(parser)
+    add_format_options(parser)
     parser.add_argument(
         "--anew", action="store_true", help="examine it again, also where the file keeps its report"
     )
@@ -35,10 +35,10 @@ def run(name: str, argv: list[str]) -> int:
         raise InputError("report examines one snapshot", fix="breenix-gdbagent report FILE")
     options.snapshot = options.snapshot or options.file
     target = target_of(options, default_lab=False)
-    check_faces(options)
+    check_formats(options)
     document = _kept(options)
     if document is not None:
-        return write_faces(document, options)
+        return write_formats(document, options)
     return _examined(target)
 
 
@@ -47,7 +47,7 @@ def _kept(options: argparse.Namespace) -> dict[str, Json] | None:
     agent, of these bytes, with that ELF. The maps of the HTML need the stop itself."""
     if options.anew or options.html or options.ram_size:
         return None
-    found = kept(options.snapshot)
+    found = read_trailer(options.snapshot)
     if found is None or (options.kernel is not None and not _same(options.kernel, found.elf)):
         return None
     return {**found.document, "provenance": provenance(None, 0.0)}
@@ -63,10 +63,10 @@ def _same(elf: Path, sha256: str | None) -> bool:
 
 
 def _examined(target: Target) -> int:
-    from breenix_gdbagent.archive import document_of
     from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.run_report import document_of
 
     options = target.options
     stop, extra = explained_snapshot(target)
     document = document_of(stop, extra, description(target), provenance(None, 0.0))
-    return write_faces(document, options, kernel=Kernel(stop) if options.html else None)
+    return write_formats(document, options, kernel=Kernel(stop) if options.html else None)

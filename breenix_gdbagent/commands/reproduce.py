@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from breenix_gdbagent import archive
+from breenix_gdbagent import run_report
 from breenix_gdbagent.commands.ci import check_options
 from breenix_gdbagent.commands.machines import machine_facts, open_machine, sha256
 from breenix_gdbagent.commands.output import print_json
@@ -48,7 +48,7 @@ def reproduce(options: argparse.Namespace) -> int:
         with Progress(vm):
             run.start()
             ended = run.go()
-        after = archive.finish(
+        after = run_report.finish(
             ended.kernel,
             cast(Object, extra["target"]),
             ended.record,
@@ -68,7 +68,7 @@ def _kept(options: argparse.Namespace) -> tuple[Object, Document]:
         raise InputError(
             f"{options.reproduce.name} does not say what booted", "it is no snapshot of ours"
         )
-    return extra, archive.document_of(stop, extra, {})
+    return extra, run_report.document_of(stop, extra, {})
 
 
 def _target(options: argparse.Namespace, named: Object, was: Object) -> Target:

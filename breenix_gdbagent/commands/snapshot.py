@@ -9,7 +9,7 @@ from pathlib import Path
 
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.ci import add_run_end_options, check_options, conclude
-from breenix_gdbagent.commands.faces import add_face_options
+from breenix_gdbagent.commands.formats import add_format_options
 from breenix_gdbagent.commands.machines import open_machine
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.target import Target, add_target_options, target_of
@@ -70,7 +70,7 @@ def _parser() -> Parser:
     )
     add_target_options(parser, saved=False)
     add_run_end_options(parser)
-    add_face_options(parser)
+    add_format_options(parser)
     parser.add_argument("--now", action="store_true", help="as it stands (when attached: default)")
     parser.add_argument(
         "--reproduce", type=Path, metavar="FILE", help="boot the same again: the same fault?"

@@ -81,7 +81,7 @@ class EntryWatch:
     def _root_now(self, kernel: Kernel) -> PhysAddr | None:
         if self.process is None:
             return None
-        found = [s for s in kernel.witnessed if self.process in (str(s.pid), s.name)]
+        found = [s for s in kernel.named_spaces if self.process in (str(s.pid), s.name)]
         return found[0].root if len(found) == 1 else None
 
     def look(self, evaluation: Evaluation, watched: tuple[str, int] | None) -> list[str]:

@@ -143,7 +143,7 @@ def in_process(evaluation: Evaluation, process: str) -> bool:
     cr3 = evaluation.cpu.cr3
     if cr3 is None:
         return False
-    space = next((s for s in evaluation.kernel.witnessed if s.root == cr3 & CR3_ADDRESS), None)
+    space = next((s for s in evaluation.kernel.named_spaces if s.root == cr3 & CR3_ADDRESS), None)
     if space is None or space.role != "process":
         return False
     return str(space.pid) == process or space.name == process

@@ -53,7 +53,7 @@ class Evaluation:
         block = self.percpu
         if block is None or not block.current_thread:
             return None
-        return self.kernel.books.values.at(THREAD, block.current_thread)
+        return self.kernel.structures.values.at(THREAD, block.current_thread)
 
     @cached_property
     def process(self) -> Value | None:
@@ -61,13 +61,13 @@ class Evaluation:
         pid = self.pid
         if pid is None:
             return None
-        manager = static_of(self.kernel.books.values, MANAGER, "PROCESS_MANAGER").some()
+        manager = static_of(self.kernel.structures.values, MANAGER, "PROCESS_MANAGER").some()
         return None if manager is None else manager["processes"].item(pid)
 
     @cached_property
     def pid(self) -> int | None:
         """Its pid. By CR3 first: a switch changes the thread before the address space."""
-        table = self.kernel.books.processes
+        table = self.kernel.structures.processes
         root = self.cpu.cr3
         for process in table.processes:
             if root is not None and process.effective_root == root & CR3_ADDRESS:

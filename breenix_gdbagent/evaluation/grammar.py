@@ -69,7 +69,7 @@ class _Static:
         self.known: tuple[LoadedImage, Type, int] | None = None
 
     def __call__(self, evaluation: Evaluation) -> Value:
-        values = evaluation.kernel.books.values
+        values = evaluation.kernel.structures.values
         if self.known is None or self.known[0] != values.image:
             found = values.static(self.path)
             if found.address is None:
@@ -277,7 +277,7 @@ class Grammar:
         if self.take("@"):
             place = self.primary()
             self.typed = True
-            return lambda s: s.kernel.books.values.at(name, number(place(s)))
+            return lambda s: s.kernel.structures.values.at(name, number(place(s)))
         self.typed = True
         if name in _SPECIAL:
             return _special(name)

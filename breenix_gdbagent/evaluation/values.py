@@ -21,4 +21,4 @@ def value_of(kernel: Kernel, path: str) -> Value:
     from breenix_gdbagent.symbols.tree import resolve
 
     name, rest = split(path)
-    return resolve(kernel.books.values.static(name), rest)
+    return resolve(kernel.structures.values.static(name), rest)

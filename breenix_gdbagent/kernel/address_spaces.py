@@ -7,12 +7,12 @@ from functools import cached_property
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.books import Books
 from breenix_gdbagent.kernel.layout import BOOT_SHARED_SLOT, IST_STACKS, KERNEL_STACKS, Era
 from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
 from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
 from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
 from breenix_gdbagent.kernel.stacks import Leaf, StackRegion, recognise_era
+from breenix_gdbagent.kernel.structures import Structures
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
 from breenix_gdbagent.x86.machine import Machine
@@ -57,18 +57,18 @@ class AddressSpaces(Machine):
         return super().reference_root
 
     @cached_property
-    def books(self) -> Books:
+    def structures(self) -> Structures:
         """What the kernel's own structures say, where their types are known."""
-        return Books(self.stop, self)
+        return Structures(self.stop, self)
 
     @cached_property
     def listed_processes(self) -> tuple[NamedRoot, ...] | None:
         """Roots of the kernel's own process table, and of dead processes that it keeps on purpose;
         None when its types are not known."""
         try:
-            table = self.books.processes
+            table = self.structures.processes
         except ReadError:
-            return () if self.books.no_processes_yet else None
+            return () if self.structures.no_processes_yet else None
         rows = [NamedRoot(p.root, p.pid, p.name) for p in table.processes if p.root is not None]
         kept = [(p.pid, root) for p in table.processes for root in p.old_roots]
         for pid, root in (*kept, *table.reclaiming):
@@ -93,7 +93,7 @@ class AddressSpaces(Machine):
         )
 
     @cached_property
-    def witnessed(self) -> tuple[Space, ...]:
+    def named_spaces(self) -> tuple[Space, ...]:
         """Roots that somebody names (a CR3, a per-CPU block, the process table): without the scan
         of RAM, which costs seconds where memory comes through the gdbstub."""
         return find_spaces(
@@ -114,7 +114,7 @@ class AddressSpaces(Machine):
         return "no Breenix per-CPU block: the master PML4 is not known"
 
     @cached_property
-    def in_the_making(self) -> frozenset[PhysAddr]:
+    def under_construction(self) -> frozenset[PhysAddr]:
         """Roots of processes without a witness that have nothing of their own yet.
 
         `ProcessPageTable::new` clears the frame from slot 0 on, copies the kernel's slots one by
@@ -135,12 +135,12 @@ class AddressSpaces(Machine):
             return False
 
     @cached_property
-    def considered(self) -> tuple[Space, ...]:
+    def audit_scope(self) -> tuple[Space, ...]:
         """Master and process roots not known to be dead nor in the making; boot and unknown only
         under a CR3."""
         in_use = {c.root for c in self.cpus if c.paging is not None}
         kernels = [s for s in self.spaces if s.role in ("master", "process")]
-        meant = {s.root for s in kernels if s.live is not False} - self.in_the_making
+        meant = {s.root for s in kernels if s.live is not False} - self.under_construction
         return tuple(s for s in self.spaces if s.root in meant or s.root in in_use)
 
     def space_of(self, root: int | None) -> Space | None:
@@ -176,7 +176,7 @@ class AddressSpaces(Machine):
             return None
         return recognise_era(self.kernel_leaves(self.master.root))
 
-    def believed(self, space: Space) -> bool:
+    def user_half_is_own(self, space: Space) -> bool:
         """Whether the user half of a process root may be judged: where frames come back, one that
         retires, or that nobody vouches for, may map what serves others by now."""
         return (space.live is True and not space.retiring) or not self.frames_come_back

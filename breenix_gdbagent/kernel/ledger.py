@@ -1,7 +1,7 @@
 """The frame ledger of a stop: physical frame -> every mapping and every use as a table.
 
 Built over the audited spaces, the master first. What the kernel shares is looked at once; whether a
-frame is also known to the allocator, `books.frames` says.
+frame is also known to the allocator, `structures.frames` says.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class FrameLedger:
     def __init__(self, kernel: AddressSpaces) -> None:
         self._kernel = kernel
         self.master = kernel.master
-        found = [s for s in kernel.considered if s.role == "process"]
-        self.others = tuple(s for s in kernel.considered if s.role in ("boot", "unknown"))
+        found = [s for s in kernel.audit_scope if s.role == "process"]
+        self.others = tuple(s for s in kernel.audit_scope if s.role in ("boot", "unknown"))
         # What may be dead comes last: by then it is known which frames serve others.
-        self.processes = tuple(s for s in found if kernel.believed(s))
-        doubtful = [s for s in found if not kernel.believed(s)]
+        self.processes = tuple(s for s in found if kernel.user_half_is_own(s))
+        doubtful = [s for s in found if not kernel.user_half_is_own(s)]
         self.slots = self._learn(doubtful)
         self._slot = span(kernel.levels)  # bytes that one top-level slot serves
         plans = self._plans(self.spaces)
@@ -82,15 +82,15 @@ class FrameLedger:
             table = self._kernel.tables.table(space.root)
             kernel = self.slots.slots if space is self.master else self.slots.elsewhere(table)
             # A root that may be a dead one: its user tables may be anything by now.
-            mine = space.role != "process" or self._kernel.believed(space)
+            mine = space.role != "process" or self._kernel.user_half_is_own(space)
             yield RootPlan(space.root, kernel, self.slots.own(table) if mine else ())
 
     @property
-    def unjudged(self) -> tuple[Space, ...]:
+    def skipped(self) -> tuple[Space, ...]:
         """Processes whose user half was not looked at: their roots may be dead ones. Those of
         which that is known (`retiring`) do not count."""
-        found = [s for s in self._kernel.considered if s.role == "process"]
-        return tuple(s for s in found if not self._kernel.believed(s) and not s.retiring)
+        found = [s for s in self._kernel.audit_scope if s.role == "process"]
+        return tuple(s for s in found if not self._kernel.user_half_is_own(s) and not s.retiring)
 
     def _reused(self, roots: set[PhysAddr]) -> frozenset[PhysAddr]:
         if not roots:

@@ -60,7 +60,7 @@ def _pointers(kernel: Kernel) -> Iterator[int]:
         if rsp is not None:
             yield rsp
     try:
-        threads = kernel.books.scheduler.threads
+        threads = kernel.structures.scheduler.threads
     except ReadError:
         return
     yield from (t.context.rsp for t in threads if t.alive and t.context.cpl == 0)

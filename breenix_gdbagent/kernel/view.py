@@ -32,10 +32,10 @@ class Kernel(AddressSpaces):
     def audited(self) -> tuple[Space, ...]:
         """The spaces that every check is about: those considered, without dead roots whose frame
         those that are alive have for something else."""
-        if all(s.role != "process" or self.believed(s) for s in self.considered):
-            return self.considered
+        if all(s.role != "process" or self.user_half_is_own(s) for s in self.audit_scope):
+            return self.audit_scope
         reused = self.ledger.reused
-        return tuple(s for s in self.considered if s.root not in reused)
+        return tuple(s for s in self.audit_scope if s.root not in reused)
 
     @cached_property
     def stacks(self) -> tuple[KernelStack, ...]:
@@ -84,7 +84,7 @@ class Kernel(AddressSpaces):
     @cached_property
     def _stack_owners(self) -> Mapping[int, tuple[str, ...]]:
         try:
-            threads = self.books.scheduler.threads
+            threads = self.structures.scheduler.threads
         except ReadError:
             return {}
         found: dict[int, tuple[str, ...]] = {}
@@ -113,15 +113,17 @@ class Kernel(AddressSpaces):
         """The thread that the per-CPU block has on `cpu`, None when that or the kernel's types are
         not known."""
         block = self.percpu_of(cpu)
+        if block is None:
+            return None
         try:
-            return None if block is None else self.books.scheduler.thread_at(block.current_thread)
+            return self.structures.scheduler.thread_at(block.current_thread)
         except ReadError:
             return None
 
     def scheduled(self, cpu: Cpu) -> int | None:
         """The id of the thread that the scheduler has on `cpu`, None when that is not known."""
         try:
-            return self.books.scheduler.current_of(cpu.index)
+            return self.structures.scheduler.current_of(cpu.index)
         except ReadError:
             return None
 

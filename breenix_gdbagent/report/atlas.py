@@ -18,8 +18,8 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.report.story import Object, objects, record, texts
+from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import frame_of, index_at, same_table
-from breenix_gdbagent.x86.spaces import Spaces
 
 MOST_PIECES = 900
 """Ranges drawn of one space: 64 spaces of it stay within a report's size."""

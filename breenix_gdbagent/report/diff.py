@@ -325,9 +325,9 @@ def _allocators(first: Kernel, second: Kernel) -> list[Json]:
 def _amounts(kernel: Kernel) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     try:
-        found["frames in use"] = kernel.books.frames.used
-        found["bytes of heap in use"] = kernel.books.heap.used
-        processes = kernel.books.processes.processes
+        found["frames in use"] = kernel.structures.frames.used
+        found["bytes of heap in use"] = kernel.structures.heap.used
+        processes = kernel.structures.processes.processes
         found["live processes"] = sum(1 for p in processes if p.alive)
     except (ReadError, NotChecked):
         pass

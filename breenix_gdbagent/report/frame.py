@@ -11,8 +11,8 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.report.wording.addresses import address
+from breenix_gdbagent.x86.mapped_space import Range
 from breenix_gdbagent.x86.reverse import Mapping, TableUse, Who
-from breenix_gdbagent.x86.spaces import Range
 
 MOST_NAMED = 4
 STATES = {
@@ -71,7 +71,7 @@ def _owner(kernel: Kernel, root: int) -> dict[str, Json]:
 def _allocator(kernel: Kernel, pa: int) -> tuple[str | None, str | None]:
     """The allocator's word on a frame, and why there is none."""
     try:
-        state = kernel.books.frames.state(page_base(pa))
+        state = kernel.structures.frames.state(page_base(pa))
     except ReadError as lacking:
         return None, lacking.what
     return (state, None) if state is not None else ("not its own", None)

@@ -9,8 +9,8 @@ from itertools import groupby, pairwise
 from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.mapped_space import Gap, MappedSpace, Range
 from breenix_gdbagent.x86.paging import LEVEL
-from breenix_gdbagent.x86.spaces import Gap, Range, Space
 
 LEAST_ALIKE = 4
 UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -60,7 +60,7 @@ def gap_json(gap: Gap) -> dict[str, Json]:
     }
 
 
-def map_json(space: Space, ranges: Sequence[Range]) -> dict[str, Json]:
+def map_json(space: MappedSpace, ranges: Sequence[Range]) -> dict[str, Json]:
     """`pt map --json`: the ranges shown, and where nothing could be told."""
     return {
         "root": hex64(space.root),
@@ -69,7 +69,7 @@ def map_json(space: Space, ranges: Sequence[Range]) -> dict[str, Json]:
     }
 
 
-def map_text(kernel: Kernel, space: Space, ranges: Sequence[Range]) -> str:
+def map_text(kernel: Kernel, space: MappedSpace, ranges: Sequence[Range]) -> str:
     """One line a range: from, to, size, rights (user or supervisor last), what begins there. Of top
     slots that map alike, one after another (Breenix has 253), the first is shown."""
     known = kernel.space_of(space.root)
@@ -121,7 +121,7 @@ def changes(before: Sequence[Range], after: Sequence[Range]) -> Iterator[Change]
             yield Change(start, end, a, b)
 
 
-def space_changes(before: Space, after: Space) -> list[Change]:
+def space_changes(before: MappedSpace, after: MappedSpace) -> list[Change]:
     """`changes` of two whole spaces, neighbours of one kind as one; what is not known of either is
     left out, and is no change."""
     gaps = sorted((*before.gaps, *after.gaps), key=lambda gap: gap.start)

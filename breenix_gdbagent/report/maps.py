@@ -17,8 +17,8 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
+from breenix_gdbagent.x86.mapped_space import Range, Spaces
 from breenix_gdbagent.x86.paging import SHAPE, index_at, present, same_target, slot_start, span
-from breenix_gdbagent.x86.spaces import Range, Spaces
 
 HIGH_HALF = 256
 """The first slot above the hole of canonical addresses: what ring 3 may read there (Linux's

@@ -45,7 +45,7 @@ def walk_text(kernel: Kernel, walk: Walk, *, typed: bool = True) -> str:
     from breenix_gdbagent.kernel.spaces import find_spaces
 
     witnessed = (
-        kernel.witnessed
+        kernel.named_spaces
         if typed
         else find_spaces(
             kernel.tables, kernel.stop.cpus, kernel.percpus, {}, kernel.log, listed=None

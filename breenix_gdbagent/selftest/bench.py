@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from breenix_gdbagent import guest
+from breenix_gdbagent import lab
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.kernel.view import Kernel
@@ -57,10 +57,10 @@ class Bench:
     """A lab guest that stands still with 64-bit paging on, and the runner in its RAM."""
 
     def __init__(self) -> None:
-        elf = guest.elf(stripped=True)
-        append = guest.scenario("clean").append
+        elf = lab.elf(stripped=True)
+        append = lab.scenario("clean").append
         self.vm: LiveVm = launch("lab", kernel=elf, append=append, cpu="max", memory=MEMORY)
-        self._until([guest.MARKER], "marker")
+        self._until([lab.MARKER], "marker")
         # An idle CPU halts, and would not go on at another RIP: it is taken at its next interrupt.
         timer = self.vm.insert(Kernel(self.stop).gates[TIMER].offset)
         self._until([], "breakpoint")

@@ -54,7 +54,7 @@ class ImageRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class NoteContent:
     """What a note holds."""
 
     cpus: tuple[Cpu, ...]
@@ -140,7 +140,7 @@ def _last(serial: SerialText) -> tuple[list[SerialChunk], int]:
     return kept, sum(len(c.data) for c in serial.chunks) - sum(len(c.data) for c in kept)
 
 
-def told_by(data: bytes) -> Told:
+def read_note(data: bytes) -> NoteContent:
     """What the content of a note says. Raises `GarbledNote`; time and memory are bounded."""
     try:
         stream = zlib.decompressobj()
@@ -148,12 +148,12 @@ def told_by(data: bytes) -> Told:
         if not stream.eof:
             raise GarbledNote("cut short, or too large")
         document = _map(json.loads(text))
-        return Told(
-            cpus=tuple(_cpu_told(cpu) for cpu in _list(document["cpus"])),
-            ram=_ram_told(document["ram"]),
-            reason=_reason_told(_map(document["reason"])),
-            serial=SerialText(tuple(_chunk_told(c) for c in _list(document["serial"]))),
-            image=_image_told(document["image"]),
+        return NoteContent(
+            cpus=tuple(_read_cpu(cpu) for cpu in _list(document["cpus"])),
+            ram=_read_ram(document["ram"]),
+            reason=_read_reason(_map(document["reason"])),
+            serial=SerialText(tuple(_read_chunk(c) for c in _list(document["serial"]))),
+            image=_read_image(document["image"]),
             epoch=_int(document["epoch"]),
             seconds=_float(document["seconds"]),
             zeros=_pair(document["zeros"]),
@@ -163,8 +163,8 @@ def told_by(data: bytes) -> Told:
         raise GarbledNote(str(error)) from error
 
 
-def _cpu_told(told: Json) -> Cpu:
-    cpu = _map(told)
+def _read_cpu(value: Json) -> Cpu:
+    cpu = _map(value)
     tables: dict[str, DescriptorTable | None] = {}
     for name in ("gdtr", "idtr"):
         part = cpu[name]
@@ -191,48 +191,48 @@ def _cpu_told(told: Json) -> Cpu:
     )
 
 
-def _truth(told: Json) -> bool | None:
-    if told is not None and not isinstance(told, bool):
+def _truth(value: Json) -> bool | None:
+    if value is not None and not isinstance(value, bool):
         raise GarbledNote("a truth value")
-    return told
+    return value
 
 
-def _ram_told(told: Json) -> RamMap | None:
-    if told is None:
+def _read_ram(value: Json) -> RamMap | None:
+    if value is None:
         return None
     ranges = []
-    for one in _list(told):
+    for one in _list(value):
         start, end, offset = _list(one)[:3]
         ranges.append(RamRange(PhysAddr(_hex(start)), PhysAddr(_hex(end)), _hex(offset)))
     return RamMap(ranges)
 
 
-def _reason_told(told: Mapping[str, Json]) -> StopReason:
+def _read_reason(value: Mapping[str, Json]) -> StopReason:
     return StopReason(
-        kind=_text(told["kind"]),
-        cpu=_int(told["cpu"]),
-        vector=_optional(told["vector"]),
-        text=_text(told["text"]),
-        exit_status=_optional(told["exit_status"]),
+        kind=_text(value["kind"]),
+        cpu=_int(value["cpu"]),
+        vector=_optional(value["vector"]),
+        text=_text(value["text"]),
+        exit_status=_optional(value["exit_status"]),
     )
 
 
-def _chunk_told(told: Json) -> SerialChunk:
-    port, seconds, data = _list(told)[:3]
+def _read_chunk(value: Json) -> SerialChunk:
+    port, seconds, data = _list(value)[:3]
     return SerialChunk(_int(port), _float(seconds), _text(data).encode("latin-1"))
 
 
-def _image_told(told: Json) -> ImageRecord | None:
-    if told is None:
+def _read_image(value: Json) -> ImageRecord | None:
+    if value is None:
         return None
-    image = _map(told)
+    image = _map(value)
     names = [None if image[n] is None else _text(image[n]) for n in ("build_id", "sha256")]
     bias = image["bias"]
     return ImageRecord(names[0], names[1], None if bias is None else _hex(bias))
 
 
-def _pair(told: Json) -> tuple[int, int]:
-    first, second = _list(told)[:2]
+def _pair(value: Json) -> tuple[int, int]:
+    first, second = _list(value)[:2]
     return _int(first), _int(second)
 
 

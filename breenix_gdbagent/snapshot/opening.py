@@ -14,7 +14,7 @@ from breenix_gdbagent.memory.elf import WANTED, read_headers
 from breenix_gdbagent.memory.elf_header import EM_X86_64, is_elf
 from breenix_gdbagent.memory.mapped import MappedFile
 from breenix_gdbagent.memory.ramfile import RamFile
-from breenix_gdbagent.snapshot.note import VERSION, GarbledNote, ImageRecord, told_by
+from breenix_gdbagent.snapshot.note import VERSION, GarbledNote, ImageRecord, read_note
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.core_notes import cpus_of_notes
 
@@ -65,17 +65,17 @@ def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
             fix="open it with a newer breenix-gdbagent",
         )
     try:
-        told = told_by(ours.data)
+        note = read_note(ours.data)
     except GarbledNote as garbled:
         raise InputError(
             f"{file.name} is damaged: its note of registers and serial text is garbled"
         ) from garbled
     stop = Stop(
-        cpus=told.cpus,
-        memory=ElfCore(file, headers, ram or told.ram, told.zeros),
-        reason=told.reason,
-        serial=told.serial,
-        epoch=told.epoch,
-        seconds=told.seconds,
+        cpus=note.cpus,
+        memory=ElfCore(file, headers, ram or note.ram, note.zeros),
+        reason=note.reason,
+        serial=note.serial,
+        epoch=note.epoch,
+        seconds=note.seconds,
     )
-    return Snapshot(stop, ours.type, told.image, told.extra)
+    return Snapshot(stop, ours.type, note.image, note.extra)

@@ -14,8 +14,8 @@ from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.memory.corewriter import CoreWriter
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.memory.mapped import MappedMemory
-from breenix_gdbagent.snapshot.kept import keep
 from breenix_gdbagent.snapshot.note import note_of
+from breenix_gdbagent.snapshot.report_trailer import append_trailer
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.wholefile import appearing
 from breenix_gdbagent.x86.core_notes import prstatus_note, qemu_note
@@ -47,9 +47,9 @@ def save_snapshot(
 
     `frames` are the physical addresses of the 4 KiB frames to keep (in any order; one that cannot
     be read is left out, and lacking when it is RAM), None for all that the memory has. `extra` is
-    kept as it is, `report` as `snapshot.kept` has it, and nothing else of this machine is. Raises
-    `OutputError` when the file cannot be written; then, and when interrupted, `path` is as it was
-    and nothing else remains.
+    kept as it is, `report` in the trailer behind the core, and nothing else of this machine is.
+    Raises `OutputError` when the file cannot be written; then, and when interrupted, `path` is as
+    it was and nothing else remains.
     """
     with appearing(path) as out:
         writer = CoreWriter(out)
@@ -62,7 +62,7 @@ def save_snapshot(
         ours = note_of(stop, writer.zero_area(), extra or {})
         writer.finish([*general, *_auxiliary(stop), *full, ours], _seen_by_gdb(stop))
         if report is not None:
-            keep(out, report, None if stop.image is None else stop.image.image.sha256)
+            append_trailer(out, report, None if stop.image is None else stop.image.image.sha256)
     if lacking is None and not stop.cpus and stop.memory.ram is None:
         return Lacking(None, stop.no_paging)
     return lacking

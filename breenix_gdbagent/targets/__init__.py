@@ -38,12 +38,12 @@ def lab(
     **settings: Setting,
 ) -> Machine:
     """Start the lab guest. The caller closes `vm`. Raises `InputError`, `QemuError`."""
-    from breenix_gdbagent import guest
+    from breenix_gdbagent import lab
     from breenix_gdbagent.live import launch
     from breenix_gdbagent.symbols import Image
 
-    plan = guest.scenario(scenario)
-    elf = guest.elf(stripped)
+    plan = lab.scenario(scenario)
+    elf = lab.elf(stripped)
     machine = _config(config or "lab", settings)
     vm = launch(machine, kernel=elf, append=plan.append, cpu=plan.cpu)
     return Machine(vm, Image.open(elf), 0.0)

@@ -28,9 +28,9 @@ def saved(
         ram = parse_ram_size(ram_size)
     opened = read_snapshot(path, ram)
     if kernel is None and opened.image is not None:
-        from breenix_gdbagent import guest
+        from breenix_gdbagent import lab
 
-        kernel = guest.elf_of(opened.image.sha256)
+        kernel = lab.elf_of(opened.image.sha256)
     stop = opened.stop if kernel is None else _with_elf(opened.stop, kernel, opened.image)
     return stop, opened.extra
 

@@ -10,8 +10,8 @@ from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.cpu import Cpu, PagingMode
 from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
+from breenix_gdbagent.x86.mapped_space import Range, Spaces
 from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, walk
-from breenix_gdbagent.x86.spaces import Range, Spaces
 
 if TYPE_CHECKING:
     from breenix_gdbagent.memory import PhysicalMemory

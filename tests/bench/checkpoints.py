@@ -12,7 +12,7 @@ import time
 
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.user_breakpoints import checkpoint_of
-from breenix_gdbagent.guest import elf
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.live import attach
 from breenix_gdbagent.symbols import Image
 from tests.bench.harness import Row, absent, measured, within

@@ -104,16 +104,16 @@ def _grow(elf: Path) -> None:
 
 def _first_bt(elf: Path, file: Path) -> Row:
     """A fault in a recursion, from the snapshot: both tools with everything cold in the process."""
-    from breenix_gdbagent import guest
-    from breenix_gdbagent.archive import save
+    from breenix_gdbagent import lab
     from breenix_gdbagent.checks.run import RunFacts
     from breenix_gdbagent.debugger.debugger import Debugger
     from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
     from breenix_gdbagent.live import launch
     from breenix_gdbagent.report.document import History, RunRecord
+    from breenix_gdbagent.run_report import save
     from breenix_gdbagent.symbols import Image
 
-    with launch("lab", kernel=elf, append=guest.scenario("panic").append) as vm:
+    with launch("lab", kernel=elf, append=lab.scenario("panic").append) as vm:
         run = GuardedRun(Debugger(vm, Image.open(elf)), Orders(timeout=60))
         run.start()
         kernel = run.go().kernel

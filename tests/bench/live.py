@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.link.gdbstub import GdbStub
 from breenix_gdbagent.live import attach, launch
 from breenix_gdbagent.memory.ramfile import RamFile
@@ -178,12 +178,12 @@ def _memory() -> Row:
 
 def _benign() -> Row:
     """A copy-on-write fault, recognised and passed."""
-    from breenix_gdbagent import guest
+    from breenix_gdbagent import lab
     from breenix_gdbagent.debugger.debugger import Debugger
     from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
     from breenix_gdbagent.symbols import Image
 
-    scenario = guest.scenario("copy-on-write")
+    scenario = lab.scenario("copy-on-write")
     times: list[float] = []
 
     class Timed(GuardedRun):

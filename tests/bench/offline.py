@@ -9,25 +9,25 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from breenix_gdbagent import guest, targets
-from breenix_gdbagent.archive import save
+from breenix_gdbagent import lab, targets
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.faults import check as explain
 from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
-from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.live import launch
 from breenix_gdbagent.report.document import History, RunRecord, build
 from breenix_gdbagent.report.html import render
 from breenix_gdbagent.report.text import render as render_text
+from breenix_gdbagent.run_report import save
 from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import Tables
-from breenix_gdbagent.x86.spaces import Spaces
 from tests.bench.harness import Row, absent, measured, median_ms, within
 from tests.gdb import gdb_command
 
@@ -35,7 +35,7 @@ from tests.gdb import gdb_command
 def rows() -> Iterator[Row]:
     """All figures of this file."""
     with tempfile.TemporaryDirectory() as name:
-        scenario = guest.scenario("many")
+        scenario = lab.scenario("many")
         with launch("lab", kernel=elf(False), append=scenario.append) as vm:
             run = GuardedRun(Debugger(vm, Image.open(elf(False))), Orders(timeout=30))
             run.start()
@@ -73,8 +73,8 @@ def _audit(stop: Stop) -> Iterator[Row]:
 
     yield within("from stop to complete report", median_ms(whole), 100.0, "ms")
     kernel = Kernel(stop)
-    kernel.books.processes  # noqa: B018
-    types = kernel.books.values
+    kernel.structures.processes  # noqa: B018
+    types = kernel.structures.values
 
     def processes() -> None:
         from breenix_gdbagent.kernel.processes import read_processes
@@ -82,7 +82,7 @@ def _audit(stop: Stop) -> Iterator[Row]:
         read_processes(types)
 
     # Under 1 ms for the eight processes of Breenix's own tests.
-    each = median_ms(processes) / len(kernel.books.processes.processes)
+    each = median_ms(processes) / len(kernel.structures.processes.processes)
     yield within("warm process list, per process", each, 0.125, "ms")
 
 
@@ -130,7 +130,7 @@ def _snapshots(stop: Stop, place: Path) -> Iterator[Row]:
 def _all_of_ram(place: Path) -> Iterator[Row]:
     """512 MiB of one stopped guest, by us and by QEMU."""
     with targets.lab("clean", memory="512M").vm as vm:
-        stop = vm.run_until([guest.MARKER], 30)
+        stop = vm.run_until([lab.MARKER], 30)
         file, dump = place / "all", place / "dump"
         ours = median_ms(lambda: save_snapshot(stop, file, extra={}), 3)
         asked = {"paging": False, "protocol": f"file:{dump}"}
@@ -157,7 +157,7 @@ FAULTS = ("page-fault.", "double-fault", "triple-fault", "general-prot", "invali
 def _explanation() -> Iterator[Row]:
     """The fault of every scenario that has one, explained anew from its stop: the slowest."""
     slowest, count = 0.0, 0
-    for scenario in guest.scenarios().values():
+    for scenario in lab.scenarios().values():
         if not any(code.startswith(FAULTS) for code in scenario.codes):
             continue
         with launch("lab", kernel=elf(False), append=scenario.append, cpu=scenario.cpu) as vm:
@@ -172,7 +172,7 @@ def _explanation() -> Iterator[Row]:
 
 def _names(place: Path) -> Iterator[Row]:
     """First backtrace of a snapshot, from the ELF's own tables."""
-    with launch("lab", kernel=elf(False), append=guest.scenario("guard-page").append) as vm:
+    with launch("lab", kernel=elf(False), append=lab.scenario("guard-page").append) as vm:
         run = GuardedRun(Debugger(vm, Image.open(elf(False))), Orders(timeout=30))
         run.start()
         stop = run.go().kernel.stop

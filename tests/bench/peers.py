@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from breenix_gdbagent.guest import elf
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.symbols.dwarf import Dwarf
 from breenix_gdbagent.symbols.dwarf_index import DwarfIndex
 from breenix_gdbagent.symbols.elf import ElfFile

@@ -16,9 +16,9 @@ from breenix_gdbagent.live import attach
 from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.memory.ramfile import RamFile, ram_of_size
 from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.roots import scan_roots
-from breenix_gdbagent.x86.spaces import Spaces
 from tests.bench.harness import (
     Row,
     absent,

@@ -27,7 +27,7 @@ class Hand:
         return self.kernel.master.root
 
     def static(self, path: str) -> Value:
-        return self.kernel.books.values.static(path)
+        return self.kernel.structures.values.static(path)
 
     def write(self, va: int | None, data: bytes) -> None:
         assert va is not None
@@ -50,7 +50,7 @@ class Hand:
 
     def ledger_slot(self, frame: int) -> int:
         """Address of the ledger's slot of a frame."""
-        ordinal = self.kernel.books.frames.ordinal(frame)
+        ordinal = self.kernel.structures.frames.ordinal(frame)
         assert ordinal is not None
         once = next(iter(self.static(FRAMES + "FRAME_LEDGER")["chunks"].items()))
         start, _, element, _ = sequence(once.peel())
@@ -85,7 +85,7 @@ def lock_address(static: Value) -> int:
 
 def as_process_2(hand: Hand, root: int) -> None:
     """Process 2 runs in ring 3: registers, per-CPU block, TSS and scheduler say so."""
-    thread = next(t for t in hand.kernel.books.scheduler.threads if t.owner_pid == 2)
+    thread = next(t for t in hand.kernel.structures.scheduler.threads if t.owner_pid == 2)
     (block,) = hand.kernel.percpus
     tr = hand.stop.cpu.tr
     assert thread.address is not None and thread.kernel_stack_top is not None and tr is not None

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.x86.mapped_space import MappedSpace, Spaces
 from breenix_gdbagent.x86.paging import Tables, walk
-from breenix_gdbagent.x86.spaces import Space, Spaces
 from tests.guest.linuxguest import Leaf, gpa, leaves, rights
 
 MASK = (1 << 48) - 1
@@ -54,7 +54,7 @@ def judge(vm: LiveVm, stop: Stop, root: int, dice: random.Random) -> int:
     return len(theirs)
 
 
-def _same_places(space: Space, theirs: list[Leaf]) -> None:
+def _same_places(space: MappedSpace, theirs: list[Leaf]) -> None:
     """All that is mapped and nothing else, at every byte; no leaf of ours has more than its own."""
     assert sum(r.end - r.start for r in space.ranges) == sum(leaf.size for leaf in theirs)
     for leaf in theirs:
@@ -63,7 +63,7 @@ def _same_places(space: Space, theirs: list[Leaf]) -> None:
         assert (leaf.w or not found.w) and (leaf.u or not found.u) and (found.nx or not leaf.nx)
 
 
-def _by_rights(space: Space) -> list[tuple[int, int, bool, bool]]:
+def _by_rights(space: MappedSpace) -> list[tuple[int, int, bool, bool]]:
     """The ranges as `info mem` merges them: it knows no NX."""
     out: list[tuple[int, int, bool, bool]] = []
     for r in space.ranges:

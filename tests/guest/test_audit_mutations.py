@@ -98,14 +98,14 @@ def hole_outside_the_heap(hand: Hand) -> None:
 
 @mutation("heap.corrupt", eras=(2026,))
 def hole_larger_than_the_heap(hand: Hand) -> None:
-    heap = hand.kernel.books.heap
+    heap = hand.kernel.structures.heap
     assert heap.first is not None
     hand.write(heap.first + heap._hole[0], (1 << 40).to_bytes(8, "little"))
 
 
 @mutation("heap.corrupt", eras=(2026,))
 def hole_that_names_itself(hand: Hand) -> None:
-    heap = hand.kernel.books.heap
+    heap = hand.kernel.structures.heap
     assert heap.first is not None
     hand.write(heap.first + heap._hole[1], int(heap.first).to_bytes(8, "little"))
 
@@ -118,7 +118,7 @@ def heap_that_does_not_add_up(hand: Hand) -> None:
 
 @mutation("heap.exhausted", eras=(2026,))
 def list_heap_without_holes(hand: Hand) -> None:
-    heap = hand.kernel.books.heap
+    heap = hand.kernel.structures.heap
     first = holes(hand)["first"]
     member = first.type.member("next")
     assert member is not None and first.address is not None
@@ -143,7 +143,7 @@ def heap_locked(hand: Hand) -> None:
 
 @mutation("frames.exhausted", eras=(2025,))
 def no_frame_left(hand: Hand) -> None:
-    hand.put(hand.static(FRAMES + "NEXT_FREE_FRAME"), hand.kernel.books.frames.total)
+    hand.put(hand.static(FRAMES + "NEXT_FREE_FRAME"), hand.kernel.structures.frames.total)
 
 
 @mutation("table.freed", "frame.free-but-mapped", eras=(2025,))
@@ -191,7 +191,7 @@ def free_list_has_a_frame_twice(hand: Hand) -> None:
 
 @mutation("frame.double-allocated", eras=(2026,))
 def listed_frame_is_allocated(hand: Hand) -> None:
-    hand.set_state(hand.kernel.books.frames.free_list[0], ALLOCATED)
+    hand.set_state(hand.kernel.structures.frames.free_list[0], ALLOCATED)
 
 
 @mutation(eras=(2026,), unchecked="frames-allocator")
@@ -286,7 +286,7 @@ def ring_3_in_its_own_space(hand: Hand) -> None:
 def cr3_of_a_root_that_nobody_lists(hand: Hand) -> None:
     space = next(s for s in hand.kernel.spaces if s.pid == 2)
     frame = 0x300_0000
-    assert hand.kernel.books.frames.state(frame) == "never"
+    assert hand.kernel.structures.frames.state(frame) == "never"
     hand.memory.copy_frame(space.root, frame)
     for slot in (0, 255):
         hand.memory.set_entry(frame + 8 * slot, 0)
@@ -375,7 +375,7 @@ def test_leaks_are_what_grew(guests: Guests, era: int) -> None:
         assert leaked(guests, era, temporary_heap) == set()
 
 
-def test_leaks_need_the_books(guests: Guests) -> None:
+def test_leaks_need_the_structures(guests: Guests) -> None:
     bare = Kernel(guests.open[2025].stop._replace(image=None))
     with pytest.raises(NotChecked, match="no kernel ELF"):
         list(grown(bare, bare))

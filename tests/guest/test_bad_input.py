@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.guest import elf
+from breenix_gdbagent.lab import elf
 from tests.guest.labrun import Result, agent
 from tests.guest.processes import children, command_line
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from breenix_gdbagent.guest import scenarios
+from breenix_gdbagent.lab import scenarios
 from tests.guest import test_audit_mutations, test_leaks
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu

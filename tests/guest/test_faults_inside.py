@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from breenix_gdbagent.checks.faults import check
-from breenix_gdbagent.guest import scenarios
 from breenix_gdbagent.kernel.image import attach_image
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.lab import scenarios
 from tests.guest.live_support import DONE, ELF, lab, needs_qemu
 
 pytestmark = needs_qemu

@@ -14,9 +14,9 @@ from breenix_gdbagent.checks.faults.analyzer import explain_cpu
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.cpumodel.context import context_of_cpu
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
-from breenix_gdbagent.guest import Scenario, scenarios
 from breenix_gdbagent.kernel.image import attach_image
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.lab import Scenario, scenarios
 from breenix_gdbagent.stop import Stop
 from tests.guest.live_support import DONE, ELF, lab, needs_qemu
 from tests.said import evidence

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.guest import elf
+from breenix_gdbagent.lab import elf
 
 ROOT = Path(__file__).parents[2]
 LABGUEST = ROOT / "fixtures" / "labguest"
@@ -39,12 +39,12 @@ def test_it_builds_again_and_does_the_same(tmp_path: Path) -> None:
     """A build out of a copy of the source boots to the same end as the ELF that is kept."""
     copy = tmp_path / "fixtures" / "labguest"
     shutil.copytree(LABGUEST, copy, ignore=shutil.ignore_patterns("target"))
-    (tmp_path / "breenix_gdbagent" / "guest").mkdir(parents=True)
+    (tmp_path / "breenix_gdbagent" / "lab").mkdir(parents=True)
     built = subprocess.run(
         ["sh", str(copy / "build.sh")], capture_output=True, text=True, timeout=110, check=False
     )
     assert built.returncode == 0, built.stderr[-2000:]
-    fresh = tmp_path / "breenix_gdbagent" / "guest" / "labguest.elf"
+    fresh = tmp_path / "breenix_gdbagent" / "lab" / "labguest.elf"
     assert _serial(fresh) == _serial(elf(False))
 
 

@@ -104,7 +104,7 @@ def test_a_thread_is_followed_from_the_copy_with_its_registers(running: Path) ->
 
 def test_without_types_it_is_said_what_is_missing(running: Path) -> None:
     """Neither serial text nor tables name the lab's pids (Breenix's text does: tests/breenix)."""
-    stripped = str(resources.files("breenix_gdbagent") / "guest" / "labguest-stripped.elf")
+    stripped = str(resources.files("breenix_gdbagent") / "lab" / "labguest-stripped.elf")
     from_file = ("--snapshot", str(running), "--kernel", stripped)
     by_pid = agent("bt", "--pid", "2", *from_file)
     assert by_pid.code == 1
@@ -166,7 +166,7 @@ def test_a_file_of_debug_information_alone(running: Path, tmp_path: Path) -> Non
     objcopy = shutil.which("objcopy")
     if objcopy is None:
         pytest.skip("no objcopy on this machine")
-    elf = Path(str(resources.files("breenix_gdbagent") / "guest" / "labguest.elf"))
+    elf = Path(str(resources.files("breenix_gdbagent") / "lab" / "labguest.elf"))
     alone = tmp_path / "debug"
     subprocess.run([objcopy, "--only-keep-debug", str(elf), str(alone)], check=True)
     bare, debug = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from breenix_gdbagent.guest import scenarios
+from breenix_gdbagent.lab import scenarios
 from tests.guest.labrun import agent
 
 TIMEOUT = "4"

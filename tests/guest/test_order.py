@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent import archive, configs, guest
+from breenix_gdbagent import configs, lab, run_report
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.live import launch
@@ -26,17 +26,17 @@ SUCCESS = "Kernel initialization complete!"
 def document(scenario: str, file: Path) -> tuple[Document, Document]:
     """The run of a machine whose success comes early, watched for some seconds more; live, and out
     of its snapshot."""
-    plan = guest.scenario(scenario)
+    plan = lab.scenario(scenario)
     config = replace(configs.load("lab"), success=SUCCESS)
     with launch(config, kernel=ELF, append=plan.append, cpu=plan.cpu) as vm:
         run = GuardedRun(Debugger(vm, Image.open(ELF)), Orders(linger=2.0))
         run.start()
         ended = run.go()
         parts = (ended.record, ended.facts, ended.history)
-        archive.save(file, ended.kernel, "tables", {"kind": "lab"}, *parts, {})
-        live = archive.finish(ended.kernel, {"kind": "lab"}, *parts, ended.examined)
+        run_report.save(file, ended.kernel, "tables", {"kind": "lab"}, *parts, {})
+        live = run_report.finish(ended.kernel, {"kind": "lab"}, *parts, ended.examined)
     opened = read_snapshot(file)
-    return live, archive.document_of(opened.stop, opened.extra, {})
+    return live, run_report.document_of(opened.stop, opened.extra, {})
 
 
 @pytest.mark.parametrize("scenario", ["page-fault-unmapped", "cr3-bootloader", "panic"])

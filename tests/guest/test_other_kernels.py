@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from breenix_gdbagent.guest import elf
+from breenix_gdbagent.lab import elf
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 

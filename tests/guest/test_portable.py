@@ -69,10 +69,10 @@ def answered(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("scenario", ["clean", "page-fault-unmapped", "stack-overflow"])
 def test_a_guest_of_ours(scenario: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from breenix_gdbagent import guest
+    from breenix_gdbagent import lab
 
     code, document = answered(capsys, "ci", "--lab", scenario, "--json")
-    plan = guest.scenario(scenario)
+    plan = lab.scenario(scenario)
     assert code == plan.exit
     wanted = {f["code"] for f in document["findings"] if f["severity"] != "info"}
     assert wanted == set(plan.codes)

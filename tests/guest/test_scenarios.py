@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.guest import Scenario, scenarios
+from breenix_gdbagent.lab import Scenario, scenarios
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.guest.labrun import agent, tail, truth
 from tests.schema import validate

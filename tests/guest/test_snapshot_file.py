@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from breenix_gdbagent.errors import Unreadable
-from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel.image import attach_image
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import attach
 from breenix_gdbagent.snapshot.opening import open_snapshot, read_snapshot
 from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import Tables, walk
-from breenix_gdbagent.x86.spaces import Spaces
 from tests.gdb import gdb_command
 from tests.guest.labrun import agent
 from tests.guest.live_support import ELF, beside, lab, needs_qemu

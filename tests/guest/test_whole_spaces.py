@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from breenix_gdbagent import guest
+from breenix_gdbagent import lab
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
-from breenix_gdbagent.guest import elf
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.live import launch
 from breenix_gdbagent.symbols import Image
 from tests.guest.live_support import needs_qemu
@@ -29,7 +29,7 @@ SCENARIOS = (
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_space_of_a_stop(name: str) -> None:
-    scenario = guest.scenario(name)
+    scenario = lab.scenario(name)
     with launch("lab", kernel=elf(False), append=scenario.append, cpu=scenario.cpu) as vm:
         run = GuardedRun(Debugger(vm, Image.open(elf(False))), Orders(timeout=30))
         run.start()

@@ -18,7 +18,7 @@ SAVE = """
 import sys
 from pathlib import Path
 import breenix_gdbagent
-from breenix_gdbagent.archive import finish, save
+from breenix_gdbagent.run_report import finish, save
 from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord

@@ -99,11 +99,11 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
 
 def _sources(target: Target, session: Session) -> list[Path]:
     """Where the source may lie: the user's checkout, or ours of the lab guest."""
-    from breenix_gdbagent import guest
+    from breenix_gdbagent import lab
 
     if target.options.breenix is not None:
         return [target.options.breenix]
     kernel = session.known
     image = kernel.stop.image if kernel is not None else None
-    ours = image is not None and image.image.path in (guest.elf(False), guest.elf(True))
-    return guest.sources() if target.kind == "lab" or ours else []
+    ours = image is not None and image.image.path in (lab.elf(False), lab.elf(True))
+    return lab.sources() if target.kind == "lab" or ours else []

@@ -180,7 +180,7 @@ class ShellCompleter(Completer):
             return []
         try:
             with self.session.standing():
-                spaces = [s for s in kernel.witnessed if s.role == "process"]
+                spaces = [s for s in kernel.named_spaces if s.role == "process"]
         except AgentError:
             return []
         pids = [str(s.pid) for s in spaces if s.pid is not None]
@@ -188,7 +188,7 @@ class ShellCompleter(Completer):
 
     def _roots(self) -> list[str]:
         kernel = self._kernel()
-        return [] if kernel is None else [f"{s.root:#x}" for s in kernel.witnessed]
+        return [] if kernel is None else [f"{s.root:#x}" for s in kernel.named_spaces]
 
     def _points(self) -> list[str]:
         arbiter = self.session.arbiter

@@ -240,9 +240,9 @@ def do_memory(session: Session, line: Line) -> int:
 
 
 def do_audit(session: Session, line: Line) -> int:
-    from breenix_gdbagent import archive
+    from breenix_gdbagent import run_report
     from breenix_gdbagent.checks.run import facts_of
-    from breenix_gdbagent.commands.faces import verdict
+    from breenix_gdbagent.commands.formats import verdict
     from breenix_gdbagent.commands.target import description
     from breenix_gdbagent.report.document import History, RunRecord
     from breenix_gdbagent.report.text import render
@@ -252,9 +252,9 @@ def do_audit(session: Session, line: Line) -> int:
         kernel, target = session.kernel, description(session.target)
         if session.target.runs:
             record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
-            document = archive.finish(kernel, target, record, facts, History())
+            document = run_report.finish(kernel, target, record, facts, History())
         else:
-            document = archive.document_of(kernel, session.target.options.beside, target)
+            document = run_report.document_of(kernel, session.target.options.beside, target)
         print(render(document, session.screen.width, session.screen.ink.on))
     return verdict(document, "error")
 

@@ -39,7 +39,7 @@ def do_gdb(session: Session, line: Line) -> int:
 
 
 def do_save(session: Session, line: Line) -> int:
-    from breenix_gdbagent import archive
+    from breenix_gdbagent import run_report
     from breenix_gdbagent.checks.run import facts_of
     from breenix_gdbagent.commands.target import description
     from breenix_gdbagent.report.document import History, RunRecord
@@ -54,7 +54,7 @@ def do_save(session: Session, line: Line) -> int:
         kernel = session.kernel
         record, target = RunRecord(seconds=kernel.stop.seconds), description(session.target)
         facts = facts_of(kernel.stop.reason)
-        archive.save(path, kernel, memory, target, record, facts, History(), {})
+        run_report.save(path, kernel, memory, target, record, facts, History(), {})
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 

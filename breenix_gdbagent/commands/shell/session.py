@@ -397,5 +397,5 @@ def space_label(kernel: Kernel) -> str:
     cpu = kernel.stop.cpu
     if cpu.paging is None or cpu.root is None:
         return ""
-    found = next((s for s in kernel.witnessed if s.root == cpu.root), None)
+    found = next((s for s in kernel.named_spaces if s.root == cpu.root), None)
     return "" if found is None else found.label

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import pytest
 
-from breenix_gdbagent.archive import document_of
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.run_report import document_of
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.said import evidence
 from tests.schema import validate

@@ -87,9 +87,9 @@ def test_what_retires_is_not_held_to_its_user_half() -> None:
     root = next(s.root for s in hand.processes if s.live is None)
     kernel = retiring(hand, root)
     space = kernel.space_of(root)
-    assert space is not None and space.retiring and not kernel.believed(space)
+    assert space is not None and space.retiring and not kernel.user_half_is_own(space)
     assert space in kernel.audited, "its kernel half still has to be right"
-    assert not kernel.ledger.unjudged
+    assert not kernel.ledger.skipped
     assert not any(page.node.owner == root for page in kernel.ledger.user_pages())
 
 
@@ -155,7 +155,7 @@ def test_a_dead_root_under_a_user_page() -> None:
     dead = next(s.root for s in hand.processes if s.live is None)
     give_to_ring_3(hand, dead)
     kernel = Kernel(hand.stop)
-    assert dead in {s.root for s in kernel.considered} - {s.root for s in kernel.audited}
+    assert dead in {s.root for s in kernel.audit_scope} - {s.root for s in kernel.audited}
     assert new(HEAD, kernel) == set()
 
 

@@ -11,7 +11,7 @@ import pytest
 from breenix_gdbagent import targets
 from breenix_gdbagent.commands import doctor, run
 from breenix_gdbagent.errors import AgentError, QemuDied, QemuGaveUp
-from breenix_gdbagent.guest import elf
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.stop import StopReason
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent import configs, guest
+from breenix_gdbagent import configs, lab
 from breenix_gdbagent.commands import init
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.targets.booting import MACHINES, machine_of_image, machine_of_kernel
@@ -70,9 +70,9 @@ def test_what_does_not_boot_is_said(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_kernel_that_qemu_loads_is_seen_in_its_elf(tmp_path: Path) -> None:
-    assert machine_of_kernel(guest.elf(False)) == "kernel"
+    assert machine_of_kernel(lab.elf(False)) == "kernel"
     other = tmp_path / "other.elf"
-    other.write_bytes(guest.elf(False).read_bytes().replace(b"Xen\0", b"Zen\0"))
+    other.write_bytes(lab.elf(False).read_bytes().replace(b"Xen\0", b"Zen\0"))
     assert machine_of_kernel(other) is None
     other.write_bytes(b"\x7fELF\1\1" + bytes(60) + b"\x02\xb0\xad\x1b")
     assert machine_of_kernel(other) == "kernel"
@@ -92,7 +92,7 @@ def test_the_file_reads_as_the_machine_that_it_is_made_from(boot: str, tmp_path:
 
 
 def test_a_file_that_is_there_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, kernel = tmp_path / "m.toml", str(guest.elf(False))
+    path, kernel = tmp_path / "m.toml", str(lab.elf(False))
     assert init.run("init", ["machine", "--kernel", kernel, "-o", str(path)]) == 0
     assert f"ci --config {path} --kernel {kernel}" in capsys.readouterr().out
     before = path.read_text()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from breenix_gdbagent.archive import save
 from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.commands import run
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, Marker, RunRecord
+from breenix_gdbagent.run_report import save
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
 from tests.writers.machine import CODE, DATA, Machine
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from breenix_gdbagent import guest
+from breenix_gdbagent import lab
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.commands.shell.screen import Screen
 from breenix_gdbagent.commands.shell.session import Session
@@ -34,7 +34,7 @@ def add(debugger: Debugger, text: str, *, once: bool = False) -> Point:
 
 def test_one_break_before_the_bias_is_known_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeGuest([(TRAP, 0x2000)])
-    with debugged(fake, Image.open(guest.elf(stripped=True))) as debugger:
+    with debugged(fake, Image.open(lab.elf(stripped=True))) as debugger:
         writes = written(monkeypatch)
         point = add(debugger, "syscall_entry")
         assert writes == []

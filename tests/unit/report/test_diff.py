@@ -15,7 +15,7 @@ from breenix_gdbagent.report.document import Document, RunRecord, build
 from breenix_gdbagent.report.mappings import Change
 from breenix_gdbagent.report.story import objects, record
 from breenix_gdbagent.stop import SerialChunk, SerialText
-from breenix_gdbagent.x86.spaces import Range
+from breenix_gdbagent.x86.mapped_space import Range
 from tests.unit.report import documents, stops
 
 

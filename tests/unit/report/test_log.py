@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from breenix_gdbagent import archive
+from breenix_gdbagent import run_report
 from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.commands import run
 from breenix_gdbagent.kernel.view import Kernel
@@ -104,7 +104,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stop of the real kernel, both ports, saved as `ci -o` would."""
     path = tmp_path_factory.mktemp("log") / "run.core"
     kernel = Kernel(stops.stop("breenix-head-cow-fault"))
-    archive.save(
+    run_report.save(
         path, kernel, "tables", {"kind": "snapshot"}, RunRecord(), RunFacts(), History(), {}
     )
     return path

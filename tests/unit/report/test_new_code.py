@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 import pytest
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
-from breenix_gdbagent.archive import leading_fault
 from breenix_gdbagent.checks import examine as checks
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts, Place
 from breenix_gdbagent.checks.finding import CODES, Finding, Where, declare
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import github, html, junit, markdown, text
 from breenix_gdbagent.report.document import Document, History, RunRecord, build
+from breenix_gdbagent.run_report import leading_fault
 from tests.schema import validate
 from tests.unit.report import documents
 from tests.writers.machine import TEXT, Machine

@@ -16,7 +16,7 @@ from breenix_gdbagent.symbols import Image
 
 @pytest.fixture(scope="session")
 def labguest_path() -> Path:
-    return Path(str(resources.files("breenix_gdbagent") / "guest" / "labguest.elf"))
+    return Path(str(resources.files("breenix_gdbagent") / "lab" / "labguest.elf"))
 
 
 @pytest.fixture(scope="session")

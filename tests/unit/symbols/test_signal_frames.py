@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from breenix_gdbagent.guest import elf
+from breenix_gdbagent.lab import elf
 from breenix_gdbagent.symbols import Image
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from breenix_gdbagent.memory.core import ElfCore
+from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import Effective, Tables
 from breenix_gdbagent.x86.reverse import FrameIndex
-from breenix_gdbagent.x86.spaces import Spaces
 from tests.unit.captures import BREENIX, LINUX, NAMES, capture, truth_of
 
 HALF = 1 << 63

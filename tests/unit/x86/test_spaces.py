@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breenix_gdbagent.errors import Unreadable
+from breenix_gdbagent.x86.mapped_space import MOST_RANGES, Range, Spaces
 from breenix_gdbagent.x86.pages import pages
 from breenix_gdbagent.x86.paging import (
     PS,
@@ -20,7 +21,6 @@ from breenix_gdbagent.x86.paging import (
     walk,
 )
 from breenix_gdbagent.x86.reverse import FrameIndex
-from breenix_gdbagent.x86.spaces import MOST_RANGES, Range, Spaces
 from tests.writers.memory import FrameMemory
 from tests.writers.tables import NX, P, TableWriter, U, W, model_leaves
 

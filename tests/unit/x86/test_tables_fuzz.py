@@ -8,11 +8,11 @@ import tracemalloc
 
 import pytest
 
+from breenix_gdbagent.x86.mapped_space import MOST_RANGES, Spaces
 from breenix_gdbagent.x86.paging import Tables, walk
 from breenix_gdbagent.x86.reverse import FrameIndex
 from breenix_gdbagent.x86.roots import scan_roots
 from breenix_gdbagent.x86.runs import mapped_runs
-from breenix_gdbagent.x86.spaces import MOST_RANGES, Spaces
 from tests.writers.memory import FrameMemory
 from tests.writers.tables import model_lookup
 

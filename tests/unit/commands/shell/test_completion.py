@@ -12,7 +12,7 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from breenix_gdbagent import guest
+from breenix_gdbagent import lab
 from breenix_gdbagent.commands.shell.completion import MOST, ShellCompleter, inner_fields
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.texts import COMMANDS
@@ -56,7 +56,7 @@ def breenix() -> Standing:
     """A machine laid out as Breenix is; the ELF is the lab guest's, for its names."""
     machine = Machine()
     stop = machine.stop(StopReason("attached"), machine.cpu(rip=0x8000000000, rsp=machine_stack()))
-    image = Image.open(guest.elf(False)).loaded(0x80_0000_0000)
+    image = Image.open(lab.elf(False)).loaded(0x80_0000_0000)
     return Standing(Kernel(stop._replace(image=image)))
 
 
@@ -113,7 +113,7 @@ def test_addresses_and_roots(breenix: Standing) -> None:
     assert offered(breenix, "walk ")[:2] == ["walk 0x8000000000", f"walk {machine_stack():#x}"]
     assert all("0xffffc9" in line for line in offered(breenix, "memory 0xffffc9"))
     assert breenix.known is not None
-    roots = [f"map {space.root:#x}" for space in breenix.known.witnessed]
+    roots = [f"map {space.root:#x}" for space in breenix.known.named_spaces]
     assert offered(breenix, "map ") == roots and len(roots) > 1
 
 

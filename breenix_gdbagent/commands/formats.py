@@ -25,7 +25,7 @@ FILES = ("html", "markdown", "junit")
 """The options that say where a face goes: a file, or stdout (``-``)."""
 
 
-def add_face_options(parser: argparse.ArgumentParser) -> None:
+def add_format_options(parser: argparse.ArgumentParser) -> None:
     """--json, --html, --markdown, --junit, --github, --fail-on."""
     parser.add_argument("--json", action="store_true", help="the report document on stdout")
     parser.add_argument("--html", type=Path, metavar="OUT")
@@ -35,7 +35,7 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fail-on", choices=("error", "warning"), default="error")
 
 
-def check_faces(options: argparse.Namespace) -> None:
+def check_formats(options: argparse.Namespace) -> None:
     """Refuse unwritable outputs, and two answers on one stream, before anything runs."""
     answers = ["--json"] if options.json else []
     for name in FILES:
@@ -62,7 +62,7 @@ def verdict(document: Document, fail_on: str) -> int:
     return int(any(f["severity"] in weights for f in objects(document["findings"])))
 
 
-def write_faces(
+def write_formats(
     document: Document,
     options: argparse.Namespace,
     code: int | None = None,

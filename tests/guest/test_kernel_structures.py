@@ -21,7 +21,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[StoppedLab]:
 
 
 def test_processes(guest: StoppedLab) -> None:
-    table = guest.kernel().books.processes
+    table = guest.kernel().structures.processes
     told = guest.told("process", at="end")
     assert len(told) > 11, "so many that the tree has internal nodes"
     for process, truth in zip(table.processes, told, strict=True):
@@ -45,7 +45,7 @@ def test_processes(guest: StoppedLab) -> None:
 
 
 def test_threads_of_the_scheduler(guest: StoppedLab) -> None:
-    scheduler = guest.kernel().books.scheduler
+    scheduler = guest.kernel().structures.scheduler
     told = guest.told("thread", at="end")
     for thread, truth in zip(scheduler.threads, told, strict=True):
         assert (thread.id, thread.name) == (truth["id"], truth["name"])
@@ -63,20 +63,20 @@ def test_threads_of_the_scheduler(guest: StoppedLab) -> None:
 
 
 def test_heap(guest: StoppedLab) -> None:
-    books = guest.kernel().books
+    structures = guest.kernel().structures
     (truth,) = guest.told("heap", at="end")
-    heap = books.heap
+    heap = structures.heap
     assert (heap.kind, heap.used) == (truth["kind"], truth["used"])
     assert (heap.start, heap.end) == (int(truth["start"], 16), int(truth["end"], 16))
     if heap.kind == "bump":
         assert heap.allocations == truth["allocations"]
     else:
-        holes = [hex(hole.at) for hole in holes_of(books.values, heap)]
+        holes = [hex(hole.at) for hole in holes_of(structures.values, heap)]
         assert holes == truth["holes"]
 
 
 def test_frames(guest: StoppedLab) -> None:
-    frames = guest.kernel().books.frames
+    frames = guest.kernel().structures.frames
     (truth,) = guest.told("frames", at="end")
     assert frames.total == truth["total"]
     assert frames.used == truth["used"]
@@ -93,7 +93,7 @@ def test_stack_slots_and_their_owners(guest: StoppedLab) -> None:
     (truth,) = guest.told("stack_slots", at="end")
     words = [int(word, 16) for word in truth["bitmap"]]
     taken = {64 * n + bit for n, word in enumerate(words) for bit in range(64) if word >> bit & 1}
-    assert kernel.books.stack_slots == taken
+    assert kernel.structures.stack_slots == taken
     names = {t["id"]: t["name"] for t in guest.told("thread", at="end")}
     dead = {t["id"] for t in guest.told("thread", at="end", state="Terminated")}
     told = {

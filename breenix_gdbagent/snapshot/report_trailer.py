@@ -34,14 +34,14 @@ _LENGTH = Struct("<Q")
 _SEAL = Struct("<I8s")
 
 
-class Kept(NamedTuple):
+class ReportTrailer(NamedTuple):
     """A report out of a file. `elf` is the SHA-256 of the kernel's ELF that it was made with."""
 
     document: dict[str, Json]
     elf: str | None
 
 
-def keep(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
+def append_trailer(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
     """Adds the report to the complete core in `out`, which stays open. A file that cannot be read
     back (a device) or is larger than `MOST_FILE` stays without, and so does every file where it is
     not known which code made the report. Raises `OSError`."""
@@ -52,8 +52,8 @@ def keep(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
     ours = agent()
     if ours is None or changed_since_start():
         return
-    told = {"agent": ours, "elf": elf, "document": document}
-    stream = zlib.compress(json.dumps(told, separators=(",", ":")).encode("ascii"), 1)
+    content = {"agent": ours, "elf": elf, "document": document}
+    stream = zlib.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), 1)
     added = stream + _LENGTH.pack(len(stream))
     with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as core:
         total = zlib.crc32(added, zlib.crc32(core))
@@ -61,7 +61,7 @@ def keep(out: BinaryIO, document: Mapping[str, Json], elf: str | None) -> None:
     out.write(added + _SEAL.pack(total, MAGIC))
 
 
-def kept(path: Path) -> Kept | None:
+def read_trailer(path: Path) -> ReportTrailer | None:
     """The report that the file holds; None where it holds none, or anything in the file is not as
     it was written, or an agent of other code wrote it. Never raises: who gets nothing here
     opens the file, and is told what is wrong with it."""
@@ -74,7 +74,7 @@ def kept(path: Path) -> Kept | None:
         return None
 
 
-def _read(data: memoryview) -> Kept | None:
+def _read(data: memoryview) -> ReportTrailer | None:
     end = len(data) - _SEAL.size
     total, magic = _SEAL.unpack_from(data, end)
     if magic != MAGIC:
@@ -83,7 +83,7 @@ def _read(data: memoryview) -> Kept | None:
         return None
     end -= _LENGTH.size
     (length,) = _LENGTH.unpack_from(data, end)
-    told = json.loads(zlib.decompressobj().decompress(data[end - length : end], MOST_BYTES))
-    if told["agent"] is None or told["agent"] != agent():
+    content = json.loads(zlib.decompressobj().decompress(data[end - length : end], MOST_BYTES))
+    if content["agent"] is None or content["agent"] != agent():
         return None
-    return Kept(cast(dict[str, Json], told["document"]), told["elf"])
+    return ReportTrailer(cast(dict[str, Json], content["document"]), content["elf"])

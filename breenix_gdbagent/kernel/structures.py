@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Books:
+class Structures:
     """The typed readers of one stop."""
 
     def __init__(self, stop: Stop, machine: Machine) -> None:

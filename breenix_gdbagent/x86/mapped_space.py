@@ -92,7 +92,7 @@ _range = tuple.__new__  # what Range() and Range._make() come to, at a third of 
 _Piece = tuple[tuple[Range, ...], tuple[Gap, ...]]
 
 
-class Space(NamedTuple):
+class MappedSpace(NamedTuple):
     """All that a root maps, in order of address, and where that could not be told."""
 
     root: PhysAddr
@@ -131,7 +131,7 @@ class Spaces:
         self._uses: dict[int, frozenset[int]] = {}
         self._stored = 0
 
-    def space(self, root: int) -> Space:
+    def space(self, root: int) -> MappedSpace:
         """Everything that the top table at `root` maps, merged by effective permission."""
         base = PhysAddr(root & ADDRESS)
         top = LEVEL[self.levels]
@@ -141,7 +141,7 @@ class Spaces:
             half = 1 << top.shift + 8
             low = Gap(VirtAddr(0), VirtAddr(half), UNREADABLE, top.number)
             high = Gap(VirtAddr((1 << 64) - half), VirtAddr(1 << 64), UNREADABLE, top.number)
-            return Space(base, (), (low, high))
+            return MappedSpace(base, (), (low, high))
         first, below = self._cut(0, raw, top)
         ranges, gaps = [*first], [*below]
         # Mostly as in the root before: comparing costs far less than hashing.
@@ -154,7 +154,7 @@ class Spaces:
         if len(ranges) > MOST_RANGES:
             gaps.append(Gap(ranges[MOST_RANGES].start, ranges[-1].end, TOO_MANY, top.number))
             del ranges[MOST_RANGES:]
-        return Space(base, tuple(ranges), tuple(gaps))
+        return MappedSpace(base, tuple(ranges), tuple(gaps))
 
     def _joined(self, raw: bytes, top: Level) -> _Piece:
         """The entries of a top table but the first, piece by piece."""

@@ -8,9 +8,9 @@ from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.view import Kernel
 
 
-def all_made(kernel: Kernel) -> None:
+def require_finished_tables(kernel: Kernel) -> None:
     """Raises `NotChecked` while a page table is in the making."""
-    left = sorted(kernel.in_the_making)
+    left = sorted(kernel.under_construction)
     if left:
         many = f"{len(left)} page tables have" if len(left) > 1 else "a page table has"
         raise NotChecked(
@@ -19,12 +19,12 @@ def all_made(kernel: Kernel) -> None:
         )
 
 
-def all_judged(kernel: Kernel, ledger: FrameLedger) -> None:
-    """As `all_made`; also raises `NotChecked` when user halves were left out."""
-    left = ledger.unjudged
+def require_user_halves(kernel: Kernel, ledger: FrameLedger) -> None:
+    """As `require_finished_tables`; also raises `NotChecked` when user halves were left out."""
+    left = ledger.skipped
     if left:
         raise NotChecked(
             f"frames are used again here, and whether {len(left)} of the roots found in "
             "RAM are alive is not known: their user halves were not looked at"
         )
-    all_made(kernel)
+    require_finished_tables(kernel)

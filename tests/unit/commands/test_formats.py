@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from breenix_gdbagent.archive import save
 from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.commands import run
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord
+from breenix_gdbagent.run_report import save
 from tests.writers.machine import Machine
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.snapshot import kept as room
-from breenix_gdbagent.snapshot.kept import keep, kept
+from breenix_gdbagent.snapshot import report_trailer as room
+from breenix_gdbagent.snapshot.report_trailer import append_trailer, read_trailer
 
 CORE = b"\x7fELF" + bytes(range(256)) * 16
 REPORT: dict[str, Json] = {"schema": 1, "findings": [{"code": "page-fault.null"}], "text": "\u00e9"}
@@ -22,14 +22,14 @@ REPORT: dict[str, Json] = {"schema": 1, "findings": [{"code": "page-fault.null"}
 def written(path: Path, elf: str | None = "aa") -> Path:
     with path.open("w+b") as out:
         out.write(CORE)
-        keep(out, REPORT, elf)
+        append_trailer(out, REPORT, elf)
     return path
 
 
 @pytest.mark.parametrize("elf", ["aa", None])
 def test_it_comes_back_as_it_was_and_the_core_is_untouched(tmp_path: Path, elf: str | None) -> None:
     file = written(tmp_path / "stop", elf)
-    found = kept(file)
+    found = read_trailer(file)
     assert found is not None
     assert found.document == REPORT
     assert found.elf == elf
@@ -45,20 +45,20 @@ def test_any_byte_changed_makes_it_void(
     raw = bytearray(file.read_bytes())
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     file.write_bytes(raw)
-    assert kept(file) is None
+    assert read_trailer(file) is None
 
 
 def test_any_end_cut_off_makes_it_void(tmp_path: Path) -> None:
     whole = written(tmp_path / "stop").read_bytes()
     for size in range(len(whole)):
         (tmp_path / "short").write_bytes(whole[:size])
-        assert kept(tmp_path / "short") is None, size
+        assert read_trailer(tmp_path / "short") is None, size
 
 
 def test_another_agent_examines_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "stop")
     monkeypatch.setattr(room, "agent", lambda: "the hash of other code")
-    assert kept(file) is None
+    assert read_trailer(file) is None
 
 
 @pytest.mark.parametrize(("hash_", "changed"), [(None, False), ("ab", True)])
@@ -75,13 +75,13 @@ def test_a_sealed_stream_that_is_no_report(tmp_path: Path, told: bytes) -> None:
     stream = zlib.compress(told)
     body = CORE + stream + struct.pack("<Q", len(stream))
     (tmp_path / "stop").write_bytes(body + struct.pack("<I8s", zlib.crc32(body), room.MAGIC))
-    assert kept(tmp_path / "stop") is None
+    assert read_trailer(tmp_path / "stop") is None
 
 
 def test_what_is_no_file_keeps_none(tmp_path: Path) -> None:
-    assert kept(tmp_path) is None
-    assert kept(tmp_path / "absent") is None
+    assert read_trailer(tmp_path) is None
+    assert read_trailer(tmp_path / "absent") is None
     os.mkfifo(tmp_path / "pipe")  # nobody will ever write to it
-    assert kept(tmp_path / "pipe") is None
+    assert read_trailer(tmp_path / "pipe") is None
     with Path(os.devnull).open("wb") as out:
-        keep(out, REPORT, None)
+        append_trailer(out, REPORT, None)
