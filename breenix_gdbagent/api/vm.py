@@ -279,7 +279,7 @@ class Vm:
 
     def send(self, text: str, port: int = 0) -> None:
         """Type into a serial port; a line ends with ``\\n``. Raises `LinkError`."""
-        self._debugger.vm.send(text.encode(), port)
+        self._debugger.vm.console.send(text.encode(), port)
 
     # Points -----------------------------------------------------------------------------------
 

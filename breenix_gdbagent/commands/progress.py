@@ -82,7 +82,7 @@ class Progress:
         from rich.text import Text
 
         while not self._done.wait(REFRESH_SECONDS):
-            line = "".join(c for c in self._vm.last_line if c.isprintable())
+            line = "".join(c for c in self._vm.console.last_line if c.isprintable())
             shown = Text(f"{self._vm.clock.seconds():6.1f} s  {line}", no_wrap=True)
             shown.truncate(max(20, self._width()), overflow="ellipsis")
             if self._status is not None:

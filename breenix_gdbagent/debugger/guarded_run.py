@@ -116,7 +116,7 @@ class GuardedRun:
         own = self.vm.config.success if self.vm.config is not None else None
         for step in self.orders.script:
             if step.verb == "send":
-                self.vm.send(step.text.encode() + b"\n")
+                self.vm.console.send(step.text.encode() + b"\n")
                 continue
             stop = self._run([step.text], self.orders.timeout - self.vm.clock.seconds())
             if stop.reason.kind != "marker":
@@ -298,9 +298,9 @@ class GuardedRun:
         record = RunRecord(
             seconds=stop.seconds,
             agent_stops=self.vm.agent_stops,
-            markers=tuple(Marker(m.text, m.seconds) for m in self.vm.markers),
+            markers=tuple(Marker(m.text, m.seconds) for m in self.vm.console.markers),
             benign_faults=self.benign,
-            armed=self.vm.armed_at or "fault catching was never armed",
+            armed=self.vm.arming.armed_at or "fault catching was never armed",
             succeeded=self.succeeded,
         )
         return Ended(self._examine(stop), facts, self._history(), record)

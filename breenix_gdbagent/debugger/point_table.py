@@ -121,7 +121,7 @@ class PointTable:
             return "put in when the kernel has loaded its IDT with that gate"
         if point.kind == "watch":
             return "watched as soon as the kernel runs and it has a place"
-        if self.vm.bias is None and point.place.links:
+        if self.vm.arming.bias is None and point.place.links:
             return "put in when the kernel has loaded its IDT"
         return "nowhere"
 
@@ -164,7 +164,7 @@ class PointTable:
 
     def handler(self, vector: int) -> int | None:
         """Where the gate of a vector leads, None without an IDT or with the gate not present."""
-        table = self.vm.idtr
+        table = self.vm.arming.idtr
         if table is None or vector * GATE_SIZE + GATE_SIZE - 1 > (table.limit or 0):
             return None
         gate = self.vm.read_or_none(table.base + vector * GATE_SIZE, GATE_SIZE)
@@ -200,7 +200,7 @@ class PointTable:
     def base(self) -> int | None:
         """The load bias as far as it is known: proved at ``lidt``, or by code that was stopped
         at."""
-        return self.vm.bias if self.vm.bias is not None else self._base
+        return self.vm.arming.bias if self.vm.arming.bias is not None else self._base
 
     @base.setter
     def base(self, base: int) -> None:

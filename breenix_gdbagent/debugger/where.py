@@ -18,8 +18,8 @@ def note_where(ended: BaseException, debugger: Debugger) -> BaseException:
     kernel = Kernel(debugger.stop(StopReason("interrupt")))
     when = f"{kernel.stop.seconds:.3g} s into its run"
     ended.add_note(Note(f"the guest stood {when} {standing(kernel)}"))
-    if vm.last_line.strip():
-        ended.add_note(Note(f"its last line: {printable(vm.last_line.strip())}"))
+    if vm.console.last_line.strip():
+        ended.add_note(Note(f"its last line: {printable(vm.console.last_line.strip())}"))
     return ended
 
 

@@ -24,6 +24,7 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
 from breenix_gdbagent.link.hmptext import HiddenRegisters
+from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import EFER_LMA, Cpu, DescriptorTable
@@ -68,9 +69,6 @@ class Arms(Protocol):
     def ledger(self) -> Ledger:
         """Who wants which breakpoints."""
 
-    def running_seconds(self) -> float:
-        """The guest's running time so far."""
-
     def hidden(self) -> Mapping[int, HiddenRegisters]:
         """IDTR and what else the stub lacks, by CPU, of a stopped guest."""
 
@@ -93,7 +91,7 @@ class Arms(Protocol):
 class Arming:
     """The breakpoints that catch faults and panics of one guest."""
 
-    def __init__(self, vm: Arms) -> None:
+    def __init__(self, vm: Arms, clock: RunClock) -> None:
         self.armed_at: str | None = None
         self.bias: int | None = None
         self.gates: dict[int, tuple[int, ...]] = {}
@@ -102,6 +100,7 @@ class Arming:
         self.passing: frozenset[int] = frozenset()
         self.polling = False
         self._vm = vm
+        self._clock = clock
         self._code: KernelCode | None = None
         self._kernel: Path | None = None
         self._sites: dict[int, tuple[int, int]] = {}
@@ -138,7 +137,7 @@ class Arming:
 
     def poll(self) -> None:
         """Serial text has arrived from the running guest, which is not stopped for this."""
-        now = self._vm.running_seconds()
+        now = self._clock.seconds()
         if not self.polling or now - self._polled < (POLL_SECONDS if self._sites else 0):
             return
         self._polled = now
@@ -239,7 +238,7 @@ class Arming:
             self._sites.clear()
         self._want()
         if self.armed_at is None and self.gates:
-            seconds = self._vm.running_seconds()
+            seconds = self._clock.seconds()
             self.armed_at = f"{how}, {seconds:.3f} s into the run"
             self.polling = False
             if self._code is not None and self.bias is None:

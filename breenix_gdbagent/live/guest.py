@@ -19,6 +19,7 @@ from breenix_gdbagent.link.hmptext import (
 )
 from breenix_gdbagent.link.memory import ProcessMemory, StubMemory
 from breenix_gdbagent.live.clock import RunClock
+from breenix_gdbagent.live.console import Console
 from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
 from breenix_gdbagent.live.signals import Uncut
 from breenix_gdbagent.memory import PhysicalMemory, RamMap
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config
     from breenix_gdbagent.link.qemu import QemuProcess
     from breenix_gdbagent.link.qmp import Qmp
-    from breenix_gdbagent.link.serial import Match, SerialLines, Watch
+    from breenix_gdbagent.link.serial import SerialLines
     from breenix_gdbagent.memory.ramfile import RamFile
 
 DYING_SECONDS = 2.0
@@ -70,15 +71,7 @@ class Guest:
         self._memory: RamFile | ProcessMemory | None = None
         self._at_exit: tuple[Cpu, ...] = ()
         self.reading: Callable[[int, int], None] = lambda done, total: None
-        self._markers: list[Match] = []
-        self._marks: Watch | None = None
-        if holds.serial is not None:
-            from breenix_gdbagent.link.serial import Watch
-
-            config = holds.config
-            marks = (*config.progress, config.success) if config is not None else ()
-            self._marks = Watch([m for m in marks if m], wakes=False)
-            holds.serial.add(self._marks)
+        self.console = Console(holds.serial, holds.config)
 
     @property
     def config(self) -> Config | None:
@@ -95,10 +88,6 @@ class Guest:
         """The file that is the guest's RAM, where there is one."""
         return self._holds.ram_file
 
-    def running_seconds(self) -> float:
-        """How long the guest has run so far."""
-        return self.clock.seconds()
-
     @property
     def running(self) -> bool:
         return self.stub.state is RunState.RUNNING
@@ -111,36 +100,7 @@ class Guest:
     @property
     def serial(self) -> SerialText:
         """All serial text so far."""
-        return self._holds.serial.text if self._holds.serial is not None else SerialText()
-
-    @property
-    def markers(self) -> tuple[Match, ...]:
-        """Where the machine's own markers have appeared so far, in order."""
-        if self._holds.serial is not None and self._marks is not None:
-            self._markers += self._holds.serial.take(self._marks)
-        return tuple(self._markers)
-
-    @property
-    def last_line(self) -> str:
-        """The last line of serial text that is not blank."""
-        return self._holds.serial.last_line if self._holds.serial is not None else ""
-
-    @property
-    def serial_ports(self) -> int:
-        """How many serial ports of the guest are connected to us."""
-        return self._holds.serial.ports if self._holds.serial is not None else 0
-
-    def send(self, data: bytes, port: int = 0) -> None:
-        """Type into a serial port. Raises `LinkError` when none is connected."""
-        if self._holds.serial is None:
-            raise LinkError("no serial line of the guest is connected", fix="give --serial ADDR")
-        self._holds.serial.send(data, port)
-
-    def listen(self, listener: Callable[[int, bytes], None] | None) -> None:
-        """Have serial text told as it arrives: (port, bytes), from the thread that reads it, which
-        must not be kept waiting. None ends it."""
-        if self._holds.serial is not None:
-            self._holds.serial.listener = listener
+        return self.console.text
 
     # Reading -------------------------------------------------------------------------------
 
@@ -152,8 +112,7 @@ class Guest:
         was a file. Raises `LinkError`, `QemuDied`.
         """
         why = reason if reason is not None else StopReason("attached")
-        if self._holds.serial is not None:
-            self._holds.serial.sync()
+        self.console.sync()
         if self.exited:
             cpus = self._at_exit
             memory = self._memory_after_exit()

@@ -6,8 +6,8 @@ reboot=shutdown``), so it is changed for the moment and put back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from breenix_gdbagent.errors import LinkError
 from breenix_gdbagent.live.guest import Holds
@@ -16,19 +16,11 @@ from breenix_gdbagent.x86.cpu import CR0_PG
 _PAUSES = (b"-no-reboot", b"--no-reboot")
 
 
-class Armed(Protocol):
-    """A guest whose fault catching may have begun."""
-
-    @property
-    def armed_at(self) -> str | None:
-        """When it began, None while it has not."""
-
-
 class Resets:
-    """The resets of one guest."""
+    """The resets of one guest. `is_armed` says whether its faults are caught by now."""
 
-    def __init__(self, vm: Armed, holds: Holds) -> None:
-        self._vm = vm
+    def __init__(self, is_armed: Callable[[], bool], holds: Holds) -> None:
+        self._is_armed = is_armed
         self._holds = holds
         self._firmware = False
 
@@ -48,7 +40,7 @@ class Resets:
         It finds its variables changed by the run before, restores them and resets once more
         (SeaBIOS src/resume.c, handle_resume; src/fw/shadow.c, qemu_reboot).
         """
-        if not self._firmware or self._vm.armed_at is not None:
+        if not self._firmware or self._is_armed():
             return False
         self._firmware = False
         if any(thread.registers.get("cr0", 0) & CR0_PG for thread in self._holds.stub.threads()):

@@ -39,7 +39,7 @@ class Running(Ending):
     the gates).
     """
 
-    _arming: Arming
+    arming: Arming
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
@@ -54,7 +54,6 @@ class Running(Ending):
         self._quick = False
         self._looked = 0.0
         self._outs: dict[int, bool] = {}
-        self._consumed: dict[int, int] = {}
         # TCG ignores breakpoints while it single-steps (QEMU accel/tcg/cpu-exec.c,
         # check_for_breakpoints), so that the one under our feet may stay in.
         self._steps_through = _is_tcg(holds)
@@ -93,13 +92,6 @@ class Running(Ending):
         self.epoch += 1
         self._registers.clear()
 
-    def pass_over_text(self) -> None:
-        """Whole lines that came so far are no match for the patterns of the next run."""
-        if self._holds.serial is not None:
-            self._holds.serial.sync()
-            for port, characters in self._holds.serial.unfinished.items():
-                self._consumed[port] = max(self._consumed.get(port, 0), characters)
-
     # Moving --------------------------------------------------------------------------------
 
     def _go(self) -> None:
@@ -130,7 +122,7 @@ class Running(Ending):
             return
         ours = [one for one in new if one.is_code and FAULTS not in self.ledger.owners(one)]
         refused = self.stub.flush()
-        self._arming.refused([r for r in refused if self.ledger.owners(r.one) == (FAULTS,)])
+        self.arming.refused([r for r in refused if self.ledger.owners(r.one) == (FAULTS,)])
         for one, number in refused:
             if one in self.ledger.changes()[1]:
                 raise BreakpointRefused(one.kind, one.address, number)
@@ -207,8 +199,7 @@ class Running(Ending):
     def _note_halt(self) -> None:
         self.clock.halt()
         self.agent_stops += 1
-        if self._holds.serial is not None:
-            self._holds.serial.sync()
+        self.console.sync()
 
     # Stops ---------------------------------------------------------------------------------
 
@@ -228,13 +219,13 @@ class Running(Ending):
         one = self.ledger.code_at(rip)
         if one is not None:
             self._at[thread] = one
-        return self._arming.on_trap(thread, reply.cpu, rip)
+        return self.arming.on_trap(thread, reply.cpu, rip)
 
     def _look(self, thread: str) -> Mapping[str, int]:
         """Registers of the CPU that stopped, and the IDT as it is now, in one round trip. Stops at
         breakpoints that are passed look at the IDT every `LOOK_SECONDS` of the guest's."""
         requests = [b"Hg" + thread.encode(), b"g"]
-        table = self._arming.table_request()
+        table = self.arming.table_request()
         now = self.clock.seconds()
         quick = self._quick and 0 <= now - self._looked < LOOK_SECONDS
         self._quick = False
@@ -244,9 +235,9 @@ class Running(Ending):
         answers = self.stub.ask(*requests)
         found = self._registers[thread] = self.stub.decode_registers(answers[1])
         if len(answers) > 2:
-            self._arming.refresh(self.stub.decode_memory(answers[2]))
+            self.arming.refresh(self.stub.decode_memory(answers[2]))
         elif table is not None and not self._is_users(found.get("rip", 0)):
-            self._arming.refresh(self.stub.decode_memory(self.stub.ask(b"m%x,%x" % table)[0]))
+            self.arming.refresh(self.stub.decode_memory(self.stub.ask(b"m%x,%x" % table)[0]))
         return found
 
     def _is_users(self, address: int) -> bool:

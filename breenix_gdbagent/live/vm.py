@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT
@@ -23,7 +23,7 @@ from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
-from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable
+from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
     from breenix_gdbagent.link.serial import Watch
@@ -41,8 +41,8 @@ class LiveVm(Running):
         super().__init__(holds, clock)
         self.faults_passed = 0
         self.left = ""
-        self._arming = Arming(self)
-        self._resets = Resets(self, holds)
+        self.arming = Arming(self, self.clock)
+        self._resets = Resets(lambda: self.arming.armed_at is not None, holds)
         self._waiting: Interrupts | None = None
         self.asked_to_stop = False
         self._armed_with: tuple[Path | None, tuple[int, ...]] | None = None
@@ -65,31 +65,6 @@ class LiveVm(Running):
 
     # Catching faults -----------------------------------------------------------------------
 
-    @property
-    def armed_at(self) -> str | None:
-        """When fault catching began, in words; None while it has not."""
-        return self._arming.armed_at
-
-    @property
-    def bias(self) -> int | None:
-        """The kernel's load bias, proved at its ``lidt`` or given; None while not known."""
-        return self._arming.bias
-
-    @property
-    def idtr(self) -> DescriptorTable | None:
-        """The kernel's IDT, None while none is known to be loaded."""
-        return self._arming.idtr
-
-    @property
-    def gates(self) -> Mapping[int, tuple[int, ...]]:
-        """Where faults are caught: handler -> its vectors."""
-        return self._arming.gates
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What could not be done, in sentences."""
-        return tuple(self._arming.notes)
-
     def arm(
         self,
         kernel: Path | None = None,
@@ -104,7 +79,7 @@ class LiveVm(Running):
         load bias of a kernel that runs, where it is known; exceptions of the vectors `passing` are
         not caught. Raises `InputError` for an ELF that is none.
         """
-        self._arming.passing = frozenset(passing)
+        self.arming.passing = frozenset(passing)
         self._armed_with = kernel, tuple(panic)
         self._arm(bias, fresh=bias is None and not self._has_started())
 
@@ -123,13 +98,13 @@ class LiveVm(Running):
             if kernel is not None and fresh:
                 # Of a machine that somebody else started it is not known what loads its kernel.
                 identity = self.config is None or "kernel" in self.config.needs
-                self._arming.before_start(kernel, identity=identity, panics=panic)
+                self.arming.before_start(kernel, identity=identity, panics=panic)
             else:
-                self.pause_for(lambda: self._arming.now(bias, panic))
+                self.pause_for(lambda: self.arming.now(bias, panic))
         if self._holds.serial is not None and self._holds.qmp is not None:
-            self._holds.serial.wake_on_text = self._arming.polling
-        elif self._arming.polling and kernel is None:
-            self._arming.notes.append(
+            self._holds.serial.wake_on_text = self.arming.polling
+        elif self.arming.polling and kernel is None:
+            self.arming.notes.append(
                 "the guest has no IDT of its own yet, and without --qmp and --serial only a stop "
                 "can show that it has: faults before that are not caught"
             )
@@ -139,7 +114,7 @@ class LiveVm(Running):
         stop = super().stop(reason, hidden=hidden)
         if stop.cpus and self.stub.state is RunState.HALTED:
             with self.uncut():
-                self._arming.at_stop(stop.cpus)
+                self.arming.at_stop(stop.cpus)
         return stop
 
     def reset(self) -> None:
@@ -152,10 +127,10 @@ class LiveVm(Running):
             self.ledger.set_wanted(FAULTS, ())
         self.was_changed()
         self._pending = None
-        passing = self._arming.passing
-        self._arming = Arming(self)
+        passing = self.arming.passing
+        self.arming = Arming(self, self.clock)
         if self._armed_with is not None:
-            self._arming.passing = passing
+            self.arming.passing = passing
             self._arm(None, fresh=True)
 
     # Run control ---------------------------------------------------------------------------
@@ -188,7 +163,7 @@ class LiveVm(Running):
         from breenix_gdbagent.live.fault import Fault, Hit
 
         limit = Deadline(deadline)
-        with self._interrupts() as interrupts, self.dying(), self._watching(patterns) as watch:
+        with self._waiting_for(patterns) as (watch, interrupts):
             while True:
                 reason = self._to_stop(limit, watch, interrupts)
                 if reason.kind == "fault" and on_fault is not None:
@@ -209,7 +184,7 @@ class LiveVm(Running):
         """
         if not self.running and self._pending is None:
             raise LinkError("the guest stands still, there is nothing to wait for")
-        with self._interrupts() as interrupts, self.dying(), self._watching(patterns) as watch:
+        with self._waiting_for(patterns) as (watch, interrupts):
             return self._to_stop(Deadline(deadline), watch, interrupts)
 
     def ask_to_stop(self) -> None:
@@ -219,6 +194,16 @@ class LiveVm(Running):
         waiting = self._waiting
         if waiting is not None:
             waiting.ask()
+
+    @contextmanager
+    def _waiting_for(self, patterns: Sequence[str]) -> Iterator[tuple[Watch, Interrupts]]:
+        """What may end a wait besides the guest: serial text, and a signal or a request."""
+        with (
+            self._interrupts() as interrupts,
+            self.dying(),
+            self.console.watching(patterns) as watch,
+        ):
+            yield watch, interrupts
 
     @contextmanager
     def _interrupts(self) -> Iterator[Interrupts]:
@@ -294,19 +279,6 @@ class LiveVm(Running):
 
     # The loop ------------------------------------------------------------------------------
 
-    @contextmanager
-    def _watching(self, patterns: Sequence[str]) -> Iterator[Watch]:
-        from breenix_gdbagent.link.serial import Watch
-
-        watch, serial = Watch(patterns, after=self._consumed), self._holds.serial
-        if serial is not None:
-            serial.add(watch)
-        try:
-            yield watch
-        finally:
-            if serial is not None:
-                serial.remove(watch)
-
     def _to_stop(self, deadline: Deadline, watch: Watch, interrupts: Interrupts) -> StopReason:
         """To the next stop. The instruction under our feet may be the one that ends QEMU."""
         try:
@@ -341,15 +313,14 @@ class LiveVm(Running):
                 if interrupts.noted == SIGINT:
                     interrupts.noted = 0
                 return reason
-            found = serial.take(watch) if serial is not None else []
-            if found:
-                self._consumed[found[0].port] = found[0].end
-                return self._halt(StopReason("marker", text=found[0].line))
+            found = self.console.matched(watch)
+            if found is not None:
+                return self._halt(StopReason("marker", text=found.line))
             if deadline.passed:
                 return self._halt(StopReason("deadline"))
-            self._arming.poll()
+            self.arming.poll()
             if serial is not None:
-                serial.wake_on_text = self._arming.polling and self._holds.qmp is not None
+                serial.wake_on_text = self.arming.polling and self._holds.qmp is not None
 
     def _halt(self, reason: StopReason) -> StopReason:
         """Stop it for `reason`, unless it has stopped by itself: then for that."""

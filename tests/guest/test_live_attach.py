@@ -101,7 +101,7 @@ def test_an_attached_guest_with_its_idt_loaded_is_armed_at_once(tmp_path: Path) 
     ):
         first_syscall(vm)
         vm.arm()
-        assert vm.armed_at is not None and vm.armed_at.startswith("the guest stood still with")
+        assert (vm.arming.armed_at or "").startswith("the guest stood still with")
         stop = vm.run_until([DONE], 20)
         assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
 
@@ -119,8 +119,8 @@ def test_one_that_stands_at_reset_is_caught_from_its_first_instruction(
         vm.arm(ELF)
         stop = vm.run_until([], 20)
         assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
-        assert vm.armed_at is not None and vm.armed_at.startswith("the kernel loaded its IDT")
-        assert not stop.cpu.at_reset and vm.bias == BASE
+        assert (vm.arming.armed_at or "").startswith("the kernel loaded its IDT")
+        assert not stop.cpu.at_reset and vm.arming.bias == BASE
 
 
 def test_a_guest_without_an_idt_is_armed_by_the_first_stop_that_shows_one(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def test_a_guest_without_an_idt_is_armed_by_the_first_stop_that_shows_one(tmp_pa
         attach(qemu.gdb, serial=qemu.serial) as vm,
     ):
         vm.arm()
-        assert vm.armed_at is None
-        assert any("no IDT of its own yet" in note for note in vm.notes)
+        assert vm.arming.armed_at is None
+        assert any("no IDT of its own yet" in note for note in vm.arming.notes)
         first_syscall(vm)
-        assert vm.armed_at is not None and vm.armed_at.startswith("a stop found its IDT at")
+        assert (vm.arming.armed_at or "").startswith("a stop found its IDT at")
         stop = vm.run_until([DONE], 20)
         assert (stop.reason.kind, stop.reason.vector) == ("fault", 14)
 

@@ -56,12 +56,12 @@ def test_a_run_without_faults_is_not_stopped_once_armed() -> None:
         stop = vm.run_until([DONE], 20)
         assert stop.reason.kind == "marker" and DONE in stop.reason.text
         assert vm.agent_stops == 2  # its lidt, and the end
-        assert vm.armed_at is not None and vm.armed_at.startswith("the kernel loaded its IDT at")
-        assert vm.bias == 0x8000000000
+        assert (vm.arming.armed_at or "").startswith("the kernel loaded its IDT at")
+        assert vm.arming.bias == 0x8000000000
         assert stop.cpu.idtr is not None and stop.cpu.tr is not None
-        assert stop.cpu.idtr.base == int(vm.armed_at.split()[6].rstrip(","), 16)
-        assert [m.pattern for m in vm.markers][-1] == DONE
-        assert vm.notes == ()
+        assert stop.cpu.idtr.base == int(vm.arming.armed_at.split()[6].rstrip(","), 16)
+        assert [m.pattern for m in vm.console.markers][-1] == DONE
+        assert vm.arming.notes == []
 
 
 def test_a_fault_is_passed_once_and_not_stopped_at_again(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_without_the_elf_the_window_is_said() -> None:
     with lab("page-fault-user") as vm:
         vm.arm()
         stop = vm.run_until([DONE], 20)
-        assert vm.armed_at is not None and vm.armed_at.startswith(
+        assert vm.arming.armed_at is not None and vm.arming.armed_at.startswith(
             ("after the serial text showed", "a stop found")
         )
         assert stop.reason.kind in ("fault", "marker")
@@ -169,7 +169,7 @@ def test_a_kernel_where_nobody_awaits_it_is_placed_by_its_gates(
     with lab("clean") as vm:
         vm.arm(ELF)
         assert vm.run_until([DONE], 20).reason.kind == "marker"
-        assert vm.bias == 1 << 39
+        assert vm.arming.bias == 1 << 39
 
 
 def test_another_kernels_elf_is_not_believed(tmp_path: Path) -> None:
@@ -182,9 +182,9 @@ def test_another_kernels_elf_is_not_believed(tmp_path: Path) -> None:
     with lab("clean") as vm:
         vm.arm(other)
         vm.run_until([DONE], 20)
-        assert vm.bias is None
-        assert any("is not the kernel that runs" in note for note in vm.notes)
-        assert vm.armed_at is not None  # by the stop at the end, if not before
+        assert vm.arming.bias is None
+        assert any("is not the kernel that runs" in note for note in vm.arming.notes)
+        assert vm.arming.armed_at is not None  # by the stop at the end, if not before
 
 
 def test_two_deterministic_runs_say_the_same_byte_for_byte() -> None:

@@ -282,7 +282,7 @@ def test_breakpoints_of_the_user_and_watchpoints() -> None:
 def test_typing_to_the_guest_reaches_qemu() -> None:
     with lab("clean") as vm:
         vm.run_until([DONE], 20)
-        vm.send(b"x")
+        vm.console.send(b"x")
 
 
 @pytest.fixture

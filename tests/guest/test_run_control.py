@@ -25,8 +25,8 @@ def test_a_reset_keeps_breakpoints_and_catches_faults_again(first: str) -> None:
                 assert go(debugger).reason.kind == "shutdown"
                 debugger.add(point)
             debugger.reset()
-            assert debugger.vm.armed_at is None
+            assert debugger.vm.arming.armed_at is None
         assert go(debugger).points == (point,)
-        assert debugger.vm.armed_at is not None
+        assert debugger.vm.arming.armed_at is not None
         debugger.remove(point)
         assert go(debugger, DONE).reason.kind == "shutdown"

@@ -24,7 +24,7 @@ TICK_SECONDS = 0.2
 
 
 def do_send(session: Session, line: Line) -> int:
-    session.debugger.vm.send(_line(line.text))
+    session.debugger.vm.console.send(_line(line.text))
     return 0
 
 
@@ -54,7 +54,7 @@ def played(session: Session, steps: tuple[Step, ...]) -> StopEvent:
     event: StopEvent | None = None
     for step in steps:
         if step.verb == "send":
-            debugger.vm.send(_line(step.text))
+            debugger.vm.console.send(_line(step.text))
             continue
         event = debugger.go([step.text], STEP_SECONDS)
         if event.reason.kind != "marker":
@@ -71,8 +71,8 @@ def do_console(session: Session, line: Line) -> int:
     vm = session.debugger.vm
     if not session.background or not sys.stdin.isatty():
         raise InputError("console needs a terminal", fix="in a script: send TEXT, wait REGEX")
-    if port is None or port >= max(vm.serial_ports, 1):
-        raise InputError(f"{options.port} is no serial port", fix=f"there are {vm.serial_ports}")
+    if port is None or port >= max(vm.console.ports, 1):
+        raise InputError(f"{options.port} is no serial port", fix=f"there are {vm.console.ports}")
     if not session.running:
         session.screen.write("the guest runs on from this stop, to answer what is typed")
         session.run(lambda: session.debugger.go())
@@ -84,7 +84,7 @@ def do_console(session: Session, line: Line) -> int:
             data = os.read(keyboard, 4096)
             if not data or ESCAPE in data:
                 break
-            vm.send(data, port)
+            vm.console.send(data, port)
     session.screen.write("")
     if session.running:
         session.screen.write("the guest runs on; Ctrl-C stops it")

@@ -19,7 +19,7 @@ def do_continue(session: Session, line: Line) -> int:
     if line.text.isdecimal():
         _pass(session, int(line.text))
     elif patterns:
-        session.debugger.vm.pass_over_text()
+        session.debugger.vm.console.pass_over()
     return session.run(lambda: session.debugger.go(patterns))
 
 

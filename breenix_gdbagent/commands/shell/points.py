@@ -127,7 +127,7 @@ def _watch_entry(session: Session, words: list[str]) -> int:
 def _added(debugger: Debugger, point: Point) -> None:
     addresses = debugger.table.addresses(point.place)
     where = debugger.table.pending(point)
-    if not where and debugger.vm.bias is None and point.place.links:
+    if not where and debugger.vm.arming.bias is None and point.place.links:
         where = f"at {len(addresses)} addresses where the kernel may be loaded"
     elif not where:
         where = "at " + ", ".join(debugger.describe(a) for a in addresses[:3])

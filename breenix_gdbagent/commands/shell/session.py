@@ -293,8 +293,8 @@ class Session:
             return
         echo = self._echo = Echo(self.screen, self.hides)
         vm = self.debugger.vm
-        vm.listen(echo.hear)
-        self.leave += [lambda: vm.listen(None), echo.close]
+        vm.console.listen(echo.hear)
+        self.leave += [lambda: vm.console.listen(None), echo.close]
 
     def hides(self, line: str) -> bool:
         """Whether a serial line is not for people: the lab guest's words for its tests."""

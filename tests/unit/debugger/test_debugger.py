@@ -99,7 +99,7 @@ def armed(debugger: Debugger) -> None:
     table[13 * 16 : 14 * 16] = struct.pack(
         "<HHBBHII", HANDLER & 0xFFFF, 8, 0, 0x8E, HANDLER >> 16 & 0xFFFF, HANDLER >> 32, 0
     )
-    debugger.vm._arming.refresh(bytes(table))
+    debugger.vm.arming.refresh(bytes(table))
 
 
 def test_the_deciding_stop_is_made_read_and_examined_once(monkeypatch: pytest.MonkeyPatch) -> None:
