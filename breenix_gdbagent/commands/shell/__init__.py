@@ -14,6 +14,7 @@ from breenix_gdbagent.errors import InputError
 
 if TYPE_CHECKING:
     from breenix_gdbagent.commands.shell.session import Session
+    from breenix_gdbagent.debugger.stop_event import StopEvent
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -93,8 +94,17 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
     debugger = Debugger(machine.vm, machine.image)
     debugger.start()
     session = Session(screen, target, debugger=debugger)
+    session.show = _show
     leave.callback(session.close)
     return session
+
+
+def _show(session: Session, event: StopEvent) -> str:
+    """The view of a stop, and what there is to note of it."""
+    from breenix_gdbagent.commands.shell.context import context, notes
+
+    text, said = context(session, event, session.screen.width), notes(session, event)
+    return f"{text}\n{said}" if said else text
 
 
 def _sources(target: Target, session: Session) -> list[Path]:

@@ -32,9 +32,10 @@ class Beside:
     @classmethod
     def of(cls, session: Session) -> Beside:
         """The one of this session."""
-        if session.beside is None:
-            session.beside = cls(session)
-        return session.beside
+        found = session.beside
+        if not isinstance(found, Beside):
+            found = session.beside = cls(session)
+        return found
 
     def bridge(self) -> GdbBridge:
         """The bridge for the user's own gdb. Raises `InputError`, `OutputError`."""

@@ -207,9 +207,7 @@ def _at(kernel: Kernel) -> tuple[int, str]:
 # Source and code ------------------------------------------------------------------------------
 
 
-def _source(
-    session: Session, kernel: Kernel, ink: Ink, at: int, around: int
-) -> Iterator[str]:
+def _source(session: Session, kernel: Kernel, ink: Ink, at: int, around: int) -> Iterator[str]:
     """The line of an address, with its neighbours where the source is at hand."""
     from breenix_gdbagent.evaluation.source import Source
 
@@ -312,9 +310,7 @@ def trace_of(kernel: Kernel) -> Backtrace | ReadError:
         return error
 
 
-def _frames(
-    kernel: Kernel, found: Backtrace | ReadError, ink: Ink, most: int
-) -> Iterator[str]:
+def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink, most: int) -> Iterator[str]:
     """The innermost frames, a recursion folded."""
     if isinstance(found, ReadError):
         yield ink("dim", f"frames: {found.what}")

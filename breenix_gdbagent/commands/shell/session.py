@@ -20,7 +20,6 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.commands.shell.beside import Beside
     from breenix_gdbagent.commands.target import Target
     from breenix_gdbagent.debugger.debugger import Debugger
     from breenix_gdbagent.debugger.stepping import Stepper
@@ -41,6 +40,11 @@ ROOM = 24  # columns that a prompt leaves to the line typed behind it
 
 class Quit(Exception):
     """The user wants to leave."""
+
+
+def _bare(session: Session, event: StopEvent) -> str:
+    """What is shown of a stop where nobody has said how."""
+    return f"stopped: {event.reason.kind}"
 
 
 class Session:
@@ -79,7 +83,8 @@ class Session:
         self._waiting: list[tuple[str, Line]] = []
         self._mover = SHELL
         self._echo: Echo | None = None
-        self.beside: Beside | None = None
+        self.beside: object | None = None  # who asks a gdb of ours, see `beside`
+        self.show: Show = _bare
         self.arbiter: Arbiter | None = None
         if debugger is not None:
             self.arbiter = Arbiter(debugger)
@@ -242,16 +247,12 @@ class Session:
 
     def _shown(self, event: StopEvent) -> str:
         """Take the stop that a run came to, and what is shown of it."""
-        from breenix_gdbagent.commands.shell.context import context, notes
-
         self._unseen = None
         self.take(self.debugger.stop(event.reason))
         cpu = event.reason.cpu
         if event.reason.kind != "step" or cpu not in self._steppers:
             self.stepper.stood(event)
-        text = context(self, event, self.screen.width)
-        said = notes(self, event)
-        return f"{text}\n{said}" if said else text
+        return self.show(self, event)
 
     def _waits(self, text: str, line: Line) -> bool:
         """Whether a command that changes points has to wait for the running guest, which is said
@@ -399,3 +400,7 @@ def space_label(kernel: Kernel) -> str:
         return ""
     found = next((s for s in kernel.named_spaces if s.root == cpu.root), None)
     return "" if found is None else found.label
+
+
+Show = Callable[[Session, "StopEvent"], str]
+"""What the shell shows of a stop that a run came to."""
