@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--peers DIR]``: the table, and build/bench.json."""
+"""``python -m tests.bench [--peers DIR] [GROUP...]``: the table, and build/bench.json."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ OUT = Path("build") / "bench.json"
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--peers", default="", help="where checkouts of gdb-pt-dump and gef lie")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help="only these files of the bench")
     options = parser.parse_args()
     where = Path(options.peers) if options.peers else None
     # What pip installs is compiled; a checkout that was edited, or where Python may not write, is
     # not, and would be compiled again by every start that is measured.
     compileall.compile_dir(Path(breenix_gdbagent.__file__).parent, quiet=1)
-    rows = [
-        *live.rows(),
-        *checkpoints.rows(),
-        *offline.rows(),
-        *spaces.rows(),
-        *shell.rows(),
-        *peers.rows(where),
-        *generated.rows(),
-    ]
-    report(rows, OUT)
+    groups = {
+        "live": live.rows,
+        "checkpoints": checkpoints.rows,
+        "offline": offline.rows,
+        "spaces": spaces.rows,
+        "shell": shell.rows,
+        "peers": lambda: peers.rows(where),
+        "generated": generated.rows,
+    }
+    unknown = sorted(set(options.groups) - set(groups))
+    if unknown:
+        parser.error(f"no group {', '.join(unknown)}: there are {', '.join(groups)}")
+    wanted = options.groups or groups
+    report([row for name in wanted for row in groups[name]()], OUT)
 
 
 main()

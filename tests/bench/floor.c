@@ -1,9 +1,10 @@
-/* The floor: one address space by the plainest means there are. RAM is mapped, every table is read
+/* The floor: address spaces by the plainest means there are. RAM is mapped, every table is read
  * once however many entries name it, and neighbours of one effective permission are joined.
  *
- *     floor RAM_FILE ROOT ROUNDS    prints: nanoseconds a space, ranges
+ *     floor RAM_FILE ROUNDS < ROOTS    prints: nanoseconds a round of all roots, ranges of the last
  */
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +21,13 @@
 #define NX (1ull << 63)
 #define TABLES 65536
 #define RUNS (1 << 20)
+#define ROOTS 4096
 
 struct run { uint64_t start, end; unsigned rights; };
 struct seen { uint64_t frame; uint32_t round, first, count; };
 
 static const uint8_t *ram;
-static uint64_t size;
+static uint64_t size, root[ROOTS];
 static struct run below[RUNS], out[RUNS], scratch[4][RUNS];
 static struct seen memo[5][TABLES];
 static uint32_t used, made, round_;
@@ -73,17 +75,20 @@ static struct seen *table(uint64_t frame, int level) {
 
 int main(int argc, char **argv) {
     struct stat status;
-    int file = argc == 4 ? open(argv[1], O_RDONLY) : -1;
+    int file = argc == 3 ? open(argv[1], O_RDONLY) : -1;
     if (file < 0 || fstat(file, &status)) return 2;
     size = status.st_size;
     ram = mmap(0, size, PROT_READ, MAP_SHARED, file, 0);
-    uint64_t root = strtoull(argv[2], 0, 0);
-    int rounds = atoi(argv[3]);
+    int rounds = atoi(argv[2]), roots = 0;
+    while (roots < ROOTS && scanf("%" SCNx64, &root[roots]) == 1) roots++;
     struct timespec from, to;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
     for (round_ = 1; round_ <= (uint32_t)rounds; round_++) {
-        used = made = 0;
-        entries(root, 4, out, &made);
+        used = 0;
+        for (int i = 0; i < roots; i++) {
+            made = 0;
+            entries(root[i], 4, out, &made);
+        }
     }
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
     double took = (to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec);

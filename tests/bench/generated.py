@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from breenix_gdbagent.symbols.dwarf import Dwarf
 from breenix_gdbagent.symbols.dwarf_index import DwarfIndex
 from breenix_gdbagent.symbols.elf import ElfFile
-from tests.bench.harness import Row, absent, best_cpu_ms, measured, peak_mib, within
+from tests.bench.harness import Row, absent, bounded, cpu, judged, pairs, peak_mib, process_cpu
+from tests.bench.peers import all_dies
 from tests.gdb import gdb_command
 
 GUEST = Path(__file__).parents[2] / "fixtures" / "labguest"
@@ -41,7 +40,7 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         elf = _build(Path(name))
         if elf is None:
-            yield absent(INDEX, "pyelftools, all DIEs (cargo)", "ms", ">=", 20.0)
+            yield absent(INDEX, "pyelftools, all DIEs (cargo)", "ms", ">=", 15.0)
             yield absent(BT, "gdb -batch bt (cargo)", "ms", ">=", 1.0)
             return
         yield from _index(elf)
@@ -77,21 +76,18 @@ def _build(place: Path) -> Path | None:
 
 
 def _index(elf: Path) -> Iterator[Row]:
-    from elftools.elf.elffile import ELFFile
-
-    ours = best_cpu_ms(lambda: DwarfIndex.build(Dwarf(ElfFile(elf))), 3)
-    start = time.process_time()
-    with elf.open("rb") as file:
-        info = ELFFile(file).get_dwarf_info()
-        count = sum(1 for unit in info.iter_CUs() for _ in unit.iter_DIEs())
-    theirs = (time.process_time() - start) * 1000
-    assert count > 100_000
-    yield measured(INDEX, ours, "pyelftools, all DIEs", theirs, "ms", ">=", 20.0)
+    both = pairs(
+        cpu(lambda: DwarfIndex.build(Dwarf(ElfFile(elf)))),
+        cpu(lambda: all_dies(elf)),
+        1,
+        warm=False,
+    )
+    yield judged(INDEX, both, "pyelftools, all DIEs", "ms", ">=", 15.0)
     grown = subprocess.run(
         [sys.executable, "-m", "tests.bench.generated", str(elf)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    yield within(GROWTH, float(grown.stdout), 40.0, "MiB")
+    yield bounded(GROWTH, float(grown.stdout), 40.0)
 
 
 def _grow(elf: Path) -> None:
@@ -120,22 +116,12 @@ def _first_bt(elf: Path, file: Path) -> Row:
         save(file, kernel, "kernel", {}, RunRecord(), RunFacts(), History(), {})
     if shutil.which("gdb") is None:
         return absent(BT, "gdb -batch bt", "ms", ">=", 1.0)
-    agent = [sys.executable, "-m", "breenix_gdbagent", "bt"]
-    ours = _child_cpu_ms([*agent, "--snapshot", str(file), "--kernel", str(elf)])
-    theirs = _child_cpu_ms(gdb_command("-batch", "-ex", "bt", str(elf), str(file)))
-    return measured(BT, ours, "gdb -batch bt", theirs, "ms", ">=", 1.0)
-
-
-def _child_cpu_ms(command: list[str]) -> float:
-    """CPU time of a process, the least of five runs: the other core's load does not count."""
-    best = float("inf")
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        best = min(best, used * 1000)
-    return best
+    ours = [sys.executable, "-m", "breenix_gdbagent", "bt", "--snapshot", str(file)]
+    both = pairs(
+        process_cpu(*ours, "--kernel", str(elf)),
+        process_cpu(*gdb_command("-batch", "-ex", "bt", str(elf), str(file))),
+    )
+    return judged(BT, both, "gdb -batch bt", "ms", ">=", 1.0)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from breenix_gdbagent.checks.examine import examine
@@ -19,15 +19,22 @@ from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.roots import scan_roots
+from tests.bench.cfloor import NAME as FLOOR
+from tests.bench.cfloor import c_floor, floor_ms
 from tests.bench.harness import (
+    PYTHON,
+    Action,
+    Pairs,
     Row,
     absent,
-    best_cpu_ms,
-    measured,
-    median_ms,
+    bounded,
+    cpu,
+    judged,
+    pairs,
     peak_mib,
-    within,
-)
+    python_start,
+    wall,
+)  # fmt: skip
 from tests.bench.live import Rig, rig
 from tests.bench.many import many_spaces
 from tests.writers.machine import TEXT, Machine, stack_top
@@ -40,7 +47,6 @@ TOOLS = {
     "volatility3": ("volatility3, mapping()", 25.0),
     "drgn": ("drgn, a walk over its reads", 10.0),
 }
-FLOOR = "C floor (mmap, subtree memo)"
 SPACES = 1000
 
 
@@ -48,30 +54,29 @@ def rows() -> Iterator[Row]:
     """All figures of this file."""
     with rig() as there, attach(there.gdb, there.qmp, there.ram) as vm:
         stop = vm.stop(StopReason("attached"))
-        ours, ranges = own_figures(stop)
-        yield from _monitor(vm, ours)
+        once, ranges = own_space(stop)
+        yield from _monitor(vm, once)
         for tool in TOOLS:
-            yield _outside(tool, there, stop, ours, ranges)
-        yield _floor(there, stop, ours)
-        small = _scan_ms(stop)
-    with rig("8G") as there, attach(there.gdb, there.qmp, there.ram) as vm:
-        large = _scan_ms(vm.stop(StopReason("attached")))
-        yield measured("roots of 8 GiB, sparse", large, "of 512 MiB", small, "ms", "<=", 2.0)
+            yield _outside(tool, there, stop, once, ranges)
+        yield _floor(there, stop, once)
+        with rig("8G") as wide, attach(wide.gdb, wide.qmp, wide.ram) as other:
+            large, small = _scan(other.stop(StopReason("attached"))), _scan(stop)
+            both = pairs(cpu(large), cpu(small))
+        yield judged("roots of 8 GiB, sparse", both, "of 512 MiB", "ms", "<=", 2.0)
     yield from _a_thousand()
-    yield from _audit_of_a_thousand()
 
 
-def own_figures(stop: Stop) -> tuple[float, int]:
-    """(milliseconds, ranges) of the space in CR3."""
+def own_space(stop: Stop) -> tuple[Action, int]:
+    """(what reads the space in CR3, how many ranges it has)."""
     root = stop.cpu.root or 0
 
     def once() -> int:
         return len(Spaces(Tables(stop.memory), 4, True).space(root).ranges)
 
-    return best_cpu_ms(once), once()
+    return once, once()
 
 
-def _monitor(vm, ours: float) -> Iterator[Row]:  # type: ignore[no-untyped-def]
+def _monitor(vm, once: Action) -> Iterator[Row]:  # type: ignore[no-untyped-def]
     """The same space by QEMU's monitor, parsed into numbers."""
 
     def info_tlb() -> None:
@@ -84,11 +89,12 @@ def _monitor(vm, ours: float) -> Iterator[Row]:  # type: ignore[no-untyped-def]
             first, _, rest = line.partition("-")
             int(first, 16), int(rest.split()[0], 16)
 
-    yield measured(NAME, ours, "info tlb, parsed", median_ms(info_tlb, 5), "ms", ">=", 10.0)
-    yield measured(NAME, ours, "info mem, parsed", median_ms(info_mem, 5), "ms", ">=", 1.0)
+    both = pairs(wall(once), wall(info_tlb))
+    yield judged(NAME, both, "info tlb, parsed", "ms", ">=", 10.0)
+    yield judged(NAME, pairs(wall(once), wall(info_mem)), "info mem, parsed", "ms", ">=", 1.0)
 
 
-def _outside(tool: str, there: Rig, stop: Stop, ours: float, ranges: int) -> Row:
+def _outside(tool: str, there: Rig, stop: Stop, once: Action, ranges: int) -> Row:
     """A tool in a Python of its own, over the same RAM file."""
     what, target = TOOLS[tool]
     if not VENV.is_file():
@@ -99,28 +105,24 @@ def _outside(tool: str, there: Rig, stop: Stop, ours: float, ranges: int) -> Row
         return absent(NAME, f"{what} (it failed here)", "ms", ">=", target)
     told = json.loads(done.stdout)
     against = f"{what}: {told['ranges']} ranges for our {ranges}"
-    return measured(NAME, ours, against, min(told["ms"]), "ms", ">=", target)
+    theirs = iter(told["ms"])
+    both = pairs(cpu(once), lambda: next(theirs), len(told["ms"]), warm=False)
+    return judged(NAME, both, against, "ms", ">=", target)
 
 
-def _floor(there: Rig, stop: Stop, ours: float) -> Row:
+def _floor(there: Rig, stop: Stop, once: Action) -> Row:
     """How far the limit is: the same by a few lines of C."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return absent(NAME, FLOOR, "ms", "<=", 100.0)
-    with tempfile.TemporaryDirectory() as place:
-        program = f"{place}/floor"
-        subprocess.run([compiler, "-O2", str(HERE / "floor.c"), "-o", program], check=True)
-        done = subprocess.run(
-            [program, str(there.ram), hex(stop.cpu.root or 0), "500"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    return measured(NAME, ours, FLOOR, int(done.stdout.split()[0]) / 1e6, "ms", "<=", 100.0)
+    with c_floor() as program:
+        if program is None:
+            return absent(NAME, FLOOR, "ms", "<=", 100.0)
+        theirs = floor_ms(program, there.ram, [stop.cpu.root or 0], 500)
+        return judged(NAME, pairs(cpu(once), theirs), FLOOR, "ms", "<=", 100.0)
 
 
-def _scan_ms(stop: Stop) -> float:
+def _scan(stop: Stop) -> Action:
     root = Kernel(stop).reference_root
     assert root is not None
-    return best_cpu_ms(lambda: scan_roots(stop.memory, root))
+    return lambda: scan_roots(stop.memory, root)
 
 
 def _a_thousand() -> Iterator[Row]:
@@ -140,9 +142,10 @@ def _a_thousand() -> Iterator[Row]:
             for root in roots[:number]:
                 spaces.space(root)
 
-        one, every = best_cpu_ms(lambda: walk(1)), best_cpu_ms(lambda: walk(SPACES))
+        both = pairs(cpu(lambda: walk(SPACES)), cpu(lambda: walk(1)), 5)
     name = f"{SPACES:,} spaces, shared kernel half"
-    yield measured(name, every, "one space", one, "ms", "<=", 60.0)
+    yield judged(name, both, "one space", "ms", "<=", 60.0)
+    yield from _audit_of_a_thousand()
 
 
 def _audit_of_a_thousand() -> Iterator[Row]:
@@ -150,20 +153,23 @@ def _audit_of_a_thousand() -> Iterator[Row]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.spaces"], capture_output=True, text=True, check=True
     )
-    took, resident = map(float, done.stdout.split())
-    yield within(f"whole audit of {SPACES:,} spaces", took, 2.0, "s")
-    yield within(f"memory of that audit, {SPACES:,} spaces", resident, 200.0, "MiB")
+    told = json.loads(done.stdout)
+    name = f"whole audit of {SPACES:,} spaces"
+    yield judged(name, Pairs(**told["both"]), PYTHON, "ms", "<=", 40.0)
+    yield bounded(f"memory of that audit, {SPACES:,} spaces", told["resident"], 200.0)
 
 
 def _audit_once() -> None:
-    """Prints seconds and MiB (all of the process: the guest's RAM, 40 MiB, is in it)."""
+    """Prints the audit beside Python's own start, and MiB (all of the process: the guest's RAM,
+    40 MiB, is in it)."""
     machine = Machine()
     machine.processes += [machine._process() for _ in range(SPACES - 2)]
-    cpu = machine.cpu(rip=TEXT + 0x1000, rsp=stack_top(1) - 0x100, cs=8, ss=0x10, eflags=2)
-    stop = Stop(cpus=(cpu,), memory=machine.memory(), reason=StopReason("interrupt"))
+    state = machine.cpu(rip=TEXT + 0x1000, rsp=stack_top(1) - 0x100, cs=8, ss=0x10, eflags=2)
+    stop = Stop(cpus=(state,), memory=machine.memory(), reason=StopReason("interrupt"))
     examine(stop, Kernel(stop))
     resident = peak_mib()
-    print(median_ms(lambda: examine(stop, Kernel(stop)), 3) / 1000, resident)
+    both = pairs(cpu(lambda: examine(stop, Kernel(stop))), python_start, 5)
+    print(json.dumps({"both": asdict(both), "resident": resident}))
 
 
 if __name__ == "__main__":
