@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,15 +14,8 @@ from breenix_gdbagent.checks.finding import CODES, Finding
 from breenix_gdbagent.errors import InputError, ReadError, SaveIncomplete, StopGone
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.document import (
-    Document,
-    History,
-    Marker,
-    RunRecord,
-    build,
-    recalled,
-)
-from breenix_gdbagent.report.story import objects
+from breenix_gdbagent.report.document import History, RunRecord, build, recalled
+from breenix_gdbagent.report.model import Marker, Report, ShownFinding, to_json
 from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.version import VERSION
@@ -36,14 +29,14 @@ def finish(
     history: History,
     examined: Examination | None = None,
     provenance: Mapping[str, Json] | None = None,
-) -> Document:
+) -> Report:
     """The report document of a run that ended at `kernel`'s stop, live or out of a file. One that
     was only looked at comes to ``findings`` where there is an error, as a run does."""
     seen = examined or examine(kernel.stop, kernel)
     fault = leading_fault(seen.findings, history)
     extra = tuple(run_checks.check(kernel, facts, fault))
     document = build(target, run, seen, history, extra, provenance)
-    errors = any(f["severity"] == "error" for f in objects(document["findings"]))
+    errors = any(f.severity == "error" for f in document.findings)
     looked_at = run.outcome == RunRecord().outcome
     return with_outcome(document, "findings", 1) if looked_at and errors else document
 
@@ -55,12 +48,12 @@ def leading_fault(findings: Sequence[Finding], history: History) -> Finding | No
     return events[-1] if events else None
 
 
-def _recalled(document: Document) -> Finding | None:
+def _recalled(finding: ShownFinding) -> Finding | None:
     """An event of an earlier stop that was an error, as much of it as is needed to refer to it."""
-    code = CODES.get(str(document["code"]))
-    if code is None or code.kind != "event" or document["severity"] != "error":
+    code = CODES.get(finding.code)
+    if code is None or code.kind != "event" or finding.severity != "error":
         return None
-    return Finding(code, str(document["fingerprint"]).partition("@")[2])
+    return Finding(code, finding.fingerprint.partition("@")[2])
 
 
 def save(
@@ -72,7 +65,7 @@ def save(
     facts: run_checks.RunFacts,
     history: History,
     machine: Mapping[str, Json],
-    report: Document | None = None,
+    report: Report | None = None,
 ) -> None:
     """Write the stop with what the report needs besides. `memory`: tables, kernel or all.
     `machine` says what would boot the same again; `report` is what was said of it, where that was.
@@ -84,14 +77,15 @@ def save(
         "target": dict(target),
         "run": cast(Json, asdict(run)),
         "facts": cast(Json, asdict(facts)),
-        "history": cast(Json, asdict(history)),
+        "history": to_json(history),
         "machine": dict(machine),
         "memory": memory,
     }
     from breenix_gdbagent.snapshot.saving import save_snapshot
 
     frames = pages_to_keep(kernel, memory)
-    lacking = save_snapshot(kernel.stop, path, frames=frames, extra=extra, report=report)
+    told = None if report is None else report.to_json()
+    lacking = save_snapshot(kernel.stop, path, frames=frames, extra=extra, report=told)
     if lacking is not None:
         missing = "all RAM" if lacking.pages is None else f"{counted(lacking.pages, 'page')} of RAM"
         raise SaveIncomplete(path.name, missing, lacking.reason)
@@ -112,7 +106,7 @@ def document_of(
     extra: Mapping[str, Any] | None,
     target: Mapping[str, Json],
     provenance: Mapping[str, Json] | None = None,
-) -> Document:
+) -> Report:
     """The report of an opened snapshot; `extra` is what `save` put beside it, None in a bare
     core. Raises `InputError` when it is not what `save` writes."""
     kernel = stop if isinstance(stop, Kernel) else Kernel(stop)
@@ -128,15 +122,12 @@ def document_of(
     try:
         run = dict(extra["run"])
         run["markers"] = tuple(Marker(**m) for m in run["markers"])
-        past = extra["history"]
         return finish(
             kernel,
             extra["target"],
             RunRecord(**run),
             run_checks.RunFacts(**extra["facts"]),
-            History(
-                tuple(past["stops"]), tuple(map(recalled, past["findings"])), tuple(past["checks"])
-            ),
+            recalled(extra["history"]),
             provenance=provenance,
         )
     except (KeyError, TypeError) as error:
@@ -144,15 +135,15 @@ def document_of(
 
 
 def with_outcome(
-    document: Document,
+    report: Report,
     outcome: str,
     code: int,
     missing: Sequence[str] = (),
     gone: Sequence[str] = (),
-) -> Document:
-    """The document with its run's outcome and exit code filled in, what was expected and did not
+) -> Report:
+    """The report with its run's outcome and exit code filled in, what was expected and did not
     come, and what of the baseline is there no more."""
-    run: dict[str, Json] = dict(cast(Mapping[str, Json], document["run"]))
-    run |= {"outcome": outcome, "exit": code}
-    run |= {"missing": list[Json](missing), "gone": list[Json](gone)}
-    return {**document, "run": run}
+    run = replace(
+        report.run, outcome=outcome, exit=code, missing=tuple(missing), gone=tuple(gone)
+    )
+    return replace(report, run=run)

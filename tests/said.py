@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from breenix_gdbagent.checks.finding import Finding
-from breenix_gdbagent.report.document import finding_json
+from breenix_gdbagent.report.document import shown_finding
+from breenix_gdbagent.report.model import to_json
 from breenix_gdbagent.report.sentences import summary
 
 __all__ = ["evidence", "summary"]
@@ -13,4 +14,4 @@ __all__ = ["evidence", "summary"]
 
 def evidence(finding: Finding) -> Any:
     """The finding's evidence as the JSON document has it."""
-    return finding_json(finding, 0)["evidence"]
+    return to_json(shown_finding(finding, 0).evidence)

@@ -21,7 +21,6 @@ from breenix_gdbagent.commands.target import (
 )
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord
-from breenix_gdbagent.report.story import objects
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -76,6 +75,6 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
             ended.examined,
             provenance(machine, time.monotonic() - started),
         )
-        outcome, code = outcome_of(objects(document["findings"]), options.fail_on, "examined")
+        outcome, code = outcome_of(document.findings, options.fail_on, "examined")
         document = run_report.with_outcome(document, outcome, int(code != 0))
         return write_formats(document, options, kernel=ended.kernel)

@@ -31,7 +31,8 @@ from breenix_gdbagent.debugger.guarded_run import Ended, GuardedRun, Orders
 from breenix_gdbagent.debugger.script import Step, parse_script
 from breenix_gdbagent.errors import InputError, OutputError, SaveIncomplete
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.document import Document, RunRecord
+from breenix_gdbagent.report.document import RunRecord
+from breenix_gdbagent.report.model import Report, ShownFinding
 from breenix_gdbagent.targets import Machine
 
 
@@ -91,10 +92,10 @@ def conclude(
     started: float,
     clean: str = "passed",
 ) -> int:
-    """Document, verdict, snapshot and faces of a run that ended; the exit code. `clean` is the
+    """Report, verdict, snapshot and faces of a run that ended; the exit code. `clean` is the
     outcome where nothing was found: what was tested has passed, else it was only looked at."""
     named = description(target)
-    document = run_report.finish(
+    report = run_report.finish(
         ended.kernel,
         named,
         ended.record,
@@ -104,15 +105,15 @@ def conclude(
         provenance(machine, time.monotonic() - started),
     )
     if options.write_baseline is not None:
-        write_baseline(options.write_baseline, document)
-        known = tuple(str(f["fingerprint"]) for f in _objects(document))
-    judged = judge(document, expected, known)
+        write_baseline(options.write_baseline, report)
+        known = tuple(f.fingerprint for f in report.findings)
+    judged = judge(report, expected, known)
     outcome, code = outcome_of(judged.counted, options.fail_on, clean, bool(judged.missing))
     record = replace(ended.record, outcome=outcome, exit=code)
-    kept = run_report.with_outcome({**document, "provenance": {}}, outcome, code)
-    document = run_report.with_outcome(judged.document, outcome, code, judged.missing, judged.gone)
+    kept = run_report.with_outcome(replace(report, provenance={}), outcome, code)
+    report = run_report.with_outcome(judged.report, outcome, code, judged.missing, judged.gone)
     failed = _saved(options, ended, record, named, machine, kept)
-    write_formats(document, options, code, ended.kernel)
+    write_formats(report, options, code, ended.kernel)
     for text in judged.missing:
         aside(f"expected and not seen: {text}")
     for text in judged.gone:
@@ -130,7 +131,7 @@ def _saved(
     record: RunRecord,
     named: Mapping[str, Json],
     machine: Machine,
-    report: Document,
+    report: Report,
 ) -> OutputError | None:
     """Write the snapshot where one is asked for. What could not be written is told after the
     report: at night nobody runs it twice."""
@@ -153,24 +154,19 @@ def _saved(
     return None
 
 
-def _objects(document: Document) -> list[dict[str, object]]:
-    return [dict(f) for f in document["findings"]]  # type: ignore[union-attr,arg-type]
-
-
 def outcome_of(
-    counted: Sequence[object], fail_on: str, clean: str, missing: bool = False
+    counted: Sequence[ShownFinding], fail_on: str, clean: str, missing: bool = False
 ) -> tuple[str, int]:
     """What a run with the findings `counted` came to, and the exit code of `ci`: 4 where there is
     no error but that a deadline passed. `missing`: something expected did not come."""
-    findings = [dict(f) for f in counted]  # type: ignore[call-overload]
-    codes = [str(f["code"]) for f in findings if f["severity"] == "error"]
+    codes = [f.code for f in counted if f.severity == "error"]
     if missing:
         return "findings", 1
     if codes:
         # What has an exit code of its own decides it where there is nothing else.
         code = min(CODES[one].exit for one in codes)
         return "findings" if code == 1 else next(c for c in codes if CODES[c].exit == code), code
-    if fail_on == "warning" and any(f["severity"] == "warning" for f in findings):
+    if fail_on == "warning" and any(f.severity == "warning" for f in counted):
         return "findings", 1
     return clean, 0
 

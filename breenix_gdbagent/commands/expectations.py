@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.commands.output import write_whole
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.document import Document
-from breenix_gdbagent.report.story import Object, objects
+from breenix_gdbagent.report.model import Report, ShownFinding
 
 BASELINE_SCHEMA = 1
 
@@ -26,10 +23,9 @@ class Expectation:
     code: str
     process: str | None
 
-    def matches(self, finding: Object) -> bool:
+    def matches(self, finding: ShownFinding) -> bool:
         """A fault that the kernel survived keeps its code as what it ``was``."""
-        was = cast(Object, finding["evidence"]).get("was")
-        if self.code not in (finding["code"], finding["cause"], was):
+        if self.code not in (finding.code, finding.cause, finding.evidence.was):
             return False
         return self.process is None or self.process in _processes(finding)
 
@@ -37,9 +33,9 @@ class Expectation:
         return f"{self.code}@{self.process}" if self.process else self.code
 
 
-def _processes(finding: Object) -> set[str]:
-    found = {str(finding["fingerprint"]).rpartition("@")[2]}
-    process = cast(Object, finding["evidence"]).get("process")
+def _processes(finding: ShownFinding) -> set[str]:
+    found = {finding.fingerprint.rpartition("@")[2]}
+    process = finding.evidence.fact("process")
     if isinstance(process, dict):
         found.update(str(process[key]) for key in ("name", "pid") if process.get(key) is not None)
     elif process is not None:
@@ -78,35 +74,33 @@ def add_expectation_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The document with expected findings marked, and what is wrong or worth saying."""
+    """The report with expected findings marked, and what is wrong or worth saying."""
 
-    document: Document
-    counted: tuple[Object, ...]
+    report: Report
+    counted: tuple[ShownFinding, ...]
     missing: tuple[str, ...]
     gone: tuple[str, ...]
 
 
-def judge(document: Document, expected: Sequence[Expectation], known: Sequence[str]) -> Judged:
+def judge(report: Report, expected: Sequence[Expectation], known: Sequence[str]) -> Judged:
     """Mark expected findings (severity info) and those of the baseline, and leave out the latter
     of what counts."""
     came: set[Expectation] = set()
-    findings: list[Json] = []
-    for finding in objects(document["findings"]):
+    findings: list[ShownFinding] = []
+    for finding in report.findings:
         match = next((e for e in expected if e.matches(finding)), None)
         if match is None:
-            tolerated = finding["fingerprint"] in known and finding["severity"] != "info"
-            marked = {"baseline": True} if tolerated else {}
-            evidence = {**cast(Object, finding["evidence"]), **marked}
-            findings.append({**finding, "evidence": evidence})
+            tolerated = finding.fingerprint in known and finding.severity != "info"
+            evidence = replace(finding.evidence, baseline=tolerated)
+            findings.append(replace(finding, evidence=evidence))
             continue
         came.add(match)
-        evidence = {**cast(Object, finding["evidence"]), "expected": True}
-        findings.append({**finding, "severity": "info", "evidence": evidence})
-    shown = {**document, "findings": findings}
-    prints = {str(f["fingerprint"]) for f in objects(findings)}
+        evidence = replace(finding.evidence, expected=True)
+        findings.append(replace(finding, severity="info", evidence=evidence))
+    prints = {f.fingerprint for f in findings}
     return Judged(
-        shown,
-        tuple(f for f in objects(findings) if f["fingerprint"] not in known),
+        replace(report, findings=tuple(findings)),
+        tuple(f for f in findings if f.fingerprint not in known),
         tuple(str(e) for e in expected if e not in came),
         tuple(k for k in known if k not in prints),
     )
@@ -133,11 +127,9 @@ def read_baseline(path: Path | None) -> tuple[str, ...]:
         ) from error
 
 
-def write_baseline(path: Path, document: Document) -> None:
+def write_baseline(path: Path, report: Report) -> None:
     """All findings of severity error and warning, as known from now on."""
-    prints = sorted(
-        {str(f["fingerprint"]) for f in objects(document["findings"]) if f["severity"] != "info"}
-    )
+    prints = sorted({f.fingerprint for f in report.findings if f.severity != "info"})
     write_whole(
         path, json.dumps({"schema": BASELINE_SCHEMA, "fingerprints": prints}, indent=1) + "\n"
     )

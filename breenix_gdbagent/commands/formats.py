@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
 from breenix_gdbagent.errors import InputError, OutputError
 from breenix_gdbagent.report.story import record
-from breenix_gdbagent.report.text import objects, render
+from breenix_gdbagent.report.text import render
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
-    from breenix_gdbagent.report.document import Document
     from breenix_gdbagent.report.htmltrace import ReadSource
+    from breenix_gdbagent.report.model import Report
 
 
 FILES = ("html", "markdown", "junit")
@@ -56,14 +56,14 @@ def _is_stdout(path: Path | None) -> bool:
     return str(path) == "-"
 
 
-def verdict(document: Document, fail_on: str) -> int:
+def verdict(report: Report, fail_on: str) -> int:
     """0 or 1: whether a finding weighs as much as `fail_on`."""
     weights = {"error"} if fail_on == "error" else {"error", "warning"}
-    return int(any(f["severity"] in weights for f in objects(document["findings"])))
+    return int(any(f.severity in weights for f in report.findings))
 
 
 def write_formats(
-    document: Document,
+    report: Report,
     options: argparse.Namespace,
     code: int | None = None,
     kernel: Kernel | None = None,
@@ -72,7 +72,7 @@ def write_formats(
     the HTML draws every mapping."""
     failed = None
     answer = None
-    for path, make in _made(document, options, kernel):
+    for path, make in _made(report, options, kernel):
         if _is_stdout(path):
             answer = make
             continue
@@ -81,39 +81,39 @@ def write_formats(
         except OutputError as error:  # told after the others and the terminal's
             failed = failed or error
     if options.github:
-        _tell_github(document, options.json or answer is not None)
+        _tell_github(report, options.json or answer is not None)
     if options.json:
-        print_json(document)
+        print_json(report.to_json())
     elif answer is not None:
         sys.stdout.write(answer())
     elif not options.github:
-        sys.stdout.write(_for_terminal(document))
+        sys.stdout.write(_for_terminal(report))
     if failed is not None:
         raise failed
-    return verdict(document, options.fail_on) if code is None else code
+    return verdict(report, options.fail_on) if code is None else code
 
 
 def _made(
-    document: Document, options: argparse.Namespace, kernel: Kernel | None
+    report: Report, options: argparse.Namespace, kernel: Kernel | None
 ) -> Iterator[tuple[Path, Callable[[], str]]]:
     """The faces that go where an option says, each with what makes it."""
     if options.html is not None:
         from breenix_gdbagent.report.html import render as html
 
-        yield options.html, lambda: html(document, kernel, _source_reader(options))
+        yield options.html, lambda: html(report, kernel, _source_reader(options))
     if options.markdown is not None:
         from breenix_gdbagent.report.markdown import render as markdown
 
-        yield options.markdown, lambda: markdown(document)
+        yield options.markdown, lambda: markdown(report)
     if options.junit is not None:
         from breenix_gdbagent.report.junit import render as junit
 
-        yield options.junit, lambda: junit(document, _began(document), os.uname().nodename)
+        yield options.junit, lambda: junit(report, _began(report), os.uname().nodename)
 
 
-def _began(document: Document) -> str:
+def _began(report: Report) -> str:
     """When what the document tells was begun, as JUnit has it: UTC, to the second."""
-    took = record(record(document["provenance"]).get("timings", {})).get("total")
+    took = record(report.provenance.get("timings", {})).get("total")
     seconds = took if isinstance(took, int | float) else 0.0
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - seconds))
 
@@ -131,27 +131,27 @@ def _source_reader(options: argparse.Namespace) -> ReadSource:
     return read
 
 
-def _for_terminal(document: Document) -> str:
+def _for_terminal(report: Report) -> str:
     """Text as wide as the terminal is, painted only there; 100 columns into a pipe."""
     if not sys.stdout.isatty():
-        return render(document, 100)
+        return render(report, 100)
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     import shutil
 
-    return render(document, shutil.get_terminal_size((100, 24)).columns, colour)
+    return render(report, shutil.get_terminal_size((100, 24)).columns, colour)
 
 
-def _tell_github(document: Document, taken: bool) -> None:
+def _tell_github(report: Report, taken: bool) -> None:
     """Annotations (GitHub reads both streams; stdout may be `taken` by an answer) and, inside a
     step, its summary."""
     from breenix_gdbagent.report.github import annotate, summary
     from breenix_gdbagent.report.markdown import render as markdown
 
-    (sys.stderr if taken else sys.stdout).write(annotate(document))
+    (sys.stderr if taken else sys.stdout).write(annotate(report))
     place = os.environ.get("GITHUB_STEP_SUMMARY")
     if place:
         try:
             with Path(place).open("a", encoding="utf-8") as out:
-                out.write(summary(markdown(document)))
+                out.write(summary(markdown(report)))
         except OSError as error:
             raise OutputError(f"cannot write the step summary: {error.strerror}") from error

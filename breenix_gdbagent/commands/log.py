@@ -23,8 +23,9 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory.elf_header import is_elf
 from breenix_gdbagent.report import logview
 from breenix_gdbagent.report.ink import PLAIN, Ink
+from breenix_gdbagent.report.model import ShownStop, from_json
 from breenix_gdbagent.report.seriallog import LEVELS, Growing, LogLine, lines_of, place_of
-from breenix_gdbagent.report.story import Object, objects, record, stop_words
+from breenix_gdbagent.report.story import objects, record, stop_words
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _stops_of_run(
 ) -> dict[tuple[int, int], str]:
     """Earlier stops of the run out of the snapshot's note, and the last one."""
     history = record((extra or {}).get("history") or {})
-    earlier = objects(history.get("stops") or [])
+    earlier = [from_json(ShownStop, stop) for stop in objects(history.get("stops"))]
     found = _places(lines, earlier)
     if lines and stop.reason.kind != "core":
         vector = f", vector {stop.reason.vector}" if stop.reason.vector is not None else ""
@@ -183,14 +184,14 @@ def _stops_of_run(
     return found
 
 
-def _places(lines: list[LogLine], stops: Sequence[Object]) -> dict[tuple[int, int], str]:
+def _places(lines: list[LogLine], stops: Sequence[ShownStop]) -> dict[tuple[int, int], str]:
     """(port, line) of the last line before each stop -> the stop in words."""
     found: dict[tuple[int, int], str] = {}
     for stop in stops:
         place = place_of(lines, stop)
         if place is not None:
             line = lines[place]
-            found[line.port, line.number] = f"stop {stop['id']}: {stop_words(stop)}"
+            found[line.port, line.number] = f"stop {stop.id}: {stop_words(stop)}"
     return found
 
 
@@ -200,12 +201,12 @@ def _around(
     from breenix_gdbagent.run_report import document_of
 
     document = document_of(stop, extra, {"kind": "snapshot"})
-    findings = [f for f in objects(document["findings"]) if f["code"] == code]
+    findings = [f for f in document.findings if f.code == code]
     if not findings:
-        known = sorted({str(f["code"]) for f in objects(document["findings"])})
+        known = sorted({f.code for f in document.findings})
         raise InputError(f"no finding {code} there", f"there are: {', '.join(known) or 'none'}")
-    wanted = {f["stop"] for f in findings}
-    stops = [s for s in objects(document["stops"]) if s["id"] in wanted]
+    wanted = {f.stop for f in findings}
+    stops = [s for s in document.stops if s.id in wanted]
     lines = lines_of(stop.serial)
     places = (place_of(lines, one) for one in stops)
     return lines, tuple(p for p in places if p is not None), _places(lines, stops)

@@ -13,7 +13,8 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.location import address_in
 from breenix_gdbagent.locations import parse_number
-from breenix_gdbagent.report.tables import walk_json, walk_text
+from breenix_gdbagent.report.model import shown_walk, to_json
+from breenix_gdbagent.report.tables import walk_text
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.paging import Tables, Walk, walk
 
@@ -23,7 +24,7 @@ def walk_all(target: Target, options: argparse.Namespace) -> int:
     with stop_of(target, hidden=False) as stop:
         walks = list(_walks(stop, options))
         if options.json:
-            print_json(list[Json](walk_json(one) for one in walks))
+            print_json(list[Json](to_json(shown_walk(one)) for one in walks))
         else:
             from breenix_gdbagent.kernel.view import Kernel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from breenix_gdbagent.commands import Parser
@@ -16,8 +17,8 @@ from breenix_gdbagent.commands.target import (
     target_of,
 )
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory.mapped import MappedFile
+from breenix_gdbagent.report.model import Report, from_json
 from breenix_gdbagent.snapshot.report_trailer import read_trailer
 
 
@@ -36,13 +37,13 @@ def run(name: str, argv: list[str]) -> int:
     options.snapshot = options.snapshot or options.file
     target = target_of(options, default_lab=False)
     check_formats(options)
-    document = _kept(options)
-    if document is not None:
-        return write_formats(document, options)
+    report = _kept(options)
+    if report is not None:
+        return write_formats(report, options)
     return _examined(target)
 
 
-def _kept(options: argparse.Namespace) -> dict[str, Json] | None:
+def _kept(options: argparse.Namespace) -> Report | None:
     """The report that the file keeps, where making it again could give no other: made by this
     agent, of these bytes, with that ELF. The maps of the HTML need the stop itself."""
     if options.anew or options.html or options.ram_size:
@@ -50,7 +51,7 @@ def _kept(options: argparse.Namespace) -> dict[str, Json] | None:
     found = read_trailer(options.snapshot)
     if found is None or (options.kernel is not None and not _same(options.kernel, found.elf)):
         return None
-    return {**found.document, "provenance": provenance(None, 0.0)}
+    return replace(from_json(Report, found.document), provenance=provenance(None, 0.0))
 
 
 def _same(elf: Path, sha256: str | None) -> bool:

@@ -17,8 +17,7 @@ from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.document import Document
-from breenix_gdbagent.report.story import Object, objects
+from breenix_gdbagent.report.model import Object, Report
 from breenix_gdbagent.targets import Machine
 
 COMPARED = ("reason", "vector", "error_code", "cr2")
@@ -42,7 +41,7 @@ def reproduce(options: argparse.Namespace) -> int:
             until=None if fault else cast("str | None", facts["until"]),
             timeout=options.timeout,
             linger=machine.linger,
-            first_fault=fault and len(objects(before["stops"])) == 1,
+            first_fault=fault and len(before.stops) == 1,
         )
         run = GuardedRun(Debugger(vm, machine.image), orders)
         with Progress(vm):
@@ -59,7 +58,7 @@ def reproduce(options: argparse.Namespace) -> int:
     return compare(before, after, other, options.json)
 
 
-def _kept(options: argparse.Namespace) -> tuple[Object, Document]:
+def _kept(options: argparse.Namespace) -> tuple[Object, Report]:
     """What the snapshot's run left beside the stop, and its report."""
     reading = argparse.Namespace(**{**vars(options), "snapshot": options.reproduce})
     reading.kernel = options.kernel
@@ -126,21 +125,18 @@ def _said(value: Json) -> str:
     return "none" if value is None else str(value)
 
 
-def compare(before: Document, after: Document, other: Mapping[str, str], as_json: bool) -> int:
+def compare(before: Report, after: Report, other: Mapping[str, str], as_json: bool) -> int:
     """Say whether the deciding stop and the errors found are the same."""
-    one, two = objects(before["stops"])[-1], objects(after["stops"])[-1]
-    differ = [name for name in COMPARED if one[name] != two[name]]
-    prints = [
-        {str(f["fingerprint"]) for f in objects(d["findings"]) if f["severity"] == "error"}
-        for d in (before, after)
-    ]
+    one, two = before.stops[-1], after.stops[-1]
+    differ = [name for name in COMPARED if getattr(one, name) != getattr(two, name)]
+    prints = [{f.fingerprint for f in d.findings if f.severity == "error"} for d in (before, after)]
     same = not differ and prints[0] == prints[1]
     if as_json:
         print_json(
             {
                 "same": same,
-                "before": {name: one[name] for name in COMPARED},
-                "after": {name: two[name] for name in COMPARED},
+                "before": {name: getattr(one, name) for name in COMPARED},
+                "after": {name: getattr(two, name) for name in COMPARED},
                 "gone": sorted(prints[0] - prints[1]),
                 "new": sorted(prints[1] - prints[0]),
                 "other": sorted(other),
@@ -149,10 +145,10 @@ def compare(before: Document, after: Document, other: Mapping[str, str], as_json
         return int(not same)
     print("the same fault again" if same else "not the same fault")
     for name in COMPARED:
-        if one[name] is None and two[name] is None:
+        if getattr(one, name) is None and getattr(two, name) is None:
             continue  # a panic has no vector, then or now
-        mark = "" if one[name] == two[name] else "   <- differs"
-        then, now = (_said(stop[name]) for stop in (one, two))
+        mark = "" if name not in differ else "   <- differs"
+        then, now = (_said(getattr(stop, name)) for stop in (one, two))
         print(f"  {name.replace('_', ' '):<11} then {then}, now {now}{mark}")
     for text, words in ((prints[0] - prints[1], "then only"), (prints[1] - prints[0], "now only")):
         for fingerprint in sorted(text):

@@ -27,14 +27,13 @@ from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.report.document import (
-    Document,
     History,
-    Marker,
     RunRecord,
-    check_json,
-    finding_json,
-    stop_json,
+    shown_check,
+    shown_finding,
+    shown_stop,
 )
+from breenix_gdbagent.report.model import Marker, ShownCheck, ShownFinding, ShownStop
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image, LoadedImage
 
@@ -69,9 +68,9 @@ class Orders:
 class Recorded:
     """A fault of ring 3 that was passed: its findings wait for what the kernel does next."""
 
-    stop: Document
-    findings: tuple[tuple[Finding, Document], ...]
-    checks: tuple[Document, ...]
+    stop: ShownStop
+    findings: tuple[tuple[Finding, ShownFinding], ...]
+    checks: tuple[ShownCheck, ...]
     handled: bool = False
 
 
@@ -243,9 +242,9 @@ class GuardedRun:
 
     def _record(self, seen: Examination, *, handled: bool = False) -> None:
         number, kernel = len(self.recorded), seen.kernel
-        checks = tuple(check_json(c, number) for c in seen.checks)
-        findings = tuple((f, finding_json(f, number)) for f in seen.findings)
-        self.recorded.append(Recorded(stop_json(kernel, number), findings, checks, handled))
+        checks = tuple(shown_check(c, number) for c in seen.checks)
+        findings = tuple((f, shown_finding(f, number)) for f in seen.findings)
+        self.recorded.append(Recorded(shown_stop(kernel, number), findings, checks, handled))
 
     def _passes_fault(self, fault: Fault, points: Sequence[Point]) -> bool:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
@@ -328,14 +327,14 @@ class GuardedRun:
 
     def _history(self) -> History:
         """Recorded faults in the document's form, those that were survived as handled."""
-        findings: list[Document] = []
+        findings: list[ShownFinding] = []
         for number, one in enumerate(self.recorded):
-            for finding, document in one.findings:
+            for finding, told in one.findings:
                 if one.handled and not self.orders.strict:
                     shown = as_handled(finding, "the kernel went on after it")
                     if shown is not finding:
-                        document = finding_json(shown, number)
-                findings.append(document)
+                        told = shown_finding(shown, number)
+                findings.append(told)
         return History(
             tuple(r.stop for r in self.recorded),
             tuple(findings),

@@ -17,7 +17,8 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
-from breenix_gdbagent.report.story import Object, objects, record, texts
+from breenix_gdbagent.report.model import Object, Report
+from breenix_gdbagent.report.story import objects, texts
 from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import frame_of, index_at, same_table
 
@@ -92,10 +93,10 @@ class Atlas:
         return left + (right - left) * (va - low) / (high - low)
 
 
-def build(document: Object, kernel: Kernel | None) -> Atlas | None:
+def build(document: Report, kernel: Kernel | None) -> Atlas | None:
     """The atlas of the document's drawn spaces: with the stop at hand range by range, else
     region by region. None where the document has no maps."""
-    maps = record(document["maps"])
+    maps = document.maps
     roots = texts(maps["spaces"])
     if maps["reason"] or not roots:
         return None
@@ -169,29 +170,29 @@ def _rows(roots: Sequence[str], found: Sequence[Sequence[_Mapped]]) -> tuple[Row
     return tuple(rows)
 
 
-def _marks(document: Object) -> Iterable[Mark]:
+def _marks(document: Report) -> Iterable[Mark]:
     """Where the CPUs stand, and what the findings are about."""
-    last = objects(document["stops"])[-1]
-    for cpu in objects(last["cpus"]):
-        if cpu["cr3"] is None:
+    last = document.stops[-1]
+    for cpu in last.cpus:
+        if cpu.cr3 is None:
             continue
-        root = hex64(frame_of(int(str(cpu["cr3"]), 16)))
+        root = hex64(frame_of(int(cpu.cr3, 16)))
         for key in ("rip", "rsp"):
-            if cpu[key] is not None:
-                va = int(str(cpu[key]), 16)
-                yield Mark(root, va, key, f"{key.upper()} of CPU {cpu['id']}: {cpu[key]}")
-    if last["cr2"] is not None:
-        for cpu in objects(last["cpus"])[:1]:
-            space = hex64(frame_of(int(str(cpu["cr3"]), 16))) if cpu["cr3"] else None
-            yield Mark(space, int(str(last["cr2"]), 16), "cr2", f"CR2: {last['cr2']}")
-    for finding in objects(document["findings"]):
-        where = record(finding["where"])
-        if where["va"] is not None and finding["severity"] == "error":
+            text = getattr(cpu, key)
+            if text is not None:
+                yield Mark(root, int(text, 16), key, f"{key.upper()} of CPU {cpu.id}: {text}")
+    if last.cr2 is not None:
+        for cpu in last.cpus[:1]:
+            space = hex64(frame_of(int(cpu.cr3, 16))) if cpu.cr3 else None
+            yield Mark(space, int(last.cr2, 16), "cr2", f"CR2: {last.cr2}")
+    for finding in document.findings:
+        where = finding.where
+        if where.va is not None and finding.severity == "error":
             yield Mark(
-                str(where["root"]) if where["root"] is not None else None,
-                int(str(where["va"]), 16),
+                where.root if where.root is not None else None,
+                int(where.va, 16),
                 "place",
-                f"{finding['code']}: {where['va']}",
+                f"{finding.code}: {where.va}",
             )
 
 

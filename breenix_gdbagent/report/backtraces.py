@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.story import Object, objects
+from breenix_gdbagent.report.model import Object
+from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:

@@ -17,10 +17,9 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.mappings import Change, rights, space_changes
+from breenix_gdbagent.report.model import Object, Report, ShownFinding
 from breenix_gdbagent.report.story import (
-    Object,
     log_text,
     objects,
     record,
@@ -48,14 +47,14 @@ class Side:
     """One of the two: what its file is called, its report and its stop."""
 
     name: str
-    document: Document
+    document: Report
     kernel: Kernel
 
 
-def compare(before: Side, after: Side) -> Document:
+def compare(before: Side, after: Side) -> dict[str, Json]:
     """What differs, as a document of its own (``differs`` false: nothing)."""
     same_run = _same_run(before, after)
-    found: Document = {
+    found: dict[str, Json] = {
         "findings": _findings(before, after),
         "spaces": _spaces(before, after, same_run),
         "sharing": _sharing(before, after),
@@ -83,14 +82,14 @@ def differs(found: Mapping[str, Json]) -> bool:
     return any(parts) or any(a["delta"] for a in objects(found["allocators"]))
 
 
-def _side_json(side: Side) -> Document:
-    last = objects(side.document["stops"])[-1]
+def _side_json(side: Side) -> dict[str, Json]:
+    last = side.document.stops[-1]
     return {
         "file": side.name,
         "target": target_words(side.document),
-        "outcome": record(side.document["run"])["outcome"],
+        "outcome": side.document.run.outcome,
         "stop": stop_words(last),
-        "seconds": last["seconds"],
+        "seconds": last.seconds,
     }
 
 
@@ -109,9 +108,9 @@ def _same_run(before: Side, after: Side) -> bool:
     return True
 
 
-def _findings(before: Side, after: Side) -> Document:
-    first = {str(f["fingerprint"]): f for f in objects(before.document["findings"])}
-    second = {str(f["fingerprint"]): f for f in objects(after.document["findings"])}
+def _findings(before: Side, after: Side) -> dict[str, Json]:
+    first = {f.fingerprint: f for f in before.document.findings}
+    second = {f.fingerprint: f for f in after.document.findings}
     return {
         "new": [_finding(f) for key, f in second.items() if key not in first],
         "gone": [_finding(f) for key, f in first.items() if key not in second],
@@ -119,8 +118,9 @@ def _findings(before: Side, after: Side) -> Document:
     }
 
 
-def _finding(finding: Object) -> Document:
-    return {key: finding[key] for key in ("code", "severity", "summary", "cause", "fingerprint")}
+def _finding(finding: ShownFinding) -> dict[str, Json]:
+    names = ("code", "severity", "summary", "cause", "fingerprint")
+    return {name: getattr(finding, name) for name in names}
 
 
 def paired(before: Kernel, after: Kernel) -> Iterator[tuple[Space | None, Space | None]]:
@@ -142,7 +142,7 @@ def _by_name(kernel: Kernel) -> dict[tuple[str, str, int], Space]:
     return found
 
 
-def _spaces(before: Side, after: Side, same_run: bool) -> Document:
+def _spaces(before: Side, after: Side, same_run: bool) -> dict[str, Json]:
     new: list[Json] = []
     gone: list[Json] = []
     changed: list[Json] = []
@@ -169,7 +169,7 @@ def _spaces(before: Side, after: Side, same_run: bool) -> Document:
     return {"new": new, "gone": gone, "paired": len(pairs), "changed": changed}
 
 
-def _space(space: Space) -> Document:
+def _space(space: Space) -> dict[str, Json]:
     return {"root": hex64(space.root), "role": space.role, "pid": space.pid, "name": space.name}
 
 
@@ -181,7 +181,7 @@ def _key(change: Change) -> tuple[int, int, str, str]:
     return change.start, change.end, rights(change.before), rights(change.after)
 
 
-def _pair(a: Space, b: Space, found: Sequence[Change]) -> Document:
+def _pair(a: Space, b: Space, found: Sequence[Change]) -> dict[str, Json]:
     added = [c for c in found if c.before is None]
     removed = [c for c in found if c.after is None]
     moved: list[Json] = []
@@ -211,7 +211,7 @@ def _shape(change: Change) -> tuple[int, str]:
     return change.end - change.start, rights(change.before)
 
 
-def _stretch(change: Change, right: str) -> Document:
+def _stretch(change: Change, right: str) -> dict[str, Json]:
     return {
         "start": hex64(change.start),
         "last": hex64(change.end - 1),
@@ -302,8 +302,8 @@ def _stacks(before: Side, after: Side) -> list[Json]:
 
 
 def _cells(side: Side) -> dict[tuple[str, str], str]:
-    maps = record(side.document["maps"])
-    named = {str(s["root"]): str(s["name"] or s["role"]) for s in objects(side.document["spaces"])}
+    maps = side.document.maps
+    named = {s.root: s.name or s.role for s in side.document.spaces}
     return {
         (str(row["stack"]), named[root]): cell
         for row in objects(maps["stacks"])
@@ -382,7 +382,7 @@ def _told(text: str) -> list[tuple[int, str]]:
     return [(n, t) for n, t in enumerate(text.splitlines(), 1) if not t.startswith("@{")]
 
 
-def headline(found: Document) -> str:
+def headline(found: Object) -> str:
     """``2 findings new, 1 gone; 3 spaces changed``; ``no difference``."""
     findings, spaces = record(found["findings"]), record(found["spaces"])
     parts = []

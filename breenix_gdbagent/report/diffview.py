@@ -9,17 +9,17 @@ from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.diff import headline
-from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.ink import PLAIN, Ink
+from breenix_gdbagent.report.model import Object
 from breenix_gdbagent.report.page import Page
-from breenix_gdbagent.report.story import Object, log_text, objects, record, size_words, texts
+from breenix_gdbagent.report.story import log_text, objects, record, size_words, texts
 
 ENDS = "(ends here)"
 MOST_LINES = 12
 """Changes shown of one space in text; JSON and HTML have more."""
 
 
-def text(found: Document, width: int = 100, colour: bool = False) -> str:
+def text(found: Object, width: int = 100, colour: bool = False) -> str:
     """The comparison for a terminal."""
     page = Page(width, Ink(True) if colour else PLAIN)
     verdict, ink = ("DIFFERENT", "error") if found["differs"] else ("SAME", "good")
@@ -107,7 +107,7 @@ def cell_words(cell: Json) -> str:
     return CELLS.get(str(cell), str(cell))
 
 
-def _rest(page: Page, found: Document) -> None:
+def _rest(page: Page, found: Object) -> None:
     if found["sharing"]:
         page.blank()
         page.line(("head", "Tables of user memory shared"))
@@ -142,7 +142,7 @@ def _rest(page: Page, found: Document) -> None:
             page.line(f"  {sign} {ENDS if row[key] is None else log_text(str(row[key]))}")
 
 
-def html(found: Document) -> str:
+def html(found: Object) -> str:
     """The comparison as one HTML file, in the dress of the report."""
     from breenix_gdbagent.report.html import environment, style
 

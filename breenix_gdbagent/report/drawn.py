@@ -8,10 +8,10 @@ from typing import cast
 from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.report.backtraces import brief, rows
 from breenix_gdbagent.report.cells import CELLS
+from breenix_gdbagent.report.model import Object, Report, ShownWalk
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     ENDS,
-    Object,
     called,
     end_of_walk,
     entry_name,
@@ -32,7 +32,7 @@ INKS = {".": "good", "x": "note", "?": "note"}
 
 def walk(
     page: Page,
-    walked: Object,
+    walked: ShownWalk,
     named: Mapping[str, str],
     indent: str = "  ",
     symbol: str | None = None,
@@ -40,26 +40,26 @@ def walk(
     """A walk level by level; under the entry that stopped it, why."""
     what = f" <{symbol}>" if symbol else ""
     page.text(
-        f"walk of {walked['va']}{what} under {called(walked['root'], named)}", indent, indent + "  "
+        f"walk of {walked.va}{what} under {called(walked.root, named)}", indent, indent + "  "
     )
     ended = None
-    for level in objects(walked["levels"]):
+    for level in walked.levels:
         name, index = entry_name(walked, level)
-        flags = " ".join(texts(level["flags"]))
-        raw = f"{int(str(level['entry']), 16):#018x}"
-        stopped = level["level"] == walked["stopped_at"]
+        flags = " ".join(level.flags)
+        raw = f"{int(str(level.entry), 16):#018x}"
+        stopped = level.level == walked.stopped_at
         page.line(
             f"{indent}  ",
             ("bad" if stopped else "", f"{name:<4} [{index:3}]"),
-            f"  {level['entry_pa']!s:>12}  ",
+            f"  {level.entry_pa:>12}  ",
             ("bad" if stopped else "", raw),
             ("dim", f"  {flags}"),
         )
         if stopped:
-            ended = ENDS.get(str(walked["reason"]), str(walked["reason"]))
+            ended = ENDS.get(str(walked.reason), str(walked.reason))
             page.line(f"{indent}  ", ("bad", f"^^^^^^^^^^ the walk ends here: {ended}"))
     if ended is None:
-        kind = "good" if walked["pa"] is not None else "bad"
+        kind = "good" if walked.pa is not None else "bad"
         page.line(f"{indent}  ", (kind, f"= {end_of_walk(walked)}"))
 
 
@@ -68,9 +68,9 @@ def all_well(maps: Object) -> bool:
     return all(set(str(row["cells"])) <= {"."} for row in objects(maps["stacks"]))
 
 
-def matrix(page: Page, document: Object) -> None:
+def matrix(page: Page, document: Report) -> None:
     """Stack x space. Columns that are alike are one where not all of them fit the width."""
-    maps = cast(Object, document["maps"])
+    maps = document.maps
     rows = matrix_rows(maps)
     roots = texts(maps["spaces"])
     if not rows or not roots:
@@ -119,8 +119,8 @@ def _legend(maps: Object) -> list[str]:
     return [f"{glyph} {what}" for glyph, what in CELLS.items() if glyph in used]
 
 
-def _columns(page: Page, document: Object, columns: Sequence[Sequence[int]]) -> None:
-    maps = cast(Object, document["maps"])
+def _columns(page: Page, document: Report, columns: Sequence[Sequence[int]]) -> None:
+    maps = document.maps
     roots, named = texts(maps["spaces"]), labels(document)
     if len(columns) == 1:
         many = len(roots)
@@ -137,9 +137,9 @@ def _columns(page: Page, document: Object, columns: Sequence[Sequence[int]]) -> 
         page.line(("dim", f"  not drawn: {counted(left_out, 'more space')}"))
 
 
-def stacks_in_a_line(page: Page, document: Object) -> None:
+def stacks_in_a_line(page: Page, document: Report) -> None:
     """The matrix where it has nothing to show."""
-    maps = cast(Object, document["maps"])
+    maps = document.maps
     number, spaces = len(objects(maps["stacks"])), len(texts(maps["spaces"]))
     if number:
         page.text(
@@ -148,9 +148,9 @@ def stacks_in_a_line(page: Page, document: Object) -> None:
         )
 
 
-def memory_map(page: Page, document: Object) -> None:
+def memory_map(page: Page, document: Report) -> None:
     """What the spaces map, a line a region; what most have in common once."""
-    maps = cast(Object, document["maps"])
+    maps = document.maps
     if maps["reason"]:
         page.text(f"No memory map: {maps['reason']}")
         return
@@ -188,18 +188,18 @@ def memory_map(page: Page, document: Object) -> None:
         page.line(("dim", f"  with user memory of their own: {counted(left_out, 'more space')}"))
 
 
-def _worth_showing(document: Object, groups: Sequence[list[int]]) -> list[list[int]]:
+def _worth_showing(document: Report, groups: Sequence[list[int]]) -> list[list[int]]:
     """The groups of spaces that one screen has room for: those that a CPU stands in or a finding
     names, the master, and those that lack or change a region that the others have come first."""
     if len(groups) <= MOST_GROUPS:
         return list(groups)
-    maps = cast(Object, document["maps"])
+    maps = document.maps
     roots, own = texts(maps["spaces"]), cast(Sequence[Sequence[Object]], maps["own"])
     common = {tuple(cast(Sequence[int], r["slots"])) for r in objects(maps["common"])}
-    wanted = {
-        str(cpu["cr3"]) for stop in objects(document["stops"]) for cpu in objects(stop["cpus"])
-    } | {str(cast(Object, f["where"])["root"]) for f in objects(document["findings"])}
-    wanted |= {str(s["root"]) for s in objects(document["spaces"]) if s["role"] == "master"}
+    wanted = {cpu.cr3 for stop in document.stops for cpu in stop.cpus} | {
+        str(f.where.root) for f in document.findings
+    }
+    wanted |= {s.root for s in document.spaces if s.role == "master"}
 
     def odd(number: int) -> bool:
         return any(

@@ -14,7 +14,7 @@ from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, hex64
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Column, Facts
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.report.tables import walk_json
+from breenix_gdbagent.report.model import shown_walk, to_json
 from breenix_gdbagent.report.wording.base import PHRASES
 from breenix_gdbagent.x86.paging import Walk
 
@@ -75,7 +75,7 @@ def _shown_as(hint: Any, short: bool) -> _Show:
     if hint is Space:
         return _label if short else space_row
     if hint is Walk:
-        return walk_json
+        return _walk
     if isinstance(hint, type) and issubclass(hint, Facts):
         return evidence_of
     raise TypeError(f"{hint} is no type of a column")
@@ -87,6 +87,10 @@ def _list_of(show: _Show) -> _Show:
 
 def _as_it_is(value: Json) -> Json:
     return value
+
+
+def _walk(walk: Walk) -> Json:
+    return to_json(shown_walk(walk))
 
 
 def _label(space: Space) -> Json:

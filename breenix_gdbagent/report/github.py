@@ -9,13 +9,12 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from breenix_gdbagent.report.coverage import lacking
+from breenix_gdbagent.report.model import Object, Report, ShownFinding
 from breenix_gdbagent.report.story import (
-    Object,
     objects,
     ordered,
     paragraph,
     printable,
-    record,
 )
 
 COMMAND = {"error": "error", "warning": "warning", "info": "notice"}
@@ -29,36 +28,36 @@ _ELSEWHERE = re.compile(rf"/|({_RUST})/|[\w-]+-\d+\.\d+[\w.+-]*/")
 overflow check panics in ``core/src/panicking.rs``), a crate of the registry with its version."""
 
 
-def annotate(document: Object) -> str:
+def annotate(document: Report) -> str:
     """``::error title=CODE::summary`` a finding, at its line where one is known; what was not
     checked is a notice a reason, for GitHub shows ten of a step."""
     lines = []
     for finding in ordered(document):
         properties = {**_place(document, finding)}
-        properties["title"] = f"breenix-gdbagent: {finding['code']}"
-        told = "\n\n".join(t for t in (str(finding["summary"]), paragraph(finding)) if t)
-        fix = f"\n\nFix: {finding['fix']}" if finding["fix"] else ""
-        lines.append(_command(COMMAND[str(finding["severity"])], properties, told + fix))
+        properties["title"] = f"breenix-gdbagent: {finding.code}"
+        told = "\n\n".join(t for t in (finding.summary, paragraph(finding)) if t)
+        fix = f"\n\nFix: {finding.fix}" if finding.fix else ""
+        lines.append(_command(COMMAND[finding.severity], properties, told + fix))
     for reason, names in lacking(document).items():
         said = f"not checked: {', '.join(names)}: {reason}"
         lines.append(_command("notice", {"title": "breenix-gdbagent: not checked"}, said))
     return "".join(line + "\n" for line in lines)
 
 
-def _place(document: Object, finding: Object) -> dict[str, str]:
+def _place(document: Report, finding: ShownFinding) -> dict[str, str]:
     """``file`` and ``line`` of what a finding is about: where a panic says it is, else the line of
     the backtrace at which its instruction stands; nothing for a state that no line has made."""
-    evidence = record(finding["evidence"])
+    evidence = finding.evidence
     traces = [
-        objects(record(cpu.get("backtrace") or {"frames": []})["frames"])
-        for stop in objects(document["stops"])
-        if stop["id"] == finding["stop"]
-        for cpu in objects(stop["cpus"])
+        objects(cpu.backtrace["frames"])
+        for stop in document.stops
+        if stop.id == finding.stop
+        for cpu in stop.cpus
     ]
-    said = _PLACE.search(str(evidence.get("at") or ""))
+    said = _PLACE.search(str(evidence.fact("at") or ""))
     if said is not None and not _ELSEWHERE.match(said["file"]):
         return {"file": _whole(said["file"], traces), "line": said["line"]}
-    standing = [evidence.get("rip"), *(cpu.get("rip") for cpu in objects(evidence.get("cpus", [])))]
+    standing = [evidence.fact("rip"), *(cpu["rip"] for cpu in objects(evidence.fact("cpus")))]
     for spot in _spots(traces, {str(rip) for rip in standing if rip}):
         file, line = spot.get("file"), spot.get("line")
         if file and line and not _ELSEWHERE.match(str(file)):

@@ -10,9 +10,10 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -27,8 +28,8 @@ from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.coverage import counts, last_checks, lost, verdict
 from breenix_gdbagent.report.htmllog import log_rows
 from breenix_gdbagent.report.htmltrace import ReadSource, stops_of
+from breenix_gdbagent.report.model import Report, ShownFinding, ShownWalk
 from breenix_gdbagent.report.story import (
-    Object,
     called,
     chain_of,
     drawn_by_check,
@@ -38,11 +39,9 @@ from breenix_gdbagent.report.story import (
     heading,
     labels,
     matrix_rows,
-    objects,
     ordered,
     paragraph,
     printable,
-    record,
     run_words,
     size_words,
     stack_names,
@@ -50,7 +49,6 @@ from breenix_gdbagent.report.story import (
     target_words,
     texts,
     value_words,
-    walks,
 )
 
 CELL_CLASS = {
@@ -64,7 +62,7 @@ _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
 """Text that is easier read in a fixed pitch: addresses and paths."""
 
 
-def render(document: Object, kernel: Kernel | None = None, source: ReadSource | None = None) -> str:
+def render(document: Report, kernel: Kernel | None = None, source: ReadSource | None = None) -> str:
     """The page. With `kernel` the maps show every range, the tables open and the log is whole;
     `source` reads lines of source files for the backtraces."""
     script = _asset("script.js")
@@ -113,14 +111,14 @@ def _asset(name: str) -> str:
     return (files("breenix_gdbagent.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
+def _context(document: Report, kernel: Kernel | None) -> dict[str, Any]:
     findings = [_finding(document, n, f) for n, f in enumerate(ordered(document))]
-    by_code = {str(f["code"]): f["id"] for f in reversed(findings)}
+    by_code = {f["code"]: f["id"] for f in reversed(findings)}
     for finding in findings:
-        finding["cause_id"] = by_code.get(str(finding["cause"]))
+        finding["cause_id"] = by_code.get(finding["cause"])
     atlas = atlases.build(document, kernel)
     named = labels(document)
-    roots = texts(record(document["maps"])["spaces"])
+    roots = texts(document.maps["spaces"])
     now = last_checks(document)
     return {
         "document": document,
@@ -130,7 +128,7 @@ def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
         "run": run_words(document),
         "findings": findings,
         "lost": lost(document),
-        "unsure": 2 * sum(c["status"] == "not_checked" for c in now) > len(now),
+        "unsure": 2 * sum(c.status == "not_checked" for c in now) > len(now),
         "matrix": _matrix(document),
         "cells": CELLS,
         "cell_class": CELL_CLASS,
@@ -142,20 +140,20 @@ def _context(document: Object, kernel: Kernel | None) -> dict[str, Any]:
         "log": log_rows(document, kernel),
         "checks": _checks(document),
         "labels": named,
-        "provenance": json.dumps(document["provenance"], indent=1, ensure_ascii=False),
+        "provenance": json.dumps(document.provenance, indent=1, ensure_ascii=False),
     }
 
 
-def _finding(document: Object, number: int, finding: Object) -> dict[str, Any]:
-    named = labels(document)
-    known = CODES.get(str(finding["code"]))
+def _finding(document: Report, number: int, finding: ShownFinding) -> dict[str, Any]:
+    named, walk = labels(document), finding.evidence.walk
+    known = CODES.get(finding.code)
     return {
-        **finding,
+        **{part.name: getattr(finding, part.name) for part in fields(finding)},
         "id": f"finding-{number}",
         "heading": heading(finding),
         "paragraph": paragraph(finding),
         "chain": chain_of(finding),
-        "walks": [_walk(name, walked, named) for name, walked in walks(finding)],
+        "walks": [] if walk is None else [_walk(walk, named)],
         "drawn": drawn_by_check(finding),
         "facts": list(_facts(finding)),
         "confirm": known.confirm if known is not None else "",
@@ -163,30 +161,29 @@ def _finding(document: Object, number: int, finding: Object) -> dict[str, Any]:
     }
 
 
-def _walk(name: str, walked: Object, named: Mapping[str, str]) -> dict[str, Any]:
+def _walk(walked: ShownWalk, named: Mapping[str, str]) -> dict[str, Any]:
     levels = []
-    for level in objects(walked["levels"]):
+    for level in walked.levels:
         table, index = entry_name(walked, level)
         levels.append(
             {
                 "name": f"{table}[{index}]",
-                "at": level["entry_pa"],
-                "entry": f"{int(str(level['entry']), 16):#018x}",
-                "flags": " ".join(texts(level["flags"])),
-                "stopped": level["level"] == walked["stopped_at"],
+                "at": level.entry_pa,
+                "entry": f"{int(level.entry, 16):#018x}",
+                "flags": " ".join(level.flags),
+                "stopped": level.level == walked.stopped_at,
             }
         )
     return {
-        "name": "" if name == "walk" else name.replace("_", " "),
-        "va": walked["va"],
-        "root": called(walked["root"], named),
+        "va": walked.va,
+        "root": called(walked.root, named),
         "levels": levels,
         "end": end_of_walk(walked),
-        "mapped": walked["pa"] is not None,
+        "mapped": walked.pa is not None,
     }
 
 
-def _facts(finding: Object) -> Iterator[tuple[str, str, Any]]:
+def _facts(finding: ShownFinding) -> Iterator[tuple[str, str, Any]]:
     """Evidence for the page: (name, kind, value), lists of like objects as tables."""
     for name, value in facts(finding):
         rows = table_rows(value)
@@ -199,10 +196,10 @@ def _facts(finding: Object) -> Iterator[tuple[str, str, Any]]:
             yield name, "mono" if _NUMBERS.search(words) else "text", words
 
 
-def _matrix(document: Object) -> list[dict[str, Any]]:
+def _matrix(document: Report) -> list[dict[str, Any]]:
     return [
         {"name": stack_names(names), "cells": cells, "users": ", ".join(users)}
-        for names, cells, users in matrix_rows(record(document["maps"]))
+        for names, cells, users in matrix_rows(document.maps)
     ]
 
 
@@ -252,7 +249,7 @@ def _shared(piece: atlases.Piece, spaces: int) -> str:
     )
 
 
-def _listing(document: Object, atlas: atlases.Atlas | None) -> list[tuple[str, list[str]]]:
+def _listing(document: Report, atlas: atlases.Atlas | None) -> list[tuple[str, list[str]]]:
     """The map in words: what all spaces have once, then what is not in every space."""
     if atlas is None or not atlas.rows:
         return []
@@ -271,11 +268,11 @@ def _listing(document: Object, atlas: atlases.Atlas | None) -> list[tuple[str, l
     return parts
 
 
-def _checks(document: Object) -> list[dict[str, Any]]:
+def _checks(document: Report) -> list[dict[str, Any]]:
     """Checks by stop, the last stop first."""
-    checks = objects(document["checks"])
-    stops = sorted({cast(int, c["stop"]) for c in checks}, reverse=True)
-    return [{"stop": s, "checks": [c for c in checks if c["stop"] == s]} for s in stops]
+    checks = document.checks
+    stops = sorted({c.stop for c in checks}, reverse=True)
+    return [{"stop": s, "checks": [c for c in checks if c.stop == s]} for s in stops]
 
 
 def _script_json(value: Json) -> Markup:

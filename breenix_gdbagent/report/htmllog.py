@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.report.seriallog import (
     LogLine,
     lines_of,
-    lines_of_document,
+    lines_of_report,
     place_of,
 )
-from breenix_gdbagent.report.story import Object, log_text, objects, record, stop_words
+from breenix_gdbagent.report.story import log_text, stop_words
 
 MOST_LINES = 3000
 MOST_CHARACTERS = 400_000
 LONGEST = 2000
 
 
-def log_rows(document: Object, kernel: Kernel | None) -> dict[str, Any]:
+def log_rows(document: Report, kernel: Kernel | None) -> dict[str, Any]:
     """``rows``: lines and stops in order; ``left_out``: how many lines came before the first."""
     lines = lines_of(kernel.stop.serial) if kernel is not None else []
     if not lines:
-        lines = lines_of_document(cast(Any, document))
+        lines = lines_of_report(document)
     kept = _last(lines)
-    markers = {
-        (line["port"], line["line"]) for line in objects(record(document["serial"])["markers"])
-    }
+    markers = {(line.port, line.line) for line in document.serial.markers}
     rows: list[Mapping[str, Any]] = []
     stops = _stops_after(document, kept)
     ports = {line.port for line in kept}
@@ -61,13 +60,13 @@ def _last(lines: Sequence[LogLine]) -> Sequence[LogLine]:
     return lines[first:]
 
 
-def _stops_after(document: Object, lines: Sequence[LogLine]) -> dict[int, list[Mapping[str, Any]]]:
+def _stops_after(document: Report, lines: Sequence[LogLine]) -> dict[int, list[Mapping[str, Any]]]:
     """Index of a line -> the stops that came right after it."""
     found: dict[int, list[Mapping[str, Any]]] = {}
-    for stop in objects(document["stops"]):
+    for stop in document.stops:
         place = place_of(lines, stop)
         if place is not None:
-            row = {"kind": "stop", "id": f"log-stop-{stop['id']}", "text": stop_words(stop),
-                   "number": stop["id"]}  # fmt: skip
+            row = {"kind": "stop", "id": f"log-stop-{stop.id}", "text": stop_words(stop),
+                   "number": stop.id}  # fmt: skip
             found.setdefault(place, []).append(row)
     return found

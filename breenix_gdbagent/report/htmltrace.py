@@ -9,8 +9,9 @@ from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.backtraces import rows, short
+from breenix_gdbagent.report.model import Report, ShownCpu
 from breenix_gdbagent.report.names import spots
-from breenix_gdbagent.report.story import Object, inside, objects, place_words, record, stop_words
+from breenix_gdbagent.report.story import inside, objects, place_words, stop_words
 
 ReadSource = Callable[[str, int], Sequence[tuple[int, str]]]
 """(file, line) -> numbered lines around it; empty where the source is not at hand."""
@@ -19,22 +20,23 @@ REGISTERS = ("rsp", "cr2", "cr3", "cr0", "cr4", "efer")
 
 
 def stops_of(
-    document: Object, kernel: Kernel | None, source: ReadSource | None
+    document: Report, kernel: Kernel | None, source: ReadSource | None
 ) -> list[dict[str, Any]]:
     """Every stop of the document, its CPUs with their frames. `source` reads lines of files."""
     files = _files(kernel) if kernel is not None and source is not None else {}
     return [
         {
-            **stop,
+            "id": stop.id,
+            "seconds": stop.seconds,
             "words": stop_words(stop),
-            "cpus": [_cpu(cpu, files, source) for cpu in objects(stop["cpus"])],
+            "cpus": [_cpu(cpu, files, source) for cpu in stop.cpus],
         }
-        for stop in objects(document["stops"])
+        for stop in document.stops
     ]
 
 
-def _cpu(cpu: Object, files: Mapping[str, str], source: ReadSource | None) -> dict[str, Any]:
-    trace = record(cpu.get("backtrace") or {"frames": [], "left_out": 0, "end": ""})
+def _cpu(cpu: ShownCpu, files: Mapping[str, str], source: ReadSource | None) -> dict[str, Any]:
+    trace = cpu.backtrace
     frames: list[dict[str, Any]] = []
     for frame in objects(trace["frames"]):
         for row in rows(frame):
@@ -43,11 +45,13 @@ def _cpu(cpu: Object, files: Mapping[str, str], source: ReadSource | None) -> di
             frames.append({**row, "source": text})
     where = inside(cpu)
     return {
-        "id": cpu["id"],
+        "id": cpu.id,
         "place": place_words(cpu) + (f", {where}" if where else ""),
-        "rip": cpu["rip"],
-        "symbol": cpu["symbol"],
-        "registers": [(name.upper(), cpu[name]) for name in REGISTERS if cpu.get(name) is not None],
+        "rip": cpu.rip,
+        "symbol": cpu.symbol,
+        "registers": [
+            (name.upper(), v) for name in REGISTERS if (v := getattr(cpu, name)) is not None
+        ],
         "frames": frames,
         "left_out": trace["left_out"],
         "end": trace["end"],

@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from xml.etree import ElementTree
 
-from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.coverage import counts
+from breenix_gdbagent.report.model import Report, ShownCheck, ShownFinding, ShownStop
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
-    Object,
     chain_of,
     labels,
-    objects,
     ordered,
     paragraph,
-    record,
     stop_words,
     target_words,
-    texts,
-    walks,
 )
 
 SUITE = "breenix-gdbagent"
@@ -37,7 +33,7 @@ RUN = "run"
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render(document: Object, timestamp: str | None = None, hostname: str | None = None) -> str:
+def render(document: Report, timestamp: str | None = None, hostname: str | None = None) -> str:
     """The document as one ``testsuites`` element. `timestamp` is when the run began, in UTC
     (``2026-01-31T23:59:59``), `hostname` the machine it ran on."""
     cases = list(_cases(document))
@@ -47,7 +43,7 @@ def render(document: Object, timestamp: str | None = None, hostname: str | None 
         "tests": str(len(cases)),
         "failures": str(failures),
         "errors": "0",
-        **_time(record(document["run"])["seconds"]),
+        **_time(document.run.seconds),
     }
     made = {"skipped": str(skipped)}
     made |= {"timestamp": timestamp} if timestamp else {}
@@ -57,12 +53,12 @@ def render(document: Object, timestamp: str | None = None, hostname: str | None 
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in (
         ("target", target_words(document)),
-        ("outcome", str(record(document["run"])["outcome"])),
+        ("outcome", str(document.run.outcome)),
         ("findings", counts(document)),
     ):
         ElementTree.SubElement(properties, "property", {"name": name, "value": xml_safe(value)})
     suite.extend(cases)
-    tail = [str(line["text"]) for line in objects(record(document["serial"])["tail"])]
+    tail = [line.text for line in document.serial.tail]
     if tail:
         ElementTree.SubElement(suite, "system-out").text = xml_safe("\n".join(tail))
     ElementTree.indent(top)
@@ -70,10 +66,10 @@ def render(document: Object, timestamp: str | None = None, hostname: str | None 
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
-def _time(seconds: Json) -> dict[str, str]:
+def _time(seconds: float | None) -> dict[str, str]:
     """The attribute: a decimal number of three places, as the schema has it; none where the time
     is not known."""
-    return {"time": f"{seconds:.3f}"} if isinstance(seconds, int | float) else {}
+    return {"time": f"{seconds:.3f}"} if seconds is not None else {}
 
 
 def xml_safe(text: str) -> str:
@@ -81,55 +77,60 @@ def xml_safe(text: str) -> str:
     return _NOT_XML.sub(lambda m: f"\\x{ord(m[0]):02x}", text)
 
 
-def _cases(document: Object) -> Iterator[ElementTree.Element]:
+def _cases(document: Report) -> Iterator[ElementTree.Element]:
     everything = ordered(document)
-    findings = [f for f in everything if f["severity"] != "info"]
-    checks = objects(document["checks"])
-    claimed: list[Object] = []
+    findings = [f for f in everything if f.severity != "info"]
+    checks = document.checks
+    claimed: list[ShownFinding] = []
     named = labels(document)
-    for stop in objects(document["stops"]):
-        mine = [c for c in checks if c["stop"] == stop["id"]]
+    for stop in document.stops:
+        mine = [c for c in checks if c.stop == stop.id]
         for check in mine:
-            name = check["name"]
-            found = [f for f in findings if f["stop"] == stop["id"] and f["check"] == name]
+            name = check.name
+            found = [f for f in findings if f.stop == stop.id and f.check == name]
             claimed += found
             new = [f for f in found if not _tolerated(f)]
             # A state is told once, at its first stop; a fault that was survived is information.
-            told = [f for f in everything if f["check"] == name]
-            if told and all(f["severity"] == "info" or _tolerated(f) for f in told):
-                check = {**check, "status": "passed"}
-            yield _case(stop, str(name), check, new, named)
+            told = [f for f in everything if f.check == name]
+            if told and all(f.severity == "info" or _tolerated(f) for f in told):
+                check = replace(check, status="passed")
+            yield _case(stop, name, check, new, named)
     rest = [f for f in findings if not _tolerated(f) and not any(f is c for c in claimed)]
-    last = objects(document["stops"])[-1]
-    took = record(document["run"])["seconds"]
-    ended: Object = {"status": "failed" if rest else "passed", "seconds": took}
-    yield _case(last, RUN, ended, rest, named)
-    for text in texts(record(document["run"]).get("missing", [])):
-        yield _case(last, f"expected {text}, which did not come", {"status": "failed"}, [], named)
+    last = document.stops[-1]
+    ended = ShownCheck(RUN, last.id, "failed" if rest else "passed", None)
+    yield _case(last, RUN, ended, rest, named, document.run.seconds)
+    for text in document.run.missing:
+        name = f"expected {text}, which did not come"
+        yield _case(last, name, ShownCheck(name, last.id, "failed", None), [], named)
 
 
-def _tolerated(finding: Object) -> bool:
+def _tolerated(finding: ShownFinding) -> bool:
     """Whether the baseline has it: what is known does not turn a build red."""
-    return bool(record(finding["evidence"]).get("baseline"))
+    return finding.evidence.baseline
 
 
 def _case(
-    stop: Object, name: str, check: Object, found: Sequence[Object], named: Mapping[str, str]
+    stop: ShownStop,
+    name: str,
+    check: ShownCheck,
+    found: Sequence[ShownFinding],
+    named: Mapping[str, str],
+    seconds: float | None = None,
 ) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase",
         {
-            "classname": xml_safe(f"{SUITE}.stop{stop['id']}.{stop['reason']}"),
+            "classname": xml_safe(f"{SUITE}.stop{stop.id}.{stop.reason}"),
             "name": xml_safe(name),
-            **_time(check.get("seconds")),
+            **_time(seconds),
         },
     )
-    if check["status"] == "not_checked":
-        reason = str(check["reason"] or "not checked")
+    if check.status == "not_checked":
+        reason = str(check.reason or "not checked")
         ElementTree.SubElement(case, "skipped", {"message": xml_safe(reason)})
-    elif check["status"] == "failed":
-        said = str(found[0]["summary"]) if found else f"{name} failed at this stop"
-        kind = str(found[0]["code"]) if found else name
+    elif check.status == "failed":
+        said = found[0].summary if found else f"{name} failed at this stop"
+        kind = found[0].code if found else name
         failure = ElementTree.SubElement(
             case, "failure", {"message": xml_safe(said), "type": xml_safe(kind)}
         )
@@ -138,30 +139,30 @@ def _case(
     return case
 
 
-def _finding(finding: Object, named: Mapping[str, str]) -> str:
-    lines = [f"{str(finding['severity']).upper()} {finding['code']}: {finding['summary']}"]
+def _finding(finding: ShownFinding, named: Mapping[str, str]) -> str:
+    lines = [f"{str(finding.severity).upper()} {finding.code}: {finding.summary}"]
     if paragraph(finding):
         lines.append(paragraph(finding))
     lines += [f"  {n}. {step}" for n, step in enumerate(chain_of(finding), 1)]
-    for _, walked in walks(finding):
+    if finding.evidence.walk is not None:
         page = Page(WIDTH)
-        drawn.walk(page, walked, named, "")
+        drawn.walk(page, finding.evidence.walk, named, "")
         lines += page.lines
-    if finding["cause"]:
-        lines.append(f"Cause: {finding['cause']}")
-    if finding["fix"]:
-        lines.append(f"Fix: {finding['fix']}")
-    lines.append(f"Fingerprint: {finding['fingerprint']}")
+    if finding.cause:
+        lines.append(f"Cause: {finding.cause}")
+    if finding.fix:
+        lines.append(f"Fix: {finding.fix}")
+    lines.append(f"Fingerprint: {finding.fingerprint}")
     return "\n".join(lines)
 
 
-def _traces(stop: Object, found: Sequence[Object]) -> Iterator[str]:
+def _traces(stop: ShownStop, found: Sequence[ShownFinding]) -> Iterator[str]:
     """Where each CPU came from, under what happened; a state that was found needs none."""
-    if all(f["kind"] == "state" for f in found):
+    if all(f.kind == "state" for f in found):
         return
-    for cpu in objects(stop["cpus"]):
-        trace = record(cpu.get("backtrace") or {"frames": []})
+    for cpu in stop.cpus:
+        trace = cpu.backtrace
         if tells(trace):
             page = Page(WIDTH)
             drawn.backtrace(page, trace, "  ")
-            yield "\n".join([f"Backtrace of CPU {cpu['id']}:", *page.lines])
+            yield "\n".join([f"Backtrace of CPU {cpu.id}:", *page.lines])

@@ -13,10 +13,10 @@ from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.coverage import counts, lacking, lost, verdict
+from breenix_gdbagent.report.model import Report, ShownFinding, ShownStop
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
-    Object,
     chain_of,
     drawn_by_check,
     facts,
@@ -24,18 +24,14 @@ from breenix_gdbagent.report.story import (
     labels,
     last_lines,
     log_text,
-    objects,
     ordered,
     paragraph,
     place_words,
     printable,
-    record,
     run_words,
     stop_words,
     target_words,
-    texts,
     value_words,
-    walks,
 )
 
 WIDTH = 96
@@ -46,10 +42,10 @@ _START = re.compile(r"[>=]|[+-](?=\s|$)|-(?=-)|#(?=[#\s]|$)|\d+(?=[.)](?:\s|$))"
 _HTML = str.maketrans({"<": "&lt;", "&": "&amp;"})
 
 
-def render(document: Object) -> str:
+def render(document: Report) -> str:
     """The whole document as GitHub-flavoured Markdown."""
     findings = ordered(document)
-    errors = [f for f in findings if f["severity"] != "info"]
+    errors = [f for f in findings if f.severity != "info"]
     parts = [*_told(document, findings), *_others(errors, findings), *_checks(document)]
     run = ", ".join(p for p in (target_words(document), run_words(document)) if p)
     parts.append(f"<sub>{escaped(run)}. Written by breenix-gdbagent.</sub>")
@@ -95,7 +91,7 @@ def fenced(lines: Sequence[str], language: str = "text") -> str:
     return "\n".join([f"{fence}{language}", *clean, fence])
 
 
-def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
+def _told(document: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
     """The sections about the leading finding and what caused it."""
     if not findings:
         outcome = verdict(document).capitalize()
@@ -104,15 +100,15 @@ def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
         return
     lead, *causes = _line_of_causes(findings)
     root = causes[-1] if causes else lead
-    yield f"# {escaped(str(lead['code']))}: {escaped(str(lead['title']))}"
+    yield f"# {escaped(str(lead.code))}: {escaped(str(lead.title))}"
     yield f"**{escaped(counts(document))}**"
     yield escaped(order_words(document))
     if lost(document):
         yield escaped(lost(document))
     yield "## Problem"
-    yield escaped(str(lead["summary"]))
-    stops = objects(document["stops"])
-    stop = next((s for s in stops if s["id"] == lead["stop"]), stops[-1])
+    yield escaped(lead.summary)
+    stops = document.stops
+    stop = next((s for s in stops if s.id == lead.stop), stops[-1])
     yield _stop(stop)
     yield "## Root cause"
     yield from _root_cause(lead, root)
@@ -122,68 +118,68 @@ def _told(document: Object, findings: Sequence[Object]) -> Iterator[str]:
     yield from _backtraces(stop)
     yield from _pictures(document)
     yield "## Fix"
-    yield escaped(str(root["fix"] or lead["fix"] or "Not known."))
-    see = texts(root["see"])
+    yield escaped(str(root.fix or lead.fix or "Not known."))
+    see = root.see
     if see:
         yield "\n".join(f"- {code(place)}" for place in see)
     yield "## How to confirm"
     yield "\n".join(f"{n}. {step}" for n, step in enumerate(_confirm(lead, root), 1))
 
 
-def _line_of_causes(findings: Sequence[Object]) -> list[Object]:
+def _line_of_causes(findings: Sequence[ShownFinding]) -> list[ShownFinding]:
     """The leading finding, what caused it, what caused that."""
     line = [findings[0]]
-    while (wanted := line[-1]["cause"]) is not None:
-        below = [f for f in findings if f["code"] == wanted and f not in line]
-        here = [f for f in below if f["stop"] == line[-1]["stop"]]
+    while (wanted := line[-1].cause) is not None:
+        below = [f for f in findings if f.code == wanted and f not in line]
+        here = [f for f in below if f.stop == line[-1].stop]
         if not below:
             break
         line.append((here or below)[0])
     return line
 
 
-def _stop(stop: Object) -> str:
+def _stop(stop: ShownStop) -> str:
     rows = [f"Stopped: {escaped(stop_words(stop))}."]
-    for cpu in objects(stop["cpus"]):
-        symbol = f" {code('<' + str(cpu['symbol']) + '>')}" if cpu["symbol"] else ""
+    for cpu in stop.cpus:
+        symbol = f" {code('<' + str(cpu.symbol) + '>')}" if cpu.symbol else ""
         where = inside(cpu)
         words = place_words(cpu) + (f", {where}" if where else "")
         rows.append(
-            f"- CPU {cpu['id']}, {escaped(words)}: RIP {code(str(cpu['rip']))}{symbol}, "
-            f"RSP {code(str(cpu['rsp']))}, CR3 {code(str(cpu['cr3']))}"
+            f"- CPU {cpu.id}, {escaped(words)}: RIP {code(str(cpu.rip))}{symbol}, "
+            f"RSP {code(str(cpu.rsp))}, CR3 {code(str(cpu.cr3))}"
         )
     return rows[0] + "\n\n" + "\n".join(rows[1:])
 
 
-def _backtraces(stop: Object) -> Iterator[str]:
-    for cpu in objects(stop["cpus"]):
-        trace = record(cpu.get("backtrace") or {"frames": []})
+def _backtraces(stop: ShownStop) -> Iterator[str]:
+    for cpu in stop.cpus:
+        trace = cpu.backtrace
         if tells(trace):
-            yield f"**Backtrace of CPU {cpu['id']}**"
+            yield f"**Backtrace of CPU {cpu.id}**"
             yield fenced(_drawn(lambda page, trace=trace: drawn.backtrace(page, trace, "")))  # type: ignore[misc]
 
 
-def _root_cause(lead: Object, root: Object) -> Iterator[str]:
+def _root_cause(lead: ShownFinding, root: ShownFinding) -> Iterator[str]:
     if root is not lead:
-        yield f"{code(str(root['code']))}: {escaped(str(root['summary']))}"
+        yield f"{code(str(root.code))}: {escaped(str(root.summary))}"
     told = [paragraph(f) for f in ((lead, root) if root is not lead else (lead,))]
     yield from (escaped(text) for text in told if text)
     chain = chain_of(lead)
     if chain:
         yield "\n".join(f"{n}. {escaped(step)}" for n, step in enumerate(chain, 1))
-    known = CODES.get(str(root["code"]))
+    known = CODES.get(root.code)
     if known is not None:
         yield f"How it arises: {escaped(known.arises)}"
-    if root["confidence"] != "proved":
-        yield f"Confidence: {root['confidence']}."
+    if root.confidence != "proved":
+        yield f"Confidence: {root.confidence}."
 
 
-def _evidence(document: Object, finding: Object) -> Iterator[str]:
+def _evidence(document: Report, finding: ShownFinding) -> Iterator[str]:
     named = labels(document)
-    yield f"**{escaped(str(finding['code']))}**"
-    for _, walked in walks(finding):
+    yield f"**{escaped(str(finding.code))}**"
+    if finding.evidence.walk is not None:
         page = Page(WIDTH)
-        drawn.walk(page, walked, named, "")
+        drawn.walk(page, finding.evidence.walk, named, "")
         yield fenced(page.lines)
     if lines := drawn_by_check(finding):
         yield fenced(lines)
@@ -200,15 +196,15 @@ def _drawn(draw: Callable[[Page], None]) -> list[str]:
     return page.lines
 
 
-def _pictures(document: Object) -> Iterator[str]:
-    maps = record(document["maps"])
+def _pictures(document: Report) -> Iterator[str]:
+    maps = document.maps
     if not drawn.all_well(maps):
         yield fenced(_drawn(lambda page: drawn.matrix(page, document)))
     if not maps["reason"]:
         lines = _drawn(lambda page: drawn.memory_map(page, document))
         yield _folded("Memory map", fenced(lines))
     for port, tail in last_lines(document):
-        said = [log_text(str(line["text"])) for line in tail[-TAIL:]]
+        said = [log_text(line.text) for line in tail[-TAIL:]]
         yield _folded(f"Last lines of COM{port + 1}", fenced(said))
 
 
@@ -216,43 +212,38 @@ def _folded(title: str, body: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 
 
-def _confirm(lead: Object, root: Object) -> Iterator[str]:
+def _confirm(lead: ShownFinding, root: ShownFinding) -> Iterator[str]:
     for finding in (root, lead) if root is not lead else (lead,):
-        known = CODES.get(str(finding["code"]))
+        known = CODES.get(finding.code)
         if known is not None:
             yield f"{code(known.name)}: {escaped(known.confirm)}"
-    where = record(root["where"])
-    if where["va"] is not None and where["root"] is not None:
-        command = f"breenix-gdbagent pt walk {where['va']} --root {where['root']} --snapshot FILE"
+    where = root.where
+    if where.va is not None and where.root is not None:
+        command = f"breenix-gdbagent pt walk {where.va} --root {where.root} --snapshot FILE"
         yield f"The walk itself: {code(command)}"
-    yield f"What the code means: {code('breenix-gdbagent explain ' + str(root['code']))}"
+    yield f"What the code means: {code('breenix-gdbagent explain ' + str(root.code))}"
     yield (
         "After the fix, the same run passes: "
-        f"{code('breenix-gdbagent ci')} no longer reports {code(str(root['fingerprint']))}."
+        f"{code('breenix-gdbagent ci')} no longer reports {code(str(root.fingerprint))}."
     )
 
 
-def _others(errors: Sequence[Object], findings: Sequence[Object]) -> Iterator[str]:
+def _others(errors: Sequence[ShownFinding], findings: Sequence[ShownFinding]) -> Iterator[str]:
     told = _line_of_causes(findings) if findings else []
-    rest = [
-        f for f in (*errors, *(f for f in findings if f["severity"] == "info")) if f not in told
-    ]
+    rest = [f for f in (*errors, *(f for f in findings if f.severity == "info")) if f not in told]
     if rest:
         rows = ["## Also found", "", "| severity | code | what |", "|---|---|---|"]
-        rows += [
-            f"| {f['severity']} | {code(str(f['code']))} | {cell(str(f['summary']))} |"
-            for f in rest
-        ]
+        rows += [f"| {f.severity} | {code(str(f.code))} | {cell(str(f.summary))} |" for f in rest]
         yield "\n".join(rows)
 
 
-def _checks(document: Object) -> Iterator[str]:
-    checks = objects(document["checks"])
+def _checks(document: Report) -> Iterator[str]:
+    checks = document.checks
     reasons = lacking(document)
     if reasons:
         rows = ["## Not checked", ""]
         rows += [f"- {escaped(', '.join(names))}: {escaped(why)}" for why, names in reasons.items()]
         yield "\n".join(rows)
-    passed = sorted({str(c["name"]) for c in checks if c["status"] == "passed"})
+    passed = sorted({c.name for c in checks if c.status == "passed"})
     if passed:
         yield f"Checks passed: {escaped(', '.join(passed))}."

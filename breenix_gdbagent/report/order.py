@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from breenix_gdbagent.report.story import Object, objects, record
+from breenix_gdbagent.report.model import Report
 
 
-def order_words(document: Object) -> str:
+def order_words(document: Report) -> str:
     """One sentence on what came before the failure; empty where nothing failed, or nothing of the
     machine's own markers had come."""
-    run = record(document["run"])
-    if not any(f["severity"] == "error" for f in objects(document["findings"])):
+    run = document.run
+    if not any(f.severity == "error" for f in document.findings):
         return ""
-    if run.get("succeeded"):
-        return f"it had printed its success marker, {run['succeeded']}, and went wrong after that"
+    if run.succeeded:
+        return f"it had printed its success marker, {run.succeeded}, and went wrong after that"
     first: dict[str, str] = {}
-    for mark in objects(run["markers"]):  # a line that was printed twice says no more the second
-        first.setdefault(str(mark["text"]), f"{mark['text']} ({mark['seconds']} s)")
+    for mark in run.markers:  # a line that was printed twice says no more the second
+        first.setdefault(mark.text, f"{mark.text} ({mark.seconds} s)")
     return f"printed on the way: {', '.join(first.values())}" if first else ""

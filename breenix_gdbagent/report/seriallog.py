@@ -8,8 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from breenix_gdbagent.report.document import Document
-from breenix_gdbagent.report.story import Object, objects, record
+from breenix_gdbagent.report.model import Report, ShownStop
 from breenix_gdbagent.stop import SerialText
 
 LEVELS = ("error", "warn", "info", "debug", "trace")
@@ -142,22 +141,16 @@ class _OpenLine:
         return index, line
 
 
-def place_of(lines: Sequence[LogLine], stop: Object) -> int | None:
+def place_of(lines: Sequence[LogLine], stop: ShownStop) -> int | None:
     """Index of the last line that had begun at a stop of the report document, None for none."""
-    ends = {end["port"]: int(str(end["line"])) for end in objects(stop.get("serial"))}
+    ends = {end.port: end.line for end in stop.serial}
     before = [n for n, line in enumerate(lines) if line.number <= ends.get(line.port, 0)]
     return before[-1] if before else None
 
 
-def lines_of_document(document: Document) -> list[LogLine]:
-    """The tail that a report document keeps, port after port; it records no times."""
+def lines_of_report(report: Report) -> list[LogLine]:
+    """The tail that a report keeps, port after port; it records no times."""
     return [
-        LogLine(
-            int(str(line["port"])),
-            int(str(line["line"])),
-            None,
-            level_of(str(line["text"])),
-            str(line["text"]),
-        )
-        for line in objects(record(document["serial"])["tail"])
+        LogLine(line.port, line.line, None, level_of(line.text), line.text)
+        for line in report.serial.tail
     ]

@@ -8,18 +8,23 @@ from typing import cast
 
 from breenix_gdbagent.checks.finding import KINDS
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.model import (
+    Object,
+    Report,
+    ShownCpu,
+    ShownFinding,
+    ShownLevel,
+    ShownLine,
+    ShownStop,
+    ShownWalk,
+)
 from breenix_gdbagent.x86.paging import index_at
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 from breenix_gdbagent.x86.words import privilege
 
-Object = Mapping[str, Json]
-
 SEVERITIES = ("error", "warning", "info")
 _TERMINAL = r"\x1b(?:\[[0-9;?=]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B])"
 """Colours and cursor moves that firmware and kernels send to a serial terminal."""
-
-TOLD = ("explanation", "walk_text")
-"""Evidence that is shown as text of its own, not as a fact."""
 
 ROLES = {"process": "a process", "unknown": "not known whose"}
 """How a space without a name is called."""
@@ -63,22 +68,22 @@ def texts(value: Json) -> list[str]:
     return [str(v) for v in cast(Sequence[Json], value or [])]
 
 
-def ordered(document: Object) -> list[Object]:
+def ordered(document: Report) -> list[ShownFinding]:
     """The findings as they are best told: by severity; what happened before how the run ended, and
     both before what was found; what rests on others before those; the last stop first, for it
     decided; and after each what it rests on."""
-    findings = objects(document["findings"])
-    bases = {(f["stop"], base) for f in findings for base in texts(f["because"])}
+    findings = document.findings
+    bases = {(f.stop, base) for f in findings for base in f.because}
     numbered = sorted(enumerate(findings), key=lambda item: (*_rank(item[1], bases), item[0]))
-    told: list[Object] = []
+    told: list[ShownFinding] = []
 
-    def tell(finding: Object) -> None:
+    def tell(finding: ShownFinding) -> None:
         if any(f is finding for f in told):
             return
         told.append(finding)
-        for base in texts(finding["because"]):
+        for base in finding.because:
             for _, other in numbered:
-                if other["fingerprint"] == base and other["stop"] == finding["stop"]:
+                if other.fingerprint == base and other.stop == finding.stop:
                     tell(other)
 
     for _, finding in numbered:
@@ -86,18 +91,18 @@ def ordered(document: Object) -> list[Object]:
     return told
 
 
-def _rank(finding: Object, bases: Collection[tuple[Json, Json]]) -> tuple[int, int, bool, int]:
+def _rank(finding: ShownFinding, bases: Collection[tuple[int, str]]) -> tuple[int, int, bool, int]:
     return (
-        SEVERITIES.index(str(finding["severity"])),
-        KINDS.index(str(finding["kind"])),
-        (finding["stop"], finding["fingerprint"]) in bases,
-        -cast(int, finding["stop"]),
+        SEVERITIES.index(finding.severity),
+        KINDS.index(finding.kind),
+        (finding.stop, finding.fingerprint) in bases,
+        -finding.stop,
     )
 
 
-def target_words(document: Object) -> str:
+def target_words(document: Report) -> str:
     """``lab guest, scenario clean``: what was examined."""
-    target = record(document["target"])
+    target = document.target
     kind = target.get("kind")
     words = {
         "lab": "lab guest", "breenix": "Breenix", "kernel": "QEMU's -kernel",
@@ -114,48 +119,48 @@ def target_words(document: Object) -> str:
     return words + (", without DWARF" if target.get("stripped") else "")
 
 
-def run_words(document: Object) -> str:
+def run_words(document: Report) -> str:
     """How long the guest ran and how often we stopped it; empty where nothing was run."""
-    run = record(document["run"])
-    if not run["seconds"]:
+    run = document.run
+    if not run.seconds:
         return ""
-    stops = cast(int, run["agent_stops"])
+    stops = run.agent_stops
     times = {0: "never stopped by us", 1: "stopped once by us"}.get(
         stops, f"stopped {stops} times by us"
     )
-    benign = cast(int, run["benign_faults"])
+    benign = run.benign_faults
     passed = f", {benign} benign fault{'s' * (benign != 1)} passed" if benign else ""
-    return f"the guest ran {run['seconds']} s, {times}{passed}"
+    return f"the guest ran {run.seconds} s, {times}{passed}"
 
 
-def last_lines(document: Object) -> Iterator[tuple[int, list[Object]]]:
+def last_lines(document: Report) -> Iterator[tuple[int, list[ShownLine]]]:
     """The last lines of each port that has some, less those in which the lab guest tells its tests
     the truth: nothing that a person reads."""
-    tail = objects(record(document["serial"])["tail"])
-    for port in sorted({cast(int, line["port"]) for line in tail}):
-        lines = [n for n in tail if n["port"] == port and not str(n["text"]).startswith("@{")]
+    tail = document.serial.tail
+    for port in sorted({line.port for line in tail}):
+        lines = [n for n in tail if n.port == port and not n.text.startswith("@{")]
         if lines:
             yield port, lines
 
 
-def labels(document: Object) -> dict[str, str]:
+def labels(document: Report) -> dict[str, str]:
     """Root -> how people call that space: ``init (pid 1)``, ``master``."""
     named: dict[str, str] = {}
-    for space in objects(document["spaces"]):
-        if space["name"] is not None and space["pid"] is not None:
-            named[str(space["root"])] = f"{space['name']} (pid {space['pid']})"
+    for space in document.spaces:
+        if space.name is not None and space.pid is not None:
+            named[space.root] = f"{space.name} (pid {space.pid})"
         else:
-            named[str(space["root"])] = ROLES.get(str(space["role"]), str(space["role"]))
+            named[space.root] = ROLES.get(space.role, space.role)
     return named
 
 
-def inside(cpu: Object) -> str:
+def inside(cpu: ShownCpu) -> str:
     """Whose space a CPU is in and which thread it runs: ``process init (pid 1), thread init``."""
-    label, thread = cpu.get("process"), cpu.get("thread")
+    label, thread = cpu.process, cpu.thread
     said = []
     if label is None:
         unpaged = place_words(cpu).endswith(("real mode", "paging off"))
-        root = None if unpaged else cpu.get("cr3")
+        root = None if unpaged else cpu.cr3
         said += [f"the space of CR3 {root}"] if root is not None else []
     else:
         kernel = {"master": "the master space", "boot": "the bootloader's tables"}
@@ -171,81 +176,68 @@ def called(root: Json, named: Mapping[str, str]) -> str:
     return f"{root}, {name}" if name else str(root)
 
 
-def is_walk(value: Json) -> bool:
-    """Whether a piece of evidence is a walk as `pt walk --json` has it."""
-    return isinstance(value, Mapping) and {"va", "root", "levels"} <= value.keys()
-
-
-def chain_of(finding: Object) -> list[str]:
+def chain_of(finding: ShownFinding) -> list[str]:
     """The steps that led there, where there is more than one to tell."""
-    steps = texts(finding["chain"])
-    return steps if len(steps) > 1 else []
+    return list(finding.chain) if len(finding.chain) > 1 else []
 
 
-def walks(finding: Object) -> Iterator[tuple[str, Object]]:
-    """The walks among a finding's evidence, with the names that they have there."""
-    for key, value in record(finding["evidence"]).items():
-        if is_walk(value):
-            yield key, record(value)
+def drawn_by_check(finding: ShownFinding) -> list[str]:
+    """A walk that is told in characters, where the evidence has none as data."""
+    evidence = finding.evidence
+    return evidence.walk_text.splitlines() if evidence.walk is None else []
 
 
-def drawn_by_check(finding: Object) -> list[str]:
-    """A walk that the check itself drew, where the evidence has none as data."""
-    text = record(finding["evidence"]).get("walk_text")
-    return str(text).splitlines() if text and not any(walks(finding)) else []
-
-
-def facts(finding: Object) -> Iterator[tuple[str, Json]]:
+def facts(finding: ShownFinding) -> Iterator[tuple[str, Json]]:
     """The evidence that is neither a walk nor told as text already, less what says nothing."""
-    evidence = record(finding["evidence"])
-    told = f"{finding['summary']} {paragraph(finding)}".lower()
-    for key, value in evidence.items():
-        if key in TOLD or is_walk(value) or (key, value) in NOTHING:
+    rows = list(finding.evidence.rows())
+    known = dict(rows)
+    told = f"{finding.summary} {paragraph(finding)}".lower()
+    for key, value in rows:
+        if (key, value) in NOTHING:
             continue
         if key in SAID_AGAIN and str(value).lower() in told:
             continue
-        if key == "symbol" and value is None and evidence.get("ring") == 3:
+        if key == "symbol" and value is None and known.get("ring") == 3:
             continue  # user code has none
-        if key == "spaces_count" and evidence.get("spaces"):
+        if key == "spaces_count" and known.get("spaces"):
             continue  # counted where they are listed
         if key == "process" and isinstance(value, str):
-            key, value = _whose(value)
+            yield _whose(value)
+            continue
         yield key.replace("_", " "), value
 
 
-def _whose(label: str) -> tuple[str, str]:
+def _whose(label: str) -> tuple[str, Json]:
     """(``process`` or ``space``, its name): not every address space is one of a process."""
     process = label.startswith("process ") or "(pid " in label
     return "process" if process else "space", label.removeprefix("process ")
 
 
-def paragraph(finding: Object) -> str:
+def paragraph(finding: ShownFinding) -> str:
     """The paragraph that explains, empty where the summary is all there is."""
-    told = record(finding["evidence"]).get("explanation")
-    return str(told) if told else ""
+    return finding.evidence.explanation
 
 
-def end_of_walk(walk: Object) -> str:
+def end_of_walk(walk: ShownWalk) -> str:
     """The last line of a walk: where it leads and what is permitted, or why it ends."""
-    if walk["pa"] is not None:
-        rights = record(walk["effective"])
+    if walk.pa is not None and walk.effective is not None:
+        rights = walk.effective
         return (
-            f"physical {walk['pa']}, {size_words(cast(int, walk['size']))} page, "
-            f"{'writable' if rights['w'] else 'read-only'}, "
-            f"{'user' if rights['u'] else 'supervisor'}, "
-            f"{'no-execute' if rights['nx'] else 'executable'}"
+            f"physical {walk.pa}, {size_words(walk.size or 0)} page, "
+            f"{'writable' if rights.w else 'read-only'}, "
+            f"{'user' if rights.u else 'supervisor'}, "
+            f"{'no-execute' if rights.nx else 'executable'}"
         )
-    level = walk["stopped_at"]
-    at = f" at the {LEVELS[cast(int, level)]}" if level is not None else ""
-    if walk["reason"] == "unreadable":
+    level = walk.stopped_at
+    at = f" at the {LEVELS[level]}" if level is not None else ""
+    if walk.reason == "unreadable":
         return f"not known: {ENDS['unreadable']}{at}"
-    return f"not mapped: {ENDS.get(str(walk['reason']), str(walk['reason']))}{at}"
+    return f"not mapped: {ENDS.get(str(walk.reason), str(walk.reason))}{at}"
 
 
-def entry_name(walk: Object, level: Object) -> tuple[str, int]:
+def entry_name(walk: ShownWalk, level: ShownLevel) -> tuple[str, int]:
     """Table name and index of one entry of a walk: (``PML4``, 402)."""
-    number = cast(int, level["level"])
-    return LEVELS[number], index_at(int(str(walk["va"]), 16), number)
+    return LEVELS[level.level], index_at(int(walk.va, 16), level.level)
 
 
 def size_words(size: int) -> str:
@@ -298,33 +290,30 @@ def _space_words(space: Object) -> str:
     return f"{space.get('role') or 'root'} {space['root']}"
 
 
-def heading(finding: Object) -> str:
+def heading(finding: ShownFinding) -> str:
     """The finding's title, empty where its summary begins with it anyhow."""
-    title, summary = str(finding["title"]), str(finding["summary"])
+    title, summary = finding.title, finding.summary
     return "" if summary.startswith(title) else title
 
 
-def place_words(cpu: Object) -> str:
+def place_words(cpu: ShownCpu) -> str:
     """``ring 3``, ``real mode``: see `x86.words.privilege`."""
-    cr0, cpl = cpu.get("cr0"), cpu.get("cpl")
-    return privilege(
-        int(cr0, 16) if isinstance(cr0, str) else None, cpl if isinstance(cpl, int) else None
-    )
+    return privilege(int(cpu.cr0, 16) if cpu.cr0 is not None else None, cpu.cpl)
 
 
-def stop_words(stop: Object) -> str:
+def stop_words(stop: ShownStop) -> str:
     """Why the guest stood still: ``fault, vector 14 (#PF), error code 0x2, CR2 0x...``."""
-    said = REASONS.get(str(stop["reason"]), str(stop["reason"]))
-    if stop["vector"] is not None:
-        vector = cast(int, stop["vector"])
+    said = REASONS.get(stop.reason, stop.reason)
+    if stop.vector is not None:
+        vector = stop.vector
         said += f", vector {vector}" + (
             f" ({VECTOR_NAMES[vector]})" if vector in VECTOR_NAMES else ""
         )
-    if stop["error_code"] is not None:
-        said += f", error code {stop['error_code']}"
-    if stop["cr2"] is not None:
-        said += f", CR2 {stop['cr2']}"
-    return said + (f": {stop['text']}" if stop.get("text") else "")
+    if stop.error_code is not None:
+        said += f", error code {stop.error_code}"
+    if stop.cr2 is not None:
+        said += f", CR2 {stop.cr2}"
+    return said + (f": {stop.text}" if stop.text else "")
 
 
 def printable(text: str) -> str:

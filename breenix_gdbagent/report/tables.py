@@ -6,37 +6,15 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.model import ShownSpace, shown_walk, to_json
 from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.spaces import Space
     from breenix_gdbagent.kernel.view import Kernel
 
 LEAST = 16  # columns of the text in a table's last column
 MOST_DEAD = 8
-
-
-def walk_json(walk: Walk) -> dict[str, Json]:
-    """One answer of `pt walk --json` (contract, "Page tables")."""
-    return {
-        "va": hex64(walk.va),
-        "root": hex64(walk.root),
-        "pa": None if walk.pa is None else hex64(walk.pa),
-        "size": walk.size,
-        "levels": [
-            {
-                "level": e.level,
-                "entry_pa": hex64(e.entry_pa),
-                "entry": hex64(e.raw),
-                "flags": list(e.flags),
-            }
-            for e in walk.entries
-        ],
-        "effective": None
-        if walk.effective is None
-        else {"w": walk.effective.w, "u": walk.effective.u, "nx": walk.effective.nx},
-        "stopped_at": walk.stopped_at,
-        "reason": walk.reason,
-    }
 
 
 def walk_text(kernel: Kernel, walk: Walk, *, typed: bool = True) -> str:
@@ -57,7 +35,7 @@ def walk_text(kernel: Kernel, walk: Walk, *, typed: bool = True) -> str:
 
     names = {hex64(walk.root): space.label} if space is not None else {}
     page = Page(100)
-    drawn.walk(page, walk_json(walk), names, "", kernel.symbol(walk.va))
+    drawn.walk(page, shown_walk(walk), names, "", kernel.symbol(walk.va))
     return "\n".join(page.lines)
 
 
@@ -97,16 +75,13 @@ def _hung(head: str, text: str, width: int | None) -> list[str]:
     return [head + parts[0], *(" " * len(head) + part for part in parts[1:])]
 
 
+def shown_space(space: Space) -> ShownSpace:
+    """A root as reports have it."""
+    return ShownSpace(
+        hex64(space.root), space.role, space.live, space.pid, space.name, space.source
+    )
+
+
 def spaces_json(kernel: Kernel) -> list[Json]:
     """Every root (`pt roots --json` is this list)."""
-    return [
-        {
-            "root": hex64(s.root),
-            "role": s.role,
-            "live": s.live,
-            "pid": s.pid,
-            "name": s.name,
-            "source": s.source,
-        }
-        for s in kernel.spaces
-    ]
+    return [to_json(shown_space(space)) for space in kernel.spaces]

@@ -9,10 +9,10 @@ from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
 from breenix_gdbagent.report.coverage import counts, lacking, last_checks, lost, verdict
 from breenix_gdbagent.report.ink import PLAIN, Ink
+from breenix_gdbagent.report.model import Object, Report, ShownCpu, ShownFinding
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
-    Object,
     chain_of,
     drawn_by_check,
     facts,
@@ -21,18 +21,14 @@ from breenix_gdbagent.report.story import (
     labels,
     last_lines,
     log_text,
-    objects,
     ordered,
     paragraph,
     place_words,
-    record,
     run_words,
     stop_words,
     table_rows,
     target_words,
-    texts,
     value_words,
-    walks,
 )
 
 TAIL = 8
@@ -41,10 +37,9 @@ MOST_ROWS = 8
 SIDE_BY_SIDE = 150
 MARK = {"error": "ERROR", "warning": "WARNING", "info": "INFO"}
 OUTCOME_INK = {"passed": "good", "examined": "head"}
-__all__ = ["objects", "render"]
 
 
-def render(document: Object, width: int = 100, colour: bool = False) -> str:
+def render(document: Report, width: int = 100, colour: bool = False) -> str:
     """The whole document for a terminal of `width` columns; SGR codes only with `colour`."""
     page = Page(width, Ink(True) if colour else PLAIN)
     _headline(page, document)
@@ -53,11 +48,11 @@ def render(document: Object, width: int = 100, colour: bool = False) -> str:
     for finding in findings:
         page.blank()
         _finding(page, document, finding, told)
-        told.update((str(finding["code"]), "\n".join(chain_of(finding))))
+        told.update((finding.code, "\n".join(chain_of(finding))))
     page.blank()
-    passed = record(document["run"])["outcome"] == "passed"
+    passed = document.run.outcome == "passed"
     _stops(page, document, registers=bool(findings) or not passed)
-    _maps(page, document, passed and all(f["severity"] == "info" for f in findings))
+    _maps(page, document, passed and all(f.severity == "info" for f in findings))
     page.blank()
     _checks(page, document)
     if findings:
@@ -65,57 +60,55 @@ def render(document: Object, width: int = 100, colour: bool = False) -> str:
     return str(page)
 
 
-def _headline(page: Page, document: Object) -> None:
-    run = record(document["run"])
+def _headline(page: Page, document: Report) -> None:
+    run = document.run
     outcome = verdict(document)
     ink = OUTCOME_INK.get(outcome, "error")
     page.text(f"{outcome.upper()}: {counts(document)}", "", "  ", ink)
     page.text(", ".join(p for p in (target_words(document), run_words(document)) if p), kind="dim")
-    if run.get("armed"):
-        page.text(f"watched from: {run['armed']}", kind="dim")
+    if run.armed:
+        page.text(f"watched from: {run.armed}", kind="dim")
     if order_words(document):
-        page.text(order_words(document), kind="note" if run.get("succeeded") else "dim")
+        page.text(order_words(document), kind="note" if run.succeeded else "dim")
     if lost(document):
         page.text(lost(document), kind="note")
 
 
-def _finding(page: Page, document: Object, finding: Object, told: Collection[str]) -> None:
+def _finding(page: Page, document: Report, finding: ShownFinding, told: Collection[str]) -> None:
     """One finding; of a code or chain that was `told` already, not again how to mend it."""
-    again = str(finding["code"]) in told
+    again = finding.code in told
     _head(page, document, finding)
-    page.text(str(finding["summary"]), "  ")
+    page.text(finding.summary, "  ")
     if paragraph(finding):
         page.blank()
         page.text(paragraph(finding), "  ")
     if "\n".join(chain_of(finding)) not in told:
         _chain(page, finding)
-    if not again or finding["severity"] == "error":
+    if not again or finding.severity == "error":
         named = labels(document)
-        for name, walked in walks(finding):
+        if finding.evidence.walk is not None:
             page.blank()
-            if name != "walk":
-                page.line(f"  {name.replace('_', ' ')}:")
-            drawn.walk(page, walked, named)
+            drawn.walk(page, finding.evidence.walk, named)
         for line in drawn_by_check(finding):
             page.line("    " + line)
         _facts(page, finding)
-    if finding["confidence"] != "proved":
-        page.line(("note", f"  Confidence: {finding['confidence']}"))
-    if finding["fix"] and not again:
-        page.text(f"Fix: {finding['fix']}", "  ", "       ")
-    see = texts(finding["see"])
-    if see and finding["severity"] != "info" and not again:
+    if finding.confidence != "proved":
+        page.line(("note", f"  Confidence: {finding.confidence}"))
+    if finding.fix and not again:
+        page.text(f"Fix: {finding.fix}", "  ", "       ")
+    see = finding.see
+    if see and finding.severity != "info" and not again:
         page.text(f"See: {', '.join(see)}", "  ", "       ", "dim")
 
 
-def _head(page: Page, document: Object, finding: Object) -> None:
-    severity = str(finding["severity"])
-    rest = [("", f"  {finding['title']}")] if heading(finding) else []
-    if len(objects(document["stops"])) > 1:
+def _head(page: Page, document: Report, finding: ShownFinding) -> None:
+    severity = finding.severity
+    rest = [("", f"  {finding.title}")] if heading(finding) else []
+    if len(document.stops) > 1:
         rest.append(("dim", f"  ({_first_seen(document, finding)})"))
-    if finding["cause"]:
-        rest.append(("dim", f"  <- {finding['cause']}"))
-    line: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding['code']}")]
+    if finding.cause:
+        rest.append(("dim", f"  <- {finding.cause}"))
+    line: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding.code}")]
     for part in rest:
         if sum(len(text) for _, text in (*line, part)) > page.width:
             page.line(*line)
@@ -127,15 +120,15 @@ def _head(page: Page, document: Object, finding: Object) -> None:
         page.line(*line)
 
 
-def _first_seen(document: Object, finding: Object) -> str:
+def _first_seen(document: Report, finding: ShownFinding) -> str:
     """The stop at which it was first seen, with the marker it was."""
-    number = finding["stop"]
-    stop = next((s for s in objects(document["stops"]) if s["id"] == number), None)
-    marker = stop is not None and stop["reason"] == "marker" and stop.get("text")
+    number = finding.stop
+    stop = next((s for s in document.stops if s.id == number), None)
+    marker = stop is not None and stop.reason == "marker" and stop.text
     return f"stop {number}: {str(marker).strip()[:48]}" if marker else f"stop {number}"
 
 
-def _chain(page: Page, finding: Object) -> None:
+def _chain(page: Page, finding: ShownFinding) -> None:
     chain = chain_of(finding)
     if not chain:
         return
@@ -145,7 +138,7 @@ def _chain(page: Page, finding: Object) -> None:
         page.text(step, f"  {number:3}. ", "       ")
 
 
-def _facts(page: Page, finding: Object) -> None:
+def _facts(page: Page, finding: ShownFinding) -> None:
     """Short facts side by side, each long one on lines of its own, lists of objects as tables."""
     known = [(name, value, value_words(value)) for name, value in facts(finding)]
     page.blank()
@@ -190,37 +183,35 @@ def _table(page: Page, name: str, rows: list[Object]) -> bool:
     return True
 
 
-def _stops(page: Page, document: Object, registers: bool) -> None:
-    stops = objects(document["stops"])
+def _stops(page: Page, document: Report, registers: bool) -> None:
+    stops = document.stops
     for stop in stops:
-        which = f"Stop {stop['id']}" if len(stops) > 1 else "Stopped"
-        at = f" at {stop['seconds']} s" if stop["seconds"] else ""
+        which = f"Stop {stop.id}" if len(stops) > 1 else "Stopped"
+        at = f" at {stop.seconds} s" if stop.seconds else ""
         page.text(f"{which}{at}: {stop_words(stop)}", "", "  ", "head")
-        for cpu in objects(stop["cpus"]):
+        for cpu in stop.cpus:
             _cpu(page, cpu, registers)
 
 
-def _cpu(page: Page, cpu: Object, registers: bool) -> None:
-    symbol = f" <{cpu['symbol']}>" if cpu["symbol"] else ""
+def _cpu(page: Page, cpu: ShownCpu, registers: bool) -> None:
+    symbol = f" <{cpu.symbol}>" if cpu.symbol else ""
     where = inside(cpu)
     words = place_words(cpu) + (f", {where}" if where else "")
-    page.text(f"CPU {cpu['id']} in {words}: RIP {cpu['rip']}{symbol}", "  ", "    ")
+    page.text(f"CPU {cpu.id} in {words}: RIP {cpu.rip}{symbol}", "  ", "    ")
     if not registers:
         return
-    names = (("rsp", "RSP"), ("cr2", "CR2"), ("cr3", "CR3"), ("cr0", "CR0"), ("cr4", "CR4"),
-             ("efer", "EFER"))  # fmt: skip
-    page.items(
-        [f"{word} {cpu[key]}" for key, word in names if cpu.get(key) is not None], "    ", "  "
-    )
-    trace = record(cpu.get("backtrace") or {"frames": []})
+    names = ((cpu.rsp, "RSP"), (cpu.cr2, "CR2"), (cpu.cr3, "CR3"), (cpu.cr0, "CR0"),
+             (cpu.cr4, "CR4"), (cpu.efer, "EFER"))  # fmt: skip
+    page.items([f"{word} {value}" for value, word in names if value is not None], "    ", "  ")
+    trace = cpu.backtrace
     if tells(trace):
         page.line(("head", "    Backtrace, innermost first"))
         drawn.backtrace(page, trace, "      ")
 
 
-def _maps(page: Page, document: Object, clean: bool) -> None:
+def _maps(page: Page, document: Report, clean: bool) -> None:
     """The pictures, where there is something to see: after a fault, or where nothing was run."""
-    maps = record(document["maps"])
+    maps = document.maps
     well = drawn.all_well(maps)
     if well:
         page.blank()
@@ -240,19 +231,19 @@ def _maps(page: Page, document: Object, clean: bool) -> None:
     page.beside(left, right)
 
 
-def _checks(page: Page, document: Object) -> None:
+def _checks(page: Page, document: Report) -> None:
     now = last_checks(document)
     for status, ink in (("passed", "good"), ("failed", "bad")):
-        names = [str(c["name"]) for c in now if c["status"] == status]
+        names = [c.name for c in now if c.status == status]
         if names:
             page.text(f"Checks {status}: {', '.join(names)}", "", "  ", ink)
     for reason, names in lacking(document).items():
         page.text(f"NOT CHECKED {', '.join(names)}: {reason}", "", "  ", "note")
 
 
-def _tail(page: Page, document: Object) -> None:
+def _tail(page: Page, document: Report) -> None:
     for port, lines in last_lines(document):
         page.blank()
         page.line(("head", f"Last lines of COM{port + 1}"))
         for line in lines[-TAIL:]:
-            page.line(("dim", f"  {line['line']:5} | "), log_text(str(line["text"])))
+            page.line(("dim", f"  {line.line:5} | "), log_text(line.text))

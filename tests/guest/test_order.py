@@ -11,8 +11,8 @@ from breenix_gdbagent import configs, lab, run_report
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.live import launch
-from breenix_gdbagent.report.document import Document
 from breenix_gdbagent.report.markdown import render as render_markdown
+from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.report.text import render as render_text
 from breenix_gdbagent.snapshot.opening import read_snapshot
 from breenix_gdbagent.symbols import Image
@@ -23,7 +23,7 @@ pytestmark = needs_qemu
 SUCCESS = "Kernel initialization complete!"
 
 
-def document(scenario: str, file: Path) -> tuple[Document, Document]:
+def document(scenario: str, file: Path) -> tuple[Report, Report]:
     """The run of a machine whose success comes early, watched for some seconds more; live, and out
     of its snapshot."""
     plan = lab.scenario(scenario)
@@ -43,11 +43,11 @@ def document(scenario: str, file: Path) -> tuple[Document, Document]:
 def test_success_and_then_a_fault(scenario: str, tmp_path: Path) -> None:
     for told in document(scenario, tmp_path / "stop"):
         assert "went wrong after that" in render_text(told)
-        assert SUCCESS in str(told["run"]["succeeded"])  # type: ignore[index,call-overload]
+        assert SUCCESS in str(told.run.succeeded)
         assert "went wrong after that" in render_markdown(told)
 
 
 def test_success_and_nothing_after_it(tmp_path: Path) -> None:
     for told in document("clean", tmp_path / "stop"):
-        assert told["findings"] == []
+        assert told.findings == ()
         assert "went wrong" not in render_text(told)

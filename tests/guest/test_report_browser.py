@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import html
 from breenix_gdbagent.report.document import RunRecord, build
+from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.targets.saved import saved
 from tests.guest.browser import Browser, needs_chromium
 from tests.guest.labrun import agent
@@ -38,7 +38,7 @@ def page(browser: Browser) -> Browser:
 @pytest.fixture(scope="module", params=["lab", "breenix-first-gp"])
 def document(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], Kernel]:
+) -> tuple[Report, Kernel]:
     """Our own guest, which is everywhere, and the real kernel where its capture is."""
     if request.param == "lab":
         file = tmp_path_factory.mktemp("snapshot") / "fault"
@@ -47,12 +47,12 @@ def document(
     else:
         kernel = Kernel(stops.stop(request.param))
     made = build({"kind": "snapshot"}, RunRecord(), examine(kernel.stop, kernel))
-    return dict(made), kernel
+    return made, kernel
 
 
 @pytest.fixture(scope="module")
 def real(
-    document: tuple[dict[str, Any], Kernel], tmp_path_factory: pytest.TempPathFactory
+    document: tuple[Report, Kernel], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("page") / "real.html"
     path.write_text(html.render(*document), encoding="utf-8")
@@ -61,7 +61,7 @@ def real(
 
 def _written(tmp_path: Path, document: documents.Document) -> Path:
     path = tmp_path / "report.html"
-    path.write_text(html.render(document), encoding="utf-8")
+    path.write_text(html.render(documents.report(document)), encoding="utf-8")
     return path
 
 
@@ -122,10 +122,10 @@ def test_text_without_scripts(page: Browser, real: Path) -> None:
 
 
 def test_page_tables_open_lazily_to_the_last_level(
-    page: Browser, real: Path, document: tuple[dict[str, Any], Kernel]
+    page: Browser, real: Path, document: tuple[Report, Kernel]
 ) -> None:
     page.open(real)
-    spaces = len(document[0]["maps"]["spaces"])
+    spaces = len(document[0].maps["spaces"])
     assert page.value("document.querySelectorAll('.tree details').length") == spaces >= 4
     page.value("document.querySelector('.tree details').open = true")
     count = "document.querySelectorAll('.tree details').length"

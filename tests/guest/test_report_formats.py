@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from breenix_gdbagent.report import text
+from breenix_gdbagent.report.model import Report, from_json
 from tests.guest.browser import Browser, needs_chromium
 from tests.guest.labrun import Result, agent
 from tests.schema import validate
@@ -90,7 +91,7 @@ def test_an_audit_of_a_run_finds_what_ci_finds(runs: Any) -> None:
 def test_text_offline_is_the_text_of_the_live_document(runs: Any, name: str) -> None:
     one: Run = runs(name)
     offline = agent("report", str(one.folder / "stop.core")).out
-    live = text.render(one.document, 100)
+    live = text.render(from_json(Report, one.document), 100)
     seconds = re.compile(r"\d+\.\d+ s\b")
     assert seconds.sub("? s", offline) == seconds.sub("? s", live)
 
@@ -99,7 +100,7 @@ def test_text_offline_is_the_text_of_the_live_document(runs: Any, name: str) -> 
 @pytest.mark.parametrize("width", [80, 160])
 def test_text_fits_and_tells_every_finding(runs: Any, name: str, width: int) -> None:
     document = runs(name).document
-    shown = text.render(document, width)
+    shown = text.render(from_json(Report, document), width)
     flat = " ".join(shown.split())
     for finding in document["findings"]:
         assert finding["code"] in shown
@@ -150,7 +151,7 @@ def test_every_face_names_the_callers(runs: Any) -> None:
     assert names[0] == "kernel::interrupts::page_fault_handler"
     assert names[1] == "kernel::scenarios::probes::recurse"
     assert any(frame["times"] > 9 for frame in cpu["backtrace"]["frames"])
-    told = (text.render(one.document), one.file("r.md"), one.file("r.xml"))
+    told = (text.render(from_json(Report, one.document)), one.file("r.md"), one.file("r.xml"))
     for face in told:
         assert "labguest/src/scenarios/page_faults.rs:" in face
         assert "#PF interrupted" in face

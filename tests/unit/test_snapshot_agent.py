@@ -16,6 +16,7 @@ from breenix_gdbagent.snapshot import agent as room
 PROJECT = Path(__file__).parents[2]
 SAVE = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import breenix_gdbagent
 from breenix_gdbagent.run_report import finish, save
@@ -29,7 +30,8 @@ machine = Machine()
 kernel = Kernel(machine.fault(14, 0x8000001000, error=0, cr2=0x8))
 parts = ({"kind": "lab"}, RunRecord(), RunFacts(), History())
 told = finish(kernel, *parts)
-told["findings"][0]["title"] = "as it was told when it was saved"
+first = replace(told.findings[0], title="as it was told when it was saved")
+told = replace(told, findings=(first, *told.findings[1:]))
 save(Path(sys.argv[1]), kernel, "tables", *parts, {}, told)
 """
 

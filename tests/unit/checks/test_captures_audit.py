@@ -79,4 +79,4 @@ def test_the_shared_table_is_the_masters() -> None:
 @pytest.mark.parametrize("name", [*BREENIX, *LINUX])
 def test_the_document_is_one_that_the_schema_describes(name: str) -> None:
     stop = open_snapshot(capture(name) / "core.elf")
-    validate(document_of(stop, None, {"kind": "snapshot", "kernel": None}))
+    validate(document_of(stop, None, {"kind": "snapshot", "kernel": None}).to_json())

@@ -14,32 +14,29 @@ from breenix_gdbagent.commands.expectations import (
     write_baseline,
 )
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.report.model import Report
+from tests.unit.report import documents
 
 
 def finding(code: str, subject: str = "kernel", severity: str = "error", **evidence: Any) -> Any:
-    return {
-        "code": code,
-        "severity": severity,
-        "cause": None,
-        "evidence": evidence,
-        "fingerprint": f"{code}@{subject}",
-    }
+    print_ = f"{code}@{subject}"
+    return documents.finding(code, severity=severity, evidence=evidence, fingerprint=print_)
 
 
-def document(*findings: Any) -> Any:
-    return {"findings": list(findings)}
+def document(*findings: Any) -> Report:
+    return documents.report({**documents.clean(), "findings": list(findings)})
 
 
 def test_an_expected_finding_no_longer_counts() -> None:
     judged = judge(document(finding("panic")), [parse_expectation("panic")], ())
-    assert [f["severity"] for f in judged.counted] == ["info"]
+    assert [f.severity for f in judged.counted] == ["info"]
     assert judged.missing == ()
 
 
 def test_an_expected_finding_that_did_not_come_is_named() -> None:
     judged = judge(document(finding("panic")), [parse_expectation("hang")], ())
     assert judged.missing == ("hang",)
-    assert [f["severity"] for f in judged.counted] == ["error"]
+    assert [f.severity for f in judged.counted] == ["error"]
 
 
 @pytest.mark.parametrize("process", ["init", "2"])
@@ -59,7 +56,7 @@ def test_a_survived_fault_is_found_by_what_it_was() -> None:
 
 def test_the_known_are_left_out_and_the_gone_are_named() -> None:
     judged = judge(document(finding("panic"), finding("hang")), [], ("panic@kernel", "old@x"))
-    assert [f["code"] for f in judged.counted] == ["hang"]
+    assert [f.code for f in judged.counted] == ["hang"]
     assert judged.gone == ("old@x",)
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from breenix_gdbagent.report.model import Report, from_json
+
 Document = dict[str, Any]
+
+
+def report(document: Document | Report) -> Report:
+    """A document as output formats read it."""
+    return document if isinstance(document, Report) else from_json(Report, document)
+
 
 MASTER, INIT, CHILD = "0x144000", "0x283000", "0x2b1000"
 HOSTILE = "<script>alert(1)</script>"

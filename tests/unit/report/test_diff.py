@@ -11,7 +11,7 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import diff, diffview
 from breenix_gdbagent.report.diff import Side, compare, normalised
-from breenix_gdbagent.report.document import Document, RunRecord, build
+from breenix_gdbagent.report.document import RunRecord, build
 from breenix_gdbagent.report.mappings import Change
 from breenix_gdbagent.report.story import objects, record
 from breenix_gdbagent.stop import SerialChunk, SerialText
@@ -125,8 +125,8 @@ def test_first_line_that_differs() -> None:
     assert (row["line"], row["a"], row["b"]) == (3, "b", None)
 
 
-def _side_of(document: Document, name: str) -> Side:
-    return Side(name, document, side("breenix-first-gp").kernel)
+def _side_of(document: documents.Document, name: str) -> Side:
+    return Side(name, documents.report(document), side("breenix-first-gp").kernel)
 
 
 def test_a_stack_cell_and_findings_that_changed() -> None:

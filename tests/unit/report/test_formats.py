@@ -17,7 +17,7 @@ from tests.unit.report import documents
 
 
 def test_markdown_has_the_sections_in_order() -> None:
-    text = markdown.render(documents.faulted())
+    text = markdown.render(documents.report(documents.faulted()))
     heads = re.findall(r"^## (.*)$", text, re.M)
     assert heads == [
         "Problem", "Root cause", "Evidence", "Fix", "How to confirm", "Also found", "Not checked",
@@ -26,7 +26,7 @@ def test_markdown_has_the_sections_in_order() -> None:
 
 
 def test_markdown_tells_the_cause_under_root_cause() -> None:
-    text = markdown.render(documents.faulted())
+    text = markdown.render(documents.report(documents.faulted()))
     part = text[text.index("## Root cause") : text.index("## Evidence")]
     assert "`kernel-stack.unmapped`" in part
     assert "could not push the frame" in part
@@ -39,13 +39,13 @@ def test_markdown_tells_the_cause_under_root_cause() -> None:
 
 
 def test_markdown_of_a_clean_run() -> None:
-    text = markdown.render(documents.clean())
+    text = markdown.render(documents.report(documents.clean()))
     assert text.startswith("# Passed: nothing found")
     assert "## Problem" not in text
 
 
 def test_markdown_is_inert() -> None:
-    text = markdown.render(documents.hostile())
+    text = markdown.render(documents.report(documents.hostile()))
     outside = re.sub(r"(`{3,})text\n.*?\n\1", "", text, flags=re.S)
     outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)
     assert set(re.findall(r"<[^>]*>", outside)) <= {
@@ -61,7 +61,7 @@ def test_a_fence_is_longer_than_any_inside() -> None:
 
 
 def _cases(document: documents.Document) -> dict[str, ElementTree.Element]:
-    top = ElementTree.fromstring(junit.render(document))
+    top = ElementTree.fromstring(junit.render(documents.report(document)))
     return {case.get("name") or "": case for case in top.iter("testcase")}
 
 
@@ -87,7 +87,11 @@ def test_junit_every_error_and_warning_is_in_some_failure() -> None:
 
 
 def test_junit_counts_agree() -> None:
-    suite = next(ElementTree.fromstring(junit.render(documents.faulted())).iter("testsuite"))
+    suite = next(
+        ElementTree.fromstring(junit.render(documents.report(documents.faulted()))).iter(
+            "testsuite"
+        )
+    )
     cases = list(suite.iter("testcase"))
     assert int(suite.get("tests") or 0) == len(cases)
     assert int(suite.get("failures") or 0) == sum(c.find("failure") is not None for c in cases)
@@ -142,27 +146,29 @@ def refused_by_jenkins(element: ElementTree.Element) -> list[str]:
 def test_jenkins_takes_the_junit(made: Any, seconds: float | None) -> None:
     document = made()
     document["run"]["seconds"] = seconds
-    said = junit.render(document, "2026-01-31T23:59:59", "ho\x1bst")
+    said = junit.render(documents.report(document), "2026-01-31T23:59:59", "ho\x1bst")
     assert refused_by_jenkins(ElementTree.fromstring(said)) == []
 
 
 def test_junit_says_when_where_and_how_long() -> None:
-    top = ElementTree.fromstring(junit.render(documents.clean(), "2026-01-31T23:59:59", "ci-7"))
+    top = ElementTree.fromstring(
+        junit.render(documents.report(documents.clean()), "2026-01-31T23:59:59", "ci-7")
+    )
     suite = top[0]
     assert (suite.get("timestamp"), suite.get("hostname")) == ("2026-01-31T23:59:59", "ci-7")
     assert float(suite.get("time") or 0) == float(top.get("time") or 0) == 0.412
     (run,) = (case for case in suite.iter("testcase") if case.get("name") == "run")
     assert float(run.get("time") or 0) == 0.412
-    nowhere = ElementTree.fromstring(junit.render(documents.clean()))[0]
+    nowhere = ElementTree.fromstring(junit.render(documents.report(documents.clean())))[0]
     assert not {"timestamp", "hostname"} & set(nowhere.keys()), "unknown is not empty"
 
 
 def test_junit_a_clean_run_has_no_failure() -> None:
-    assert "<failure" not in junit.render(documents.clean())
+    assert "<failure" not in junit.render(documents.report(documents.clean()))
 
 
 def test_junit_survives_what_xml_cannot_write() -> None:
-    text = junit.render(documents.hostile())
+    text = junit.render(documents.report(documents.hostile()))
     top = ElementTree.fromstring(text)
     out = next(top.iter("system-out")).text or ""
     assert "\\x1b[31mred" in out and documents.HOSTILE in out
@@ -170,7 +176,7 @@ def test_junit_survives_what_xml_cannot_write() -> None:
 
 
 def test_github_one_command_a_finding() -> None:
-    lines = github.annotate(documents.faulted()).splitlines()
+    lines = github.annotate(documents.report(documents.faulted())).splitlines()
     assert [line.split(" ")[0] for line in lines] == [
         "::error", "::error", "::warning", "::notice", "::notice",
     ]  # fmt: skip
@@ -203,7 +209,7 @@ def test_markdown_keeps_code_as_code() -> None:
 
 
 def test_github_escapes() -> None:
-    lines = github.annotate(documents.hostile()).splitlines()
+    lines = github.annotate(documents.report(documents.hostile())).splitlines()
     assert len(lines) == 5
     assert all(re.match(r"::(error|warning|notice) title=[^:,]*::", line) for line in lines)
     second = lines[1]
@@ -213,7 +219,9 @@ def test_github_escapes() -> None:
 def test_github_points_at_the_line_that_panicked() -> None:
     document = documents.faulted()
     document["findings"] = [documents.finding("panic", evidence={"at": "kernel/src/main.rs:12"})]
-    assert "::error file=kernel/src/main.rs,line=12,title=" in github.annotate(document)
+    assert "::error file=kernel/src/main.rs,line=12,title=" in github.annotate(
+        documents.report(document)
+    )
 
 
 def _traced(*spots: tuple[str, list[tuple[str, int]]]) -> Any:
@@ -248,7 +256,7 @@ def test_github_points_at_the_line_of_the_backtrace(evidence: Any, place: str) -
     """The frame that the finding is about, not the handler on top of it, and not a library's."""
     document = _traced(("0x10", [CALLER]), ("0x20", [RUST, CRATE, OURS]), ("0x30", [CALLER]))
     document["findings"] = [documents.finding("page-fault.null", evidence=evidence)]
-    said = github.annotate(document).splitlines()[0]
+    said = github.annotate(documents.report(document)).splitlines()[0]
     assert said.startswith(f"::error {place}")
     assert ("file=" in said) is bool(place)
 

@@ -11,7 +11,8 @@ import pytest
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import html, htmllog
-from breenix_gdbagent.report.document import Document, RunRecord, build
+from breenix_gdbagent.report.document import RunRecord, build
+from breenix_gdbagent.report.model import Report
 from tests.unit.report import documents, stops
 
 VOID = {"meta", "input", "br", "link"}
@@ -50,7 +51,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def real() -> tuple[Document, Kernel]:
+def real() -> tuple[Report, Kernel]:
     """A report about a capture of the real kernel, with its stop at hand."""
     kernel = Kernel(stops.stop("breenix-first-gp"))
     return build(
@@ -60,7 +61,7 @@ def real() -> tuple[Document, Kernel]:
 
 @pytest.mark.parametrize("make", [documents.clean, documents.faulted, documents.hostile])
 def test_is_well_formed_and_every_reference_resolves(make: Any) -> None:
-    page = Page(html.render(make()))
+    page = Page(html.render(documents.report(make())))
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     for name, value in page.attributes:
@@ -70,7 +71,7 @@ def test_is_well_formed_and_every_reference_resolves(make: Any) -> None:
 
 def test_tells_every_finding_with_its_evidence() -> None:
     document = documents.faulted()
-    text = Page(html.render(document)).text
+    text = Page(html.render(documents.report(document))).text
     for finding in document["findings"]:
         assert finding["code"] in text and finding["summary"] in text
         assert finding["fingerprint"] in text
@@ -80,7 +81,7 @@ def test_tells_every_finding_with_its_evidence() -> None:
 
 
 def test_hostile_text_stays_text() -> None:
-    source = html.render(documents.hostile())
+    source = html.render(documents.report(documents.hostile()))
     page = Page(source)
     assert page.tags.count("script") == 1  # our own; the table data needs a stop at hand
     assert documents.HOSTILE in page.text
@@ -90,7 +91,7 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_reaches_for_nothing_outside() -> None:
-    page = Page(html.render(documents.faulted()))
+    page = Page(html.render(documents.report(documents.faulted())))
     assert not {"link", "img", "iframe", "object", "base"} & set(page.tags)
     assert not any(name in ("src", "action", "srcset") for name, _ in page.attributes)
     policy = next(v for n, v in page.attributes if n == "content" and v and "default-src" in v)
@@ -98,10 +99,12 @@ def test_reaches_for_nothing_outside() -> None:
 
 
 def test_the_same_document_gives_the_same_page() -> None:
-    assert html.render(documents.faulted()) == html.render(documents.faulted())
+    assert html.render(documents.report(documents.faulted())) == html.render(
+        documents.report(documents.faulted())
+    )
 
 
-def test_real_stop_within_the_size_and_the_maps_complete(real: tuple[Document, Kernel]) -> None:
+def test_real_stop_within_the_size_and_the_maps_complete(real: tuple[Report, Kernel]) -> None:
     document, kernel = real
     source = html.render(document, kernel)
     assert len(source.encode()) < 2 << 20
@@ -112,7 +115,7 @@ def test_real_stop_within_the_size_and_the_maps_complete(real: tuple[Document, K
     assert len(without) < len(source) and without.count("<svg") == 9
 
 
-def test_listing_has_every_range_of_the_space(real: tuple[Document, Kernel]) -> None:
+def test_listing_has_every_range_of_the_space(real: tuple[Report, Kernel]) -> None:
     document, kernel = real
     text = Page(html.render(document, kernel)).text
     for stack in kernel.stacks:
@@ -124,14 +127,14 @@ def test_listing_has_every_range_of_the_space(real: tuple[Document, Kernel]) -> 
 def test_log_lines_up_stops_and_markers() -> None:
     document = documents.faulted()
     document["stops"][0]["serial"] = [{"port": 0, "line": 1}]
-    log = htmllog.log_rows(document, None)
+    log = htmllog.log_rows(documents.report(document), None)
     assert [(r["kind"], r["number"]) for r in log["rows"]] == [
         ("line", 1), ("stop", 0), ("marker", 2),
     ]  # fmt: skip
     assert log["stops"][0]["text"].startswith("fault, vector 8 (#DF)")
 
 
-def test_log_of_a_real_stop_ends_with_the_stop(real: tuple[Document, Kernel]) -> None:
+def test_log_of_a_real_stop_ends_with_the_stop(real: tuple[Report, Kernel]) -> None:
     log = htmllog.log_rows(*real)
     assert log["rows"][-1]["kind"] == "stop" and log["left_out"] == 0
     assert len(log["rows"]) == len(real[1].stop.serial.lines()) + 1

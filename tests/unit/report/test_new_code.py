@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 from xml.etree import ElementTree
 
@@ -16,7 +16,8 @@ from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts, Place
 from breenix_gdbagent.checks.finding import CODES, Finding, Where, declare
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import github, html, junit, markdown, text
-from breenix_gdbagent.report.document import Document, History, RunRecord, build
+from breenix_gdbagent.report.document import History, RunRecord, build
+from breenix_gdbagent.report.model import Report, ShownFinding, from_json
 from breenix_gdbagent.run_report import leading_fault
 from tests.schema import validate
 from tests.unit.report import documents
@@ -33,7 +34,7 @@ class MachineCheckFacts(Facts):
 
 
 @pytest.fixture
-def document(monkeypatch: pytest.MonkeyPatch) -> Iterator[Document]:
+def document(monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
     code = declare(
         "machine-check",
         "error",
@@ -59,19 +60,20 @@ def document(monkeypatch: pytest.MonkeyPatch) -> Iterator[Document]:
         del CODES["machine-check"]
 
 
-def test_it_reaches_the_json_document(document: Document) -> None:
-    validate(json.loads(json.dumps(document)))
-    (found,) = [f for f in document["findings"] if f["code"] == "machine-check"]  # type: ignore[union-attr, index, call-overload]
-    evidence = dict(found["evidence"])  # type: ignore[index, call-overload, arg-type]
+def test_it_reaches_the_json_document(document: Report) -> None:
+    told = json.loads(json.dumps(document.to_json()))
+    validate(told)
+    (found,) = [f for f in told["findings"] if f["code"] == "machine-check"]
+    evidence = dict(found["evidence"])
     walk = evidence.pop("walk")
     at = f"{TEXT:#x} <kernel::run>"
     assert evidence == {"error_code": "0xbe00", "cpu": 4, "return_address": at}
     assert walk["va"] == hex(TEXT)
-    assert (found["kind"], found["check"]) == ("event", "machine-checks")  # type: ignore[index, call-overload]
-    assert "the machine checked itself" in found["summary"]  # type: ignore[index, call-overload]
+    assert (found["kind"], found["check"]) == ("event", "machine-checks")
+    assert "the machine checked itself" in found["summary"]
 
 
-def test_it_reaches_every_other_output(document: Document) -> None:
+def test_it_reaches_every_other_output(document: Report) -> None:
     title = "the machine checked itself and failed"
     for shown in (
         text.render(document),
@@ -82,7 +84,9 @@ def test_it_reaches_every_other_output(document: Document) -> None:
         assert "machine-check" in shown and title in shown
     case = next(
         case
-        for case in ElementTree.fromstring(junit.render(document)).iter("testcase")
+        for case in ElementTree.fromstring(junit.render(document)).iter(
+            "testcase"
+        )
         if case.get("name") == "machine-checks"
     )
     failure = case.find("failure")
@@ -90,8 +94,7 @@ def test_it_reaches_every_other_output(document: Document) -> None:
     assert title in str(failure.text)
 
 
-def test_it_is_told_before_what_was_found_only(document: Document) -> None:
-    found = [f for f in document["findings"] if f["code"] == "machine-check"]  # type: ignore[union-attr, index, call-overload]
-    document["findings"] = [documents.finding("cr3.unknown"), *found]
-    shown = text.render(document)
+def test_it_is_told_before_what_was_found_only(document: Report) -> None:
+    state = from_json(ShownFinding, documents.finding("cr3.unknown"))
+    shown = text.render(replace(document, findings=(state, *document.findings)))
     assert shown.index("ERROR machine-check") < shown.index("ERROR cr3.unknown")

@@ -1,0 +1,334 @@
+"""The report document, schema 1, as values: what every output format reads.
+
+Addresses, registers and entries are texts ``0x...`` here as they are in the JSON, which `to_json`
+makes of these classes field by field, in their order, and `from_json` reads back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.x86.paging import Walk
+
+Object = Mapping[str, Json]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Serial text that the run waited for or knows, and when it came (seconds of guest time)."""
+
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRun:
+    """How the run went: see `RunRecord`. `missing` is what was expected and did not come, `gone`
+    what of the baseline is there no more."""
+
+    outcome: str
+    exit: int
+    seconds: float
+    agent_stops: int
+    markers: tuple[Marker, ...]
+    benign_faults: int
+    missing: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    succeeded: str | None = None
+    armed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PortEnd:
+    """The last line of a port at a stop, counted from 1; 0 for none."""
+
+    port: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCpu:
+    """A CPU at a stop; `backtrace` as `bt --json` has it, by files' short names."""
+
+    id: int
+    rip: str | None
+    rsp: str | None
+    cr0: str | None = None
+    cr2: str | None = None
+    cr3: str | None = None
+    cr4: str | None = None
+    efer: str | None = None
+    cpl: int | None = None
+    symbol: str | None = None
+    process: str | None = None
+    thread: str | None = None
+    backtrace: Object = field(default_factory=lambda: NO_TRACE)
+
+
+NO_TRACE: Object = {"frames": [], "left_out": 0, "end": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStop:
+    """Why the guest stood still, and every CPU."""
+
+    id: int
+    seconds: float
+    reason: str
+    vector: int | None
+    error_code: str | None
+    cr2: str | None
+    text: str = ""
+    serial: tuple[PortEnd, ...] = ()
+    cpus: tuple[ShownCpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSpace:
+    """A root, see `Space`."""
+
+    root: str
+    role: str
+    live: bool | None
+    pid: int | None
+    name: str | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLevel:
+    """One entry of a walk."""
+
+    level: int
+    entry_pa: str
+    entry: str
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRights:
+    """What a walk permits over all its levels."""
+
+    w: bool
+    u: bool
+    nx: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownWalk:
+    """One answer of `pt walk --json` (contract, "Page tables")."""
+
+    va: str
+    root: str
+    pa: str | None
+    size: int | None
+    levels: tuple[ShownLevel, ...]
+    effective: ShownRights | None
+    stopped_at: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What shows a finding: the paragraph that tells it, its facts by name, and the walk of its
+    place, also drawn by whoever tells it (`walk_text`). `seen` says that it was seen from inside
+    its handler, `was` and `handled` which code it had before the kernel went on after it and how;
+    `baseline` and `expected` that the run was told of it."""
+
+    explanation: str = ""
+    walk_text: str = ""
+    facts: tuple[tuple[str, Json], ...] = ()
+    seen: str = ""
+    was: str = ""
+    handled: str = ""
+    walk: ShownWalk | None = None
+    baseline: bool = False
+    expected: bool = False
+
+    def rows(self) -> Iterator[tuple[str, Json]]:
+        """What is known beside the paragraph and the walk: the facts, then what became of it."""
+        yield from self.facts
+        for name in ("seen", "was", "handled", "baseline", "expected"):
+            if value := getattr(self, name):
+                yield name, value
+
+    def fact(self, name: str) -> Json:
+        """A fact by its name, None where there is none of it."""
+        return next((value for key, value in self.facts if key == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPlace:
+    """The place in the page tables that a finding is about."""
+
+    root: str | None
+    va: str | None
+    pa: str | None
+    entry: str | None
+    entry_pa: str | None
+    level: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFinding:
+    """A finding, told."""
+
+    code: str
+    severity: str
+    stop: int
+    title: str
+    summary: str
+    cause: str | None
+    chain: tuple[str, ...]
+    evidence: Evidence
+    where: ShownPlace
+    confidence: str
+    fix: str
+    see: tuple[str, ...]
+    fingerprint: str
+    because: tuple[str, ...]
+    kind: str
+    check: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCheck:
+    """A check's result; `reason` is None unless it was not checked."""
+
+    name: str
+    stop: int
+    status: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLine:
+    """A line of a serial port, counted from 1."""
+
+    port: int
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSerial:
+    """The last lines of every port, and those that hold the run's markers."""
+
+    tail: tuple[ShownLine, ...]
+    markers: tuple[ShownLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole document."""
+
+    schema: int
+    target: Object
+    run: ShownRun
+    stops: tuple[ShownStop, ...]
+    spaces: tuple[ShownSpace, ...]
+    findings: tuple[ShownFinding, ...]
+    checks: tuple[ShownCheck, ...]
+    serial: ShownSerial
+    maps: Object
+    provenance: Object
+
+    def to_json(self) -> dict[str, Json]:
+        """The document."""
+        return cast(dict[str, Json], to_json(self))
+
+
+def shown_walk(walk: Walk) -> ShownWalk:
+    """A walk as reports have it."""
+    may = walk.effective
+    return ShownWalk(
+        hex64(walk.va),
+        hex64(walk.root),
+        None if walk.pa is None else hex64(walk.pa),
+        walk.size,
+        tuple(
+            ShownLevel(e.level, hex64(e.entry_pa), hex64(e.raw), tuple(e.flags))
+            for e in walk.entries
+        ),
+        None if may is None else ShownRights(may.w, may.u, may.nx),
+        walk.stopped_at,
+        walk.reason,
+    )
+
+
+def to_json(value: object) -> Json:
+    """A value of this module as JSON."""
+    if isinstance(value, Evidence):
+        return _evidence_json(value)
+    if is_dataclass(value):
+        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [to_json(inner) for inner in value]
+    return cast(Json, value)
+
+
+def _evidence_json(evidence: Evidence) -> Json:
+    """Facts stand among the rest by their own names; what is not known is left out."""
+    shown: dict[str, Json] = {}
+    for part in fields(evidence):
+        value = getattr(evidence, part.name)
+        if part.name == "facts":
+            shown |= dict(evidence.facts)
+        elif value:
+            shown[part.name] = to_json(value)
+    return shown
+
+
+def from_json(kind: type[T], value: Json) -> T:
+    """What `to_json` was given. Raises `KeyError` for a field that is not there and has to be,
+    `TypeError` for another shape."""
+    return cast(T, _read(kind, value))
+
+
+def _read(kind: Any, value: Json) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        (kind,) = [a for a in get_args(kind) if a is not NoneType]
+        return None if value is None else _read(kind, value)
+    if origin is tuple:
+        inner = get_args(kind)[0]
+        return tuple(_read(inner, one) for one in cast(Sequence[Json], value))
+    if kind is Evidence:
+        return _evidence(cast(Object, value))
+    return _of_fields(kind, cast(Object, value)) if is_dataclass(kind) else value
+
+
+def _of_fields(kind: Any, value: Object) -> Any:
+    hints = _hints(kind)
+    found = {}
+    for part in fields(kind):
+        needed = part.default is MISSING and part.default_factory is MISSING
+        if needed or part.name in value:
+            found[part.name] = _read(hints[part.name], value[part.name])
+    return kind(**found)
+
+
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind)
+    return _HINTS[kind]
+
+
+def _evidence(value: Object) -> Evidence:
+    own = {f.name for f in fields(Evidence)} - {"facts", "walk"}
+    told = {key: cast(Any, inner) for key, inner in value.items() if key in own}
+    walk = value.get("walk")
+    return Evidence(
+        **told,
+        facts=tuple((k, v) for k, v in value.items() if k not in own and k != "walk"),
+        walk=None if walk is None else from_json(ShownWalk, walk),
+    )
