@@ -14,6 +14,15 @@ from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.live import LiveVm, launch
+from breenix_gdbagent.selftest.layout import (
+    CASE,
+    CASES,
+    DONE,
+    GDT,
+    RESULT,
+    USER_PAGE,
+    descriptors,
+)
 from breenix_gdbagent.selftest.matrix import KINDS, PERMISSIVE, Builder, Group, Mapping
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE
@@ -27,19 +36,6 @@ PAGE = 0x3F0_0000  # the page under test
 RUNNER_SLOT = 0x7F  # PML4 slot of the runner
 BASE = RUNNER_SLOT << 39
 TIMER = 32
-# Places of `runner.s`, in bytes from its start.
-DONE = 0x7F0
-HANDLERS, HANDLER_SIZE = 0x800, 16
-USER_PAGE = 0x1000
-GDT, TSS, GDTR, IDTR, IDT = 0x2000, 0x2080, 0x2100, 0x2110, 0x2400
-IST1 = 0x4000
-CASES = 0x1_0000
-CASE, RESULT = struct.Struct("<Q3B5x"), struct.Struct("<4Q")
-TSS_SIZE = 0x68
-# Flat 64-bit segments (SDM vol. 3, 3.4.5), at the selectors of `runner.s`.
-KERNEL_CODE, KERNEL_DATA, USER_DATA, USER_CODE = (
-    0x00AF9B00_0000FFFF, 0x00CF9300_0000FFFF, 0x00CFF300_0000FFFF, 0x00AFFB00_0000FFFF,
-)  # fmt: skip
 BREAKPOINT = 3  # the vector that ends an access which was let pass
 
 
@@ -102,7 +98,7 @@ class Bench:
         for frame, entries in builder.frames.items():
             self.write(frame, struct.pack("<512Q", *entries))
         code = Path(__file__).with_name("runner.bin").read_bytes()
-        self.write(RUNNER, code.ljust(GDT, b"\x90") + _descriptors())
+        self.write(RUNNER, code.ljust(GDT, b"\x90") + descriptors(BASE))
         # What lies at the address under test: a fetch that passes ends in a breakpoint too.
         self.write(PAGE, b"\x90\xcc" * 0x800)
         self.vm.insert(BASE + DONE)
@@ -155,30 +151,3 @@ class Bench:
         efer = self._efer | EFER_NXE if group.nxe else self._efer & ~EFER_NXE
         for name, value in (("efer", efer), ("cr0", cr0), ("cr4", cr4), ("cr3", root)):
             self.vm.stub.write_register(name, value)
-
-
-def _descriptors() -> bytes:
-    """GDT, TSS, GDTR, IDTR and IDT, as they lie from `GDT` on."""
-    base, low = BASE + TSS, (BASE + TSS) & 0xFFFFFF
-    segment = (TSS_SIZE - 1) | low << 16 | 0x89 << 40 | (base >> 24 & 0xFF) << 56
-    gdt = struct.pack("<7Q", 0, KERNEL_CODE, KERNEL_DATA, segment, base >> 32, USER_DATA, USER_CODE)
-    tss = bytearray(TSS_SIZE)
-    struct.pack_into("<Q", tss, 4, BASE + IST1)  # RSP0
-    struct.pack_into("<Q", tss, 36, BASE + IST1)
-    struct.pack_into("<H", tss, 102, TSS_SIZE)  # no I/O bitmap
-    pages = bytearray(IDT - GDT)
-    pages[: len(gdt)] = gdt
-    pages[TSS - GDT : TSS - GDT + TSS_SIZE] = tss
-    struct.pack_into("<HQ", pages, GDTR - GDT, len(gdt) - 1, BASE + GDT)
-    struct.pack_into("<HQ", pages, IDTR - GDT, 32 * 16 - 1, BASE + IDT)
-    return bytes(pages) + b"".join(
-        _gate(BASE + HANDLERS + HANDLER_SIZE * vector) for vector in range(32)
-    )
-
-
-def _gate(handler: int) -> bytes:
-    """An interrupt gate of DPL 3 with IST1 (SDM vol. 3, 6.14.1)."""
-    attributes = 0xEE << 8 | 1
-    return struct.pack(
-        "<HHHHII", handler & 0xFFFF, 0x08, attributes, handler >> 16 & 0xFFFF, handler >> 32, 0
-    )

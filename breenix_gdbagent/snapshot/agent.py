@@ -14,8 +14,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-_DECODERS = ("capstone-", "pyelftools-")
-"""Distributions whose version shows in a report: the text of an instruction, what an ELF says."""
+_DECODERS = ("capstone-", "construct-")
+"""Distributions whose version shows in a report: the text of an instruction, a core's registers."""
 
 
 def agent() -> str | None:

@@ -16,7 +16,6 @@ from breenix_gdbagent.memory.mapped import MappedFile
 from breenix_gdbagent.memory.ramfile import RamFile
 from breenix_gdbagent.snapshot.note import VERSION, GarbledNote, ImageRecord, read_note
 from breenix_gdbagent.stop import Stop, StopReason
-from breenix_gdbagent.x86.core_notes import cpus_of_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,8 @@ def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
     headers = read_headers(file.data, file.name)
     ours = next((note for note in headers.notes if note.owner == OWNER), None)
     if ours is None:
+        from breenix_gdbagent.x86.core_notes import cpus_of_notes
+
         # QEMU says x86-64 only when CPU 0 is in long mode (target/i386/arch_dump.c,
         # cpu_get_dump_info).
         cpus = cpus_of_notes(headers.notes, long_mode=headers.machine == EM_X86_64)

@@ -18,7 +18,6 @@ from breenix_gdbagent.snapshot.note import note_of
 from breenix_gdbagent.snapshot.report_trailer import append_trailer
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.wholefile import appearing
-from breenix_gdbagent.x86.core_notes import prstatus_note, qemu_note
 from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.runs import Run, mapped_runs
 
@@ -51,6 +50,8 @@ def save_snapshot(
     Raises `OutputError` when the file cannot be written; then, and when interrupted, `path` is as
     it was and nothing else remains.
     """
+    from breenix_gdbagent.x86.core_notes import prstatus_note, qemu_note
+
     with appearing(path) as out:
         writer = CoreWriter(out)
         if frames is None:

@@ -5,12 +5,26 @@ Per CPU a core of QEMU's has ``CORE``/NT_PRSTATUS (general registers, as Linux l
 parts of the segments, descriptor tables, CR0 to CR4 and the kernel's GS base. Neither has EFER.
 While CPU 0 is not in long mode yet (firmware, a boot loader) the core is one of an i386, and its
 NT_PRSTATUS is the shorter one of 32-bit Linux (`x86_elf_prstatus` there).
+
+Each note is declared once, to read and to write, with `construct`: its import takes 30 ms, so
+whoever meets no such note does not import this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from struct import Struct
+from typing import Any
+
+from construct import (
+    ConstructError,
+    If,
+    Int32ul,
+    Int64ul,
+    Optional,
+    Padding,
+    Struct,
+    this,
+)
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import InputError
@@ -26,27 +40,47 @@ _GENERAL = (
 )
 _SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
 _TABLES = ("ldt", "tr", "gdt", "idt")
-_CONTROL = ("cr0", "cr1", "cr2", "cr3", "cr4")
+_CONTROL = ("cr0", "cr2", "cr3", "cr4")
 
-_HEAD = Struct("<II18Q")
-_SEGMENT = Struct("<IIIIQ")
-_TAIL = Struct("<5Q")
-_KERNEL_GS = Struct("<Q")
-_SMALLEST = _HEAD.size + 10 * _SEGMENT.size + _TAIL.size
-_SIZE = _SMALLEST + _KERNEL_GS.size
+_SEGMENT = Struct(
+    "selector" / Int32ul, "limit" / Int32ul, "flags" / Int32ul, Padding(4), "base" / Int64ul
+)
+_ALWAYS = (
+    "version" / Int32ul,
+    "size" / Int32ul,
+    *(name / Int64ul for name in _GENERAL),
+    *(name / _SEGMENT for name in (*_SEGMENTS, *_TABLES)),
+    "cr0" / Int64ul,
+    Padding(8),  # a slot for CR1, which is no register: always 0
+    *(name / Int64ul for name in _CONTROL[1:]),
+)
+_SIZE = Struct(*_ALWAYS).sizeof() + Int64ul.sizeof()
+_QEMU = Struct(*_ALWAYS, "k_gs_base" / If(this.size >= _SIZE, Optional(Int64ul)))
+"""`QEMUCPUState`; older QEMUs end it before the kernel's GS base."""
 
 _PRSTATUS_REGISTERS = (
     *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
     *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
     *("fs_base", "gs_base", "ds", "es", "fs", "gs"),
 )
-_PRSTATUS = Struct("<32xI76x27Q8x")
-
+_PRSTATUS = Struct(
+    Padding(32),
+    "pid" / Int32ul,
+    Padding(76),
+    *(name / Int64ul for name in _PRSTATUS_REGISTERS),
+    Padding(8),
+)
 _SHORT_REGISTERS = (
     *("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rax", "ds", "es", "fs", "gs"),
     *("orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
 )
-_SHORT_PRSTATUS = Struct("<24xI44x17I4x")
+_SHORT_PRSTATUS = Struct(
+    Padding(24),
+    "pid" / Int32ul,
+    Padding(44),
+    *(name / Int32ul for name in _SHORT_REGISTERS),
+    Padding(4),
+)
 _LONG_CODE = 1 << 21
 """The L bit of a code segment's access rights, as QEMU keeps them."""
 
@@ -72,65 +106,45 @@ def cpus_of_notes(notes: Iterable[Note], *, long_mode: bool | None = None) -> tu
     return tuple(cpus)
 
 
+def _parsed(layout: Any, data: bytes, index: int) -> Any:
+    try:
+        return layout.parse(data)
+    except ConstructError:
+        raise InputError(f"the registers of CPU {index} in the core are cut short") from None
+
+
 def _of_qemu_note(data: bytes, index: int) -> Cpu:
-    if len(data) < _SMALLEST:
-        raise InputError(f"the registers of CPU {index} in the core are cut short")
-    version, size, *general = _HEAD.unpack_from(data)
-    if version != QEMU_VERSION:
+    told = _parsed(_QEMU, data, index)
+    if told.version != QEMU_VERSION:
         raise InputError(
-            f"the core has QEMU's CPU notes of version {version}", "only version 1 is known"
+            f"the core has QEMU's CPU notes of version {told.version}", "only version 1 is known"
         )
-    registers = dict(zip(_GENERAL, general, strict=True))
-    parts: dict[str, tuple[int, int, int]] = {}
-    long_mode = None
-    at = _HEAD.size
-    for name in (*_SEGMENTS, *_TABLES):
-        selector, limit, flags, _pad, base = _SEGMENT.unpack_from(data, at)
-        if name == "cs" and flags & _LONG_CODE:
-            long_mode = True
-        parts[name] = selector, limit, base
-        at += _SEGMENT.size
-    for name in _SEGMENTS:
-        registers[name] = parts[name][0]
-    registers["fs_base"] = parts["fs"][2]
-    registers["gs_base"] = parts["gs"][2]
-    control = dict(zip(_CONTROL, _TAIL.unpack_from(data, at), strict=True))
-    del control["cr1"]  # a slot without a register: it is always 0
-    registers |= control
-    if min(size, len(data)) >= _SIZE:
-        (registers["k_gs_base"],) = _KERNEL_GS.unpack_from(data, at + _TAIL.size)
+    registers = {name: told[name] for name in _GENERAL}
+    registers |= {name: told[name].selector for name in _SEGMENTS}
+    registers |= {"fs_base": told.fs.base, "gs_base": told.gs.base}
+    registers |= {name: told[name] for name in _CONTROL}
+    if told.k_gs_base is not None:
+        registers["k_gs_base"] = told.k_gs_base
     return Cpu(
         index=index,
         registers=registers,
-        gdtr=_table(parts["gdt"]),
-        idtr=_table(parts["idt"]),
-        tr=_system(parts["tr"]),
-        ldtr=_system(parts["ldt"]),
-        long_mode=long_mode,
+        gdtr=DescriptorTable(VirtAddr(told.gdt.base), told.gdt.limit),
+        idtr=DescriptorTable(VirtAddr(told.idt.base), told.idt.limit),
+        tr=SystemSegment(told.tr.selector, VirtAddr(told.tr.base), told.tr.limit),
+        ldtr=SystemSegment(told.ldt.selector, VirtAddr(told.ldt.base), told.ldt.limit),
+        long_mode=True if told.cs.flags & _LONG_CODE else None,
     )
 
 
-def _table(part: tuple[int, int, int]) -> DescriptorTable:
-    return DescriptorTable(VirtAddr(part[2]), part[1])
-
-
-def _system(part: tuple[int, int, int]) -> SystemSegment:
-    return SystemSegment(part[0], VirtAddr(part[2]), part[1])
-
-
 def _of_prstatus(data: bytes, index: int) -> Cpu:
-    if len(data) == _SHORT_PRSTATUS.size:
-        _pid, *values = _SHORT_PRSTATUS.unpack(data)
-        short = dict(zip(_SHORT_REGISTERS, values, strict=True))
-        del short["orig_rax"]
+    if len(data) == _SHORT_PRSTATUS.sizeof():
+        told = _parsed(_SHORT_PRSTATUS, data, index)
+        short = {name: told[name] for name in _SHORT_REGISTERS if name != "orig_rax"}
         for name in ("ds", "es", "fs", "gs", "cs", "ss"):
             short[name] &= 0xFFFF  # the other half is padding
         return Cpu(index=index, registers=short)
-    if len(data) < _PRSTATUS.size:
-        raise InputError(f"the registers of CPU {index} in the core are cut short")
-    _pid, *values = _PRSTATUS.unpack_from(data)
-    registers = dict(zip(_PRSTATUS_REGISTERS, values, strict=True))
-    del registers["orig_rax"]
+    told = _parsed(_PRSTATUS, data, index)
+    registers = {name: told[name] for name in _PRSTATUS_REGISTERS if name != "orig_rax"}
     return Cpu(index=index, registers=registers)
 
 
@@ -140,9 +154,9 @@ def prstatus_note(cpu: Cpu) -> Note:
     A register that is not known is 0 there: the format has no way to leave one out.
     """
     known: Mapping[str, int] = cpu.registers
-    values = [known.get(name, 0) for name in _PRSTATUS_REGISTERS]
     # QEMU numbers threads from 1, as gdb does (target/i386/arch_dump.c, x86_64_write_elf64_note).
-    return Note("CORE", NT_PRSTATUS, _PRSTATUS.pack(cpu.index + 1, *values))
+    values = {"pid": cpu.index + 1, **{name: known.get(name, 0) for name in _PRSTATUS_REGISTERS}}
+    return Note("CORE", NT_PRSTATUS, _PRSTATUS.build(values))
 
 
 def qemu_note(cpu: Cpu) -> Note:
@@ -150,20 +164,20 @@ def qemu_note(cpu: Cpu) -> Note:
 
     Access rights of segments, which nothing of ours reads, are those of a flat 64-bit CPU.
     """
-    known = cpu.registers
-    head = _HEAD.pack(QEMU_VERSION, _SIZE, *(known.get(name, 0) for name in _GENERAL))
-    parts = []
+    known: Mapping[str, int] = cpu.registers
+    values: dict[str, object] = {"version": QEMU_VERSION, "size": _SIZE}
+    values |= {name: known.get(name, 0) for name in (*_GENERAL, *_CONTROL, "k_gs_base")}
     for name in _SEGMENTS:
-        base = known.get(f"{name}_base", 0)
         flags = 0xAF9B00 if name == "cs" else 0xCF9300
-        parts.append(_SEGMENT.pack(known.get(name, 0), 0xFFFF_FFFF, flags, 0, base))
-    for system, flags in ((cpu.ldtr, 0x8200), (cpu.tr, 0x8B00)):
-        selector, base = (system.selector, system.base) if system else (0, 0)
-        limit = (system.limit if system else None) or 0
-        parts.append(_SEGMENT.pack(selector, limit, flags, 0, base))
-    for table in (cpu.gdtr, cpu.idtr):
-        base, limit = (table.base, table.limit or 0) if table else (0, 0)
-        parts.append(_SEGMENT.pack(0, limit, 0, 0, base))
-    control = _TAIL.pack(*(known.get(name, 0) for name in _CONTROL))
-    kernel_gs = _KERNEL_GS.pack(known.get("k_gs_base", 0))
-    return Note("QEMU", 0, b"".join((head, *parts, control, kernel_gs)))
+        base = known.get(f"{name}_base", 0)
+        values[name] = _segment(known.get(name, 0), 0xFFFF_FFFF, flags, base)
+    for name, system, flags in (("ldt", cpu.ldtr, 0x8200), ("tr", cpu.tr, 0x8B00)):
+        held = system or SystemSegment(0, VirtAddr(0), 0)
+        values[name] = _segment(held.selector, held.limit or 0, flags, held.base)
+    for name, table in (("gdt", cpu.gdtr), ("idt", cpu.idtr)):
+        values[name] = _segment(0, table.limit or 0, 0, table.base) if table else _segment()
+    return Note("QEMU", 0, _QEMU.build(values))
+
+
+def _segment(selector: int = 0, limit: int = 0, flags: int = 0, base: int = 0) -> dict[str, int]:
+    return {"selector": selector, "limit": limit, "flags": flags, "base": base}
