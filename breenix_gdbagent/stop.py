@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.x86.cpu import CR0_PG, Cpu, PagingMode
+from breenix_gdbagent.x86.pic import Pic
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols import Image, LoadedImage
@@ -64,7 +65,8 @@ class Stop(NamedTuple):
 
     `epoch` counts stops of one run: whatever is cached belongs to one epoch. `seconds` is the
     guest's running time since the start of the run. `image` is the ELF where it runs; `unplaced`
-    the ELF that was given while it is not known where, for the reason `unplaced_why`.
+    the ELF that was given while it is not known where, for the reason `unplaced_why`. `pic` is what
+    QEMU says of the interrupt controllers, None where it was not asked or has none.
     """
 
     cpus: tuple[Cpu, ...]
@@ -76,6 +78,7 @@ class Stop(NamedTuple):
     seconds: float = 0.0
     unplaced: Image | None = None
     unplaced_why: str = "the kernel has not come to load its IDT"
+    pic: Pic | None = None
 
     @property
     def loaded(self) -> LoadedImage:

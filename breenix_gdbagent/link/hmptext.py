@@ -12,7 +12,11 @@ from typing import NamedTuple
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.memory.interface import RamMap, RamRange
 from breenix_gdbagent.x86.cpu import DescriptorTable, SystemSegment
+from breenix_gdbagent.x86.pic import Chip, Pic
 
+_PIC = (
+    r"^\s*pic([01]): irr=([0-9a-f]{2}) imr=([0-9a-f]{2}) isr=([0-9a-f]{2}) .*irq_base=([0-9a-f]{2})"
+)
 # Compiled at their first use, which most starts of the agent do not come to.
 _RANGE = (
     r"^\s*([0-9a-f]{8,16})-([0-9a-f]{8,16}) \(prio -?\d+, (ram|rom)\): "
@@ -70,6 +74,15 @@ def parse_port(text: str) -> int | None:
     found = re.search(r"= 0x([0-9a-f]+)\s*$", text)
     value = int(found[1], 16) if found is not None else None
     return None if value == 0xFFFFFFFF else value
+
+
+def parse_pic(text: str) -> Pic | None:
+    """The interrupt controllers, from ``info pic``; None where this machine has none."""
+    chips = {
+        int(row[0]): Chip(*(int(row[i], 16) for i in (4, 1, 2, 3)))
+        for row in re.findall(_PIC, text, flags=re.MULTILINE)
+    }
+    return Pic(chips[0], chips[1]) if {0, 1} <= chips.keys() else None
 
 
 class HiddenRegisters(NamedTuple):

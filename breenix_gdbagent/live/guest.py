@@ -13,6 +13,7 @@ from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import (
     HiddenRegisters,
     parse_clock_port,
+    parse_pic,
     parse_port,
     parse_ram_map,
     parse_registers,
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from breenix_gdbagent.link.qmp import Qmp
     from breenix_gdbagent.link.serial import SerialLines
     from breenix_gdbagent.memory.ramfile import RamFile
+    from breenix_gdbagent.x86.pic import Pic
 
 DYING_SECONDS = 2.0
+_NO_INTERRUPTS = ("breakpoint", "step", "marker")
+"""Stops that are of no exception, and often: to ask for the PIC takes as long as for the CPUs."""
 FIRMWARE_TOP = 1 << 32
 """No firmware's IDT lies above 4 GiB."""
 
@@ -131,7 +135,20 @@ class Guest:
             serial=self.serial,
             epoch=self.epoch,
             seconds=self.clock.seconds(),
+            pic=self._pic(why),
         )
+
+    def _pic(self, why: StopReason) -> Pic | None:
+        """The interrupt controllers, where an interrupt may be what the stop is about."""
+        qmp = self._holds.qmp
+        if qmp is None or self.exited or why.kind in _NO_INTERRUPTS:
+            return None
+        try:
+            return parse_pic(qmp.hmp("info pic"))
+        except LinkClosed:
+            raise
+        except LinkError:
+            return None
 
     def disturbed(self) -> bool | None:
         """Whether somebody else has let the guest run since `stop`: what was read meanwhile is of

@@ -30,6 +30,7 @@ from breenix_gdbagent.memory.core import OWNER
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
+from breenix_gdbagent.x86.pic import Chip, Pic
 
 VERSION = 1
 MOST_SERIAL = 16 << 20
@@ -65,6 +66,7 @@ class NoteContent:
     epoch: int
     seconds: float
     zeros: tuple[int, int]
+    pic: Pic | None
     extra: Mapping[str, Json]
 
 
@@ -88,6 +90,7 @@ def note_of(stop: Stop, zeros: tuple[int, int], extra: Mapping[str, Json]) -> No
         "epoch": stop.epoch,
         "seconds": stop.seconds,
         "zeros": list(zeros),
+        "pic": None if stop.pic is None else [list(chip) for chip in stop.pic],
         "extra": extra,
     }
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
@@ -157,9 +160,10 @@ def read_note(data: bytes) -> NoteContent:
             epoch=_int(document["epoch"]),
             seconds=_float(document["seconds"]),
             zeros=_pair(document["zeros"]),
+            pic=_read_pic(document.get("pic")),  # the first files of version 1 lack it
             extra=_map(document["extra"]),
         )
-    except (KeyError, IndexError, ValueError, RecursionError, zlib.error) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError, zlib.error) as error:
         raise GarbledNote(str(error)) from error
 
 
@@ -229,6 +233,13 @@ def _read_image(value: Json) -> ImageRecord | None:
     names = [None if image[n] is None else _text(image[n]) for n in ("build_id", "sha256")]
     bias = image["bias"]
     return ImageRecord(names[0], names[1], None if bias is None else _hex(bias))
+
+
+def _read_pic(value: Json) -> Pic | None:
+    if value is None:
+        return None
+    master, slave = ([_int(part) for part in _list(chip)] for chip in _list(value)[:2])
+    return Pic(Chip(*master[:4]), Chip(*slave[:4]))
 
 
 def _pair(value: Json) -> tuple[int, int]:

@@ -78,5 +78,6 @@ def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
         serial=note.serial,
         epoch=note.epoch,
         seconds=note.seconds,
+        pic=note.pic,
     )
     return Snapshot(stop, ours.type, note.image, note.extra)

@@ -1,12 +1,12 @@
-"""No code of the contract without a scenario of the lab guest that must report it, and none without
-a mutation that brings it about."""
+"""No code of the contract without a scenario of the lab guest (or a case of the small guest) that
+must report it, and none without a mutation that brings it about."""
 
 from __future__ import annotations
 
 import pytest
 
 from breenix_gdbagent.lab import scenarios
-from tests.guest import test_audit_mutations, test_leaks
+from tests.guest import smallguest, test_audit_mutations, test_leaks
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.unit.checks import test_fault_mutations, test_mutations, test_table_mutations
@@ -21,7 +21,7 @@ INFO = {"page-fault.handled": "page-fault-user"}
 
 def of_scenarios() -> set[str]:
     found = {code for s in scenarios().values() for code in (*s.codes, *s.strict)}
-    return found | set(test_leaks.CODES) | set(INFO)
+    return found | set(test_leaks.CODES) | set(INFO) | set(smallguest.CODES)
 
 
 def of_mutations() -> set[str]:

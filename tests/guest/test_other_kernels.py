@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from breenix_gdbagent.lab import elf
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
+from tests.guest.smallguest import DEAD, IDLES, PIC, READS, assembled, booted, needs_small_guest
 
 pytestmark = needs_qemu
 
@@ -25,3 +28,62 @@ def test_a_kernel_that_qemu_loads_runs_on_a_machine_of_its_own(tmp_path: Path) -
         "snapshot", "--reproduce", str(saved), "--config", machine, "--kernel", kernel
     )  # fmt: skip
     assert (again.code, again.out.splitlines()[:1]) == (0, ["the same fault again"]), again.err
+
+
+CAUGHT = b"EXCEPTION\n"
+
+
+@needs_small_guest
+@pytest.mark.parametrize("with_elf", [True, False])
+def test_a_kernel_that_halted_in_its_handler_has_faulted(tmp_path: Path, with_elf: bool) -> None:
+    """Its entry is written by hand, and page faults have no stack of their own."""
+    kernel = assembled(READS, tmp_path)
+    with booted(kernel, tmp_path, until=CAUGHT) as guest:
+        elf = ["--kernel", str(kernel)] if with_elf else []
+        seen = agent("audit", *guest.options, *elf, "--json")
+        (judge,) = guest.exceptions
+    (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert (seen.code, finding["code"]) == (1, "page-fault.unmapped")
+    assert int(finding["where"]["va"], 16) == judge.cr2
+    assert int(finding["evidence"]["rip"], 16) == judge.rip
+    assert int(finding["evidence"]["error_code"], 16) == judge.error
+
+
+@needs_small_guest
+@pytest.mark.parametrize("attached", [True, False])
+def test_an_irq_at_the_vector_of_a_double_fault_is_told_as_one(
+    tmp_path: Path, attached: bool
+) -> None:
+    kernel = assembled(PIC, tmp_path)
+    if attached:
+        with booted(kernel, tmp_path, until=CAUGHT) as guest:
+            seen = agent("audit", *guest.options, "--json")
+            assert [one.vector for one in guest.exceptions] == [8]
+    else:
+        seen = agent("ci", "--config", "kernel", "--kernel", str(kernel), "--json")
+    (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert (seen.code, finding["code"], finding["confidence"]) == (1, "pic.not-remapped", "proved")
+    told = finding["evidence"]
+    assert (told["irq"], told["in_service"], told["bases"][0]) == (0, True, "0x8")
+    assert seen.document["stops"][0]["error_code"] is None
+
+
+@needs_small_guest
+def test_without_qmp_the_frame_alone_proves_less(tmp_path: Path) -> None:
+    with booted(assembled(PIC, tmp_path), tmp_path, until=CAUGHT) as guest:
+        seen = agent("audit", *guest.options[:2], "--json")
+    (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert (finding["code"], finding["confidence"]) == ("pic.not-remapped", "likely")
+    assert finding["evidence"]["bases"] is None
+
+
+@needs_small_guest
+@pytest.mark.parametrize(("case", "status"), [(IDLES, "passed"), (DEAD, "not_checked")])
+def test_faults_are_passed_only_where_nothing_may_be_handled(
+    tmp_path: Path, case: int, status: str
+) -> None:
+    with booted(assembled(case, tmp_path), tmp_path) as guest:
+        seen = agent("audit", *guest.options, "--json")
+    (check,) = (c for c in seen.document["checks"] if c["name"] == "faults")
+    assert (seen.code, check["status"]) == (0, status)
+    assert ("halts with interrupts off" in (check["reason"] or "")) is (case == DEAD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from breenix_gdbagent.checks.faults import double_fault, exceptions, page_fault, shutdown
+from breenix_gdbagent.checks.faults import double_fault, exceptions, misplaced, page_fault, shutdown
 from breenix_gdbagent.checks.faults.cause import STALE_TLB
 from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, handler_of_rip
 from breenix_gdbagent.checks.faults.handled import as_handled
@@ -62,7 +62,11 @@ def _inside(kernel: Kernel, cpu: Cpu, inside: Inside) -> Iterator[Finding]:
             explanation, raised = _explain(kernel, cpu, event, event.cr2)
             if event.vector == PF and raised.address is None and explanation.first is not None:
                 raised = explanation.first
-            found = [] if _unknown(raised) else list(_of_vector(kernel, explanation, raised))
+            came = misplaced.interrupt(kernel, event, explanation)
+            if came is not None:
+                found = [came]
+            else:
+                found = [] if _unknown(raised) else list(_of_vector(kernel, explanation, raised))
         except ReadError:
             continue
         found = [f for f in found if f.code is not STALE_TLB]
@@ -88,7 +92,12 @@ def _told_later(finding: Finding, decided: bool) -> Finding:
 def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
     """The findings about one CPU at the first instruction of the handler of `vector`."""
     try:
-        explanation, raised = explain_cpu(kernel, cpu, vector)
+        event = _event(kernel, cpu, vector)
+        explanation, raised = _explain(kernel, cpu, event, cpu.get("cr2"))
+        came = misplaced.interrupt(kernel, event, explanation)
+        if came is not None:
+            yield came
+            return
         yield from _of_vector(kernel, explanation, raised)
         yield from _handler(kernel, explanation)
         yield from _outer(kernel, explanation)
@@ -98,10 +107,13 @@ def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
 
 def explain_cpu(kernel: Kernel, cpu: Cpu, vector: int) -> tuple[Explanation, Raised]:
     """What came before a CPU's stop at a handler, and what was pushed. Raises `ReadError`."""
+    return _explain(kernel, cpu, _event(kernel, cpu, vector), cpu.get("cr2"))
+
+
+def _event(kernel: Kernel, cpu: Cpu, vector: int) -> Event:
     if cpu.root is None:
         raise ReadError(f"CR3 of CPU {cpu.index} is not known")
-    event = event_at_handler(cpu, vector, kernel.memory_of(cpu.root).read)
-    return _explain(kernel, cpu, event, cpu.get("cr2"))
+    return event_at_handler(cpu, vector, kernel.memory_of(cpu.root).read)
 
 
 def _explain(kernel: Kernel, cpu: Cpu, event: Event, cr2: int | None) -> tuple[Explanation, Raised]:

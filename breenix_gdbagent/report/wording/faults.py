@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, HANDLED, STALE_TLB, Differs, Refused
 from breenix_gdbagent.checks.faults.defects import Defect, DefectFacts
 from breenix_gdbagent.checks.faults.double_fault import ChainFacts, Cr2Is, Push
 from breenix_gdbagent.checks.faults.exceptions import ExceptionFacts
 from breenix_gdbagent.checks.faults.interrupted import SelectorErrorCode
+from breenix_gdbagent.checks.faults.misplaced import MisplacedFacts
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts, Predicted
 from breenix_gdbagent.checks.faults.shutdown import RebootFacts
 from breenix_gdbagent.checks.finding import Finding
@@ -318,6 +321,42 @@ def _chain_story(facts: ChainFacts, course: Course) -> str:
     if facts.doubt:
         said.append(f"Not proved: {facts.doubt}.")
     return sentence(*said)
+
+
+# Interrupts where an exception belongs -------------------------------------------------------
+
+
+@tells(MisplacedFacts)
+def misplaced(finding: Finding, facts: MisplacedFacts) -> Words:
+    """Which interrupt it was, and what shows that nothing faulted."""
+    what = "an interrupt"
+    if facts.irq is not None:
+        what = f"IRQ {facts.irq}" + (f", {facts.wired}," if facts.wired else "")
+    place = f"{who(facts.at)} was at {standing(facts.at)}"
+    came = f"{what} came at vector {facts.vector} while {place}: no {facts.exception} happened"
+    return Words(came, sentence(f"{came}.", *_interrupt_shown(facts)))
+
+
+def _interrupt_shown(facts: MisplacedFacts) -> Iterator[str]:
+    if facts.coded:
+        yield (
+            f"{facts.exception} pushes an error code, and none is on the stack: what lies at the "
+            f"top is RIP {hex64(facts.at.rip)}, CS {hex64(facts.at.frame.cs)} and RFLAGS "
+            f"{hex64(facts.at.frame.rflags)}, whose IF is set: interrupts were on."
+        )
+    else:
+        yield f"RFLAGS {hex64(facts.at.frame.rflags)} has IF set: interrupts were on."
+    if facts.bases is None:
+        yield "what the interrupt controllers hold is not known here (QMP tells)."
+        return
+    bases = " and ".join(hex64(base) for base in facts.bases)
+    yield f"the PIC's lines 0 and 8 have vectors {bases}."
+    if facts.irq is None:
+        yield "no line of the PIC comes there: an APIC, an MSI or an IPI sent it."
+    elif facts.in_service:
+        yield f"the PIC has IRQ {facts.irq} in service."
+    else:
+        yield f"the PIC does not have IRQ {facts.irq} in service any more."
 
 
 @tells(RebootFacts)

@@ -14,7 +14,7 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.run import RunFacts, check
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
-from tests.writers.machine import CODE, DATA, IST, NX, STACKS, TEXT, Machine, stack_top
+from tests.writers.machine import CODE, DATA, IST, NX, STACKS, TEXT, Machine, handler, stack_top
 from tests.writers.tables import ADDRESS, PS, P, U, W
 
 NOWHERE = 0x5000_0000
@@ -162,6 +162,17 @@ def loses_both_its_exception_stacks(m: Machine) -> Stop:
         m.unmap(top - 8)
     m.code(TEXT, READ)
     return m.shutdown(TEXT, cr2=IST + 0x2000 - 8, rax=NOWHERE)
+
+
+@mutation("pic.not-remapped")
+def is_interrupted_at_the_vector_of_a_double_fault(m: Machine) -> Stop:
+    """The timer, whose line the firmware put there: no error code is pushed."""
+    m.code(TEXT, "90")
+    words = (TEXT, 8, 0x202, stack_top(1) - 0x100, 0)
+    at = IST + 0x2000 - 8 * len(words)
+    m.write(at, b"".join(word.to_bytes(8, "little") for word in words))
+    cpu = m.cpu(rip=handler(8), rsp=at, cs=8, ss=0, eflags=0x46)
+    return m.stop(StopReason("fault", 0, 8), cpu)
 
 
 @mutation("reboot")

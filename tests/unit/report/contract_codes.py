@@ -24,6 +24,7 @@ process: no-page-table
 thread: desync
 context: privilege-mismatch
 map: already-mapped
+pic: not-remapped
 -: panic hang unexpected-exit reboot marker-missing
 log: error(warning)
 """

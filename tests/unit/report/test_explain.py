@@ -29,7 +29,7 @@ DIAG = """\
 
 def test_the_register_is_the_contracts_table() -> None:
     assert {name: code.severity for name, code in CODES.items()} == CONTRACT
-    assert len(CONTRACT) == 69
+    assert len(CONTRACT) >= 69
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACT))

@@ -1,0 +1,84 @@
+"""The small kernel of fixtures/small, which is not Breenix's: assembled, booted, and looked at."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.guest.live_support import Logged, logged_exceptions
+
+SOURCE = Path(__file__).parents[2] / "fixtures" / "small" / "small.s"
+IDLES, READS, PIC, RESETS, WAITS, PANICS, DEAD = range(7)
+CODES = {"pic.not-remapped": PIC}
+"""Codes that no scenario of the lab guest has, and the case of this one that has them."""
+
+needs_small_guest = pytest.mark.skipif(
+    None in map(shutil.which, ("as", "ld", "qemu-system-x86_64")),
+    reason="no as, ld or qemu-system-x86_64",
+)
+
+
+def assembled(case: int, room: Path) -> Path:
+    """The ELF of one case (they are listed at the top of its source)."""
+    kernel, object_ = room / f"small{case}.elf", room / f"small{case}.o"
+    subprocess.run(["as", "--64", "--defsym", f"CASE={case}", "-o", object_, SOURCE], check=True)
+    subprocess.run(
+        ["ld", "-m", "elf_x86_64", "-Ttext", "0x100000", "-z", "max-page-size=4096",
+         "-z", "noexecstack", "--build-id=none", "-e", "start", "-o", kernel, object_],
+        check=True,
+    )  # fmt: skip
+    return kernel
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A QEMU that a user started, with what the agent is told of it."""
+
+    process: subprocess.Popen[bytes]
+    room: Path
+
+    @property
+    def options(self) -> list[str]:
+        """The target, with QMP and without the kernel."""
+        return ["--gdb", f"unix:{self.room}/gdb", "--qmp", f"{self.room}/qmp"]
+
+    @property
+    def serial(self) -> str:
+        return f"unix:{self.room}/serial"
+
+    @property
+    def exceptions(self) -> list[Logged]:
+        """The judge: what QEMU itself delivered."""
+        return logged_exceptions((self.room / "int.log").read_text())
+
+
+@contextmanager
+def booted(kernel: Path, room: Path, *more: str, until: bytes = b"\n") -> Iterator[Booted]:
+    """`kernel` in a QEMU of its own, which pauses at a reset; up to `until` in its serial text."""
+    line = [
+        "qemu-system-x86_64", "-display", "none", "-nodefaults", "-no-user-config",
+        "-machine", "pc", "-m", "64M",
+        "-serial", f"unix:{room}/serial,server=on,wait=off", "-serial", "stdio",
+        "-gdb", f"unix:{room}/gdb,server=on,wait=off",
+        "-qmp", f"unix:{room}/qmp,server=on,wait=off",
+        "-d", "int", "-D", f"{room}/int.log", "-kernel", str(kernel), *more,
+    ]  # fmt: skip
+    process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        said = b""
+        while until not in said:
+            byte = process.stdout.read(1)
+            if not byte:
+                raise EOFError("QEMU has ended")
+            said += byte
+        yield Booted(process, room)
+    finally:
+        process.kill()
+        process.communicate()
