@@ -14,11 +14,25 @@ from breenix_gdbagent.checks.finding import CODES, Finding
 from breenix_gdbagent.errors import InputError, ReadError, SaveIncomplete, StopGone
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.document import History, RunRecord, build, recalled
+from breenix_gdbagent.report.document import History, RunRecord, compose, recalled
 from breenix_gdbagent.report.model import Marker, Report, ShownFinding, to_json
 from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.version import VERSION
+from breenix_gdbagent.views.stop_summary import stop_picture
+
+
+def build(
+    target: Mapping[str, Json],
+    run: RunRecord,
+    examined: Examination,
+    history: History | None = None,
+    extra: Sequence[Finding] = (),
+    provenance: Mapping[str, Json] | None = None,
+) -> Report:
+    """The report of an examined stop, drawn from its kernel."""
+    picture = stop_picture(examined.kernel)
+    return compose(target, run, examined, picture, history, extra, provenance)
 
 
 def finish(

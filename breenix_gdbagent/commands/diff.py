@@ -15,6 +15,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import diffview
 from breenix_gdbagent.report.diff import Side, compare
 from breenix_gdbagent.run_report import document_of
+from breenix_gdbagent.views.comparison import compare_stops
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -31,9 +32,9 @@ def run(name: str, argv: list[str]) -> int:
     parser.add_argument("--html", type=Path, metavar="OUT")
     options = parser.parse_args(argv)
     writable(options.html)
-    first = _side(options, options.a, options.kernel)
-    second = _side(options, options.b, options.kernel_b or options.kernel)
-    found = compare(first, second)
+    first, one = _side(options, options.a, options.kernel)
+    second, other = _side(options, options.b, options.kernel_b or options.kernel)
+    found = compare(first, second, compare_stops(one, other))
     if options.html is not None:
         write_whole(options.html, diffview.html(found))
     if options.json:
@@ -45,8 +46,8 @@ def run(name: str, argv: list[str]) -> int:
     return int(bool(found["differs"]))
 
 
-def _side(options: argparse.Namespace, path: Path, kernel: Path | None) -> Side:
+def _side(options: argparse.Namespace, path: Path, kernel: Path | None) -> tuple[Side, Kernel]:
     chosen = argparse.Namespace(snapshot=path, kernel=kernel, ram_size=options.ram_size)
     target = Target("snapshot", chosen)
     stop, extra = explained_snapshot(target)
-    return Side(path.name, document_of(stop, extra, description(target)), Kernel(stop))
+    return Side(path.name, document_of(stop, extra, description(target))), Kernel(stop)

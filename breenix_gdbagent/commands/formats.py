@@ -99,8 +99,16 @@ def _made(
     """The faces that go where an option says, each with what makes it."""
     if options.html is not None:
         from breenix_gdbagent.report.html import render as html
+        from breenix_gdbagent.views.stop_detail import stop_detail
 
-        yield options.html, lambda: html(report, kernel, _source_reader(options))
+        yield (
+            options.html,
+            lambda: html(
+                report,
+                None if kernel is None else stop_detail(kernel),
+                _source_reader(options),
+            ),
+        )
     if options.markdown is not None:
         from breenix_gdbagent.report.markdown import render as markdown
 

@@ -15,6 +15,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.symbols.backtrace import Backtrace
+from breenix_gdbagent.views.call_trace import located
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.threads import Thread
@@ -28,16 +29,16 @@ def bt(kernel: Kernel, options: argparse.Namespace) -> int:
     code = 1
     for title, unwind in _wanted(kernel, options):
         try:
-            traced = unwind()
+            traced = located(kernel, unwind())
         except ReadError as error:
             answers.append({"of": title, "frames": [], "end": error.what})
             if not options.json:
                 print(f"{title}\n     not checked: {error.what}")
             continue
         code = 0
-        answers.append({"of": title, **shown.trace_json(kernel, traced)})
+        answers.append({"of": title, **shown.trace_json(traced)})
         if not options.json:
-            print(f"{title}\n{shown.trace_text(kernel, traced)}")
+            print(f"{title}\n{shown.trace_text(traced)}")
     if options.json:
         print_json(answers)
     elif not kernel.stop.cpus and not answers:

@@ -19,6 +19,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.symbols import LoadedImage
+from breenix_gdbagent.views.call_trace import spots
 
 Verb = Callable[[Kernel, argparse.Namespace], int]
 AROUND = 5  # source lines above and below
@@ -132,7 +133,7 @@ def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
     if options.json:
         print_json([shown.thread_json(t, scheduler) for t in rows])
     else:
-        print(shown.threads_text(kernel, rows, scheduler))
+        print(shown.threads_text(rows, scheduler, kernel.describe))
     return 0
 
 
@@ -161,7 +162,7 @@ def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
     image = kernel.stop.loaded
     va = parse_address(options.what, image)
     hit = image.symbol_at(va)
-    lines = shown.spots(image, va)
+    lines = spots(image, va)
     if options.json:
         print_json(
             {
@@ -245,7 +246,7 @@ def _list(kernel: Kernel, options: argparse.Namespace) -> int:
     image = anywhere(kernel)
     line = int(options.what) if (options.what or "").isdecimal() else None
     va = _location(kernel, None if line is not None else options.what, image)
-    chain = shown.spots(image, va)
+    chain = spots(image, va)
     if not chain or chain[0].file is None or chain[0].line is None:
         why = "" if image.image.has_dwarf else ": the ELF has no debug information (DWARF)"
         raise ReadError(f"no source line is known for {called(image, va)}{why}")
@@ -286,17 +287,18 @@ def source_lines(file: str, line: int, directory: Path | None) -> list[tuple[int
 
 
 def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.report.code import code_json, code_text, instructions
+    from breenix_gdbagent.report.code import code_json, code_text
+    from breenix_gdbagent.views.instructions import named_instructions
 
     va = _location(kernel, options.what, _placed(kernel, options.what))
     root = kernel.stop.cpu.root
     if root is None:
         raise ReadError("no CPU's CR3 is known")
-    found = instructions(kernel.memory_of(root).read, va, options.count)
+    found = named_instructions(kernel, root, va, options.count)
     if options.json:
-        print_json(code_json(kernel, found))
+        print_json(code_json(found))
     else:
-        print(code_text(kernel, found))
+        print(code_text(found, kernel.stop.cpu.get("rip")))
     return 0
 
 

@@ -26,6 +26,7 @@ def answer(target: Target, options: argparse.Namespace) -> int:
 
 def _map(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.report.mappings import map_json, map_text
+    from breenix_gdbagent.views.space_listing import space_listing
 
     root = root_of(kernel, options.root, options.pid)
     space = kernel.merged.space(root)
@@ -33,7 +34,7 @@ def _map(kernel: Kernel, options: argparse.Namespace) -> int:
     if options.json:
         print_json(map_json(space, ranges))
     else:
-        print(map_text(kernel, space, ranges))
+        print(map_text(space_listing(kernel, space, ranges)))
     return 0 if ranges else 1
 
 
@@ -63,17 +64,16 @@ def _who(kernel: Kernel, options: argparse.Namespace) -> int:
     if options.root is not None or options.pid is not None:
         raise InputError("--root and --pid go with `pt who --va`", fix="leave them out")
     from breenix_gdbagent.report.frame import who_json, who_text
-    from breenix_gdbagent.x86.reverse import FrameIndex
+    from breenix_gdbagent.views.frame_users import frame_users
 
     pa = parse_number(options.pa)
     if pa is None:
         raise InputError(f"{options.pa!r} is no physical address", fix="write it as 0x...")
-    roots = [s.root for s in kernel.spaces]
-    who = FrameIndex(kernel.tables, roots, kernel.levels, kernel.nxe).who(pa)
+    who = frame_users(kernel, pa)
     if options.json:
-        print_json(who_json(kernel, who))
+        print_json(who_json(who))
     else:
-        print(who_text(kernel, who))
+        print(who_text(who))
     return 0 if who.mappings or who.tables else 1
 
 
@@ -98,7 +98,8 @@ def _in_the_way(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _diff(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.report.mappings import changes_json, changes_text, space_changes
+    from breenix_gdbagent.report.mappings import changes_json, changes_text
+    from breenix_gdbagent.views.changes import space_changes
 
     before, after = (_named_root(kernel, text) for text in (options.before, options.after))
     first, second = kernel.merged.space(before), kernel.merged.space(after)
@@ -123,9 +124,9 @@ def _named_root(kernel: Kernel, text: str) -> int:
 
 def _roots(kernel: Kernel, options: argparse.Namespace) -> int:
     if options.json:
-        print_json(spaces_json(kernel))
+        print_json(spaces_json(kernel.spaces))
     else:
-        print(spaces_text(kernel))
+        print(spaces_text(kernel.spaces, kernel.no_roots))
     return 0 if kernel.spaces else 1
 
 

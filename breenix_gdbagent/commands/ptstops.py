@@ -13,9 +13,10 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.diff import paired
-from breenix_gdbagent.report.mappings import Change, changes_json, changes_text, space_changes
+from breenix_gdbagent.report.mappings import changes_json, changes_text
 from breenix_gdbagent.targets.saved import saved
+from breenix_gdbagent.views.changes import Change, space_changes
+from breenix_gdbagent.views.comparison import paired
 from breenix_gdbagent.x86.mapped_space import Gap
 
 TARGETS = ("lab", "breenix", "image", "config", "gdb", "snapshot")

@@ -27,12 +27,14 @@ def walk_all(target: Target, options: argparse.Namespace) -> int:
             print_json(list[Json](to_json(shown_walk(one)) for one in walks))
         else:
             from breenix_gdbagent.kernel.view import Kernel
+            from breenix_gdbagent.views.space_listing import root_label
 
             kernel = Kernel(stop)
             # Who was named by pid is called as `pt roots` calls it; else that costs the DWARF.
             named = options.pid is not None
             for one in walks:
-                print(walk_text(kernel, one, typed=named))
+                label = root_label(kernel, one.root, typed=named)
+                print(walk_text(one, label, kernel.symbol(one.va)))
     return 0 if all(one.mapped for one in walks) else 1
 
 

@@ -36,6 +36,7 @@ from breenix_gdbagent.report.document import (
 from breenix_gdbagent.report.model import Marker, ShownCheck, ShownFinding, ShownStop
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image, LoadedImage
+from breenix_gdbagent.views.stop_summary import stop_summary
 
 LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
 STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
@@ -241,10 +242,11 @@ class GuardedRun:
         self._record(Examination(seen.kernel, findings, checks), handled=True)
 
     def _record(self, seen: Examination, *, handled: bool = False) -> None:
-        number, kernel = len(self.recorded), seen.kernel
+        number = len(self.recorded)
         checks = tuple(shown_check(c, number) for c in seen.checks)
         findings = tuple((f, shown_finding(f, number)) for f in seen.findings)
-        self.recorded.append(Recorded(shown_stop(kernel, number), findings, checks, handled))
+        stop = shown_stop(stop_summary(seen.kernel), number)
+        self.recorded.append(Recorded(stop, findings, checks, handled))
 
     def _passes_fault(self, fault: Fault, points: Sequence[Point]) -> bool:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run

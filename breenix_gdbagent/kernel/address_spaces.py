@@ -113,6 +113,11 @@ class AddressSpaces(Machine):
             return "the kernel has not built its master PML4 yet: early boot"
         return "no Breenix per-CPU block: the master PML4 is not known"
 
+    @property
+    def no_roots(self) -> str:
+        """Why no root was found, in words, where none was."""
+        return "CR3 leads to no table" if self.mode is not None else self.stop.no_paging
+
     @cached_property
     def under_construction(self) -> frozenset[PhysAddr]:
         """Roots of processes without a witness that have nothing of their own yet.

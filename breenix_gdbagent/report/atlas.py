@@ -14,13 +14,11 @@ from math import log2
 from typing import cast
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.report.model import Object, Report
 from breenix_gdbagent.report.story import objects, texts
-from breenix_gdbagent.x86.mapped_space import Spaces
-from breenix_gdbagent.x86.paging import frame_of, index_at, same_table
+from breenix_gdbagent.views.stop_detail import StopDetail
+from breenix_gdbagent.x86.paging import frame_of
 
 MOST_PIECES = 900
 """Ranges drawn of one space: 64 spaces of it stay within a report's size."""
@@ -93,19 +91,14 @@ class Atlas:
         return left + (right - left) * (va - low) / (high - low)
 
 
-def build(document: Report, kernel: Kernel | None) -> Atlas | None:
-    """The atlas of the document's drawn spaces: with the stop at hand range by range, else
-    region by region. None where the document has no maps."""
+def build(document: Report, detail: StopDetail | None) -> Atlas | None:
+    """The atlas of the document's drawn spaces: with their `detail` range by range, else region by
+    region. None where the document has no maps."""
     maps = document.maps
     roots = texts(maps["spaces"])
     if maps["reason"] or not roots:
         return None
-    rows = None
-    if kernel is not None:
-        try:
-            rows = _rows_of_kernel(kernel, roots)
-        except ReadError:
-            rows = None  # the document knows more than what can still be read
+    rows = None if detail is None else _rows_of_detail(detail, roots)
     if rows is None:
         rows = _rows_of_document(maps, roots)
     marks = tuple(_marks(document))
@@ -114,20 +107,16 @@ def build(document: Report, kernel: Kernel | None) -> Atlas | None:
     return Atlas(rows, tuple(_bands(atlas, maps)), marks, borders, offsets)
 
 
-def _rows_of_kernel(kernel: Kernel, roots: Sequence[str]) -> tuple[Row, ...]:
-    spaces = Spaces(kernel.tables, kernel.levels, kernel.nxe)
-    found: list[list[_Mapped]] = []
-    for text in roots:
-        root = int(text, 16)
-        entries = kernel.tables.table(root).tolist()
-        pieces: list[_Mapped] = []
-        for r in spaces.space(root).ranges:
-            slot = index_at(r.start, kernel.levels)
-            # Neighbouring slots that name one table hold the same thing again: drawn once.
-            if slot and same_table(entries[slot], entries[slot - 1]):
-                continue
-            pieces.append((r.start, r.end, rights(r), kernel.walk(root, r.start).pa))
-        found.append(pieces)
+def _rows_of_detail(detail: StopDetail, roots: Sequence[str]) -> tuple[Row, ...] | None:
+    """None where the detail lacks a space: the document knows more than what can still be read."""
+    pieces = detail.pieces or {}
+    wanted = [int(text, 16) for text in roots]
+    if any(root not in pieces for root in wanted):
+        return None
+    found: list[list[_Mapped]] = [
+        [(one.range.start, one.range.end, rights(one.range), one.pa) for one in pieces[root]]
+        for root in wanted
+    ]
     return _rows(roots, found)
 
 

@@ -6,36 +6,25 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from breenix_gdbagent.errors import AgentError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.model import Object
+from breenix_gdbagent.report.names import trace_json
 from breenix_gdbagent.report.story import objects
+from breenix_gdbagent.views.call_trace import CallTrace
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.kernel.view import Kernel
-    from breenix_gdbagent.x86.cpu import Cpu
 
 MOST_FRAMES = 64
 _MODULES = r"\b(?:\w+::)+(?=\w)"
 KEPT = ("pc", "name", "offset", "how", "ring", "vector")
 
 
-def backtrace_json(kernel: Kernel, cpu: Cpu) -> dict[str, Json]:
+def backtrace_json(found: CallTrace) -> dict[str, Json]:
     """``{frames, left_out, end}`` of one CPU, innermost first: the frames of `bt --json` with
     equal ones in a row (recursion) told once with their number, and files by their short names.
     Where there are none `end` says why."""
-    from breenix_gdbagent.kernel import trace
-    from breenix_gdbagent.report.names import trace_json
-
-    if kernel.stop.image is None:
-        return {"frames": [], "left_out": 0, "end": "no kernel ELF is known for this stop"}
-    try:
-        walked = trace_json(kernel, trace.of_cpu(kernel, cpu))
-    except AgentError as lacking:
-        return {"frames": [], "left_out": 0, "end": lacking.what}
+    walked = trace_json(found)
     frames = objects(walked["frames"])
     groups = [list(same) for _, same in groupby(frames, key=lambda f: (f["pc"], f["vector"]))]
     shown: list[Json] = [

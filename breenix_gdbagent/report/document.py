@@ -9,10 +9,8 @@ from typing import Any
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import CODES, SEVERITY_ORDER, CheckResult, Finding
-from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import maps
 from breenix_gdbagent.report.backtraces import backtrace_json
 from breenix_gdbagent.report.evidence import evidence_of
@@ -37,7 +35,7 @@ from breenix_gdbagent.report.sentences import words
 from breenix_gdbagent.report.tables import shown_space
 from breenix_gdbagent.report.wording.base import Words
 from breenix_gdbagent.stop import SerialText
-from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.views.stop_summary import CpuSummary, StopPicture, StopSummary
 
 SCHEMA = 1
 TAIL_LINES = 40
@@ -68,29 +66,30 @@ class History:
     checks: tuple[ShownCheck, ...] = ()
 
 
-def build(
+def compose(
     target: Mapping[str, Json],
     run: RunRecord,
     examined: Examination,
+    picture: StopPicture,
     history: History | None = None,
     extra: Sequence[Finding] = (),
     provenance: Mapping[str, Json] | None = None,
 ) -> Report:
-    """The whole report. `extra` are findings about the run itself (hang, marker-missing)."""
+    """The whole report of a stop: what the checks said of it, and its `picture`. `extra` are
+    findings about the run itself (hang, marker-missing)."""
     past = history or History()
-    kernel = examined.kernel
     stop_id = len(past.stops)
     findings = sorted((*examined.findings, *extra), key=lambda f: f.sort_key)
     return Report(
         schema=SCHEMA,
         target=dict(target),
         run=_run(run),
-        stops=(*past.stops, shown_stop(kernel, stop_id)),
-        spaces=tuple(shown_space(space) for space in kernel.spaces),
+        stops=(*past.stops, shown_stop(picture.summary, stop_id)),
+        spaces=tuple(shown_space(space) for space in picture.spaces),
         findings=_once([*past.findings, *(shown_finding(f, stop_id) for f in findings)]),
         checks=(*past.checks, *(shown_check(c, stop_id) for c in examined.checks)),
-        serial=_serial(kernel.stop.serial, run.markers),
-        maps=maps.build(kernel),
+        serial=_serial(picture.summary.stop.serial, run.markers),
+        maps=maps.build(picture.maps),
         provenance=dict(provenance or {}),
     )
 
@@ -127,40 +126,29 @@ def _weight(finding: ShownFinding) -> int:
     return SEVERITY_ORDER[finding.severity]
 
 
-def shown_stop(kernel: Kernel, stop_id: int) -> ShownStop:
+def shown_stop(summary: StopSummary, stop_id: int) -> ShownStop:
     """One stop: why, and every CPU."""
-    stop = kernel.stop
-    reason = stop.reason
-    error_code = None
-    cr2 = None
-    try:
-        event = kernel.event
-    except ReadError:
-        event = None
-    if event is not None:
-        error_code = event.error_code
-        cr2 = stop.cpu.get("cr2") if event.vector == 14 else None
+    stop = summary.stop
     return ShownStop(
         id=stop_id,
         seconds=round(stop.seconds, 3),
-        reason=reason.kind,
-        vector=reason.vector,
-        error_code=_hex(error_code),
-        cr2=_hex(cr2),
-        text=reason.text,
+        reason=stop.reason.kind,
+        vector=stop.reason.vector,
+        error_code=_hex(summary.error_code),
+        cr2=_hex(summary.cr2),
+        text=stop.reason.text,
         serial=tuple(
             PortEnd(port, len(stop.serial.port(port).splitlines())) for port in stop.serial.ports
         ),
-        cpus=tuple(_cpu(kernel, cpu) for cpu in stop.cpus),
+        cpus=tuple(_cpu(one) for one in summary.cpus),
     )
 
 
-def _cpu(kernel: Kernel, cpu: Cpu) -> ShownCpu:
-    rip = cpu.get("rip")
-    space = kernel.space_of(cpu.root) if cpu.paging is not None else None
+def _cpu(one: CpuSummary) -> ShownCpu:
+    cpu = one.cpu
     return ShownCpu(
         id=cpu.index,
-        rip=_hex(rip),
+        rip=_hex(cpu.get("rip")),
         rsp=_hex(cpu.get("rsp")),
         cr0=_hex(cpu.get("cr0")),
         cr2=_hex(cpu.get("cr2")),
@@ -168,10 +156,10 @@ def _cpu(kernel: Kernel, cpu: Cpu) -> ShownCpu:
         cr4=_hex(cpu.get("cr4")),
         efer=_hex(cpu.get("efer")),
         cpl=cpu.cpl,
-        symbol=kernel.symbol(rip) if rip is not None else None,
-        process=_process(space),
-        thread=kernel.thread_name(cpu),
-        backtrace=backtrace_json(kernel, cpu),
+        symbol=one.symbol,
+        process=_process(one.space),
+        thread=one.thread,
+        backtrace=backtrace_json(one.trace),
     )
 
 

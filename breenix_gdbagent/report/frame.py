@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from breenix_gdbagent.addresses import counted, hex64, page_base
-from breenix_gdbagent.checks.faults.address_kind import kind_of
-from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.report.wording.addresses import address
-from breenix_gdbagent.x86.mapped_space import Range
-from breenix_gdbagent.x86.reverse import Mapping, TableUse, Who
+from breenix_gdbagent.views.frame_users import FrameAsTable, FrameMapping, FrameUsers
 
 MOST_NAMED = 4
 STATES = {
@@ -23,43 +20,43 @@ STATES = {
 }
 
 
-def who_json(kernel: Kernel, who: Who) -> dict[str, Json]:
+def who_json(found: FrameUsers) -> dict[str, Json]:
     """`pt who --json`: every mapping and every use as a table; `ram` and `allocator` null where
     that is not known, `reason` then says why the allocator's word is missing."""
-    state, reason = _allocator(kernel, who.pa)
     return {
-        "pa": hex64(who.pa),
-        "mappings": [
-            {
-                **_owner(kernel, m.root),
-                "va": hex64(m.va),
-                "size": m.size,
-                "effective": {"w": m.effective.w, "u": m.effective.u, "nx": m.effective.nx},
-                "entry_pa": hex64(m.entry_pa),
-                "level": m.level,
-                "aliases": m.aliases,
-                "kind": kind_of(kernel, m.va, m.root).name,
-            }
-            for m in who.mappings
-        ],
+        "pa": hex64(found.pa),
+        "mappings": [_mapping(one) for one in found.mappings],
         "tables": [
             {
-                **_owner(kernel, t.root),
-                "level": t.level,
-                "va": hex64(t.va),
-                "entry_pa": None if t.entry_pa is None else hex64(t.entry_pa),
-                "aliases": t.aliases,
+                **_owner(one.use.root, one.space),
+                "level": one.use.level,
+                "va": hex64(one.use.va),
+                "entry_pa": None if one.use.entry_pa is None else hex64(one.use.entry_pa),
+                "aliases": one.use.aliases,
             }
-            for t in who.tables
+            for one in found.tables
         ],
-        "ram": None if kernel.stop.memory.ram is None else kernel.stop.memory.ram.holds(who.pa),
-        "allocator": state,
-        "reason": reason,
+        "ram": found.ram,
+        "allocator": found.allocator,
+        "reason": found.no_allocator,
     }
 
 
-def _owner(kernel: Kernel, root: int) -> dict[str, Json]:
-    space = kernel.space_of(root)
+def _mapping(one: FrameMapping) -> dict[str, Json]:
+    m = one.mapping
+    return {
+        **_owner(m.root, one.space),
+        "va": hex64(m.va),
+        "size": m.size,
+        "effective": {"w": m.effective.w, "u": m.effective.u, "nx": m.effective.nx},
+        "entry_pa": hex64(m.entry_pa),
+        "level": m.level,
+        "aliases": m.aliases,
+        "kind": one.kind.name,
+    }
+
+
+def _owner(root: int, space: Space | None) -> dict[str, Json]:
     return {
         "root": hex64(root),
         "pid": space.pid if space is not None else None,
@@ -68,77 +65,60 @@ def _owner(kernel: Kernel, root: int) -> dict[str, Json]:
     }
 
 
-def _allocator(kernel: Kernel, pa: int) -> tuple[str | None, str | None]:
-    """The allocator's word on a frame, and why there is none."""
-    try:
-        state = kernel.structures.frames.state(page_base(pa))
-    except ReadError as lacking:
-        return None, lacking.what
-    return (state, None) if state is not None else ("not its own", None)
-
-
-def who_text(kernel: Kernel, who: Who) -> str:
+def who_text(found: FrameUsers) -> str:
     """Who maps a physical address and as what, and who uses its frame as a page table; spaces that
     do the same are told together."""
-    lines = [f"physical {hex64(who.pa)}: {_state(kernel, who.pa)}"]
-    alike: dict[tuple[object, ...], list[Mapping]] = {}
-    for m in who.mappings:
-        alike.setdefault((m.va, m.effective, m.level, m.aliases), []).append(m)
-    lines += [_mapped(kernel, who.pa, group) for group in alike.values()]
-    uses: dict[tuple[object, ...], list[TableUse]] = {}
-    for t in who.tables:
-        uses.setdefault((t.level, t.va, t.aliases), []).append(t)
-    lines += [_table(kernel, group) for group in uses.values()]
+    lines = [f"physical {hex64(found.pa)}: {_state(found)}"]
+    alike: dict[tuple[object, ...], list[FrameMapping]] = {}
+    for one in found.mappings:
+        m = one.mapping
+        alike.setdefault((m.va, m.effective, m.level, m.aliases), []).append(one)
+    lines += [_mapped(found, group) for group in alike.values()]
+    uses: dict[tuple[object, ...], list[FrameAsTable]] = {}
+    for use in found.tables:
+        uses.setdefault((use.use.level, use.use.va, use.use.aliases), []).append(use)
+    lines += [_table(group) for group in uses.values()]
     if len(lines) == 1:
         lines.append("  no known space maps it or uses it as a table")
-        lines += _as_virtual(kernel, who.pa)
+        if found.as_virtual is not None:
+            pa = hex64(found.as_virtual)
+            lines.append(f"  as a virtual address it leads to physical {pa}: who {pa}")
     return "\n".join(lines)
 
 
-def _as_virtual(kernel: Kernel, address: int) -> list[str]:
-    """Where an address that nobody maps leads as a virtual one, which may be what was meant."""
-    root = kernel.stop.cpu.root if kernel.stop.cpu.paging is not None else kernel.reference_root
-    pa = None if root is None else kernel.walk(root, address).pa
-    if pa is None:
-        return []
-    return [f"  as a virtual address it leads to physical {hex64(pa)}: who {hex64(pa)}"]
-
-
-def _state(kernel: Kernel, pa: int) -> str:
-    ram = kernel.stop.memory.ram
-    if ram is not None and not ram.holds(pa):
+def _state(found: FrameUsers) -> str:
+    if found.ram is False:
         return "no RAM, a device's or a hole"
-    place = "RAM" if ram is not None else "whether it is RAM is not known"
-    state, reason = _allocator(kernel, pa)
-    if reason is not None:
-        return f"{place}; the allocator's word is not known: {reason}"
-    return f"{place}; {STATES.get(state, STATES[None])}"
+    place = "RAM" if found.ram else "whether it is RAM is not known"
+    if found.no_allocator is not None:
+        return f"{place}; the allocator's word is not known: {found.no_allocator}"
+    return f"{place}; {STATES.get(found.allocator, STATES[None])}"
 
 
-def _mapped(kernel: Kernel, pa: int, group: Sequence[Mapping]) -> str:
-    m = group[0]
-    right = Range(m.va, m.va, m.effective.w, m.effective.u, m.effective.nx)
+def _mapped(found: FrameUsers, group: Sequence[FrameMapping]) -> str:
+    m = group[0].mapping
+    names = _names([(one.mapping.root, one.space) for one in group])
+    entries = _entries([one.mapping.entry_pa for one in group], m.aliases)
     return (
-        f"  mapped at {hex64(m.va)} {rights(right)} in {_names(kernel, [g.root for g in group])}\n"
-        f"    {_kind(kernel, pa, m)}level {m.level} entry at "
-        f"{_entries([g.entry_pa for g in group], m.aliases)}"
+        f"  mapped at {hex64(m.va)} {rights(m.effective)} in {names}\n"
+        f"    {_kind(found, group[0])}level {m.level} entry at {entries}"
     )
 
 
-def _kind(kernel: Kernel, pa: int, m: Mapping) -> str:
+def _kind(found: FrameUsers, one: FrameMapping) -> str:
     """What lies there, where that is known: of another kernel than Breenix nothing is."""
-    if not kernel.is_breenix:
+    if not found.is_breenix:
         return ""
-    if m.va == pa and not m.effective.u:
+    if one.mapping.va == found.pa and not one.mapping.effective.u:
         return "an identity map for the kernel alone, "
-    return f"{address(kind_of(kernel, m.va, m.root))}, "
+    return f"{address(one.kind)}, "
 
 
-def _table(kernel: Kernel, group: Sequence[TableUse]) -> str:
-    t = group[0]
-    entries = [g.entry_pa for g in group if g.entry_pa is not None]
+def _table(group: Sequence[FrameAsTable]) -> str:
+    t = group[0].use
+    entries = [one.use.entry_pa for one in group if one.use.entry_pa is not None]
     by = f"named by the entry at {_entries(entries, t.aliases)}" if entries else "the root itself"
-    who = _names(kernel, [g.root for g in group])
+    who = _names([(one.use.root, one.space) for one in group])
     return f"  a level {t.level} table of {who}, for {hex64(t.va)} on,\n    {by}"
 
 
@@ -150,10 +130,7 @@ def _entries(entries: Sequence[int], aliases: int) -> str:
     return f"{hex64(entries[0])}{own}{more}"
 
 
-def _names(kernel: Kernel, roots: Sequence[int]) -> str:
-    names = []
-    for root in roots[:MOST_NAMED]:
-        space = kernel.space_of(root)
-        names.append(space.label if space is not None else hex64(root))
-    more = len(roots) - MOST_NAMED
+def _names(owners: Sequence[tuple[int, Space | None]]) -> str:
+    names = [space.label if space else hex64(root) for root, space in owners[:MOST_NAMED]]
+    more = len(owners) - MOST_NAMED
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")

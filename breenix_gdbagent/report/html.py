@@ -21,7 +21,6 @@ from markupsafe import Markup, escape
 from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
 from breenix_gdbagent.report.cells import CELLS
@@ -50,6 +49,7 @@ from breenix_gdbagent.report.story import (
     texts,
     value_words,
 )
+from breenix_gdbagent.views.stop_detail import StopDetail
 
 CELL_CLASS = {
     ".": "ok", "-": "gone", "p": "part", "g": "guard", "u": "user", "r": "ro", "d": "other",
@@ -62,14 +62,16 @@ _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
 """Text that is easier read in a fixed pitch: addresses and paths."""
 
 
-def render(document: Report, kernel: Kernel | None = None, source: ReadSource | None = None) -> str:
-    """The page. With `kernel` the maps show every range, the tables open and the log is whole;
+def render(
+    document: Report, detail: StopDetail | None = None, source: ReadSource | None = None
+) -> str:
+    """The page. With `detail` the maps show every range, the tables open and the log is whole;
     `source` reads lines of source files for the backtraces."""
     script = _asset("script.js")
     policy = b64encode(sha256(script.encode()).digest()).decode()
     context = {
-        **_context(document, kernel),
-        "stops": stops_of(document, kernel, source),
+        **_context(document, detail),
+        "stops": stops_of(document, detail, source),
         "style": style(),
         "script": Markup(script),
         "script_hash": policy,
@@ -111,12 +113,12 @@ def _asset(name: str) -> str:
     return (files("breenix_gdbagent.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _context(document: Report, kernel: Kernel | None) -> dict[str, Any]:
+def _context(document: Report, detail: StopDetail | None) -> dict[str, Any]:
     findings = [_finding(document, n, f) for n, f in enumerate(ordered(document))]
     by_code = {f["code"]: f["id"] for f in reversed(findings)}
     for finding in findings:
         finding["cause_id"] = by_code.get(finding["cause"])
-    atlas = atlases.build(document, kernel)
+    atlas = atlases.build(document, detail)
     named = labels(document)
     roots = texts(document.maps["spaces"])
     now = last_checks(document)
@@ -136,8 +138,8 @@ def _context(document: Report, kernel: Kernel | None) -> dict[str, Any]:
         "roots": roots,
         "map": None if atlas is None else _map(atlas, named),
         "listing": _listing(document, atlas),
-        "tables": _script_json(tree.build(kernel, roots)) if kernel is not None and roots else "",
-        "log": log_rows(document, kernel),
+        "tables": _script_json(tree.build(detail.tables, roots)) if detail and roots else "",
+        "log": log_rows(document, detail),
         "checks": _checks(document),
         "labels": named,
         "provenance": json.dumps(document.provenance, indent=1, ensure_ascii=False),

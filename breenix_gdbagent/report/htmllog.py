@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.report.seriallog import (
     LogLine,
@@ -14,15 +13,16 @@ from breenix_gdbagent.report.seriallog import (
     place_of,
 )
 from breenix_gdbagent.report.story import log_text, stop_words
+from breenix_gdbagent.views.stop_detail import StopDetail
 
 MOST_LINES = 3000
 MOST_CHARACTERS = 400_000
 LONGEST = 2000
 
 
-def log_rows(document: Report, kernel: Kernel | None) -> dict[str, Any]:
+def log_rows(document: Report, detail: StopDetail | None) -> dict[str, Any]:
     """``rows``: lines and stops in order; ``left_out``: how many lines came before the first."""
-    lines = lines_of(kernel.stop.serial) if kernel is not None else []
+    lines = lines_of(detail.serial) if detail is not None else []
     if not lines:
         lines = lines_of_report(document)
     kept = _last(lines)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from breenix_gdbagent.errors import AgentError
-from breenix_gdbagent.kernel import trace
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.backtraces import rows, short
 from breenix_gdbagent.report.model import Report, ShownCpu
-from breenix_gdbagent.report.names import spots
 from breenix_gdbagent.report.story import inside, objects, place_words, stop_words
+from breenix_gdbagent.views.stop_detail import StopDetail
 
 ReadSource = Callable[[str, int], Sequence[tuple[int, str]]]
 """(file, line) -> numbered lines around it; empty where the source is not at hand."""
@@ -20,10 +17,10 @@ REGISTERS = ("rsp", "cr2", "cr3", "cr0", "cr4", "efer")
 
 
 def stops_of(
-    document: Report, kernel: Kernel | None, source: ReadSource | None
+    document: Report, detail: StopDetail | None, source: ReadSource | None
 ) -> list[dict[str, Any]]:
     """Every stop of the document, its CPUs with their frames. `source` reads lines of files."""
-    files = _files(kernel) if kernel is not None and source is not None else {}
+    files = {} if detail is None or source is None else _by_short_name(detail.files)
     return [
         {
             "id": stop.id,
@@ -58,17 +55,11 @@ def _cpu(cpu: ShownCpu, files: Mapping[str, str], source: ReadSource | None) -> 
     }
 
 
-def _files(kernel: Kernel) -> dict[str, str]:
-    """Short name of a source file -> its name in the DWARF, of the frames at this stop."""
+def _by_short_name(files: Sequence[str]) -> dict[str, str]:
+    """Short name of a source file -> its name in the DWARF."""
     found: dict[str, str] = {}
-    for cpu in kernel.stop.cpus:
-        try:
-            walked = trace.of_cpu(kernel, cpu)
-        except AgentError:
-            continue  # the document says why
-        for frame in walked.frames:
-            for spot in spots(kernel.stop.image, frame.lookup):
-                name = short(spot.file)
-                if name is not None and spot.file:
-                    found.setdefault(name, spot.file)
+    for file in files:
+        name = short(file)
+        if name is not None:
+            found.setdefault(name, file)
     return found

@@ -1,30 +1,20 @@
-"""Whole spaces in words and in JSON: `pt map`, `pt who`, `pt diff`."""
+"""Whole spaces in words and in JSON: `pt map`, `pt diff`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Protocol
 
 from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.views.changes import Change
+from breenix_gdbagent.views.space_listing import SpaceListing
 from breenix_gdbagent.x86.mapped_space import Gap, MappedSpace, Range
 from breenix_gdbagent.x86.paging import LEVEL
 
 LEAST_ALIKE = 4
 UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """[start, end) of an address space, and what each of two sides permits there (None: nothing
-    is mapped)."""
-
-    start: int
-    end: int
-    before: Range | None
-    after: Range | None
 
 
 def size_text(size: int) -> str:
@@ -35,7 +25,18 @@ def size_text(size: int) -> str:
     return f"{size} bytes"
 
 
-def rights(one: Range | None) -> str:
+class Permission(Protocol):
+    """What permits or forbids: a `Range`, an `Effective`."""
+
+    @property
+    def w(self) -> bool: ...
+    @property
+    def u(self) -> bool: ...
+    @property
+    def nx(self) -> bool: ...
+
+
+def rights(one: Permission | None) -> str:
     """``rw-u``: read, write, execute, user or supervisor; ``----`` where nothing is mapped."""
     if one is None:
         return "----"
@@ -69,14 +70,15 @@ def map_json(space: MappedSpace, ranges: Sequence[Range]) -> dict[str, Json]:
     }
 
 
-def map_text(kernel: Kernel, space: MappedSpace, ranges: Sequence[Range]) -> str:
+def map_text(listing: SpaceListing) -> str:
     """One line a range: from, to, size, rights (user or supervisor last), what begins there. Of top
     slots that map alike, one after another (Breenix has 253), the first is shown."""
-    known = kernel.space_of(space.root)
-    lines = [f"root {hex64(space.root)}" + (f"  {known.label}" if known is not None else "")]
-    for slots in _alike(ranges, LEVEL[kernel.levels].shift):
+    label = f"  {listing.label}" if listing.label is not None else ""
+    lines = [f"root {hex64(listing.root)}{label}"]
+    named = dict(zip(listing.ranges, listing.symbols, strict=True))
+    for slots in _alike(listing.ranges, LEVEL[listing.levels].shift):
         for one in slots[0]:
-            name = kernel.symbol(one.start)
+            name = named[one]
             size = size_text(one.end - one.start)
             lines.append(
                 f"{one.start:#018x}-{one.end:#018x} {size:>9} {rights(one)}"
@@ -85,8 +87,8 @@ def map_text(kernel: Kernel, space: MappedSpace, ranges: Sequence[Range]) -> str
         if len(slots) > 1:
             others = counted(len(slots) - 1, "more slot")
             lines.append(f"  and the same in {others}, up to {slots[-1][-1].end:#018x}")
-    lines += [_unknown(gap) for gap in space.gaps]
-    if not ranges and not space.gaps:
+    lines += [_unknown(gap) for gap in listing.gaps]
+    if not listing.ranges and not listing.gaps:
         lines.append("nothing is mapped that the filters let through")
     return "\n".join(lines)
 
@@ -109,69 +111,6 @@ def _alike(ranges: Sequence[Range], shift: int) -> Iterator[list[list[Range]]]:
 
 def _unknown(gap: Gap) -> str:
     return f"{gap.start:#018x}-{gap.end:#018x}   not known: {gap.reason} at level {gap.level}"
-
-
-def changes(before: Sequence[Range], after: Sequence[Range]) -> Iterator[Change]:
-    """Where two spaces permit different things, in order of address."""
-    edges = sorted({e for r in (*before, *after) for e in (r.start, r.end)})
-    left, right = _Cursor(before), _Cursor(after)
-    for start, end in pairwise(edges):
-        a, b = left.at(start), right.at(start)
-        if (a is None) != (b is None) or (a and b and a[2:] != b[2:]):
-            yield Change(start, end, a, b)
-
-
-def space_changes(before: MappedSpace, after: MappedSpace) -> list[Change]:
-    """`changes` of two whole spaces, neighbours of one kind as one; what is not known of either is
-    left out, and is no change."""
-    gaps = sorted((*before.gaps, *after.gaps), key=lambda gap: gap.start)
-    known = [list(_outside(space.ranges, gaps)) for space in (before, after)]
-    return merged_changes(changes(*known))
-
-
-def _outside(ranges: Sequence[Range], gaps: Sequence[Gap]) -> Iterator[Range]:
-    """The parts of the ranges that no gap covers; the gaps in order of address."""
-    for one in ranges:
-        start = one.start
-        for gap in gaps:
-            if gap.end <= start or gap.start >= one.end:
-                continue
-            if gap.start > start:
-                yield one._replace(start=start, end=gap.start)
-            start = gap.end
-        if start < one.end:
-            yield one._replace(start=start)
-
-
-class _Cursor:
-    """The range that holds an address, for addresses asked in order."""
-
-    def __init__(self, ranges: Sequence[Range]) -> None:
-        self._ranges = ranges
-        self._next = 0
-
-    def at(self, va: int) -> Range | None:
-        while self._next < len(self._ranges) and self._ranges[self._next].end <= va:
-            self._next += 1
-        if self._next < len(self._ranges) and self._ranges[self._next].start <= va:
-            return self._ranges[self._next]
-        return None
-
-
-def merged_changes(found: Iterable[Change]) -> list[Change]:
-    """Neighbours of the same kind as one."""
-    out: list[Change] = []
-    for one in found:
-        last = out[-1] if out else None
-        if (
-            last is not None
-            and last.end == one.start
-            and (rights(last.before), rights(last.after)) == (rights(one.before), rights(one.after))
-        ):
-            out[-1] = Change(last.start, one.end, last.before, last.after)
-        else:
-            out.append(one)
-    return out
 
 
 def changes_json(found: Sequence[Change], gaps: Sequence[Gap] = ()) -> list[Json]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import counted, hex64
-from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.mappings import size_text
-from breenix_gdbagent.symbols import LoadedImage
-from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
+from breenix_gdbagent.symbols.backtrace import Frame
+from breenix_gdbagent.views.call_trace import CallTrace
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
@@ -25,24 +23,9 @@ FEW_REGIONS = 4
 FEW = 3  # frames of a stack overflow that are named as its largest
 
 
-def spots(image: LoadedImage | None, va: int) -> tuple[Spot, ...]:
-    """File, line and inline chain of a kernel address, innermost first; () where not known."""
-    if image is None or not image.image.has_dwarf or not image.holds(va):
-        return ()
-    link = image.link(va)
-    symbol = image.image.symbols.covering(link)
-    try:
-        lines = image.image.debug.lines
-        # Hand-written assembly is labels, and has lines only where its unit says so.
-        if symbol is not None and symbol.kind == "label" and not lines.is_listed(link):
-            return ()
-        return lines.at(link)
-    except InputError:
-        return ()
-
-
-def trace_json(kernel: Kernel, trace: Backtrace) -> dict[str, Json]:
+def trace_json(found: CallTrace) -> dict[str, Json]:
     """`bt --json`: frames from the innermost out, and why they end."""
+    trace = found.trace
     frames: list[Json] = [
         {
             "pc": hex64(frame.pc),
@@ -55,7 +38,7 @@ def trace_json(kernel: Kernel, trace: Backtrace) -> dict[str, Json]:
             "size": trace.size(number),
             "lines": [
                 {"function": s.function, "file": s.file, "line": s.line, "inlined": s.inlined}
-                for s in spots(kernel.stop.image, frame.lookup)
+                for s in found.spots[number]
             ],
         }
         for number, frame in enumerate(trace.frames)
@@ -63,9 +46,10 @@ def trace_json(kernel: Kernel, trace: Backtrace) -> dict[str, Json]:
     return {"frames": frames, "end": trace.end}
 
 
-def trace_text(kernel: Kernel, trace: Backtrace) -> str:
+def trace_text(found: CallTrace) -> str:
     """One line a frame, its inlined callees above it; how each was found, why there are no more. A
     recursion is folded to its first round and its last."""
+    trace = found.trace
     lines = []
     for number in trace.folded():
         if isinstance(number, tuple):
@@ -73,7 +57,7 @@ def trace_text(kernel: Kernel, trace: Backtrace) -> str:
             told = f"{counted(rounds, 'more round')}, {counted(left, 'frame')}"
             lines.append(f"      ---- {told} ----")
         else:
-            lines += frame_lines(kernel, number, trace.frames[number])
+            lines += frame_lines(number, trace.frames[number], found.spots[number])
     lines.append(f"     no more: {trace.end}")
     circle = trace.cycle()
     if circle is not None:
@@ -84,13 +68,12 @@ def trace_text(kernel: Kernel, trace: Backtrace) -> str:
     return "\n".join(lines)
 
 
-def frame_lines(kernel: Kernel, number: int, frame: Frame) -> list[str]:
+def frame_lines(number: int, frame: Frame, chain: Sequence[Spot]) -> list[str]:
     """One frame: what it was interrupted by, the calls inlined in it, itself."""
     lines = []
     if frame.vector is not None:
         name = VECTOR_NAMES.get(frame.vector, f"vector {frame.vector}")
         lines.append(f"      ---- {name} interrupted: ----")
-    chain = spots(kernel.stop.image, frame.lookup)
     for spot in chain[:-1]:
         lines.append(f"#{number:<3} {'(inlined)':>18}  {spot.function}{_place(spot)}")
     place = _place(chain[-1]) if chain else ""
@@ -167,8 +150,11 @@ def thread_json(thread: Thread, scheduler: Scheduler) -> dict[str, Json]:
     }
 
 
-def threads_text(kernel: Kernel, threads: Sequence[Thread], scheduler: Scheduler) -> str:
-    """`threads` as a table: both copies of a thread where two exist; then each CPU's queue."""
+def threads_text(
+    threads: Sequence[Thread], scheduler: Scheduler, describe: Callable[[int], str]
+) -> str:
+    """`threads` as a table: both copies of a thread where two exist; then each CPU's queue.
+    `describe` gives an address with its symbol."""
     current = scheduler.current
     lines = [
         f"{'id':>4} {'name':<24} {'copy':<10} {'state':<20} {'cpu':<4} {'kernel stack below':<18}  "
@@ -179,7 +165,7 @@ def threads_text(kernel: Kernel, threads: Sequence[Thread], scheduler: Scheduler
         top = "-" if t.kernel_stack_top is None else hex64(t.kernel_stack_top)
         lines.append(
             f"{t.id:>4} {t.name:<24} {t.copy:<10} {t.state:<20} {cpu:<4} {top:<18}  "
-            f"{kernel.describe(t.context.rip)}, {hex64(t.context.rsp)}"
+            f"{describe(t.context.rip)}, {hex64(t.context.rsp)}"
         )
     for number, queue in enumerate(scheduler.ready):
         runs, idle = scheduler.current_of(number), scheduler.idle[number : number + 1]

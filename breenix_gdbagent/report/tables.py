@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.model import ShownSpace, shown_walk, to_json
+from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.x86.paging import Walk
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.kernel.spaces import Space
-    from breenix_gdbagent.kernel.view import Kernel
 
 LEAST = 16  # columns of the text in a table's last column
 MOST_DEAD = 8
 
 
-def walk_text(kernel: Kernel, walk: Walk, *, typed: bool = True) -> str:
-    """The walk drawn level by level, the entry that stopped it marked. Its root is named by the
-    kernel's process table, or (not `typed`) by what needs no DWARF: serial text and CR3."""
-    from breenix_gdbagent.kernel.spaces import find_spaces
-
-    witnessed = (
-        kernel.named_spaces
-        if typed
-        else find_spaces(
-            kernel.tables, kernel.stop.cpus, kernel.percpus, {}, kernel.log, listed=None
-        )
-    )
-    space = next((s for s in witnessed if s.root == walk.root), None)
-    from breenix_gdbagent.report import drawn
-    from breenix_gdbagent.report.page import Page
-
-    names = {hex64(walk.root): space.label} if space is not None else {}
+def walk_text(walk: Walk, label: str | None, symbol: str | None) -> str:
+    """The walk drawn level by level, the entry that stopped it marked. `label` is what its space
+    is called, `symbol` what its address is, each None where that is not known."""
+    names = {} if label is None else {hex64(walk.root): label}
     page = Page(100)
-    drawn.walk(page, shown_walk(walk), names, "", kernel.symbol(walk.va))
+    drawn.walk(page, shown_walk(walk), names, "", symbol)
     return "\n".join(page.lines)
 
 
-def spaces_text(kernel: Kernel, width: int | None = None) -> str:
-    """`pt roots` as a table, its last column wrapped to `width`; why there is nothing in it where
-    there is not. Roots of the dead, which a kernel leaves in RAM by the dozen, come last, and only
-    the first `MOST_DEAD` of them."""
-    if not kernel.spaces:
-        paged = kernel.mode is not None
-        return f"no root was found: {'CR3 leads to no table' if paged else kernel.stop.no_paging}"
-    longest = max((len(s.name or "") for s in kernel.spaces), default=0)
+def spaces_text(spaces: Sequence[Space], none: str, width: int | None = None) -> str:
+    """`pt roots` as a table, its last column wrapped to `width`; where there is nothing in it the
+    sentence `none`. Roots of the dead, which a kernel leaves in RAM by the dozen, come last, and
+    only the first `MOST_DEAD` of them."""
+    if not spaces:
+        return f"no root was found: {none}"
+    longest = max((len(s.name or "") for s in spaces), default=0)
     column = max(longest, len("name"))
     lines = [f"{'root':<14} {'role':<8} {'live':<8} {'pid':>4}  {'name':<{column}}  found by"]
-    dead = [s for s in kernel.spaces if s.live is False]
-    for s in (*(s for s in kernel.spaces if s.live is not False), *dead[:MOST_DEAD]):
+    dead = [s for s in spaces if s.live is False]
+    for s in (*(s for s in spaces if s.live is not False), *dead[:MOST_DEAD]):
         live = {True: "yes", False: "no", None: "unknown"}[s.live]
         pid = "" if s.pid is None else str(s.pid)
         head = f"{hex64(s.root):<14} {s.role:<8} {live:<8} {pid:>4}  {s.name or '-':<{column}}  "
@@ -82,6 +67,6 @@ def shown_space(space: Space) -> ShownSpace:
     )
 
 
-def spaces_json(kernel: Kernel) -> list[Json]:
+def spaces_json(spaces: Sequence[Space]) -> list[Json]:
     """Every root (`pt roots --json` is this list)."""
-    return [to_json(shown_space(space)) for space in kernel.spaces]
+    return [to_json(shown_space(space)) for space in spaces]

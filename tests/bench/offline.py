@@ -20,13 +20,14 @@ from breenix_gdbagent.kernel.processes import read_processes
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.lab import elf
 from breenix_gdbagent.live import LiveVm, launch
-from breenix_gdbagent.report.document import History, RunRecord, build
+from breenix_gdbagent.report.document import History, RunRecord
 from breenix_gdbagent.report.html import render
 from breenix_gdbagent.report.text import render as render_text
-from breenix_gdbagent.run_report import save
+from breenix_gdbagent.run_report import build, save
 from breenix_gdbagent.snapshot.saving import save_snapshot
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols import Image
+from breenix_gdbagent.views.stop_detail import stop_detail
 from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import Tables
 from tests.bench.cfloor import NAME as FLOOR
@@ -157,7 +158,7 @@ def _faces(stop: Stop) -> Iterator[Row]:
     document = build({}, RunRecord(), examine(stop, kernel), History())
     both = pairs(cpu(lambda: render_text(document)), python_start)
     yield judged("terminal face", both, PYTHON, "ms", "<=", 0.2)
-    page = render(document, kernel)
+    page = render(document, stop_detail(kernel))
     yield bounded("HTML report", len(page.encode()) / (1 << 20), 2.0)
 
 

@@ -10,8 +10,9 @@ import pytest
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import html
-from breenix_gdbagent.report.document import RunRecord, build
+from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.model import Report
+from breenix_gdbagent.run_report import build
 from breenix_gdbagent.targets.saved import saved
 from tests.guest.browser import Browser, needs_chromium
 from tests.guest.labrun import agent

@@ -22,6 +22,7 @@ ORDER = [
     ("cpumodel",),
     ("kernel",),
     ("checks", "evaluation"),
+    ("views",),
     ("report",),
     ("lab", "configs"),
     ("link",),
@@ -176,3 +177,41 @@ def test_one_file_speaks_to_the_disassembler() -> None:
 def test_one_file_takes_an_elf_header_apart() -> None:
     magic = [p.relative_to(PACKAGE).as_posix() for p in _modules() if "x7fELF" in p.read_text()]
     assert magic == ["memory/elf_header.py"]
+
+
+# What looks at a guest: report/ is given its answers (views/) and asks nothing itself.
+LOOKING = {
+    "kernel.view", "kernel.address_spaces", "kernel.structures", "kernel.trace", "x86.machine",
+    "x86.reverse", "x86.graph", "x86.pages", "x86.roots", "x86.disassembler", "symbols.unwind",
+    "symbols.values", "symbols.bias", "kernel.ledger", "checks.examine.examine", "memory",
+    "x86.mapped_space.Spaces", "x86.paging.Tables", "x86.paging.walk", "kernel.spaces.find_spaces",
+    "checks.kernel_stacks.compare", "checks.mapping.obstacle", "errors.ReadError",
+}  # fmt: skip
+
+
+def _looks(path: Path) -> set[str]:
+    """What a file imports of `LOOKING`, functions' own imports and those for types included; and
+    the functions of views/ that take a guest's kernel."""
+    names = {name.removeprefix("breenix_gdbagent.") for name in _imports(path)}
+    found = {n for n in names if any(n == one or n.startswith(f"{one}.") for one in LOOKING)}
+    functions = {n for n in names if n.startswith("views.") and n.split(".")[-1].islower()}
+    return found | {n for n in functions if n.count(".") == 2}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "report").rglob("*.py")), ids=lambda p: p.stem)
+def test_report_only_draws(path: Path) -> None:
+    assert _looks(path) == set()
+
+
+def test_a_file_that_looks_is_seen(tmp_path: Path) -> None:
+    one = tmp_path / "one.py"
+    for line in (
+        "from breenix_gdbagent.kernel.view import Kernel",
+        "def f():\n    from breenix_gdbagent.kernel import trace",
+        "from breenix_gdbagent.x86.paging import LEVEL, walk",
+        "from breenix_gdbagent.views.space_map import space_map",
+    ):
+        one.write_text(line)
+        assert _looks(one), line
+    one.write_text("from breenix_gdbagent.views.space_map import SpaceMap")
+    assert not _looks(one)

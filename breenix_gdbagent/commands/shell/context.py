@@ -19,8 +19,8 @@ from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.report.code import Instruction
     from breenix_gdbagent.symbols.backtrace import Backtrace
+    from breenix_gdbagent.views.instructions import Disassembled
 
 WIDE = 150  # from here on two panels stand side by side
 BEFORE, BEHIND = 2, 5
@@ -247,7 +247,7 @@ def code(
     kernel: Kernel, ink: Ink, at: int, behind: int = BEHIND, before: int = BEFORE
 ) -> Iterator[str]:
     """Instructions around an address; before it only where a symbol says where code begins."""
-    from breenix_gdbagent.report.code import instructions
+    from breenix_gdbagent.views.instructions import instructions
 
     cpu = kernel.stop.cpu
     root = cpu.root
@@ -269,9 +269,9 @@ def code(
         yield ink("head", text) if here else text
 
 
-def _before(kernel: Kernel, root: int, at: int, most: int) -> list[Instruction]:
+def _before(kernel: Kernel, root: int, at: int, most: int) -> list[Disassembled]:
     """The instructions before an address, decoded from the start of its function."""
-    from breenix_gdbagent.report.code import instructions
+    from breenix_gdbagent.views.instructions import instructions
 
     image = kernel.stop.image
     hit = image.symbol_at(at) if image is not None else None
@@ -315,7 +315,7 @@ def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink, most: int) -
     if isinstance(found, ReadError):
         yield ink("dim", f"frames: {found.what}")
         return
-    from breenix_gdbagent.report.names import spots
+    from breenix_gdbagent.views.call_trace import spots
 
     shown = 0
     for number in found.folded():

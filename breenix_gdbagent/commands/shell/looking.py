@@ -71,13 +71,14 @@ def do_cpu(session: Session, line: Line) -> int:
 def do_walk(session: Session, line: Line) -> int:
     from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.report.tables import walk_text
+    from breenix_gdbagent.views.space_listing import root_label
 
     options = arguments(line, ("va", ""), ("root", "?"))
     with session.standing():
         kernel = session.view
         root = root_of(kernel, options.root)
         walked = kernel.walk(root, _address(kernel, options.va))
-        print(walk_text(kernel, walked))
+        print(walk_text(walked, root_label(kernel, root), kernel.symbol(walked.va)))
     return 0 if walked.mapped else 1
 
 
@@ -86,26 +87,28 @@ def do_roots(session: Session, line: Line) -> int:
 
     arguments(line)
     with session.standing():
-        print(spaces_text(session.kernel, session.screen.width))
+        kernel = session.kernel
+        print(spaces_text(kernel.spaces, kernel.no_roots, session.screen.width))
     return 0
 
 
 def do_map(session: Session, line: Line) -> int:
     from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.report.mappings import map_text
+    from breenix_gdbagent.views.space_listing import space_listing
 
     options = arguments(line, ("root", "?"))
     with session.standing():
         kernel = session.view
         root = root_of(kernel, options.root)
         space = kernel.merged.space(root)
-        print(map_text(kernel, space, space.ranges))
+        print(map_text(space_listing(kernel, space, space.ranges)))
     return 0
 
 
 def do_who(session: Session, line: Line) -> int:
     from breenix_gdbagent.report.frame import who_text
-    from breenix_gdbagent.x86.reverse import FrameIndex
+    from breenix_gdbagent.views.frame_users import frame_users
 
     options = arguments(line, ("pa", ""))
     with session.standing():
@@ -113,9 +116,7 @@ def do_who(session: Session, line: Line) -> int:
         pa, said = _physical(session.view, options.pa)
         if said:
             print(said)
-        roots = [s.root for s in kernel.spaces]
-        index = FrameIndex(kernel.tables, roots, kernel.levels, kernel.nxe)
-        print(who_text(kernel, index.who(pa)))
+        print(who_text(frame_users(kernel, pa)))
     return 0
 
 

@@ -10,13 +10,15 @@ import pytest
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import diff, diffview
-from breenix_gdbagent.report.diff import Side, compare, normalised
-from breenix_gdbagent.report.document import RunRecord, build
-from breenix_gdbagent.report.mappings import Change
+from breenix_gdbagent.report.diff import normalised
+from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.story import objects, record
+from breenix_gdbagent.run_report import build
 from breenix_gdbagent.stop import SerialChunk, SerialText
+from breenix_gdbagent.views.changes import Change
 from breenix_gdbagent.x86.mapped_space import Range
 from tests.unit.report import documents, stops
+from tests.unit.report.sides import Side, compare
 
 
 @cache

@@ -11,8 +11,10 @@ import pytest
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import html, htmllog
-from breenix_gdbagent.report.document import RunRecord, build
+from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.model import Report
+from breenix_gdbagent.run_report import build
+from breenix_gdbagent.views.stop_detail import stop_detail
 from tests.unit.report import documents, stops
 
 VOID = {"meta", "input", "br", "link"}
@@ -106,7 +108,7 @@ def test_the_same_document_gives_the_same_page() -> None:
 
 def test_real_stop_within_the_size_and_the_maps_complete(real: tuple[Report, Kernel]) -> None:
     document, kernel = real
-    source = html.render(document, kernel)
+    source = html.render(document, stop_detail(kernel))
     assert len(source.encode()) < 2 << 20
     page = Page(source)
     assert page.tags.count("svg") == 9  # master and eight processes
@@ -117,7 +119,7 @@ def test_real_stop_within_the_size_and_the_maps_complete(real: tuple[Report, Ker
 
 def test_listing_has_every_range_of_the_space(real: tuple[Report, Kernel]) -> None:
     document, kernel = real
-    text = Page(html.render(document, kernel)).text
+    text = Page(html.render(document, stop_detail(kernel))).text
     for stack in kernel.stacks:
         walked = kernel.walk(kernel.reference_root or 0, stack.bottom)
         assert walked.mapped
@@ -135,6 +137,7 @@ def test_log_lines_up_stops_and_markers() -> None:
 
 
 def test_log_of_a_real_stop_ends_with_the_stop(real: tuple[Report, Kernel]) -> None:
-    log = htmllog.log_rows(*real)
+    document, kernel = real
+    log = htmllog.log_rows(document, stop_detail(kernel))
     assert log["rows"][-1]["kind"] == "stop" and log["left_out"] == 0
     assert len(log["rows"]) == len(real[1].stop.serial.lines()) + 1

@@ -10,11 +10,15 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import atlas, maps, tree
 from breenix_gdbagent.report.cells import CELLS
-from breenix_gdbagent.report.diff import Side, compare
-from breenix_gdbagent.report.document import RunRecord, build
+from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.story import objects, record, texts
+from breenix_gdbagent.run_report import build
+from breenix_gdbagent.views.space_map import space_map
+from breenix_gdbagent.views.stop_detail import stop_detail
+from breenix_gdbagent.views.table_runs import runs, table_runs
 from breenix_gdbagent.x86.paging import ADDRESS, NX, P, U, W
 from tests.unit.report import stops
+from tests.unit.report.sides import Side, compare
 from tests.writers.overlay import OverlayMemory, overlaid
 
 NAME = "breenix-first-gp"
@@ -94,7 +98,7 @@ def _user(kernel: Kernel, memory: OverlayMemory) -> None:
 def test_each_defect_has_its_glyph_in_its_cell_alone(
     spoil: Callable[[Kernel, OverlayMemory], None], glyph: str
 ) -> None:
-    drawn = maps.build(broken(spoil))
+    drawn = maps.build(space_map(broken(spoil)))
     cells = {str(row["stack"]): str(row["cells"]) for row in objects(drawn["stacks"])}
     width = len(texts(drawn["spaces"]))
     assert cells["slot 3"] == "." * (width - 1) + glyph
@@ -108,7 +112,7 @@ def test_glyphs_have_words_and_an_order() -> None:
 
 def test_users_of_the_stacks() -> None:
     kernel = Kernel(stops.stop(NAME))
-    rows = objects(maps.build(kernel)["stacks"])
+    rows = objects(maps.build(space_map(kernel))["stacks"])
     here = kernel.stack_at(kernel.stop.cpu.rsp)
     assert here is not None
     users = {str(r["stack"]): texts(r["users"]) for r in rows if r["users"]}
@@ -118,7 +122,7 @@ def test_users_of_the_stacks() -> None:
 def test_regions_cover_what_is_mapped() -> None:
     """Every mapped range of every space lies in one of its regions, and no region is empty."""
     kernel = Kernel(stops.stop(NAME))
-    drawn = maps.build(kernel)
+    drawn = maps.build(space_map(kernel))
     common = objects(drawn["common"])
     for root, own in zip(texts(drawn["spaces"]), drawn["own"], strict=True):  # type: ignore[arg-type]
         changed = {tuple(r["slots"]) for r in objects(own)}  # type: ignore[arg-type]
@@ -132,7 +136,7 @@ def test_a_slot_that_one_space_lacks_is_named() -> None:
     def spoil(kernel: Kernel, memory: OverlayMemory) -> None:
         memory.set_entry(kernel.audited[-1].root + 136 * 8, 0)
 
-    drawn = maps.build(broken(spoil))
+    drawn = maps.build(space_map(broken(spoil)))
     assert [r["slots"] for r in objects(drawn["common"])].count([136, 136]) == 1
     *others, last = drawn["own"]  # type: ignore[misc]
     missing = [r for r in objects(last) if r["slots"] == [136, 136]]
@@ -145,14 +149,14 @@ def test_a_slot_that_one_space_lacks_is_named() -> None:
 def test_without_paging_there_is_a_reason() -> None:
     from tests.writers.overlay import with_registers
 
-    drawn = maps.build(Kernel(with_registers(stops.stop(NAME), cr0=0x11)))
+    drawn = maps.build(space_map(Kernel(with_registers(stops.stop(NAME), cr0=0x11))))
     assert drawn["reason"] and drawn["stacks"] == [] and drawn["spaces"] == []
 
 
 def test_atlas_keeps_the_order_of_addresses_and_draws_aliases_once() -> None:
     kernel = Kernel(stops.stop(NAME))
     document = build({"kind": "snapshot"}, RunRecord(), examine(kernel.stop, kernel))
-    found = atlas.build(document, kernel)
+    found = atlas.build(document, stop_detail(kernel))
     assert found is not None
     for row in found.rows:
         places = [found.place(p.start) for p in row.pieces]
@@ -171,14 +175,14 @@ def test_tree_has_every_entry_of_every_table() -> None:
     """The runs, unrolled again, are the tables' entries: none lost, none invented."""
     kernel = Kernel(stops.stop(NAME))
     roots = [f"{s.root:#x}" for s in kernel.audited]
-    data = tree.build(kernel, roots)
+    data = tree.build(table_runs(kernel, (int(root, 16) for root in roots)), roots)
     tables = record(data["tables"])
     assert len(tables) > 100
     rolled = 0
-    for key, runs in tables.items():
+    for key, of_table in tables.items():
         frame, level = (int(x, 16) for x in key.split("."))
         entries = [0] * 512
-        for first, count, raw, step in runs:  # type: ignore[misc,union-attr]
+        for first, count, raw, step in of_table:  # type: ignore[misc,union-attr]
             size = 1 << 12 + 9 * (level - 1)
             rolled += count > 1 and step
             for n in range(count):
@@ -193,7 +197,7 @@ def test_tree_has_every_entry_of_every_table() -> None:
 
 def test_runs_end_where_the_step_changes() -> None:
     entries = [0x1003, 0x2003, 0x1003, 0x1003, 0, 0x5002] + [0] * 506
-    assert tree._runs(entries, 1) == [
+    assert runs(entries, 1) == [
         (0, 2, 0x1003, 1), (2, 2, 0x1003, 0), (5, 1, 0x5002, 0),
     ]  # fmt: skip
 

@@ -16,9 +16,9 @@ from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts, Place
 from breenix_gdbagent.checks.finding import CODES, Finding, Where, declare
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import github, html, junit, markdown, text
-from breenix_gdbagent.report.document import History, RunRecord, build
+from breenix_gdbagent.report.document import History, RunRecord
 from breenix_gdbagent.report.model import Report, ShownFinding, from_json
-from breenix_gdbagent.run_report import leading_fault
+from breenix_gdbagent.run_report import build, leading_fault
 from tests.schema import validate
 from tests.unit.report import documents
 from tests.writers.machine import TEXT, Machine

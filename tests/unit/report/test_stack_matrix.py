@@ -12,6 +12,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import maps
 from breenix_gdbagent.report.story import objects, texts
 from breenix_gdbagent.stop import StopReason
+from breenix_gdbagent.views.space_map import space_map
 from tests.writers.machine import CODE, DATA, NX, SLOT, STACKS, Machine
 from tests.writers.tables import P, W
 
@@ -105,7 +106,7 @@ def found_by_check(kernel: Kernel) -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize("name", SPOILT)
 def test_a_cell_shows_a_finding_of_the_check_and_is_quiet_without(name: str) -> None:
     kernel = looked_at(SPOILT[name])
-    drawn = maps.build(kernel)
+    drawn = maps.build(space_map(kernel))
     found = found_by_check(kernel)
     roots = texts(drawn["spaces"])
     assert roots and drawn["stacks"]
@@ -118,5 +119,5 @@ def test_a_cell_shows_a_finding_of_the_check_and_is_quiet_without(name: str) -> 
 def test_an_aliased_slot_is_no_stack_of_other_frames() -> None:
     """kernel-slot.aliased is what is wrong there, and not each frame of each stack."""
     kernel = looked_at(aliased)
-    cells = "".join(str(row["cells"]) for row in objects(maps.build(kernel)["stacks"]))
+    cells = "".join(str(row["cells"]) for row in objects(maps.build(space_map(kernel))["stacks"]))
     assert "d" not in cells and "p" not in cells and "-" not in cells

@@ -1,0 +1,76 @@
+"""Why a guest stands still and where each of its CPUs is, as a report tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.views.call_trace import CallTrace, trace_of_cpu
+from breenix_gdbagent.views.space_map import SpaceMap, space_map
+from breenix_gdbagent.x86.cpu import Cpu
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSummary:
+    """A CPU: the space that its CR3 names (None: paging off, or not known), the symbol at RIP, the
+    thread that the kernel has on it, its frames."""
+
+    cpu: Cpu
+    space: Space | None
+    symbol: str | None
+    thread: str | None
+    trace: CallTrace
+
+
+@dataclass(frozen=True, slots=True)
+class StopSummary:
+    """A stop and its CPUs; `error_code` and `cr2` where it is at the handler of an exception that
+    has them."""
+
+    stop: Stop
+    error_code: int | None
+    cr2: int | None
+    cpus: tuple[CpuSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopPicture:
+    """A stop with every root that was found, and what the audited spaces map."""
+
+    summary: StopSummary
+    spaces: tuple[Space, ...]
+    maps: SpaceMap
+
+
+def stop_picture(kernel: Kernel) -> StopPicture:
+    """All that a report draws of the stop that decides a run."""
+    return StopPicture(stop_summary(kernel), kernel.spaces, space_map(kernel))
+
+
+def stop_summary(kernel: Kernel) -> StopSummary:
+    """Why the guest stands still and where its CPUs are."""
+    stop = kernel.stop
+    try:
+        event = kernel.event
+    except ReadError:
+        event = None
+    return StopSummary(
+        stop,
+        None if event is None else event.error_code,
+        stop.cpu.get("cr2") if event is not None and event.vector == 14 else None,
+        tuple(_cpu(kernel, cpu) for cpu in stop.cpus),
+    )
+
+
+def _cpu(kernel: Kernel, cpu: Cpu) -> CpuSummary:
+    rip = cpu.get("rip")
+    return CpuSummary(
+        cpu,
+        kernel.space_of(cpu.root) if cpu.paging is not None else None,
+        kernel.symbol(rip) if rip is not None else None,
+        kernel.thread_name(cpu),
+        trace_of_cpu(kernel, cpu),
+    )
