@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         open_snapshot,
         read,
         save,
+        tell,
         value,
         walk,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "open_snapshot",
     "read",
     "save",
+    "tell",
     "value",
     "walk",
 ]
@@ -57,7 +59,8 @@ _HOMES = {
     "StopReason": "stop",
     **dict.fromkeys(("Vm", "attach", "launch"), "api.vm"),
     **dict.fromkeys(
-        ("backtrace", "examine", "open_snapshot", "read", "save", "value", "walk"), "api.stops"
+        ("backtrace", "examine", "open_snapshot", "read", "save", "tell", "value", "walk"),
+        "api.stops",
     ),
 }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent import run_report
 from breenix_gdbagent.checks import examine as checks
 from breenix_gdbagent.checks.examine import Examination
+from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
@@ -20,7 +21,8 @@ from breenix_gdbagent.evaluation.operands import plain
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report.document import History, RunRecord
+from breenix_gdbagent.report.document import History, RunRecord, shown_finding
+from breenix_gdbagent.report.model import ShownFinding
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.targets.saved import saved
@@ -62,6 +64,21 @@ def examine(at: At) -> Examination:
     """
     kernel = _kernel(at)
     return checks.examine(kernel.stop, kernel)
+
+
+def tell(finding: Finding) -> ShownFinding:
+    """A finding as a report tells it: its summary, its evidence, what to do. The finding itself
+    holds values (`facts`) and no sentence.
+
+    >>> import breenix_gdbagent as ba
+    >>> (finding,) = ba.examine(ba.open_snapshot(snapshot)).findings
+    >>> told = ba.tell(finding)
+    >>> told.evidence.fact("access"), told.severity
+    ('write', 'error')
+    >>> told.summary.startswith("the kernel")
+    True
+    """
+    return shown_finding(finding, 0)
 
 
 def read(at: At, va: int | str, length: int) -> bytes:
