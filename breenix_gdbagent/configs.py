@@ -228,7 +228,8 @@ def load(name: str) -> Config:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}", error.strerror or "") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Of tomllib, and of what it calls: text that is no UTF-8, a number of 5,000 digits.
         raise InputError(f"{path} is no TOML", str(error)) from error
     try:
         return _config(data)

@@ -47,13 +47,20 @@ class AgentError(Exception):
     exit_code = 3
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.fix = fix
+        self.what, self.why, self.fix = _line(what), _line(why), _line(fix)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return "\n".join(line for line in (self.what, self.why, self.fix) if line)
+
+
+def _line(text: str) -> str:
+    """One line that a terminal takes: what others say (a library, QEMU, a file's own text) may have
+    many, and characters that control it."""
+    if text.isprintable():
+        return text
+    parts = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in parts)
 
 
 class InputError(AgentError):

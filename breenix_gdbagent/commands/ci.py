@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from breenix_gdbagent.debugger.guarded_run import Ended, GuardedRun, Orders
 from breenix_gdbagent.debugger.script import Step, parse_script
 from breenix_gdbagent.errors import InputError, OutputError, SaveIncomplete
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.model import Report, ShownFinding
 from breenix_gdbagent.targets import Machine
@@ -176,12 +176,7 @@ def check_options(options: argparse.Namespace) -> None:
     for name in ("until", "audit_every"):
         pattern = getattr(options, name, None)
         if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {pattern!r} is no regular expression: {error}"
-                ) from error
+            compiled(pattern, f"--{name.replace('_', '-')}")
     check_formats(options)
     for path in (options.output, options.write_baseline):
         writable(path)

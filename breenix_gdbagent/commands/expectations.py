@@ -121,7 +121,7 @@ def read_baseline(path: Path | None) -> tuple[str, ...]:
         return tuple(str(entry) for entry in data["fingerprints"])
     except OSError as error:
         raise InputError(f"cannot read the baseline {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is no baseline of ours", fix="write one with --write-baseline FILE"
         ) from error

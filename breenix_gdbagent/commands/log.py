@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import stat
 import sys
 import threading
@@ -21,6 +20,7 @@ from breenix_gdbagent.commands.target import add_target_options, opened_snapshot
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory.elf_header import is_elf
+from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.report import logview
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.model import ShownStop, from_json
@@ -92,10 +92,7 @@ def _ink() -> Ink:
 
 
 def _choice(options: argparse.Namespace, query: str | None) -> logview.Choice:
-    try:
-        pattern = re.compile(query) if query is not None else None
-    except re.error as error:
-        raise InputError(f"{query!r} is no regular expression: {error}") from error
+    pattern = compiled(query) if query is not None else None
     if options.port and min(options.port) < 1:
         raise InputError("ports are counted from 1: COM1 is --port 1")
     ports = frozenset(p - 1 for p in options.port) if options.port else None

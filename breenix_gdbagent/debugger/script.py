@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.patterns import compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,6 @@ def parse_script(lines: Sequence[str]) -> tuple[Step, ...]:
                 f"line {number} of the script is neither `send TEXT` nor `expect REGEX`: {line!r}"
             )
         if verb == "expect":
-            try:
-                re.compile(text)
-            except re.error as error:
-                raise InputError(f"line {number} of the script: {error}") from error
+            compiled(text, f"line {number} of the script:")
         steps.append(Step(verb, text))
     return tuple(steps)

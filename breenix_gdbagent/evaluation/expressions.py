@@ -72,7 +72,7 @@ class Expression:
             if plain in REGISTERS or plain.startswith("&"):
                 name = evaluation.kernel.symbol(value) if value > 1 << 16 else None
                 return f"{hex64(value)} <{name}>" if name else hex64(value)
-            return hex64(value) if value >= 1 << 16 else str(value)
+            return str(value) if -(1 << 63) <= value < 1 << 16 else hex64(value)
         return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -51,6 +51,8 @@ _MEMORY = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 _SPECIAL = ("cpu", "ring", "tid", "pid", "thread", "process")
 _MASK = (1 << 64) - 1
 _DEEP = 32
+_LONG = 400
+"""Tokens of one expression: what it is read to is evaluated call in call."""
 
 
 class Token(NamedTuple):
@@ -125,6 +127,8 @@ class Grammar:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens = _tokens(text)
+        if len(self.tokens) > _LONG:
+            raise InputError(f"an expression of {len(self.tokens)} words and signs is too long")
         self.at = 0
         self.depth = 0
         self.statics: list[str] = []
@@ -157,14 +161,25 @@ class Grammar:
             raise self.wrong("something else is expected")
         return found
 
-    def either(self) -> Evaluate:
+    def inside(self, read: Callable[[], Evaluate]) -> Evaluate:
+        """What `read` reads, as part of something that is being read."""
         self.depth += 1
         if self.depth > _DEEP:
             raise self.wrong("it is nested too deeply")
+        found = read()
+        self.depth -= 1
+        return found
+
+    def index(self) -> Evaluate:
+        """Behind ``[``."""
+        found = self.inside(lambda: self.binary(0))
+        self.need("]")
+        return found
+
+    def either(self) -> Evaluate:
         parts = [self.both()]
         while self.take("or", "||"):
             parts.append(self.both())
-        self.depth -= 1
         return parts[0] if len(parts) == 1 else lambda s: any(truth(p(s)) for p in parts)
 
     def both(self) -> Evaluate:
@@ -175,7 +190,7 @@ class Grammar:
 
     def negated(self) -> Evaluate:
         if self.take("not", "!"):
-            inner = self.negated()
+            inner = self.inside(self.negated)
             return lambda s: not truth(inner(s))
         left = self.binary(0)
         sign = self.take("==", "!=", "<=", ">=", "<", ">")
@@ -194,10 +209,10 @@ class Grammar:
 
     def unary(self) -> Evaluate:
         if self.take("-"):
-            inner = self.unary()
+            inner = self.inside(self.unary)
             return lambda s: -number(inner(s))
         if self.take("~"):
-            inner = self.unary()
+            inner = self.inside(self.unary)
             return lambda s: ~number(inner(s)) & _MASK
         if self.take("&"):
             return self.address()
@@ -234,8 +249,7 @@ class Grammar:
                 self.typed = True
                 found = _field(found, token.text)
             elif self.take("["):
-                index = self.binary(0)
-                self.need("]")
+                index = self.index()
                 self.typed = True
                 found = _item(found, index)
             else:
@@ -244,7 +258,7 @@ class Grammar:
     def primary(self) -> Evaluate:
         token = self.here
         if self.take("("):
-            found = self.either()
+            found = self.inside(self.either)
             self.need(")")
             return found
         self.at += 1
@@ -263,8 +277,7 @@ class Grammar:
 
     def named(self, name: str) -> Evaluate:
         if name in _MEMORY and self.take("["):
-            at = self.binary(0)
-            self.need("]")
+            at = self.index()
             size = _MEMORY[name]
             return lambda s: int.from_bytes(s.memory.read(number(at(s)) & _MASK, size), "little")
         bare = name.removeprefix("$")
@@ -275,7 +288,7 @@ class Grammar:
         if name == "None":
             return lambda s: None
         if self.take("@"):
-            place = self.primary()
+            place = self.inside(self.primary)
             self.typed = True
             return lambda s: s.kernel.structures.values.at(name, number(place(s)))
         self.typed = True

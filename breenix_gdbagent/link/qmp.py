@@ -106,9 +106,9 @@ class Qmp:
             raise
         except QmpConnectError as error:
             self._stop()
-            raise ConnectError("no QMP there", str(error.exc), "is that QEMU's -qmp socket?") from (
-                error
-            )
+            # Its further lines are the bytes that came, however many.
+            why = str(error.exc).partition("\n")[0]
+            raise ConnectError("no QMP there", why, "is that QEMU's -qmp socket?") from error
 
     @property
     def version(self) -> str | None:

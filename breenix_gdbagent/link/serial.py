@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from breenix_gdbagent.errors import InputError, LinkError, LinkTimeout
+from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.stop import SerialChunk, SerialText
 
 TOGETHER = 0.005
@@ -126,10 +127,7 @@ class Watch:
     ) -> None:
         """`after` says, by port, how many characters to pass over; `wakes` whether a match wakes
         who waits. Raises `InputError` for a pattern that is none."""
-        try:
-            self._compiled = [re.compile(p, re.MULTILINE) for p in patterns]
-        except re.error as error:
-            raise InputError(f"{error.pattern!r} is no regular expression", str(error)) from error
+        self._compiled = [compiled(p, flags=re.MULTILINE) for p in patterns]
         self.wakes = wakes
         self.found: list[Match] = []
         self._after = dict(after or {})

@@ -12,6 +12,11 @@ SIGINT, SIGQUIT, SIGTRAP, SIGABRT = 2, 3, 5, 6
 STATES = {2: "paused", 3: "shutdown", 6: "internal-error", 14: "watchdog", 29: "io-error"}
 """QEMU's run state by the signal that it tells of it (gdbstub/system.c, gdb_vm_state_change)."""
 
+THREAD = r"(?:p[0-9a-fA-F]+\.)?[0-9a-fA-F]+"
+"""The id of one thread, with or without its process (gdb manual, "Packets"): not all of a process
+(``p1``), nor all there are (``-1``)."""
+
+_HEX = r"[0-9a-fA-F]+"
 _SHAPE = rb"(?s)([STWX])([0-9a-fA-F]{2})(?:;?(.*))?"
 
 
@@ -44,7 +49,7 @@ class StopReply(NamedTuple):
     @property
     def cpu(self) -> int:
         """QEMU's CPU index (thread ids count from 1); 0 when the reply names no thread."""
-        return 0 if self.thread is None else int(self.thread.rpartition(".")[2], 16) - 1
+        return 0 if self.thread is None else max(int(self.thread.rpartition(".")[2], 16), 1) - 1
 
     @classmethod
     def parse(cls, payload: bytes) -> StopReply:
@@ -59,9 +64,12 @@ class StopReply(NamedTuple):
             for pair in (found[3] or b"").decode("ascii").split(";"):
                 key, _, value = pair.partition(":")
                 if key == "thread":
-                    int(value.removeprefix("p").rpartition(".")[2], 16)
+                    if re.fullmatch(THREAD, value) is None:
+                        raise ValueError
                     thread = value
                 elif key in kinds:
+                    if re.fullmatch(_HEX, value) is None:
+                        raise ValueError
                     watch = (kinds[key], int(value, 16))
         except ValueError as error:
             raise LinkProtocolError(f"{payload[:60]!r} is no stop reply") from error

@@ -24,7 +24,7 @@ from breenix_gdbagent.errors import (
 from breenix_gdbagent.link.address import Address, connect, stays_taken
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.rsplink import RspLink
-from breenix_gdbagent.link.stopreply import StopReply
+from breenix_gdbagent.link.stopreply import THREAD, StopReply
 from breenix_gdbagent.link.stubstate import RunState, Stateful
 from breenix_gdbagent.link.targetxml import MAX_DOCUMENT, TargetDescription, describe
 
@@ -49,7 +49,7 @@ class Thread(NamedTuple):
     @property
     def cpu(self) -> int:
         """QEMU's CPU index: thread ids count from 1 (QEMU gdbstub/system.c, gdb_get_cpu_index)."""
-        return int(self.id.rpartition(".")[2], 16) - 1
+        return max(int(self.id.rpartition(".")[2], 16), 1) - 1
 
 
 class StubReader(Stateful):
@@ -122,7 +122,8 @@ class StubReader(Stateful):
         while True:
             request = f"qXfer:features:read:{annex}:{len(out):x},{piece:x}".encode()
             answer = self._ok(request, self.ask(request)[0])
-            if answer[:1] not in (b"l", b"m") or len(out) > MAX_DOCUMENT:
+            # A piece of nothing that is not the last would be asked for without end.
+            if answer[:1] not in (b"l", b"m") or answer == b"m" or len(out) > MAX_DOCUMENT:
                 raise LinkProtocolError(f"{self.link.name} does not give its {annex}")
             out += answer[1:]
             if answer[:1] == b"l":
@@ -184,6 +185,8 @@ class StubReader(Stateful):
             if answer[:1] != b"m":
                 return ids or [b"01"]
             ids += answer[1:].split(b",")
+            if any(re.fullmatch(THREAD.encode(), thread) is None for thread in ids):
+                raise LinkProtocolError(f"{answer[:60]!r} is no list of threads")
             request = b"qsThreadInfo"
             if len(ids) > 4096:
                 raise LinkProtocolError(f"{self.link.name} lists threads without end")

@@ -18,6 +18,11 @@ MAX_DOCUMENT = 1 << 18
 """Bytes of one document; QEMU's largest has 30 KB."""
 
 MAX_DEPTH = 8
+MAX_DOCUMENTS = 64
+"""Documents read for one description, each as often as it is included: QEMU's has four."""
+
+MAX_BITS = 4096
+"""Of one register: the widest of AVX-512 has 512."""
 
 
 class Register(NamedTuple):
@@ -63,18 +68,12 @@ def describe(fetch: Callable[[str], bytes]) -> TargetDescription:
     architecture = ""
     rows: list[tuple[str, int, int]] = []
     number = 0
-    for tag, attributes, text in _elements(fetch, "target.xml", MAX_DEPTH):
+    for tag, attributes, text in _elements(fetch, "target.xml", MAX_DEPTH, []):
         if tag == "architecture" and not architecture:
             architecture = text.strip()
         elif tag == "reg":
-            try:
-                number = int(attributes.get("regnum", number))
-                rows.append((attributes["name"], number, int(attributes["bitsize"])))
-            except (KeyError, ValueError) as error:
-                raise LinkProtocolError(
-                    f"target.xml has a register without name or size: {attributes}"
-                ) from error
-            number += 1
+            rows.append(_row(attributes, number))
+            number = rows[-1][1] + 1
     registers = []
     offset = 0
     for name, number, bits in sorted(rows, key=lambda row: row[1]):
@@ -83,18 +82,36 @@ def describe(fetch: Callable[[str], bytes]) -> TargetDescription:
     return TargetDescription(architecture, tuple(registers))
 
 
+def _row(attributes: dict[str, str], number: int) -> tuple[str, int, int]:
+    """(name, number, bits) of a register; `number` is its own where it says none."""
+    try:
+        name, bits = attributes["name"], int(attributes["bitsize"])
+        number = int(attributes.get("regnum", number))
+    except (KeyError, ValueError):
+        bits = 0
+    if not 0 < bits <= MAX_BITS:
+        raise LinkProtocolError(f"target.xml has a register without name or size: {attributes}")
+    return name, number, bits
+
+
 _Element = tuple[str, dict[str, str], str]
 
 
-def _elements(fetch: Callable[[str], bytes], annex: str, depth: int) -> list[_Element]:
-    """(tag, attributes, text) in document order, those of included documents in their place."""
+def _elements(
+    fetch: Callable[[str], bytes], annex: str, depth: int, read: list[str]
+) -> list[_Element]:
+    """(tag, attributes, text) in document order, those of included documents in their place.
+    `read` are the documents that were read before."""
     document = fetch(annex)
-    if depth == 0 or len(document) > MAX_DOCUMENT:
-        raise LinkProtocolError(f"target.xml includes {annex} too deeply, or it is too long")
+    read.append(annex)
+    if depth == 0 or len(document) > MAX_DOCUMENT or len(read) > MAX_DOCUMENTS:
+        raise LinkProtocolError(
+            f"target.xml includes {annex[:80]!r} too deeply, too many documents, or one too long"
+        )
     out: list[_Element] = []
     for tag, attributes, text in _parse(annex, document):
         if tag.rpartition(":")[2] == "include":
-            out += _elements(fetch, attributes.get("href", ""), depth - 1)
+            out += _elements(fetch, attributes.get("href", ""), depth - 1, read)
         else:
             out.append((tag, attributes, text))
     return out

@@ -161,7 +161,8 @@ class ElfFile:
         if kind != 1 or size > _INFLATE_LIMIT:
             raise self.corrupt(section.name, f"has compression type {kind}, only zlib is read")
         try:
-            data = zlib.decompressobj().decompress(raw[24:], size)
+            # A limit of 0 would be none.
+            data = zlib.decompressobj().decompress(raw[24:], max(size, 1))
         except zlib.error as error:
             raise self.corrupt(section.name, f"does not inflate ({error})") from None
         if len(data) != size:

@@ -15,7 +15,7 @@ ORDER = [
     ("jsonvalue", "version"),
     ("addresses",),
     ("errors",),
-    ("memory", "wholefile"),
+    ("memory", "patterns", "wholefile"),
     ("x86",),
     ("symbols",),
     ("stop", "locations"),

@@ -10,6 +10,7 @@ from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_number
+from breenix_gdbagent.patterns import compiled
 
 WAIT_SECONDS = 60.0
 
@@ -147,10 +148,7 @@ def _unquoted(text: str) -> str:
 
 
 def _regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"{pattern!r} is no regular expression", str(error)) from error
+    compiled(pattern)
     return pattern
 
 
