@@ -10,11 +10,15 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from breenix_gdbagent import configs
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.errors import AgentError, InputError, QemuMissing
+from breenix_gdbagent.symbols.dwarf import Dwarf
+from breenix_gdbagent.symbols.elf import ElfFile
+from breenix_gdbagent.symbols.elf import build_id as own_build_id
 
 PROGRAMS = (
     ("qemu-system-x86_64", "boots kernels", True, "qemu-system-x86"),
@@ -22,8 +26,9 @@ PROGRAMS = (
     ("addr2line", "judges lines and inlines in the tests", False, "binutils"),
     ("chromium", "tests the HTML report", False, "chromium"),
 )
-LIBRARIES = ("pyelftools", "construct", "prompt_toolkit", "qemu.qmp", "rich", "capstone", "jinja2")
+LIBRARIES = ("construct", "prompt_toolkit", "qemu.qmp", "rich", "capstone", "jinja2")
 OPTIONAL = (
+    ("pyelftools", "`doctor --kernel`: `pip install pyelftools`"),
     ("pygdbmi", "asks a gdb of ours: `pip install pygdbmi`"),
     ("ipython", "`shell --ipython`: `pip install ipython`"),
 )
@@ -76,40 +81,76 @@ def run(name: str, argv: list[str]) -> int:
 
 
 def _kernel(path: Path) -> list[Item]:
-    """Names and types in an ELF, by a second opinion: pyelftools, not the agent's own readers.
+    """What an ELF offers, by pyelftools; and whether the agent's own readers read the same in it.
 
     Raises `InputError` for what is no ELF.
     """
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.sections import SymbolTableSection
-
+    try:
+        from elftools.common.exceptions import ELFError
+        from elftools.elf.elffile import ELFFile
+    except ImportError:
+        raise InputError(
+            f"{path.name} cannot be read twice",
+            "pyelftools is not installed",
+            "pip install pyelftools",
+        ) from None
     try:
         with path.open("rb") as file:
-            elf = ELFFile(file)
-            table = elf.get_section_by_name(".symtab")
-            symbols = table.num_symbols() if isinstance(table, SymbolTableSection) else 0
-            versions = (
-                sorted({unit["version"] for unit in elf.get_dwarf_info().iter_CUs()})
-                if elf.has_dwarf_info()
-                else []
-            )
-            machine = elf.get_machine_arch()
+            return _read_twice(path, ELFFile(file))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ELFError, ValueError, KeyError, AssertionError) as error:
         raise InputError(f"{path.name} is no ELF that can be read: {error}") from error
-    told = ", ".join(str(v) for v in versions)
+
+
+def _read_twice(path: Path, elf: Any) -> list[Item]:
+    from elftools.elf.sections import NoteSection, SymbolTableSection
+
+    table = elf.get_section_by_name(".symtab")
+    symbols = table.num_symbols() if isinstance(table, SymbolTableSection) else 0
+    units = list(elf.get_dwarf_info().iter_CUs()) if elf.has_dwarf_info() else []
+    told = ", ".join(str(v) for v in sorted({unit["version"] for unit in units}))
+    notes = [n for s in elf.iter_sections() if isinstance(s, NoteSection) for n in s.iter_notes()]
+    build_id = next((n["n_desc"] for n in notes if n["n_type"] == "NT_GNU_BUILD_ID"), None)
+    places = {(s.name, s["sh_addr"], s["sh_size"]) for s in elf.iter_sections()}
+    machine = elf.get_machine_arch()
+    without = "no build-id: a snapshot knows its kernel by the file's hash alone"
     return [
         Item("kernel machine", machine == "x64", True, machine, "build it for x86_64"),
         Item("kernel symbols", symbols > 0, False, f"{symbols} in .symtab"),
         Item(
             "kernel types",
-            bool(versions),
+            bool(units),
             False,
             f"DWARF {told}" if told else "no DWARF: no processes, threads, values; see the README",
         ),
+        Item("kernel build-id", build_id is not None, False, build_id or without),
+        _compared(path, places, build_id, [unit.cu_offset for unit in units]),
     ]
+
+
+def _compared(
+    path: Path, places: set[tuple[str, int, int]], build_id: str | None, units: list[int]
+) -> Item:
+    """Our own readers beside pyelftools: sections (name, address, size), build-id, DWARF units."""
+    name = "kernel, read twice"
+    try:
+        ours = ElfFile(path)
+        differ = [
+            what
+            for what, same in (
+                ("sections", places == {(s.name, s.address, s.size) for s in ours.sections}),
+                ("build-id", build_id == own_build_id(ours)),
+                ("DWARF units", units == Dwarf(ours).unit_offsets),
+            )
+            if not same
+        ]
+    except AgentError as error:
+        return Item(name, False, False, f"pyelftools reads it, and we do not: {error.what}")
+    if differ:
+        return Item(name, False, False, f"pyelftools reads other {', '.join(differ)} than we do")
+    found = f"pyelftools and we read the same {len(places)} sections and {len(units)} DWARF units"
+    return Item(name, True, False, found)
 
 
 def _programs() -> list[Item]:

@@ -31,15 +31,6 @@ from breenix_gdbagent.memory.elf_header import (
 
 SHT_NOBITS, SHT_NOTE = 8, 7
 SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x2, 0x4, 0x800
-_MACHINES = {
-    3: "i386",
-    8: "MIPS",
-    20: "PowerPC",
-    21: "PowerPC64",
-    40: "ARM",
-    183: "aarch64",
-    243: "RISC-V",
-}
 _TYPES = {0: "of no type", 1: "an object file (.o)", 4: "a core"}
 # A section of a kernel is never larger; a corrupt size must not make us ask for 2**60 bytes.
 _INFLATE_LIMIT = 1 << 30
@@ -211,12 +202,23 @@ def _checked_header(path: Path, head: bytes, size: int) -> Header:
     if header.bits != 64:
         raise InputError(f"{path} is a 32-bit ELF, the kernel is 64-bit")
     if header.machine != EM_X86_64 or not header.is_x86:
-        named = _MACHINES.get(header.machine, f"machine {header.machine}")
+        named = _machine(header.machine)
         raise InputError(f"{path} is built for {named}, only x86-64 kernels can be examined")
     if header.type not in (ET_EXEC, ET_DYN):
         what = _TYPES.get(header.type, f"of type {header.type}")
         raise InputError(f"{path} is {what}, not a kernel ELF")
     return header
+
+
+def _machine(number: int) -> str:
+    """The name of an e_machine, as pyelftools has them all; its number where that is not there."""
+    try:
+        from elftools.elf.descriptions import describe_e_machine
+        from elftools.elf.enums import ENUM_E_MACHINE
+    except ImportError:
+        return f"machine {number}"
+    name = next((name for name, value in ENUM_E_MACHINE.items() if value == number), None)
+    return f"machine {number}" if name is None else str(describe_e_machine(name))
 
 
 def _string(table: bytes, offset: int) -> str:

@@ -10,10 +10,11 @@ import pytest
 
 from breenix_gdbagent import targets
 from breenix_gdbagent.commands import doctor, run
-from breenix_gdbagent.errors import AgentError, QemuDied, QemuGaveUp
+from breenix_gdbagent.errors import AgentError, InputError, QemuDied, QemuGaveUp
 from breenix_gdbagent.lab import elf
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.stop import StopReason
+from breenix_gdbagent.symbols.elf import ElfFile
 
 
 def items(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, dict[str, object]]:
@@ -31,6 +32,33 @@ def test_an_elf_without(capsys: pytest.CaptureFixture[str]) -> None:
     found = items(capsys, elf(stripped=True))
     assert found["kernel symbols"]["ok"]
     assert not found["kernel types"]["ok"]
+
+
+def test_both_readers_agree_on_the_lab_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    found = items(capsys, elf(stripped=False))
+    assert len(str(found["kernel build-id"]["found"])) == 40
+    assert found["kernel, read twice"]["ok"]
+
+
+def test_where_our_reader_differs_it_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "own_build_id", lambda elf: "00" * 20)
+    found = items(capsys, elf(stripped=False))["kernel, read twice"]
+    assert not found["ok"] and not found["needed"]
+    assert found["found"] == "pyelftools reads other build-id than we do"
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"), [(183, "AArch64"), (243, "RISC-V"), (0xFEFE, "65278")]
+)
+def test_the_machine_of_a_foreign_kernel_is_named(machine: int, name: str, tmp_path: Path) -> None:
+    data = bytearray(elf(stripped=True).read_bytes())
+    data[18:20] = machine.to_bytes(2, "little")
+    foreign = tmp_path / "kernel"
+    foreign.write_bytes(data)
+    with pytest.raises(InputError, match=f"is built for .*{name}"):
+        ElfFile(foreign)
 
 
 def test_what_is_no_elf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,7 +173,7 @@ def test_an_image_and_an_elf_are_held_against_each_other(tmp_path: Path) -> None
     verify(disk, right)
     with pytest.raises(InputError, match="wrong is not the kernel in img"):
         verify(disk, wrong)
-    with pytest.raises(InputError, match="aarch64"):
+    with pytest.raises(InputError, match="AArch64"):
         verify(disk, arm)
     with pytest.raises(InputError, match="no disk image"):
         verify(right, right)
