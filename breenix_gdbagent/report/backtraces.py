@@ -1,42 +1,18 @@
-"""Backtraces in the report document, and their frames as every face tells them."""
+"""The frames of a report's backtraces, as every output format tells them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import PurePosixPath
 from typing import cast
 
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.model import Object
-from breenix_gdbagent.report.names import trace_json
 from breenix_gdbagent.report.story import objects
-from breenix_gdbagent.views.call_trace import CallTrace
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
-MOST_FRAMES = 64
 _MODULES = r"\b(?:\w+::)+(?=\w)"
-KEPT = ("pc", "name", "offset", "how", "ring", "vector")
-
-
-def backtrace_json(found: CallTrace) -> dict[str, Json]:
-    """``{frames, left_out, end}`` of one CPU, innermost first: the frames of `bt --json` with
-    equal ones in a row (recursion) told once with their number, and files by their short names.
-    Where there are none `end` says why."""
-    walked = trace_json(found)
-    frames = objects(walked["frames"])
-    groups = [list(same) for _, same in groupby(frames, key=lambda f: (f["pc"], f["vector"]))]
-    shown: list[Json] = [
-        {
-            **{key: same[0][key] for key in KEPT},
-            "times": len(same),
-            "lines": [{**spot, "file": short(spot["file"])} for spot in objects(same[0]["lines"])],
-        }
-        for same in groups[:MOST_FRAMES]
-    ]
-    left = sum(map(len, groups[MOST_FRAMES:]))
-    return {"frames": shown, "left_out": left, "end": walked["end"]}
 
 
 def short(file: Json) -> str | None:

@@ -1,18 +1,4 @@
-"""The stack matrix's cells: a glyph for each state of a stack in a space, and what it says."""
-
-from breenix_gdbagent.views.stack_matrix import StackState
-
-GLYPHS = {
-    StackState.UNMAPPED: "-",
-    StackState.PARTLY_UNMAPPED: "p",
-    StackState.GUARD_MAPPED: "g",
-    StackState.USER_ACCESSIBLE: "u",
-    StackState.READ_ONLY: "r",
-    StackState.OTHER_FRAMES: "d",
-    StackState.EXECUTABLE: "x",
-    StackState.NOT_COMPARED: "?",
-    StackState.SOUND: ".",
-}
+"""What each glyph in a cell of the stack matrix says."""
 
 CELLS = {
     "-": "not mapped",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from breenix_gdbagent.addresses import hex64
@@ -12,7 +13,7 @@ from breenix_gdbagent.checks.finding import CODES, SEVERITY_ORDER, CheckResult, 
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.report import maps
-from breenix_gdbagent.report.backtraces import backtrace_json
+from breenix_gdbagent.report.backtraces import short
 from breenix_gdbagent.report.evidence import evidence_of
 from breenix_gdbagent.report.model import (
     Evidence,
@@ -31,14 +32,20 @@ from breenix_gdbagent.report.model import (
     from_json,
     shown_walk,
 )
+from breenix_gdbagent.report.names import trace_json
 from breenix_gdbagent.report.sentences import words
+from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.report.tables import shown_space
 from breenix_gdbagent.report.wording.base import Words
 from breenix_gdbagent.stop import SerialText
+from breenix_gdbagent.views.call_trace import CallTrace
 from breenix_gdbagent.views.stop_summary import CpuSummary, StopPicture, StopSummary
 
 SCHEMA = 1
 TAIL_LINES = 40
+MOST_FRAMES = 64
+KEPT = ("pc", "name", "offset", "how", "ring", "vector")
+"""What a report has of each frame of `bt --json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +166,27 @@ def _cpu(one: CpuSummary) -> ShownCpu:
         symbol=one.symbol,
         process=_process(one.space),
         thread=one.thread,
-        backtrace=backtrace_json(one.trace),
+        backtrace=_backtrace(one.trace),
     )
+
+
+def _backtrace(found: CallTrace) -> dict[str, Json]:
+    """``{frames, left_out, end}`` of one CPU, innermost first: the frames of `bt --json` with
+    equal ones in a row (recursion) told once with their number, and files by their short names.
+    Where there are none `end` says why."""
+    walked = trace_json(found)
+    frames = objects(walked["frames"])
+    groups = [list(same) for _, same in groupby(frames, key=lambda f: (f["pc"], f["vector"]))]
+    shown: list[Json] = [
+        {
+            **{key: same[0][key] for key in KEPT},
+            "times": len(same),
+            "lines": [{**spot, "file": short(spot["file"])} for spot in objects(same[0]["lines"])],
+        }
+        for same in groups[:MOST_FRAMES]
+    ]
+    left = sum(map(len, groups[MOST_FRAMES:]))
+    return {"frames": shown, "left_out": left, "end": walked["end"]}
 
 
 def _process(space: Space | None) -> str | None:

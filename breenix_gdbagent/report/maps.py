@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.cells import GLYPHS
 from breenix_gdbagent.report.mappings import rights
 from breenix_gdbagent.views.space_map import Region, SpaceMap
-from breenix_gdbagent.views.stack_matrix import StackRow
+from breenix_gdbagent.views.stack_matrix import StackRow, StackState
+
+GLYPHS = {
+    StackState.UNMAPPED: "-",
+    StackState.PARTLY_UNMAPPED: "p",
+    StackState.GUARD_MAPPED: "g",
+    StackState.USER_ACCESSIBLE: "u",
+    StackState.READ_ONLY: "r",
+    StackState.OTHER_FRAMES: "d",
+    StackState.EXECUTABLE: "x",
+    StackState.NOT_COMPARED: "?",
+    StackState.SOUND: ".",
+}
+"""How the stack matrix draws each state; `cells.py` says what the glyphs mean."""
 
 
 def build(found: SpaceMap) -> dict[str, Json]:
