@@ -35,7 +35,7 @@ from breenix_gdbagent.errors import InputError, LinkError
 from breenix_gdbagent.evaluation.expressions import Expression, parse
 from breenix_gdbagent.evaluation.places import Place, find_place, parse_vector, vector_place
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.stop import SerialText, Stop, StopReason
+from breenix_gdbagent.stop import SerialText, Stop
 from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.targets import Machine, Setting
 from breenix_gdbagent.x86.paging import Walk
@@ -169,7 +169,7 @@ class Vm:
         epoch = self._debugger.vm.epoch
         if self._kernel is None or self._epoch != epoch:
             with self._arbiter.standing(wait=True):
-                event = self.event or StopEvent(StopReason("attached"))
+                event = self.event or StopEvent(self._debugger.vm.found_at())
                 self._kernel, self._epoch = Kernel(self._debugger.stop(event.reason)), epoch
         return self._kernel
 

@@ -12,6 +12,7 @@ from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.finding import Finding, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.panic import panic_place
+from breenix_gdbagent.kernel.reason import in_panic
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
@@ -165,13 +166,18 @@ def facts_of(reason: StopReason) -> RunFacts:
 
 def check(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Iterator[Finding]:
     """Findings about the run's end. `cause` is the fault that led there, if any."""
-    if facts.ended == "panic" or kernel.log.panics:
+    told = facts.ended == "panic" or kernel.log.panics
+    if told or (facts.ended in _UNTOLD and in_panic(kernel)):
         yield _panic(kernel, facts, cause)
     if facts.ended in ("deadline", "interrupt"):
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)
     if facts.ended == "exit":
         yield _exit(kernel, facts, cause)
     yield from logged_errors(kernel, explained=_FAULT_LOGGERS if facts.faults else ())
+
+
+_UNTOLD = ("", "deadline", "interrupt")
+"""Ends at which a kernel may have panicked before, and nobody caught it."""
 
 
 def _panic(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:

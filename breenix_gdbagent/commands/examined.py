@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.commands import seconds
 from breenix_gdbagent.commands.output import aside
 from breenix_gdbagent.commands.target import Target, opened_snapshot
-from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.stop import Stop
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
@@ -50,7 +50,7 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
             orders = Orders(until=target.options.until, timeout=target.options.timeout)
             yield stop_to_examine(vm, machine.image, orders)
             return
-        stop = vm.stop(StopReason("attached"), hidden=hidden)
+        stop = vm.stop(vm.found_at(), hidden=hidden)
         if machine.image is not None:
             from breenix_gdbagent.kernel.image import with_image
 

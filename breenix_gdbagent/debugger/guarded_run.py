@@ -139,7 +139,9 @@ class GuardedRun:
 
     def now(self) -> Ended:
         """The guest as it stands, without letting it run."""
-        return self._end(self.debugger.stop(StopReason("attached")), "", None)
+        reason = self.vm.found_at()
+        ended = "" if reason.kind == "attached" else reason.kind
+        return self._end(self.debugger.stop(reason), ended, None)
 
     def stop_at(self, location: str) -> None:
         """A breakpoint that ends the run, after `start`. Raises `InputError`."""
@@ -301,7 +303,7 @@ class GuardedRun:
             agent_stops=self.vm.agent_stops,
             markers=tuple(Marker(m.text, m.seconds) for m in self.vm.console.markers),
             benign_faults=self.benign,
-            armed=self.vm.arming.armed_at or "fault catching was never armed",
+            armed=self.vm.arming.state,
             succeeded=self.succeeded,
         )
         return Ended(self._examine(stop), facts, self._history(), record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import infer_reason
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
@@ -18,6 +19,24 @@ def with_reason(stop: Stop) -> Stop:
         return stop
     found = infer_reason(Kernel(stop)) or _panic(stop)
     return stop if found is None else stop._replace(reason=found)
+
+
+def in_panic(kernel: Kernel) -> bool:
+    """Whether a CPU is inside the panic handler; False where no ELF tells."""
+    from breenix_gdbagent.kernel.trace import of_cpu
+
+    if kernel.stop.image is None:
+        return False
+    for cpu in kernel.stop.cpus:
+        if cpu.cpl != 0:
+            continue
+        try:
+            frames = of_cpu(kernel, cpu).frames
+        except ReadError:
+            continue
+        if any(frame.name.partition("+")[0] == PANIC_SYMBOL for frame in frames):
+            return True
+    return False
 
 
 def _panic(stop: Stop) -> StopReason | None:

@@ -8,8 +8,13 @@ is caught in one of three ways:
 - with the kernel's ELF, before the guest starts: hardware breakpoints on every place where the
   code may hold a ``lidt m``, at every address the kernel may be loaded. A hit proves the address
   by comparing code; one single step executes the ``lidt``;
-- without: the monitor is asked for IDTR whenever serial text arrives, until it points above
-  4 GiB, where no firmware's does. What happened before that is not caught, and we say so.
+- without: the monitor is asked for IDTR whenever serial text arrives, until it is a kernel's.
+  What happened before that is not caught, and we say so.
+
+An IDT is a kernel's where it lies above 4 GiB, as no firmware's does, or where its gates lead into
+the ELF's own code. Of a guest that somebody else started and whose ELF is not given, one whose
+gates lead to memory that is mapped is taken too: it may be the firmware's until the kernel loads
+its own, which is seen as soon as it is asked for.
 
 The IDT is read again at each later stop: gates that became present are armed too.
 """
@@ -91,7 +96,8 @@ class Arms(Protocol):
 class Arming:
     """The breakpoints that catch faults and panics of one guest."""
 
-    def __init__(self, vm: Arms, clock: RunClock) -> None:
+    def __init__(self, vm: Arms, clock: RunClock, *, attached: bool = False) -> None:
+        self._attached = attached
         self.armed_at: str | None = None
         self.bias: int | None = None
         self.gates: dict[int, tuple[int, ...]] = {}
@@ -103,11 +109,22 @@ class Arming:
         self._clock = clock
         self._code: KernelCode | None = None
         self._kernel: Path | None = None
+        self._elf: KernelCode | None = None
+        self._refused: set[DescriptorTable] = set()
+        self.unwatched = ""
         self._sites: dict[int, tuple[int, int]] = {}
         self._panics: tuple[int, ...] = ()
         self._panic_at: set[int] = set()
         self._table = b""
         self._polled = -POLL_SECONDS
+
+    @property
+    def state(self) -> str:
+        """Since when faults are caught, or why they are not."""
+        if self.armed_at is not None:
+            return self.armed_at
+        why = self.unwatched or next(iter(self.notes[-1:]), "")
+        return "fault catching was never armed" + (f": {why}" if why else "")
 
     # Three ways to begin -------------------------------------------------------------------
 
@@ -116,7 +133,7 @@ class Arming:
         Raises `InputError`."""
         from breenix_gdbagent.live.elfcode import KernelCode
 
-        self._code = code = KernelCode.read(kernel)
+        self._elf = self._code = code = KernelCode.read(kernel)
         self._kernel = kernel
         self._panics = tuple(panics)
         sites = code.lidt_sites()
@@ -128,8 +145,13 @@ class Arming:
         self.polling = True
         self._want()
 
-    def now(self, bias: int | None, panics: Sequence[int]) -> None:
-        """Of a guest that stands still with its IDT loaded; else poll for it."""
+    def now(self, kernel: Path | None, bias: int | None, panics: Sequence[int]) -> None:
+        """Of a guest that stands still with its IDT loaded; else poll for it. `bias` is that of the
+        ELF `kernel`, where it is known. Raises `InputError`."""
+        if kernel is not None:
+            from breenix_gdbagent.live.elfcode import KernelCode
+
+            self._elf = KernelCode.read(kernel)
         self.bias = bias
         self._panics = tuple(panics)
         self.polling = True
@@ -141,11 +163,15 @@ class Arming:
         if not self.polling or now - self._polled < (POLL_SECONDS if self._sites else 0):
             return
         self._polled = now
-        if any(
-            hidden.idtr is not None and hidden.idtr.base >= FIRMWARE_TOP
-            for hidden in self._vm.hidden_running().values()
-        ):
+        if any(self._is_new(hidden) for hidden in self._vm.hidden_running().values()):
             self._vm.pause_for(lambda: self._begin("after the serial text showed it running,"))
+
+    def _is_new(self, hidden: HiddenRegisters) -> bool:
+        """Whether a CPU in 64-bit mode has an IDT that was not looked at before."""
+        table = hidden.idtr
+        if table is None or not table.limit or not (hidden.efer or 0) & EFER_LMA:
+            return False
+        return table != self.idtr and table not in self._refused
 
     def _begin(self, how: str) -> None:
         """Arm the gates of the IDT that is loaded now, if it is a kernel's."""
@@ -153,9 +179,43 @@ class Arming:
             table = hidden.idtr
             if table is None or not table.limit or hidden.efer is None:
                 continue
-            if hidden.efer & EFER_LMA and table.base >= FIRMWARE_TOP:
+            if hidden.efer & EFER_LMA and table != self.idtr and self._is_kernels(table):
                 self._load(table, f"{how} its IDT at {hex64(table.base)} loaded")
                 return
+
+    def _is_kernels(self, table: DescriptorTable) -> bool:
+        """Whether an IDT is to be watched; why one is not is told in `unwatched`."""
+        if table.base >= FIRMWARE_TOP:
+            return True
+        length = min((table.limit or 0) + 1, EXCEPTIONS * GATE_SIZE)
+        raw = self._vm.read_or_none(table.base, length)
+        handlers = [] if raw is None else list(gates_of(raw))
+        leads = self._in_elf if self._elf is not None else self._in_memory
+        if any(leads(at) for at in handlers):
+            return True
+        self._refused.add(table)
+        where = f"the IDT at {hex64(table.base)}, below 4 GiB,"
+        if raw is None:
+            self.unwatched = f"{where} is not mapped"
+        elif not handlers:
+            self.unwatched = f"{where} has no gate of an exception"
+        elif self._elf is not None:
+            self.unwatched = f"no gate of {where} leads into {self._elf.name}"
+        else:
+            self.unwatched = f"no gate of {where} leads to mapped memory"
+        return False
+
+    def _in_elf(self, handler: int) -> bool:
+        """Whether a handler is the ELF's code: the same bytes are there."""
+        assert self._elf is not None
+        bias = self.bias if self.bias is not None else self._elf.fixed_bias
+        if bias is None:
+            return False
+        wanted = self._elf.at(handler - bias)
+        return wanted is not None and self._vm.read_or_none(handler, len(wanted)) == wanted
+
+    def _in_memory(self, handler: int) -> bool:
+        return self._attached and self._vm.read_or_none(handler, 1) is not None
 
     # At a stop -----------------------------------------------------------------------------
 
@@ -219,7 +279,7 @@ class Arming:
             table, efer = cpu.idtr, cpu.get("efer")
             if table is None or not table.limit or efer is None or not efer & EFER_LMA:
                 continue
-            if table.base < FIRMWARE_TOP or table == self.idtr:
+            if table == self.idtr or not self._is_kernels(table):
                 continue
             if self.idtr is not None or self.polling:
                 self._load(table, f"a stop found its IDT at {hex64(table.base)} loaded")
@@ -240,7 +300,9 @@ class Arming:
         if self.armed_at is None and self.gates:
             seconds = self._clock.seconds()
             self.armed_at = f"{how}, {seconds:.3f} s into the run"
-            self.polling = False
+            self.unwatched = ""
+            # Below 4 GiB, and no ELF to compare with: the kernel's own may be still to come.
+            self.polling = table.base < FIRMWARE_TOP and self._elf is None
             if self._code is not None and self.bias is None:
                 self.notes.append(
                     f"the lidt of {self._code.name} was not seen: is it the kernel that runs?"

@@ -113,6 +113,19 @@ class KernelCode(NamedTuple):
             read((base + at) & _MASK, len(data)) == data for at, data in samples
         )
 
+    @property
+    def fixed_bias(self) -> int | None:
+        """The load bias of an ELF that is linked to one place, None for another."""
+        return 0 if self.kind == ET_EXEC else None
+
+    def at(self, address: int, length: int = 16) -> bytes | None:
+        """Code at a link-time address, None outside of it."""
+        for code in self.segments:
+            start = address - code.vaddr
+            if 0 <= start < len(code.data):
+                return code.data[start : start + length]
+        return None
+
     def samples(self, site: int) -> Iterator[tuple[int, bytes]]:
         """(link-time address, bytes) to compare with memory: around `site`, and both ends."""
         for code in self.segments:

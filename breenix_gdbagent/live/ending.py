@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from breenix_gdbagent.errors import LinkClosed, QemuGaveUp
+from breenix_gdbagent.link.gdbstub import RunState
 from breenix_gdbagent.link.stopreply import STATES, StopReply
 from breenix_gdbagent.live.guest import DYING_SECONDS, Guest
 from breenix_gdbagent.live.resets import Resets
@@ -17,6 +18,7 @@ from breenix_gdbagent.stop import StopReason
 DRAIN_SECONDS = 5.0
 QUIT_SECONDS = 20.0
 
+BEFORE_US = "it happened before we attached, and QEMU does not say which"
 TOLD_PANIC = "the guest told QEMU that it panicked"
 UNTOLD_SHUTDOWN = "without --qmp QEMU does not say which"
 
@@ -41,6 +43,18 @@ class Ending(Guest):
         if self._resets.by_firmware():
             return None
         return StopReason("shutdown", reply.cpu, text="" if said else UNTOLD_SHUTDOWN)
+
+    def found_at(self) -> StopReason:
+        """Why a guest that we attached to stands still, by QEMU's run state: it may have ended
+        before. Raises `LinkError`."""
+        if self._holds.qmp is None or self.stub.state is not RunState.SHUTDOWN:
+            return StopReason("attached")
+        match self._holds.qmp.status():
+            case "shutdown":
+                return StopReason("shutdown", text=BEFORE_US)
+            case "guest-panicked":
+                return StopReason("panic", text=TOLD_PANIC)
+        return StopReason("attached")
 
     def _switched_off(self, reply: StopReply) -> StopReason:
         """The guest ended the run: by ACPI, or in later QEMUs by isa-debug-exit too. QEMU waits

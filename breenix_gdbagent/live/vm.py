@@ -41,7 +41,7 @@ class LiveVm(Running):
         super().__init__(holds, clock)
         self.faults_passed = 0
         self.left = ""
-        self.arming = Arming(self, self.clock)
+        self.arming = self._new_arming()
         self._resets = Resets(lambda: self.arming.armed_at is not None, holds)
         self._waiting: Interrupts | None = None
         self.asked_to_stop = False
@@ -83,6 +83,9 @@ class LiveVm(Running):
         self._armed_with = kernel, tuple(panic)
         self._arm(bias, fresh=bias is None and not self._has_started())
 
+    def _new_arming(self) -> Arming:
+        return Arming(self, self.clock, attached=self._holds.process is None)
+
     def _has_started(self) -> bool:
         """Whether an instruction has run since the last reset. What ran before we attached is seen
         in the CPU: one that was started with -S stands at its reset vector."""
@@ -100,7 +103,7 @@ class LiveVm(Running):
                 identity = self.config is None or "kernel" in self.config.needs
                 self.arming.before_start(kernel, identity=identity, panics=panic)
             else:
-                self.pause_for(lambda: self.arming.now(bias, panic))
+                self.pause_for(lambda: self.arming.now(kernel, bias, panic))
         if self._holds.serial is not None and self._holds.qmp is not None:
             self._holds.serial.wake_on_text = self.arming.polling
         elif self.arming.polling and kernel is None:
@@ -128,7 +131,7 @@ class LiveVm(Running):
         self.was_changed()
         self._pending = None
         passing = self.arming.passing
-        self.arming = Arming(self, self.clock)
+        self.arming = self._new_arming()
         if self._armed_with is not None:
             self.arming.passing = passing
             self._arm(None, fresh=True)

@@ -9,7 +9,18 @@ import pytest
 from breenix_gdbagent.lab import elf
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
-from tests.guest.smallguest import DEAD, IDLES, PIC, READS, assembled, booted, needs_small_guest
+from tests.guest.smallguest import (
+    DEAD,
+    IDLES,
+    PANICS,
+    PIC,
+    READS,
+    RESETS,
+    WAITS,
+    assembled,
+    booted,
+    needs_small_guest,
+)
 
 pytestmark = needs_qemu
 
@@ -87,3 +98,49 @@ def test_faults_are_passed_only_where_nothing_may_be_handled(
     (check,) = (c for c in seen.document["checks"] if c["name"] == "faults")
     assert (seen.code, check["status"]) == (0, status)
     assert ("halts with interrupts off" in (check["reason"] or "")) is (case == DEAD)
+
+
+@needs_small_guest
+@pytest.mark.parametrize("with_elf", [True, False])
+def test_attached_a_fault_is_caught_though_the_idt_lies_below_4_gib(
+    tmp_path: Path, with_elf: bool
+) -> None:
+    kernel = assembled(WAITS, tmp_path)
+    with booted(kernel, tmp_path) as guest:
+        elf = ["--kernel", str(kernel)] if with_elf else []
+        commands = ("send x", "wait NEVER 30", "fault")
+        words = [word for command in commands for word in ("-c", command)]
+        seen = agent("shell", *guest.options, "--serial", guest.serial, *elf, *words)
+        (judge,) = guest.exceptions
+    assert "exception 14 (#PF), caught before its handler runs" in seen.out
+    assert "ERROR page-fault.unmapped" in seen.out and f"cr2 {judge.cr2:#x}" in seen.out
+    assert seen.code == 1
+
+
+@needs_small_guest
+def test_fault_says_what_audit_says_and_else_whether_faults_are_caught(tmp_path: Path) -> None:
+    with booted(assembled(READS, tmp_path), tmp_path, until=CAUGHT) as guest:
+        assert "ERROR page-fault.unmapped" in agent("shell", *guest.options, "-c", "fault").out
+    with booted(assembled(IDLES, tmp_path), tmp_path) as guest:
+        seen = agent("shell", *guest.options, "-c", "fault")
+    first, second = seen.out.splitlines()[-2:]
+    assert (seen.code, first) == (1, "this stop is no fault")
+    assert second.startswith("faults are caught: the guest stood still with its IDT at 0x")
+
+
+@needs_small_guest
+def test_a_kernel_that_has_panicked_is_told_so_attached(tmp_path: Path) -> None:
+    kernel = assembled(PANICS, tmp_path)
+    with booted(kernel, tmp_path, until=b"gave up\n") as guest:
+        seen = agent("audit", *guest.options, "--kernel", str(kernel), "--json")
+    assert (seen.code, seen.codes("error")) == (1, {"panic"})
+
+
+@needs_small_guest
+def test_a_guest_that_shut_down_before_we_came_is_explained(tmp_path: Path) -> None:
+    """QEMU was told to pause at a reset, and its run state says that it did."""
+    paused = ("-action", "reboot=shutdown,shutdown=pause")
+    with booted(assembled(RESETS, tmp_path), tmp_path, *paused) as guest:
+        seen = agent("audit", *guest.options, "--json")
+    assert (seen.code, seen.document["stops"][0]["reason"]) == (1, "shutdown")
+    assert {"triple-fault", "invalid-opcode"} <= seen.codes("error")

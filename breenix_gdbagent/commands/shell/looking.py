@@ -263,11 +263,32 @@ def do_audit(session: Session, line: Line) -> int:
 def do_fault(session: Session, line: Line) -> int:
     arguments(line)
     with session.standing():
-        kind = session.kernel.stop.reason.kind
-        if session.kernel.event is None and kind not in ("shutdown", "panic", "handler"):
-            print("this stop is no fault")
+        kernel = session.kernel
+        known = kernel.event is not None or kernel.stop.reason.kind in _FAULTED
+        if not known and (why := _no_fault(kernel)) is not None:
+            print(why)
+            if session.debugger is not None and session.target.runs:
+                print(f"faults are caught: {session.debugger.vm.arming.state}")
             return 1
         return do_audit(session, line)
+
+
+_FAULTED = ("shutdown", "panic", "handler")
+
+
+def _no_fault(kernel: Kernel) -> str | None:
+    """Why `fault` has nothing to tell of a stop; None where there is something after all: a CPU
+    may stand in a handler, and the kernel may have panicked before."""
+    from breenix_gdbagent.checks import faults
+    from breenix_gdbagent.checks.finding import NotChecked
+    from breenix_gdbagent.kernel.reason import in_panic
+
+    try:
+        if in_panic(kernel) or kernel.log.panics or next(faults.check(kernel), None) is not None:
+            return None
+    except NotChecked as lacking:
+        return f"whether a fault led to this stop is not known: {lacking}"
+    return "this stop is no fault"
 
 
 def do_serial(session: Session, line: Line) -> int:

@@ -17,7 +17,7 @@ from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
 from breenix_gdbagent.debugger.arbiter import GDB, PYTHON, SHELL, Arbiter
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.stop import Stop
 
 if TYPE_CHECKING:
     from breenix_gdbagent.commands.target import Target
@@ -131,7 +131,7 @@ class Session:
         if self._unseen is not None:
             self._shown(self._unseen)
         if self._kernel is None:
-            self.take(self.debugger.stop(StopReason("attached")))
+            self.take(self.debugger.stop(self.debugger.vm.found_at()))
         assert self._kernel is not None
         return self._kernel
 
