@@ -23,7 +23,7 @@ def _quote(path: bytes) -> object:
 
 
 def _annotations(of: object, **how: bool) -> object:
-    """What `dataclasses` asks of each class (CPython 3.12 and 3.13, Lib/dataclasses.py); whoever
+    """What ``dataclasses`` asks of each class (CPython 3.12 and 3.13, Lib/dataclasses.py); whoever
     asks more gets the real one's answer."""
     if how or not isinstance(of, type):
         return _real("inspect").get_annotations(of, **how)
@@ -31,7 +31,7 @@ def _annotations(of: object, **how: bool) -> object:
 
 
 def _unwrap(of: object, **how: object) -> object:
-    """What `dataclasses` asks of each member of a class with slots (CPython 3.14), whose
+    """What ``dataclasses`` asks of each member of a class with slots (CPython 3.14), whose
     ``__repr__`` it has wrapped once. What is wrapped many times, perhaps in a circle, is the real
     one's."""
     inner = of
@@ -50,7 +50,7 @@ PUT_OFF: dict[str, dict[str, object]] = {
     "urllib.parse": {"quote_from_bytes": _quote},
     "gettext": {"gettext": str, "ngettext": lambda one, many, n: one if n == 1 else many},
 }
-"""Modules that `dataclasses`, `pathlib`, `socket` and `argparse` import for what we do not ask of
+"""Modules that ``dataclasses``, `pathlib`, `socket` and `argparse` import for what we do not ask of
 them, and what they get of each without it: 10 ms."""
 
 

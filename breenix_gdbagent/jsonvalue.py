@@ -1,4 +1,4 @@
-"""The type of what goes into a JSON document."""
+"""The type of a JSON document: what `json.dumps` takes."""
 
 from __future__ import annotations
 

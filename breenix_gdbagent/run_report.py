@@ -1,4 +1,4 @@
-"""A run's deciding stop in one file, and the same report out of it a week later."""
+"""The report of a run that ended, live or out of a file, and the snapshot that keeps both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stopped kernel is a value: everything that understands Breenix reads one `Stop`."""
+"""`Stop`: a stopped kernel as a value, and all that the rooms above read of it."""
 
 from __future__ import annotations
 

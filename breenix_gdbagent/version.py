@@ -1,3 +1,3 @@
-"""Which agent this is: in every report, and in every snapshot that keeps one."""
+"""The version of the agent, as every report and snapshot has it."""
 
 VERSION = "0.2.0.dev0"

@@ -1,4 +1,4 @@
-"""A file that appears when it is complete, or not at all."""
+"""Files that appear when they are complete, or not at all."""
 
 from __future__ import annotations
 

@@ -1,2 +1,5 @@
-"""The Python face: what ``import breenix_gdbagent as ba`` gives. `vm` is a guest under run control,
-`stops` what can be asked of one that stands still, live or out of a file. Nothing here prints."""
+"""The Python API: what ``import breenix_gdbagent as ba`` gives.
+
+`vm` is a guest under run control, `stops` what can be asked of a stopped one, live or out of a
+file. Nothing here prints.
+"""

@@ -1,4 +1,5 @@
-"""The analyzers: they distrust the guest and yield findings. One file per subject.
+"""The checks: each looks at one subject of a stop, distrusts what it reads, and yields findings.
 
-`checks.examine` runs them all; each declares its codes beside their explanation.
+`checks.examine` runs them all. A finding holds typed facts (`checks.facts`) and no sentence; its
+code is declared beside the check that finds it.
 """

@@ -1,4 +1,5 @@
-"""What a check of all spaces left out: said at its end, so that it is never taken for fine."""
+"""What a check of all spaces had to leave out: raised at its end, so that it never counts as
+passed."""
 
 from __future__ import annotations
 

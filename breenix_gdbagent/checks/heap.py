@@ -222,12 +222,3 @@ def _exhausted(heap: Heap, largest: int, holes: int, failed: str) -> Finding:
     sure = failed or largest < SMALLEST
     where = Where(va=heap.start)
     return Finding(EXHAUSTED, "heap", facts, where, confidence="proved" if sure else "likely")
-
-
-def heap_of(kernel: Kernel) -> Heap | None:
-    """The heap, None where it cannot be read or does not exist yet."""
-    try:
-        heap = kernel.structures.heap
-    except ReadError:
-        return None
-    return heap if heap.initialised else None

@@ -1,4 +1,4 @@
-"""Every finding code there is: the checks declare theirs when they are imported."""
+"""Every finding code: importing this imports all checks, which declare theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The front doors: thin, one file a command. Only the command asked for is imported."""
+"""The commands of `breenix-gdbagent`, a module each: options in, an answer and an exit code out.
+
+Only the module of the command that was asked for is imported.
+"""
 
 from __future__ import annotations
 

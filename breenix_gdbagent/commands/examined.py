@@ -1,4 +1,4 @@
-"""Open a target just far enough to look at it: one stop."""
+"""One stop of whatever target was named, as a `Stop` or a `Kernel`, for commands that only look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The options that choose a report's faces, and writing them."""
+"""The options that choose a report's output formats (text, JSON, HTML, JUnit, ...), and writing
+them."""
 
 from __future__ import annotations
 

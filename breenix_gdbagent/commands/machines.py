@@ -1,4 +1,5 @@
-"""From target options to a machine that runs."""
+"""The machine that the target options name, started: `--lab`, `--breenix`, `--image`, `--config`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where answers go: stdout, whole files, one JSON document."""
+"""Where answers go: standard output, or files that are written whole or not at all."""
 
 from __future__ import annotations
 

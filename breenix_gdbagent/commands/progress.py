@@ -1,4 +1,5 @@
-"""What lasts is told on stderr: a run on a terminal only, a slow read wherever it goes."""
+"""Progress on stderr while something lasts: a run (on a terminal only), or reading a slow target.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Where a report comes from: versions and timings, no host path, no environment."""
+"""Where a report comes from: versions and timings; no path of the host, nothing of its environment.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pt walk``: where addresses lead. Nothing of Breenix is needed, so the answer comes at once."""
+"""``pt walk``: where addresses lead. Needs page tables alone, so nothing of a kernel is loaded."""
 
 from __future__ import annotations
 

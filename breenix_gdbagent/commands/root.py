@@ -1,4 +1,5 @@
-"""The PML4 that a question about addresses is asked of."""
+"""Which page tables (CR3) a question about addresses is asked of: ``--root``, ``--pid``, the CPU's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard output whose reader may leave: `lab | head` is no failure of ours."""
+"""Standard output whose reader may leave early: ``lab | head`` is no failure."""
 
 from __future__ import annotations
 

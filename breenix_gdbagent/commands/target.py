@@ -1,4 +1,5 @@
-"""The target options, the same for every command, and the session that they open."""
+"""The target options (``--lab``, ``--gdb``, ``--snapshot``, ...), and the session that they open.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One guest, and several who want it: the shell, and the user's own gdb beside it.
+"""Who may let the guest run, when the shell and the user's own gdb both want to.
 
 Whoever lets the guest run has it until it stands still again; meanwhile the others are told so and
 may only ask it to stop. Everybody sees every stop.

@@ -1,4 +1,5 @@
-"""Faults that a run passes at once: what the kernel lives on by design."""
+"""Faults that a guarded run passes at once: copy-on-write and stack growth, which Breenix answers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripts for the guest's serial line: what is typed, and what is waited for."""
+"""Scripts for the guest's serial line: lines to type, and text to wait for before going on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command that let the guest run came to: what the user is told first."""
+"""Why the guest stopped after a command let it run: the first thing the user is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Points as users write them: in the shell, and as options of `ci`."""
+"""Breakpoints, checkpoints and invariants as users write them, in the shell or as options of `ci`.
+"""
 
 from __future__ import annotations
 

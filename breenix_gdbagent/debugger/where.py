@@ -1,4 +1,4 @@
-"""Where a guest stood when a signal ended its run: what Ctrl-C is pressed to learn."""
+"""Where the guest was when a signal (Ctrl-C, SIGTERM) ended its run."""
 
 from __future__ import annotations
 

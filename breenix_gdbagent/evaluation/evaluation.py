@@ -1,4 +1,5 @@
-"""What an expression is evaluated on: registers at once, everything dearer when it is asked for."""
+"""What an expression is evaluated on: the registers of a stopped CPU, and its kernel when asked
+for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Values of the kernel by path, as commands and expressions name them."""
+"""Values of the kernel by path (``SCHEDULER.current_thread``), as expressions and ``print`` name
+them."""
 
 from __future__ import annotations
 

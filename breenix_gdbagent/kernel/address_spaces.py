@@ -1,4 +1,5 @@
-"""The address spaces of one stop: which roots there are, whose they are, and who says so."""
+"""The address spaces of one stop: its roots, those that the checks cover, and which of them live.
+"""
 
 from __future__ import annotations
 

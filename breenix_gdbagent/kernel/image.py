@@ -1,4 +1,4 @@
-"""The kernel's ELF put where it runs in one stop: found, proved, or refused."""
+"""The kernel's ELF placed at its load address in one stop: found, proved, or refused."""
 
 from __future__ import annotations
 

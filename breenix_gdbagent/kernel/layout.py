@@ -67,5 +67,3 @@ PERCPU_SIZE = 88
 
 # An event at these vectors is how Breenix works, not a fault of it.
 ORDINARY_VECTORS = frozenset({1, 3})
-
-PANIC_FUNCTIONS = ("rust_begin_unwind", "kernel::panic")

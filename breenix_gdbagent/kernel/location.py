@@ -1,4 +1,4 @@
-"""Addresses as users write them, at one stop."""
+"""Addresses as users write them (number, symbol, file:line), resolved at one stop."""
 
 from __future__ import annotations
 

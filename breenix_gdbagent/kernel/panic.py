@@ -1,9 +1,9 @@
 """Where a Rust panic was raised, read from the handler's argument before it has printed a word.
 
 `rust_begin_unwind(&PanicInfo)` gets the address of a struct whose layout no one promises
-(library/core/src/panic/panic_info.rs), but one of its first words leads to a `Location`: a string
-slice, a line and a column. What it leads to is believed only when it is one: a short printable path
-that ends in ``.rs``, and a line and column that are small.
+(library/core/src/panic/panic_info.rs), but one of its first words leads to a ``Location``: a string
+slice, a line and a column. What it leads to is taken for one only when it can be: a short
+printable path that ends in ``.rs``, and a line and column that are small.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PanicPlace:
 
 
 def panic_place(info: int, read: Callable[[int, int], bytes]) -> PanicPlace | None:
-    """The place that the `PanicInfo` at `info` tells; None where nothing there is a place.
+    """The place that the ``PanicInfo`` at `info` tells; None where nothing there is a place.
 
     `read(va, length)` raises `ReadError`.
     """

@@ -1,6 +1,6 @@
 """The message of a Rust panic, formatted by us before the kernel's handler has printed a word.
 
-`rust_begin_unwind(&PanicInfo)`: the first words of a `PanicInfo` lead to its `fmt::Arguments`, in
+`rust_begin_unwind(&PanicInfo)`: the first words of a ``PanicInfo`` lead to its `fmt::Arguments`, in
 one of two forms (library/core/src/fmt/mod.rs): a template of bytes with the literal text in it and
 an array of arguments (since Rust 1.93), or slices of pieces and arguments (before). An argument is
 the address of a value and of the function that formats it, whose symbol tells the type. What cannot
@@ -39,7 +39,7 @@ class _NoMessage(Exception):
 
 
 def panic_message(info: int, read: Read, image: LoadedImage | None) -> str | None:
-    """The message of the `PanicInfo` at `info`; None where nothing there is one.
+    """The message of the ``PanicInfo`` at `info`; None where nothing there is one.
 
     `read(va, length)` raises `ReadError`. Without `image` no argument is known.
     """

@@ -1,4 +1,4 @@
-"""The per-CPU block behind GS (Breenix: kernel/src/per_cpu.rs)."""
+"""The per-CPU block that GS points at (Breenix: kernel/src/per_cpu.rs)."""
 
 from __future__ import annotations
 

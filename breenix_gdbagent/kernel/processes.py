@@ -161,7 +161,7 @@ def _root(page_table: Value | None) -> PhysAddr | None:
 
 
 def _frame_of(page_table: Value) -> PhysAddr:
-    """The PML4 of a `ProcessPageTable` (PhysFrame -> PhysAddr -> u64)."""
+    """The PML4 of a ``ProcessPageTable`` (PhysFrame -> PhysAddr -> u64)."""
     found = field(page_table, "level_4_frame")
     if found is None:
         raise ReadError(f"{page_table.type.name} has no level_4_frame")

@@ -1,4 +1,4 @@
-"""Why a stop that comes without a reason stands where it stands: seen in its CPUs."""
+"""Why a guest that we only attached to, or a bare core, is stopped: told from its CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What each CPU was running when the guest stopped, and whether it can be held against the books.
+"""What each CPU was running when the guest stopped, and whether a difference between
+them is a defect.
 
 While Breenix switches threads, the per-CPU block, the TSS and CR3 already belong to the next thread
 and the stack still to the last, until iretq (kernel/src/interrupts/context_switch.rs): in that

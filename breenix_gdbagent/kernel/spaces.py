@@ -1,4 +1,5 @@
-"""Every address space of one stop: which roots there are, what each is, and who says so."""
+"""Which of the roots in memory is whose: master, process, bootloader's or unknown, and who says so.
+"""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def read_thread(value: Value, copy: Copy) -> Thread:
 
 
 def read_context(value: Value) -> SavedContext:
-    """A `CpuContext`: in one read where it lies as its ``repr(C)`` says. Raises `ReadError`."""
+    """A ``CpuContext``: in one read where it lies as its ``repr(C)`` says. Raises `ReadError`."""
     if value.type.size == _CONTEXT_SIZE and value.type.member("rip") is not None:
         return SavedContext(struct.unpack(f"<{len(CONTEXT)}Q", value.read(0, _CONTEXT_SIZE)))
     return SavedContext(tuple(value[name].integer() for name in CONTEXT))

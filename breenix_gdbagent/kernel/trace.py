@@ -1,4 +1,4 @@
-"""Stack frames of CPUs and threads of one stop."""
+"""Backtraces of the CPUs and threads of one stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a symbol table alone tells, without the types: layouts that hold in any order of fields."""
+"""What can be read with a symbol table alone, without types: layouts that hold for any field order.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Breenix as found in one Stop: everything here is discovered, on demand, once."""
+"""`Kernel`: everything that is read of one stop, each part discovered when it is first asked for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lab guest that comes with the package: its ELFs and the table of its scenarios."""
+"""The lab guest: a small kernel of ours that breaks in a known way, its ELFs and its scenarios."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class GdbStub(StubReader):
 
         A breakpoint `without` which the instruction is to be stepped is taken out for it, and
         comes back before the guest moves again. Interrupts and timers are held off meanwhile
-        unless `set_single_step` says otherwise. The stop reply comes by `wait`.
+        (QEMU's default for ``Qqemu.sstep``). The stop reply comes by `wait`.
         """
         self._resume("s", thread, without)
 
@@ -147,19 +147,6 @@ class GdbStub(StubReader):
         if stop is None:
             raise LinkTimeout("an interrupt", seconds, "is QEMU itself stopped?")
         return stop
-
-    def set_single_step(self, *, interrupts: bool, timers: bool) -> None:
-        """What a single step lets through (``Qqemu.sstep``; bits by ``qqemu.sstepbits``)."""
-        bits = dict(
-            pair.split("=")
-            for pair in self.ask(b"qqemu.sstepbits")[0].decode("latin-1").split(",")
-            if "=" in pair
-        )
-        value = int(bits.get("ENABLE", "1"), 16)
-        value |= 0 if interrupts else int(bits.get("NOIRQ", "2"), 16)
-        value |= 0 if timers else int(bits.get("NOTIMER", "4"), 16)
-        request = b"Qqemu.sstep=%x" % value
-        self._ok(request, self.ask(request)[0])
 
     # Leaving -------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ NO_CORE = (
 )  # fmt: skip
 """gdb 13 ends in an internal error on some Rust values, and writes a core file of itself where it
 was started unless it is told not to: it lifts the limit on core files first (gdb/utils.c,
-`dump_core`)."""
+``dump_core``)."""
 
 
 @dataclass(frozen=True, slots=True)

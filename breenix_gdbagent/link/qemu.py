@@ -48,7 +48,6 @@ class QemuProcess:
         self._said: str | None = None
         self.serials: list[SerialPort] = []
         self._pairs: list[socket.socket] = []
-        self._on_exit: list[Callable[[], None]] = []
         self.run = RunDir(size, places)
         try:
             self._start(program, files, firmware, size)
@@ -111,8 +110,6 @@ class QemuProcess:
             ready.set()
             self.status = process.wait()
             self.exited.set()
-            for call in self._on_exit:
-                call()
 
         threading.Thread(target=keeper, name="qemu-keeper", daemon=True).start()
         ready.wait()
@@ -120,12 +117,6 @@ class QemuProcess:
             raise QemuError(f"{self.arguments[0]} cannot be started", str(started[0]))
         self._process = started[0]
         self.pid = self._process.pid
-
-    def on_exit(self, call: Callable[[], None]) -> None:
-        """Have `call()` run, in another thread, when QEMU has ended."""
-        self._on_exit.append(call)
-        if self.exited.is_set():
-            call()
 
     def stderr(self) -> str:
         """The tail of what QEMU said on stderr."""

@@ -1,4 +1,4 @@
-"""QEMU's monitor: `qemu.qmp` on one event loop in one thread, and a synchronous face for it.
+"""QEMU's monitor: `qemu.qmp` on one event loop in one thread, and synchronous calls to it.
 
 Heavy (asyncio): imported only by what has a QMP socket in hand.
 """

@@ -210,12 +210,6 @@ class StubReader(Stateful):
             )
         return self.description.decode(data, known)
 
-    def read_register(self, name: str) -> int:
-        """One register of the selected thread (``p``). Raises `LinkError` for no such name."""
-        number, _ = self._register(name)
-        request = b"p%x" % number
-        return int.from_bytes(_bytes(request, self._ok(request, self.ask(request)[0])), "little")
-
     def write_register(self, name: str, value: int) -> None:
         """Set a register of the selected thread (``P``): it changes the guest, tests only."""
         number, size = self._register(name)

@@ -1,4 +1,4 @@
-"""A live guest: started or attached to, run, stopped into a `Stop`."""
+"""A live guest: started or attached to, run, and stopped into a `Stop`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code of the kernel's ELF: where its `lidt` instructions may be, whether it stands there."""
+"""Where the kernel's ELF has ``lidt`` instructions, and whether its code is at an address."""
 
 from __future__ import annotations
 

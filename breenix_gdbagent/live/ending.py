@@ -1,4 +1,4 @@
-"""What a stop is that no breakpoint made: how a guest ended, or who paused it.
+"""Why a guest stopped that hit no breakpoint: it shut down, was reset, panicked, or was paused.
 
 By what QEMU says, not by its version: the reason of its SHUTDOWN event, its run state, its exit
 status and its stderr.

@@ -1,4 +1,4 @@
-"""A fault, or a breakpoint that was hit, as the run loop's caller gets it."""
+"""A fault or breakpoint hit, as the debugger gets it from a running guest."""
 
 from __future__ import annotations
 

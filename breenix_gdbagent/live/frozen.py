@@ -1,4 +1,4 @@
-"""Memory that belongs to one stop: refused once the guest has run on."""
+"""Memory of one stop: reading it once the guest has run on raises an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guest that we hold, as far as it is read: its registers, memory and serial text as a `Stop`."""
+"""A stopped guest, read: its registers, memory and serial text become a `Stop`."""
 
 from __future__ import annotations
 

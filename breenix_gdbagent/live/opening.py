@@ -1,4 +1,4 @@
-"""The two ways to a guest: start one, or attach to one that runs."""
+"""Starting a guest in QEMU, or attaching to one that runs already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guest that is let run and stopped: the steps that run control is made of."""
+"""Letting a guest run and stopping it: single runs, steps and interrupts, under all run control."""
 
 from __future__ import annotations
 

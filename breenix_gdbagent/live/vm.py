@@ -1,4 +1,5 @@
-"""Run control: run on, wait, catch faults and pass them, and leave the guest as it was."""
+"""`LiveVm`: a guest that we control; it runs, stops, catches faults, and is left as it was found.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ OWNER = "BREENIX-GDBAGENT"
 
 
 class ElfCore(MappedMemory):
-    """A `PhysicalMemory` of the loads of an ELF core, `p_paddr` being guest physical.
+    """A `PhysicalMemory` of the loads of an ELF core, ``p_paddr`` being guest physical.
 
     What no load holds is not in the core, and is never zero. `ram` comes from elsewhere (a bare
     core has no RAM map). `zeros` is a part (offset, length) of the file known to be all zero.
@@ -65,9 +65,9 @@ def _within(load: Load, offset: int, length: int) -> bool:
 
 
 def _is_paged_dump(headers: Headers) -> bool:
-    """Whether QEMU wrote it with ``paging=true``: then the rest of `p_memsz` is no zeros.
+    """Whether QEMU wrote it with ``paging=true``: then the rest of ``p_memsz`` is no zeros.
 
-    Such a load has the length of the mapping in `p_memsz` and in `p_filesz` what of it is RAM
+    Such a load has the length of the mapping in ``p_memsz`` and in ``p_filesz`` what of it is RAM
     (QEMU dump/dump.c, get_offset_range): the rest is MMIO, or beyond RAM.
     """
     by_qemu = any(note.owner == "QEMU" for note in headers.notes)

@@ -1,1 +1,5 @@
-"""One versioned document, and the faces it has."""
+"""The report and its output formats: what the rooms below found, in words, JSON, HTML and XML.
+
+A report is a value (`model.Report`) made once by `document.compose`; every format draws from it.
+Nothing here looks at a guest.
+"""

@@ -1,4 +1,4 @@
-"""The faces of a comparison: text and HTML."""
+"""A comparison of two stops as text and as HTML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walks, the stack matrix and the memory map, drawn in characters out of the document."""
+"""Page walks, the stack matrix and the memory map of a report, drawn in characters."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _BITS = {
     "INSTRUCTION_FETCH": 16, "PROTECTION_KEY": 32, "SHADOW_STACK": 64, "HLAT": 128,
     "SGX": 1 << 15, "RMP": 1 << 31,
 }  # fmt: skip
-"""As the x86_64 crate names the bits when it prints a `PageFaultErrorCode` (structures/idt.rs)."""
+"""As the x86_64 crate prints the bits of a ``PageFaultErrorCode`` (structures/idt.rs)."""
 _FIELD = re.compile(rf"\b(RIP|CS|RSP|SS|CR3|RFLAGS): *{_NUMBER}")
 _KINDS = (
     (8, re.compile(r"DIAG:DOUBLEFAULT|DOUBLE FAULT")),

@@ -1,4 +1,4 @@
-"""Colour for terminals: a handful of SGR attributes, or none at all."""
+"""Terminal colours: a handful of SGR attributes, or none at all."""
 
 from __future__ import annotations
 

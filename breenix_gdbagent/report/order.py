@@ -1,4 +1,4 @@
-"""What had been printed when it went wrong: a boot that says its success first has failed too."""
+"""Whether the kernel had printed its success before it failed: such a boot has failed too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of a terminal: wrapped to a width, painted or plain, safe whatever the guest wrote."""
+"""Text for a terminal: lines wrapped to a width, painted or plain, whatever the guest wrote."""
 
 from __future__ import annotations
 

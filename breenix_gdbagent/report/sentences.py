@@ -1,4 +1,4 @@
-"""What is said of a finding, whatever its family."""
+"""The sentences about any finding: its family's wording, else its title and facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every face of a report tells, and in which order: read out of the document alone."""
+"""What every output format tells of a report, in which order and in which words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which agent this is: a hash of its own code, and of what it leaves the decoding to.
+"""Which build of the agent this is: a hash of its own code, and of the libraries that decode for
+it.
 
 A version number stays what it is while the code under it changes; a report that was kept is only
 as good as the code that made it.

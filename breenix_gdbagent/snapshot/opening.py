@@ -1,4 +1,4 @@
-"""Opens what a stop was saved in."""
+"""Opens a snapshot: a core of ours, one of QEMU's, or a raw copy of RAM."""
 
 from __future__ import annotations
 

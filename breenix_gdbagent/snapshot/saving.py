@@ -1,4 +1,4 @@
-"""Saves a stop: all of it in one pass, and the file appears only when it is complete."""
+"""Saves a stop in one pass; the file appears only when it is complete."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ mapped pages, the ELF's code wherever the tables map executable memory. A candid
 when it is page aligned and the guest's .text equals the ELF's, which also proves that this ELF is
 the one that booted. A kernel that patches its own text, which its sections tell, has most of it
 equal, and its build id.
-Handlers' names: Breenix kernel/src/interrupts.rs, `init_idt`; the per-CPU block: per_cpu.rs.
+Handlers' names: Breenix kernel/src/interrupts.rs, ``init_idt``; the per-CPU block: per_cpu.rs.
 """
 
 from __future__ import annotations

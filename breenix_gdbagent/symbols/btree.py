@@ -2,7 +2,7 @@
 
 Source: alloc::collections::btree::node (LeafNode, InternalNode: CAPACITY 11, 12 edges). The types
 are followed from the map itself: LeafNode from the root's pointer, InternalNode from
-`LeafNode.parent`.
+``LeafNode.parent``.
 """
 
 from __future__ import annotations

@@ -112,21 +112,6 @@ class CodeReader:
         data = self.elf.at(link, 4)
         return None if data is None else int.from_bytes(data, "little", signed=True)
 
-    def instruction_before(self, link: int) -> Instruction | None:
-        """The instruction that ends at a link address, by decoding its function from the start."""
-        extent = self.extent(link - 1)
-        if extent is None:
-            return None
-        for instruction in self.function(*extent):
-            if instruction.address + instruction.size == link:
-                return instruction
-        return None
-
-    def is_behind_call(self, link: int) -> bool:
-        """Whether a call instruction ends at a link address."""
-        before = self.instruction_before(link)
-        return before is not None and before.mnemonic == "call"
-
 
 def _bare(mnemonic: str) -> str:
     """Without prefixes that change nothing here (`notrack jmp`, `lock xadd`, `bnd call`)."""

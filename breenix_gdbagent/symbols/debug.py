@@ -1,4 +1,4 @@
-"""What DWARF says about one kernel ELF, shared by every stop of a session: index and types."""
+"""The DWARF of one kernel ELF, shared by every stop of a session: its index and its types."""
 
 from __future__ import annotations
 

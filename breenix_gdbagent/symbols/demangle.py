@@ -1,4 +1,4 @@
-"""Rust symbol names as people write them: legacy (`_ZN..17h<hash>E`) and v0 (`_R..`).
+"""Rust symbol names as people write them: legacy (``_ZN..17h<hash>E``) and v0 (``_R..``).
 
 Where DWARF is at hand nobody needs this; the release kernel has only its .symtab. Names that do
 not follow the grammar come back as they are. Inherent impls of a plain path are written as the

@@ -1,4 +1,4 @@
-"""What a quick pass over .debug_info knows of each abbreviation before it meets an entry of it."""
+"""Per abbreviation, what a pass over .debug_info has to step over: worked out once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stepping over .debug_info entry by entry, as fast as Python goes, without decoding them."""
+"""Stepping over the entries of .debug_info without decoding them."""
 
 from __future__ import annotations
 

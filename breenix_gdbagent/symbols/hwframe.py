@@ -1,4 +1,4 @@
-"""The frame that the CPU pushes for an interrupt or exception, recognised where it may lie."""
+"""Whether the frame that the CPU pushes for an interrupt or exception lies at an address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page cache under the values of one stop."""
+"""A page cache between the values of one stop and its memory."""
 
 from __future__ import annotations
 

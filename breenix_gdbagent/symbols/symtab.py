@@ -260,6 +260,6 @@ def _read(elf: ElfFile) -> list[Symbol]:
 
 
 def _is_local_label(symbol: Symbol, labels: set[str]) -> bool:
-    """NASM writes `.again` inside `timer_interrupt_entry` as `timer_interrupt_entry.again`."""
+    """NASM writes ``.again`` inside `timer_interrupt_entry` as `timer_interrupt_entry.again`."""
     parent, dot, _ = symbol.raw.partition(".")
     return symbol.kind == "label" and bool(dot) and parent in labels

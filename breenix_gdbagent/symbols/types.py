@@ -111,12 +111,6 @@ class Type:
                 return die
         return None
 
-    @property
-    def base_name(self) -> str:
-        """The name without generic arguments: ``Option`` of ``Option<u64>``."""
-        return self.name.partition("<")[0]
-
-
 Place = tuple[Type, int]  # a type, and how many bytes into a whole it lies
 
 VOID = Type(0, "void", "()", 0)
@@ -374,11 +368,3 @@ def type_of(table: TypeTable, name: str) -> Type:
         return table.of(table.dwarf.die(table.index.statics_named(name)[0]))
     except SymbolNotFound:
         raise table.index.missing(name, tuple((ends or near)[:_NEAR])) from None
-
-
-def first_type(table: TypeTable, *paths: str) -> Type:
-    """The first of several paths that exists; `SymbolNotFound` for the first when none does."""
-    for path in paths:
-        if path in table.index.types:
-            return table.named(path)
-    raise SymbolNotFound(paths[0])

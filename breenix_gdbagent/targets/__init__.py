@@ -1,5 +1,4 @@
-"""Guests by what people call them: a scenario of ours, a Breenix checkout, an image with its ELF,
-an ELF that QEMU loads by itself, a QEMU that runs already."""
+"""Guests by the names people have for them: a scenario, a checkout, an image, a QEMU that runs."""
 
 from __future__ import annotations
 

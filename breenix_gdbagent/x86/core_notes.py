@@ -1,10 +1,10 @@
 """A CPU's registers in the notes of an ELF core, read and written.
 
 Per CPU a core of QEMU's has ``CORE``/NT_PRSTATUS (general registers, as Linux lays them out) and
-``QEMU`` type 0 (QEMU target/i386/arch_dump.c, `QEMUCPUState` version 1), which adds the hidden
+``QEMU`` type 0 (QEMU target/i386/arch_dump.c, ``QEMUCPUState`` version 1), which adds the hidden
 parts of the segments, descriptor tables, CR0 to CR4 and the kernel's GS base. Neither has EFER.
 While CPU 0 is not in long mode yet (firmware, a boot loader) the core is one of an i386, and its
-NT_PRSTATUS is the shorter one of 32-bit Linux (`x86_elf_prstatus` there).
+NT_PRSTATUS is the shorter one of 32-bit Linux (``x86_elf_prstatus`` there).
 
 Each note is declared once, to read and to write, with `construct`: its import takes 30 ms, so
 whoever meets no such note does not import this file.
@@ -56,7 +56,7 @@ _ALWAYS = (
 )
 _SIZE = Struct(*_ALWAYS).sizeof() + Int64ul.sizeof()
 _QEMU = Struct(*_ALWAYS, "k_gs_base" / If(this.size >= _SIZE, Optional(Int64ul)))
-"""`QEMUCPUState`; older QEMUs end it before the kernel's GS base."""
+"""``QEMUCPUState``; older QEMUs end it before the kernel's GS base."""
 
 _PRSTATUS_REGISTERS = (
     *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),

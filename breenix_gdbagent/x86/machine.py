@@ -1,4 +1,4 @@
-"""A stopped x86-64 machine as its registers and tables show it, whoever's kernel runs on it."""
+"""`Machine`: a stopped x86-64 machine by its registers and tables, whichever kernel runs on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of a range of addresses, one descent for all who want them in order."""
+"""The mapped pages of a range of addresses, in order, by one descent."""
 
 from __future__ import annotations
 

@@ -5,12 +5,9 @@ Source: Intel 8259A data sheet; IBM AT: the slave is cascaded on line 2 of the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 LINES = 8
-FIRST_FREE = 32
-"""Vectors below are the exceptions' (SDM vol. 3, 6.2)."""
 
 WIRED = {
     0: "the timer (PIT)", 1: "the keyboard", 3: "COM2", 4: "COM1", 6: "the floppy", 7: "LPT1",
@@ -46,8 +43,3 @@ class Pic(NamedTuple):
         """Whether that line is being served."""
         chip = self.master if irq < LINES else self.slave
         return bool(chip.in_service >> irq % LINES & 1)
-
-    @property
-    def among_exceptions(self) -> Iterator[Chip]:
-        """Controllers whose lines come at vectors of exceptions."""
-        return (chip for chip in self if chip.base < FIRST_FREE)

@@ -81,7 +81,7 @@ def fingerprint(
 
     `slots` are the entries that count; None takes all that are present in the upper half, but for
     one that names the root itself. One table of four or more may then differ (a kernel slot that
-    one process lacks is what we look for; Linux has a slot for `modify_ldt`), unless `tolerance`
+    one process lacks is what we look for; Linux has a slot for ``modify_ldt``), unless `tolerance`
     says otherwise; of `slots` that are given none may. None where no slot is present.
     """
     wanted = _UPPER if slots is None else slots

@@ -1,4 +1,4 @@
-"""Where an address space shows which physical memory: runs that go on in both."""
+"""Stretches of an address space whose virtual and physical addresses both run on."""
 
 from __future__ import annotations
 

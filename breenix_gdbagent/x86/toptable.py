@@ -1,4 +1,4 @@
-"""Top tables held against one that is the model: 512 entries compared as one number."""
+"""Top-level tables compared with a model table, 512 entries as one number."""
 
 from __future__ import annotations
 

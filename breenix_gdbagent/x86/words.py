@@ -1,4 +1,4 @@
-"""How the state of a CPU is said in words, for whoever needs no more of it than that."""
+"""The state of a CPU in words: ring, real mode, paging off."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The fault that a stop is about, explained: which exception, by what, and why.
+"""The fault that a stop is about, explained: which exception, raised by what, and why.
 
-`check` is the analyzer. `as_handled` is for the run loop, which learns only later that the kernel
-went on after a fault; `recognised` tells it what to pass without any analysis.
+`check` is the analyzer. `as_handled` is for a guarded run, which learns only later that the kernel
+went on after a fault; `recognised` tells it which faults to pass without any analysis.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an address *is*: which stack, guard page, table, image or process memory holds it."""
+"""What lies at an address: which stack, guard page, table, part of the kernel or process memory."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def direct_map_base(kernel: Kernel) -> int | None:
     """Where the map of all physical memory starts: the first lower-half slot of the reference
     root, other than 0, whose first page is a large one of physical address 0. None: none found.
 
-    The bootloader puts it into the first free slots (Breenix: `physical_memory_offset`).
+    The bootloader puts it into the first free slots (Breenix: ``physical_memory_offset``).
     """
     root = kernel.reference_root
     if root is None:

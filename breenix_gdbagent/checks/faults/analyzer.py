@@ -1,4 +1,4 @@
-"""The check of this package: from a stop to the findings about its fault."""
+"""The check of faults: from the exception of a stop to the findings that explain it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Why a page fault came: one code for each way in which tables refuse an access."""
+"""Why a page fault was raised: one finding code for each way in which page tables refuse an access.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codes of the tables that a delivery rests on: IDT, GDT, TSS."""
+"""Finding codes of the tables that delivering an exception needs: IDT, GDT, TSS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that the kernel went on after: the same finding, no longer an error."""
+"""Faults that the kernel went on after: the same finding, as information instead of an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The program that an exception interrupted, as every finding about a fault has it."""
+"""The program that an exception interrupted: facts that every finding about a fault has in common.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``shell``: where a kernel developer stays. All that the analyzers know, beside live control."""
+"""``shell``: run control and every reader and check at one prompt, on a live guest or a snapshot.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""gdb beside the shell: the bridge for the user's own, and one of ours that is asked things."""
+"""gdb beside the shell: a bridge for the user's own gdb, and a gdb of ours that answers ``gdb
+CMD``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that let the guest run."""
+"""The shell's commands that let the guest run: ``continue``, ``step``, ``until``, ``reset``, ..."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guest's serial text on the screen, as it comes."""
+"""The guest's serial text, echoed to the terminal as it arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line as it was typed: its command, and the arguments behind it."""
+"""A line as it was typed at the prompt: the name of a command, and its arguments."""
 
 from __future__ import annotations
 

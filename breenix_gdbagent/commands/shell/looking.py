@@ -1,4 +1,5 @@
-"""Commands that look at the stop at hand."""
+"""The shell's commands that read the current stop: ``context``, ``walk``, ``map``, ``stacks``, ...
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, types and frames of the stop at hand: the commands of that name, and expressions."""
+"""The shell's commands that need names and types: ``bt``, ``ps``, ``print``, ``list``, ..."""
 
 from __future__ import annotations
 

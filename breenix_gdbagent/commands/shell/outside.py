@@ -1,4 +1,4 @@
-"""What leads out of the shell: the user's own gdb, a snapshot, Python."""
+"""The shell's commands that lead out of it: the user's own gdb, a snapshot file, IPython."""
 
 from __future__ import annotations
 

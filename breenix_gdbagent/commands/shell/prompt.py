@@ -57,7 +57,7 @@ def converse(session: Session) -> int:
 
 @contextmanager
 def _above_the_prompt() -> Iterator[None]:
-    """What is written meanwhile comes above the prompt, soon: `patch_stdout` as it is would hold
+    """What is written meanwhile comes above the prompt, soon: ``patch_stdout`` as it is would hold
     each piece back for 0.2 s, and serial text is gathered before (`Echo`)."""
     with StdoutProxy(sleep_between_writes=WRITE_SECONDS, raw=True) as proxy:
         out = cast(TextIO, proxy)

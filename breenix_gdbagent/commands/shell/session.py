@@ -1,4 +1,4 @@
-"""One debugging session: the stop at hand, the guest behind it, and what a line of text does."""
+"""One debugging session: the guest, the current stop, and what a line that was typed does."""
 
 from __future__ import annotations
 

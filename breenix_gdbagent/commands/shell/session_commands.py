@@ -1,4 +1,4 @@
-"""Commands about the shell itself."""
+"""The shell's commands about itself: ``help``, ``source``, ``quit``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The shell's commands as a table: what `help` says, what completion offers, what the README lists.
 
-A command's function is `do_NAME` in the module it names, imported when it is first used.
+A command's function is ``do_NAME`` in the module it names, imported when it is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an address is, who ran there, and what a walk or an error code says, in words."""
+"""Phrases for what lies at an address, who ran there, and what a walk or an error code says."""
 
 from __future__ import annotations
 

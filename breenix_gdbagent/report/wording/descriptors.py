@@ -1,4 +1,4 @@
-"""IDT, GDT and TSS."""
+"""The sentences about findings on IDT, GDT and TSS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults: what ran, what it did, why that failed, and how one thing led to the other."""
+"""The sentences about faults: what ran, what it did, why that failed, and what led to what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Physical frames, what the allocator says of them, the heap, and what leaked."""
+"""The sentences about physical frames, their allocator, the heap, and leaks."""
 
 from __future__ import annotations
 

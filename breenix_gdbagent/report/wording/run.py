@@ -1,4 +1,4 @@
-"""How a run ended, what the kernel logged, and why it could not map a page."""
+"""The sentences about how a run ended, what was logged, and why a page could not be mapped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel stacks: how they are mapped, and how they are used."""
+"""The sentences about kernel stacks: how they are mapped, and how they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Top-level slots, and the shape of the page tables."""
+"""The sentences about top-level slots and the shape of the page tables."""
 
 from __future__ import annotations
 

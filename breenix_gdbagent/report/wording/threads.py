@@ -1,4 +1,4 @@
-"""Threads, their saved registers, and the spaces that CPUs stand in."""
+"""The sentences about threads, their saved registers, and the spaces that CPUs are in."""
 
 from __future__ import annotations
 
