@@ -102,9 +102,10 @@ class Finding:
     `subject` is the stable name of what is concerned (symbol, role, process name; no address):
     code and subject make the fingerprint. `cause` is the code of the root cause, itself a finding,
     and `because` are the findings that this one rests on, the cause first. `mend` is the code that
-    tells what to do, where it is another's. `walk` is the walk of `where`, `survived` stands where
-    the kernel went on after it, and `inside_handler` where it was seen only from inside the
-    handler. `check` is the name of the check that found it, None for how a run ended.
+    tells what to do, where it is another's; `advice` says so itself where the facts tell. `walk` is
+    the walk of `where`, `survived` stands where the kernel went on after it, and `inside_handler`
+    where it was seen only from inside the handler. `check` is the name of the check that found it,
+    None for how a run ended.
     """
 
     code: Code
@@ -116,6 +117,7 @@ class Finding:
     chain: tuple[str, ...] = ()
     confidence: Confidence = "proved"
     mend: Code | None = None
+    advice: str = ""
     severity: Severity | None = None
     walk: Walk | None = None
     survived: Survived | None = None
@@ -125,7 +127,7 @@ class Finding:
     @property
     def fix(self) -> str:
         """What to do."""
-        return (self.mend or self.code).mend
+        return self.advice or (self.mend or self.code).mend
 
     @property
     def weight(self) -> Severity:

@@ -9,7 +9,7 @@ from typing import Literal
 from breenix_gdbagent.addresses import PAGE, PhysAddr, canonical, hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.cpu import Cpu, PagingMode
-from breenix_gdbagent.x86.exceptions import VECTORS
+from breenix_gdbagent.x86.exceptions import PF_PRESENT, PF_RESERVED, PF_WRITE, VECTORS
 from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
 from breenix_gdbagent.x86.verdict import Access, Verdict, verdict
 
@@ -26,7 +26,8 @@ class Raised:
 
     `address` is what CR2 becomes for #PF, for others the address that is to blame, if any.
     `error_code` None: the event pushes none; `also` are codes that emulators push instead. `why` is
-    a clause that says what raised it.
+    a clause that says what raised it. `own`: the access was the CPU's own, to a descriptor table or
+    to the TSS, on behalf of the instruction.
     """
 
     vector: int
@@ -35,6 +36,7 @@ class Raised:
     why: str = ""
     origin: Origin = "exception"
     also: tuple[int, ...] = ()
+    own: bool = False
 
     @property
     def text(self) -> str:
@@ -51,6 +53,16 @@ class Raised:
         if self.vector == PF and self.address is not None:
             parts.append(f"CR2={hex64(self.address)}")
         return " ".join(parts)
+
+
+def refusal(fault: Raised) -> str:
+    """Why a #PF of the CPU's own access came, after the name of the place: ``is not mapped``."""
+    code = fault.error_code or 0
+    if code & PF_RESERVED:
+        return "is reached by an entry with reserved bits set"
+    if not code & PF_PRESENT:
+        return "is not mapped"
+    return "cannot be written" if code & PF_WRITE else "cannot be read by ring 0"
 
 
 def vector_name(vector: int) -> str:

@@ -21,6 +21,7 @@ from breenix_gdbagent.cpumodel.context import (
     TS,
     Context,
     Raised,
+    refusal,
     vector_name,
 )
 from breenix_gdbagent.cpumodel.selectors import code_for_gate, conforming
@@ -146,10 +147,10 @@ def deliver(context: Context, event: Raised) -> Attempt:
     vector = event.vector if event.vector >= 0 else UNKNOWN_INTERRUPT
     found = _fetch_gate(context, vector, event)
     if isinstance(found, Raised):
-        return Attempt(event, "idt", found)
+        return Attempt(event, "idt", _without_idt(context, found))
     gate = found
     if (wrong := _gate_fault(context, vector, gate, event)) is not None:
-        return Attempt(event, "gate", wrong, gate)
+        return Attempt(event, "gate", _without_idt(context, wrong), gate)
     segment = code_for_gate(context, gate.selector)
     if isinstance(segment, Raised):
         return Attempt(event, "selector", segment, gate)
@@ -167,6 +168,16 @@ def deliver(context: Context, event: Raised) -> Attempt:
     return Attempt(event, None, None, gate, stack, VirtAddr(top))
 
 
+def _without_idt(context: Context, failed: Raised) -> Raised:
+    """The same, said as what it is where nobody has loaded an IDT on that CPU."""
+    cpu = context.cpu
+    if not cpu.idt_never_loaded or cpu.idtr is None:
+        return failed
+    limit = "not known" if cpu.idtr.limit is None else f"{cpu.idtr.limit:#x}"
+    why = f"no IDT was loaded on CPU {cpu.index} (IDTR has base 0x0 and limit {limit})"
+    return replace(failed, why=why)
+
+
 def _fetch_gate(context: Context, vector: int, event: Raised) -> Gate | Raised:
     table = context.cpu.idtr
     if table is None:
@@ -180,8 +191,8 @@ def _fetch_gate(context: Context, vector: int, event: Raised) -> Gate | Raised:
         return Raised(GP, 0, at, f"the IDT's address {hex64(at)} is not canonical")
     fault = context.page_fault(at, GATE_SIZE, "read", user=False)
     if fault is not None:
-        why = f"the IDT entry of {vector_name(vector)} at {hex64(at)} is not mapped"
-        return Raised(PF, fault.error_code, fault.address, why)
+        why = f"the IDT entry of {vector_name(vector)} at {hex64(at)} {refusal(fault)}"
+        return replace(fault, why=why, own=True)
     raw = context.read(at, GATE_SIZE)
     gate = parse_gate(vector, raw)
     # S (bit 4 of the type byte) makes it a code or data descriptor, which no gate is.
@@ -192,6 +203,8 @@ def _gate_fault(context: Context, vector: int, gate: Gate, event: Raised) -> Rai
     error, name = vector * 8 + IDT_ERROR, vector_name(vector)
     if gate.type not in (INTERRUPT_GATE, TRAP_GATE):
         why = f"the IDT entry of {name} is of type {gate.type:#x}, no 64-bit gate"
+        if not gate.present:
+            why = f"the IDT entry of {name} is not present, and no gate"
         return Raised(GP, error, None, why)
     if event.origin == "software" and gate.dpl < context.cpl:
         why = (
@@ -213,8 +226,8 @@ def _stack_of_tss(context: Context, offset: int) -> int | Raised:
     at = tr.base + offset
     fault = context.page_fault(at, 8, "read", user=False)
     if fault is not None:
-        why = f"the TSS at {hex64(tr.base)} is not mapped"
-        return Raised(PF, fault.error_code, fault.address, why)
+        why = f"the TSS at {hex64(tr.base)} {refusal(fault)}"
+        return replace(fault, why=why, own=True)
     return int.from_bytes(context.read(at, 8), "little")
 
 
@@ -228,7 +241,7 @@ def _push(context: Context, stack: str, top: int, words: int) -> Raised | None:
             fault = context.page_fault(at, 8, "write", user=False)
             if fault is not None:
                 why = f"the frame could not be pushed onto {stack}, at {hex64(at)}"
-                return Raised(PF, fault.error_code, at, why)
+                return replace(fault, why=why, own=True)
     return None
 
 

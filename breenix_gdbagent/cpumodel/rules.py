@@ -27,6 +27,7 @@ from breenix_gdbagent.cpumodel.selectors import (
     SELECTOR,
     conforming,
     lookup,
+    marked,
     readable,
     writable_data,
 )
@@ -231,7 +232,17 @@ def _segment(context: Context, instruction: Instruction) -> Iterator[Raised]:
         return
     value = _value(context, operands[1]) if len(operands) > 1 else _popped(context)
     if value is not None:
-        yield from data_segment(context, operands[0].name, value & 0xFFFF, context.cpl)
+        refused = list(data_segment(context, operands[0].name, value & 0xFFFF, context.cpl))
+        yield from refused or _marks(context, operands[0].name, value & 0xFFFF)
+
+
+def _marks(context: Context, register: str, selector: int) -> Iterator[Raised]:
+    """The accessed bit of a segment that may be loaded."""
+    found = lookup(context, selector) if selector & SELECTOR else None
+    if found is not None and not isinstance(found, Raised):
+        raised = marked(context, found, register.upper())
+        if raised is not None:
+            yield raised
 
 
 def _popped(context: Context) -> int:
@@ -253,6 +264,8 @@ def _task_register(context: Context, selector: int) -> Iterator[Raised]:
         yield Raised(
             NP, selector & SELECTOR, why="the TSS descriptor that ltr loads is not present"
         )
+    elif (raised := marked(context, found, "TR")) is not None:
+        yield raised
 
 
 def data_segment(context: Context, register: str, selector: int, ring: int) -> Iterator[Raised]:
@@ -279,6 +292,8 @@ def data_segment(context: Context, register: str, selector: int, ring: int) -> I
 
 def _data_misfit(found: Segment, ring: int, stack: bool) -> str:
     rpl = found.selector & 3
+    if found.system:
+        return f"is no data segment: that GDT entry is {_system(found)}"
     if stack:
         if not writable_data(found):
             return "is no writable data segment"
@@ -288,6 +303,15 @@ def _data_misfit(found: Segment, ring: int, stack: bool) -> str:
     if not conforming(found) and max(rpl, ring) > found.dpl:
         return f"is of ring {found.dpl} and ring {max(rpl, ring)} asks for it"
     return ""
+
+
+def _system(found: Segment) -> str:
+    """A system descriptor by its type (SDM vol. 3, table 3-2)."""
+    if found.type in (0x9, 0xB):
+        return "the lower half of a TSS descriptor"
+    if found.type == 0x2:
+        return "the lower half of an LDT descriptor"
+    return "empty" if not found.present and not found.type else f"of system type {found.type:#x}"
 
 
 def _branch(context: Context, instruction: Instruction) -> Iterator[Raised]:

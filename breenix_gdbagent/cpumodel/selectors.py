@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.cpumodel.context import GP, NP, Context, Raised
+from breenix_gdbagent.cpumodel.context import GP, NP, Context, Raised, refusal
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.descriptors import Segment, parse_segment
 
 SELECTOR = 0xFFFC  # of an error code: index and table, without RPL
 TABLE_LOCAL = 1 << 2
+ACCESSED, BUSY = 1 << 0, 1 << 1
+"""Bits of a descriptor's type: of code and data segments, and of a TSS."""
 
 
 def conforming(segment: Segment) -> bool:
@@ -40,9 +44,30 @@ def lookup(context: Context, selector: int) -> Segment | Raised:
     at = table.base + offset
     fault = context.page_fault(at, 8, "read", user=False)
     if fault is not None:
-        why = f"the {name} entry of selector {hex64(selector)} is not mapped"
-        return Raised(fault.vector, fault.error_code, fault.address, why)
+        why = f"the {name} entry of selector {hex64(selector)} {refusal(fault)}"
+        return replace(fault, why=why, own=True)
     return parse_segment(selector, context.read(at, 8))
+
+
+def marked(context: Context, found: Segment, register: str) -> Raised | None:
+    """What the CPU's own write of a descriptor raises that `register` is loaded with: the accessed
+    bit of a code or data segment, the busy bit of a TSS, where it is clear (SDM vol. 3, 3.4.5.1 and
+    7.2.2). QEMU writes the upper four bytes (target/i386/tcg/seg_helper.c, helper_load_seg and
+    helper_ltr). None where it can be written, or is set already."""
+    bit, name = (BUSY, "busy") if found.system else (ACCESSED, "accessed")
+    if found.type & bit:
+        return None
+    local = bool(found.selector & TABLE_LOCAL)
+    table = context.cpu.ldtr if local else context.cpu.gdtr
+    if table is None:
+        raise ReadError(f"{'LDT' if local else 'GDT'}R is not known")
+    at = table.base + (found.selector & ~7) + 4
+    fault = context.page_fault(at, 4, "write", user=False)
+    if fault is None:
+        return None
+    entry = f"{'LDT' if local else 'GDT'} entry {found.selector >> 3}"
+    why = f"{register} is loaded from {entry}, whose {name} bit is clear: the CPU sets it itself"
+    return replace(fault, why=f"{why}, and that entry {refusal(fault)}", own=True)
 
 
 def code_for_gate(context: Context, selector: int) -> Segment | Raised:

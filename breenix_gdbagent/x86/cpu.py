@@ -104,6 +104,13 @@ class Cpu(NamedTuple):
         return [self.get(name) for name in asked] == [RESET_CR0, 0xF000, 0xFFF0, 0]
 
     @property
+    def idt_never_loaded(self) -> bool:
+        """Whether IDTR is as a reset or a loader leaves it: base 0, and the limit of a reset, of
+        the real-mode table or none (SDM volume 3, table 10-1)."""
+        table = self.idtr
+        return table is not None and not table.base and table.limit in (0, 0x3FF, 0xFFFF, None)
+
+    @property
     def root(self) -> PhysAddr | None:
         """The physical address of the top table that CR3 names, without PCID or flag bits."""
         cr3 = self.cr3

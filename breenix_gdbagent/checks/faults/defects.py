@@ -10,7 +10,14 @@ from breenix_gdbagent.checks import kernel_stacks
 from breenix_gdbagent.checks.facts import ASIDE, SHORT, SPREAD, Facts
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
-from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, NON_CANONICAL, UNMAPPED
+from breenix_gdbagent.checks.faults.cause import (
+    GUARD_PAGE,
+    NON_CANONICAL,
+    RESERVED,
+    SMAP,
+    UNMAPPED,
+    WRITE_PROTECTED,
+)
 from breenix_gdbagent.checks.faults.descriptors import (
     GATE_MISSING,
     GDT_UNMAPPED,
@@ -23,13 +30,16 @@ from breenix_gdbagent.cpumodel.delivery import Attempt, Course, handler_fault
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86 import verdict as verdicts
+from breenix_gdbagent.x86.exceptions import PF_PRESENT, PF_RESERVED, PF_WRITE
 from breenix_gdbagent.x86.paging import NOT_PRESENT
 
 MOST_SHOWN = 8
 
 Flaw = Literal[
     "delivery", "read-only", "ist-unmapped", "rsp0-unmapped", "rsp0-no-top", "rsp-ran-over",
-    "rsp-non-canonical", "rsp-unmapped-here", "rsp-unmapped", "table-unmapped", "stack-not-here",
+    "rsp-non-canonical", "rsp-refused", "rsp-unmapped-here", "rsp-unmapped", "table-unmapped",
+    "stack-not-here",
     "handler", "handler-not-fetched",
 ]  # fmt: skip
 """What is wrong: ``delivery`` and ``handler`` have it in the CPU model's words (`why`), the others
@@ -121,6 +131,10 @@ def defect_of(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | No
         return None
     name = vector_name(attempt.event.vector)
     here = _Here(kernel, context, raised.address)
+    if context.cpu.idt_never_loaded and attempt.step in ("idt", "gate"):
+        return here.defect(HANDLER_UNMAPPED, "delivery", "IDT", why=raised.why)
+    if attempt.step == "idt" and raised.vector == PF:
+        return here.defect(_of_table(raised, HANDLER_UNMAPPED), "delivery", "IDT", why=raised.why)
     if attempt.step in ("idt", "gate"):
         gate = attempt.gate
         denied = gate is not None and gate.present and gate.dpl < context.cpl
@@ -130,11 +144,23 @@ def defect_of(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | No
     if attempt.step == "selector":
         # The descriptor is out of reach or not present; else the gate names a wrong one.
         if raised.address is not None or raised.vector == NP:
-            return here.defect(GDT_UNMAPPED, "delivery", "GDT", why=raised.why)
+            code = _of_table(raised, GDT_UNMAPPED)
+            return here.defect(code, "delivery", "GDT", why=raised.why)
         return here.defect(GATE_MISSING, "delivery", name, why=raised.why)
     if attempt.step == "tss":
         return here.defect(RSP0_INVALID, "delivery", "TSS", why=raised.why)
     return _of_stack(kernel, context, attempt, raised)
+
+
+def _of_table(raised: Raised, unmapped: Code) -> Code:
+    """`unmapped` of a descriptor table that is not there; one that is and refuses the CPU's own
+    access has the code of that page fault."""
+    code = raised.error_code or 0
+    if raised.vector != PF or not code & PF_PRESENT:
+        return unmapped
+    if code & PF_RESERVED:
+        return RESERVED
+    return WRITE_PROTECTED if code & PF_WRITE else SMAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +200,12 @@ def _of_stack(kernel: Kernel, context: Context, attempt: Attempt, raised: Raised
     name = kind.stack.name if kind.stack is not None else pointer
     top = context.rsp if pointer == "RSP" else attempt.top
     here = _Here(kernel, context, va, kind, pointer, top, name)
-    if raised.error_code is not None and raised.error_code & 1 and raised.vector == PF:
-        return replace(here, top=attempt.top).defect(kernel_stacks.READ_ONLY, "read-only", name)
+    if raised.error_code is not None and raised.error_code & PF_PRESENT and raised.vector == PF:
+        here = replace(here, top=attempt.top)
+        cause = context.verdict(va, "write", user=False).cause
+        if cause in _REFUSED_PUSH:
+            return here.defect(_REFUSED_PUSH[cause], "rsp-refused", name)
+        return here.defect(kernel_stacks.READ_ONLY, "read-only", name)
     if pointer.startswith("IST"):
         return here.defect(kernel_stacks.IST_UNMAPPED, "ist-unmapped", name)
     known = kind.name == kinds.KERNEL_STACK and kind.stack in kinds.known_stacks(kernel)
@@ -187,6 +217,10 @@ def _of_stack(kernel: Kernel, context: Context, attempt: Attempt, raised: Raised
     ):
         return here.defect(kernel_stacks.UNMAPPED, "rsp0-unmapped", name)
     return here.defect(RSP0_INVALID, "rsp0-no-top", "TSS")
+
+
+_REFUSED_PUSH = {verdicts.RESERVED_BIT: RESERVED, verdicts.SMAP: SMAP}
+"""Why a stack that is mapped refuses a push, other than that it is read-only."""
 
 
 def _of_rsp(here: _Here, kind: AddressKind, known: bool) -> Defect:
@@ -203,14 +237,17 @@ def implicit_defect(
     kernel: Kernel, context: Context, raised: Raised, kind: AddressKind
 ) -> Defect | None:
     """The defect behind an access of the CPU's own when the delivery it belonged to could not be
-    played forward: by the place alone."""
+    played forward: by the place alone. None where a table is mapped and refuses the access: that is
+    the page fault itself."""
     va = raised.address
     if va is None:
         return None
-    code = {kinds.GDT: GDT_UNMAPPED, kinds.IDT: GATE_MISSING, kinds.TSS: RSP0_INVALID}.get(
+    code = {kinds.GDT: GDT_UNMAPPED, kinds.IDT: HANDLER_UNMAPPED, kinds.TSS: RSP0_INVALID}.get(
         kind.name
     )
     if code is not None:
+        if kernel.walk(context.root, va).reason != NOT_PRESENT:
+            return None
         here = _Here(kernel, context, va, kind)
         return here.defect(code, "table-unmapped", kind.name.upper())
     tss = kernel.tss.get(context.cpu.index)
@@ -235,6 +272,12 @@ def stack_not_here(kernel: Kernel, context: Context, va: int, kind: AddressKind)
         return None
     here = _Here(kernel, context, va, kind)
     return here.defect(kernel_stacks.UNMAPPED, "stack-not-here", kind.stack.name)
+
+
+def only_worse(defect: Defect) -> bool:
+    """Whether it turned a fault into a worse one and is not why the fault came: no gate took it, or
+    no IDT."""
+    return defect.code is GATE_MISSING or defect.subject == "IDT"
 
 
 def handler_defect(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | None:

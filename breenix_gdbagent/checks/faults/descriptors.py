@@ -21,12 +21,14 @@ GATE_MISSING = declare(
 HANDLER_UNMAPPED = declare(
     "idt.handler-unmapped",
     "error",
-    "a gate leads to an address that cannot be executed",
-    arises="The handler's page is not mapped (or not executable) in the space that the exception "
-    "came from: a process PML4 that lacks the kernel image, or a gate overwritten.",
-    confirm="pt walk HANDLER --root CR3.",
-    mend="Share the kernel image's PML4 entry with every process (ProcessPageTable::new), and "
-    "check the gate's offset against the handler's symbol.",
+    "the IDT, or a handler that it leads to, cannot be reached",
+    arises="The IDT was not loaded on this CPU, or its page is not mapped. Or the page of a "
+    "handler is not mapped (or not executable) in the space that the exception came from: a "
+    "process PML4 that lacks the kernel image, or a gate overwritten.",
+    confirm="IDTR (info registers), pt walk IDTR.base and pt walk HANDLER --root CR3.",
+    mend="Load IDTR on every CPU before anything can fault there. Share the kernel image's PML4 "
+    "entry with every process (ProcessPageTable::new), and check the gate's offset against the "
+    "handler's symbol.",
     see=(_IDT, "kernel/src/memory/process_memory.rs"),
 )
 GDT_UNMAPPED = declare(

@@ -15,7 +15,6 @@ from typing import Annotated
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
-from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions, page_fault
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.defects import (
@@ -23,7 +22,9 @@ from breenix_gdbagent.checks.faults.defects import (
     defects_of,
     finding_of,
     handler_of_rip,
+    implicit_defect,
     on_boot_tables,
+    only_worse,
 )
 from breenix_gdbagent.checks.faults.interrupted import (
     FaultFacts,
@@ -120,7 +121,12 @@ def check(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
     if course is None:
         yield _finding(kernel, explanation, code, (), None, ())
         return
-    defects = defects_of(kernel, context, course)
+    defects = _at_first(kernel, explanation, course)
+    defects += tuple(
+        d
+        for d in defects_of(kernel, context, course)
+        if all((d.code, d.subject) != (o.code, o.subject) for o in defects)
+    )
     if (handler := handler_of_rip(kernel, context)) is not None:
         defects = (handler, *defects)
     behind = tuple(finding_of(kernel, context, d) for d in defects)
@@ -131,6 +137,16 @@ def check(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
     yield from behind
 
 
+def _at_first(kernel: Kernel, explanation: Explanation, course: Course) -> tuple[Defect, ...]:
+    """The descriptor table that the very first access of the CPU's own did not find."""
+    first, context = course.first, explanation.context
+    if first.vector != PF or first.address is None or not first.own:
+        return ()
+    kind = kind_of(kernel, first.address, context.root)
+    found = implicit_defect(kernel, context, first, kind)
+    return () if found is None else (found,)
+
+
 def _first(
     kernel: Kernel,
     explanation: Explanation,
@@ -139,16 +155,14 @@ def _first(
     behind: tuple[Finding, ...],
 ) -> Finding | None:
     """The first event as a finding of its own, None for one that is no fault of the program: an
-    interrupt, or an access to a descriptor table on the CPU's own account."""
-    first, context = course.first, explanation.context
-    if first.origin != "exception":
+    interrupt, or an access to a descriptor table that is not there."""
+    first = course.first
+    if first.origin != "exception" or _at_first(kernel, explanation, course):
         return None
     if first.vector != PF:
         defect = defects[0] if defects else None
         return exceptions.finding(kernel, explanation, first, defect, behind=behind)
     if first.address is None or first.error_code is None:
-        return None
-    if kind_of(kernel, first.address, context.root).name in kinds.TABLES and defects:
         return None
     try:
         return page_fault.finding(page_fault.page_fault(kernel, explanation, first))
@@ -160,10 +174,11 @@ def cause_of(
     kernel: Kernel, context: Context, defects: Sequence[Defect], first: Finding | None
 ) -> str | None:
     """The code of the root cause: the CR3 under which stacks are missing that the master has, else
-    what the first delivery failed on, else the first fault itself."""
+    the stack or handler that the first delivery failed on, else the first fault itself: that no
+    gate or no IDT took it made it worse, and is not why it came."""
     if defects and on_boot_tables(kernel, context):
         return BOOTLOADER.name
-    if defects:
+    if defects and (first is None or first.cause is not None or not only_worse(defects[0])):
         return defects[0].code.name
     return first.code.name if first is not None else None
 
@@ -198,8 +213,16 @@ def _finding(
         because=tuple(sorted(behind, key=lambda f: f.code.name != cause)),
         chain=explanation.chain or (code.title,),
         confidence=explanation.confidence,
-        mend=defects[0].code if defects else None,
+        mend=_mend(cause, defects, first),
+        advice=first.advice if first is not None and first.code.name == cause else "",
     )
+
+
+def _mend(cause: str | None, defects: Sequence[Defect], first: Finding | None) -> Code | None:
+    """The code whose fix mends the root cause."""
+    if first is not None and first.code.name == cause:
+        return first.mend or first.code
+    return defects[0].code if defects else None
 
 
 def _cr2_is(course: Course | None) -> Cr2Is:

@@ -21,7 +21,9 @@ from breenix_gdbagent.checks.faults.interrupted import (
 from breenix_gdbagent.checks.faults.interrupted import subject as subject_of
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
 from breenix_gdbagent.cpumodel.context import AC, DE, GP, NP, SS, TS, UD, Raised, vector_name
+from breenix_gdbagent.cpumodel.delivery import IDT_ERROR
 from breenix_gdbagent.cpumodel.explanation import Explanation
+from breenix_gdbagent.cpumodel.selectors import SELECTOR
 from breenix_gdbagent.kernel.view import Kernel
 
 _IDT = "kernel/src/interrupts.rs"
@@ -158,19 +160,35 @@ def finding(
 ) -> Finding:
     """The finding about one exception; `delivered` is what reached a handler in the end, `behind`
     are the findings that it rests on."""
-    context = explanation.context
+    context, course = explanation.context, explanation.course
     code = code_of(explanation, raised)
+    own = code is not UNHANDLED and course is not None and raised == course.first
+    if own and raised.origin == "exception":
+        behind = ()  # what its delivery failed on made it worse, and is not why it came
     told = delivered if delivered is not None else raised
     return Finding(
         code,
         subject_of(kernel, context),
         _facts(kernel, explanation, raised, defect, delivered),
         Where(root=context.root, va=raised.address),
-        cause=defect.code.name if defect is not None else None,
+        cause=defect.code.name if defect is not None and behind else None,
         because=behind,
         chain=explanation.chain or (told.text,),
         confidence=explanation.confidence,
+        advice=_SEGMENTS if _blames_segment(raised) else "",
     )
+
+
+_SEGMENTS = (
+    "Give the GDT the segment that this selector is to name, and reload SS, DS, ES, FS and GS "
+    "after lgdt: until then they hold selectors of the GDT before it, and iretq loads SS again."
+)
+
+
+def _blames_segment(raised: Raised) -> bool:
+    """Whether its error code names a selector of the GDT or the LDT."""
+    code = raised.error_code or 0
+    return raised.vector in (GP, NP, SS) and bool(code & SELECTOR) and not code & IDT_ERROR
 
 
 def _facts(

@@ -33,8 +33,9 @@ class Frame(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(Facts):
-    """Where, in which ring and space, by what instruction."""
+    """Where, in which ring and space, by what instruction; on which CPU of several."""
 
+    cpu: Annotated[int | None, IF_KNOWN]
     ring: int
     rip: VirtAddr
     symbol: str | None
@@ -86,6 +87,7 @@ class FaultFacts(Facts):
 def interrupted(kernel: Kernel, context: Context, instruction: Instruction | None) -> Interrupted:
     """The program of a context, with its names."""
     return Interrupted(
+        cpu=context.cpu.index if len(kernel.stop.cpus) > 1 else None,
         ring=context.cpl,
         rip=VirtAddr(context.rip),
         symbol=kernel.symbol(context.rip),

@@ -38,7 +38,7 @@ from breenix_gdbagent.cpumodel.delivery import Attempt
 from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.exceptions import PF_USER
+from breenix_gdbagent.x86.exceptions import PF_USER, PF_WRITE
 from breenix_gdbagent.x86.paging import Walk
 
 
@@ -56,7 +56,8 @@ class PageFaultFacts(FaultFacts):
     `implicit`: the access was the CPU's own; `attempt` is then the delivery that it was made for,
     and `defect` what that failed on. `others` counts the spaces that map the address. `pushed`: the
     fault reached its own handler, so that its error code was seen; `unexplained`: no access of the
-    decoded instruction leads there. `handler_stack` is the IST stack that the program ran on.
+    decoded instruction leads there; `own`: the CPU's own access that the instruction needs, to a
+    descriptor table or the TSS. `handler_stack` is the IST stack that the program ran on.
     """
 
     cr2: VirtAddr
@@ -76,6 +77,7 @@ class PageFaultFacts(FaultFacts):
     defect: Annotated[Defect | None, ASIDE]
     pushed: Annotated[bool, ASIDE]
     unexplained: Annotated[bool, ASIDE]
+    own: Annotated[Raised | None, ASIDE]
     doubt: Annotated[str, ASIDE]
     handler_stack: Annotated[str | None, ASIDE]
 
@@ -130,7 +132,10 @@ def page_fault(kernel: Kernel, explanation: Explanation, raised: Raised) -> Page
         attempt = next((a for a in tried if a.raised and a.raised.address == cr2), None)
         if course.first.vector == raised.vector and course.first.address == cr2:
             attempt = None
-    implicit = attempt is not None or (context.cpl == 3 and not error_code & PF_USER)
+    first = explanation.first
+    by_instruction = first is not None and first.own and first.address == cr2
+    aside = context.cpl == 3 and not error_code & PF_USER and not by_instruction
+    implicit = attempt is not None or aside
     return PageFault(kernel, explanation, raised, error_code, cr2, kind, cause, implicit, attempt)
 
 
@@ -139,7 +144,7 @@ def defect_behind(fault: PageFault) -> Defect | None:
     stack that only this space lacks; None for another access of the program."""
     if fault.attempt is not None:
         return defect_of(fault.kernel, fault.context, fault.attempt)
-    if fault.implicit or fault.kind.name in kinds.TABLES:
+    if fault.implicit or _own(fault) is not None or fault.kind.name in kinds.TABLES:
         return implicit_defect(fault.kernel, fault.context, fault.raised, fault.kind)
     if fault.cr2 == fault.context.rip:
         return handler_of_rip(fault.kernel, fault.context)
@@ -163,7 +168,22 @@ def finding(
         chain=fault.explanation.chain or (fault.raised.text,),
         confidence=_confidence(fault),
         mend=defect.code if defect is not None else None,
+        advice=_advice(fault) if defect is None else "",
     )
+
+
+_DESCRIPTORS = (
+    "Set the accessed bit of segment descriptors in the GDT beforehand, or keep the GDT in memory "
+    "that ring 0 may write: ltr has to set the busy bit of a TSS."
+)
+
+
+def _advice(fault: PageFault) -> str:
+    """What to do where the refusal itself says it."""
+    own = _own(fault)
+    if own is not None and own.error_code is not None and own.error_code & PF_WRITE:
+        return _DESCRIPTORS
+    return ""
 
 
 def _facts(
@@ -190,9 +210,17 @@ def _facts(
         defect=defect,
         pushed=explanation.observed.vector == PF,
         unexplained=explanation.course is None and instruction is not None,
+        own=_own(fault),
         doubt=explanation.doubt,
         handler_stack=_handler_stack(fault),
     )
+
+
+def _own(fault: PageFault) -> Raised | None:
+    first = fault.explanation.first
+    if first is None or not first.own or first.address != fault.cr2 or fault.implicit:
+        return None
+    return first
 
 
 def _handler_stack(fault: PageFault) -> str | None:

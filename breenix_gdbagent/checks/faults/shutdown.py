@@ -23,8 +23,8 @@ REBOOT = declare(
     "error",
     "the guest reset itself",
     arises="The kernel pulsed the reset line: keyboard controller (0xfe to port 0x64), port 0xcf9 "
-    "or 0x92. Nobody does that in a run that should go on; a triple fault looks the same from "
-    "outside, and was excluded.",
+    "or 0x92. Nobody does that in a run that should go on. A triple fault looks the same from "
+    "outside: it is looked for on every CPU first.",
     confirm="The instruction before RIP is an out to such a port; -d int has no triple fault.",
     mend="Look at who calls the reboot function (bt).",
     kind="run",
@@ -41,34 +41,54 @@ _LOOK_BACK = 48
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebootFacts(FaultFacts):
     """The port that was written to and the instruction that did it, at `address`, where one is
-    found; `excluded`: nothing that could have come there leads to a shutdown. `said` is QEMU's word
-    for how the machine ended."""
+    found; `unseen`: CPUs that could not be looked at for a triple fault. `said` is QEMU's word for
+    how the machine ended."""
 
     port: Hex | None
     by: str | None
     address: Annotated[VirtAddr | None, ASIDE]
-    excluded: Annotated[bool, ASIDE]
+    unseen: Annotated[tuple[int, ...], ASIDE]
     said: Annotated[str, ASIDE]
 
 
 def check(kernel: Kernel) -> Iterator[Finding]:
     """What a stop of kind ``shutdown`` was: ``triple-fault`` with its chain, or ``reboot``.
 
-    Raises `NotChecked` where neither can be told (no registers, paging off).
+    Any CPU can have done it, whichever QEMU names. Raises `NotChecked` where neither can be told
+    of any (no registers, paging off).
     """
-    cpu = kernel.stop.cpu
-    try:
-        context = context_of_cpu(kernel.tables, cpu)
-    except ReadError as lacking:
-        raise NotChecked(f"triple fault or reboot: {lacking.what}") from lacking
-    explanation = explain(context, Observed(None, None, cpu.get("cr2"), None))
-    asked = reset_asked(context)
-    if asked is not None and (explanation.course is None or explanation.confidence != "proved"):
-        yield _reboot(kernel, explanation, asked)
-    elif explanation.course is not None or explanation.doubt:
-        yield from double_fault.check(kernel, explanation)
+    witnesses, lacking = _witnesses(kernel)
+    if not witnesses:
+        raise NotChecked(f"triple fault or reboot: {lacking[kernel.stop.cpu.index]}")
+    dead = [w for w in witnesses if w.confidence == "proved" and _left_by_triple_fault(w)]
+    asked = [(w, found) for w in witnesses if (found := reset_asked(w.context)) is not None]
+    possible = [w for w in witnesses if w.course is not None]
+    doubtful = [w for w in witnesses if w.doubt]
+    if dead:
+        yield from double_fault.check(kernel, dead[0])
+    elif asked:
+        yield _reboot(kernel, *asked[0], tuple(lacking))
+    elif possible or doubtful:
+        yield from double_fault.check(kernel, (possible or doubtful)[0])
     else:
-        yield _reboot(kernel, explanation, None)
+        yield _reboot(kernel, witnesses[0], None, tuple(lacking))
+
+
+def _witnesses(kernel: Kernel) -> tuple[list[Explanation], dict[int, str]]:
+    """What each CPU's registers tell, if it has shut down, the CPU that the stop is about first;
+    and why nothing is known of the others. A CPU that nobody has started since the reset, or that
+    waits for its start, is no witness."""
+    about = kernel.stop.cpu
+    found, lacking = list[Explanation](), dict[int, str]()
+    for cpu in (about, *(c for c in kernel.stop.cpus if c.index != about.index)):
+        try:
+            context = context_of_cpu(kernel.tables, cpu)
+        except ReadError as reason:
+            if cpu is about or not cpu.at_reset:
+                lacking[cpu.index] = reason.what
+            continue
+        found.append(explain(context, Observed(None, None, cpu.get("cr2"), None)))
+    return found, lacking
 
 
 def found(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
@@ -138,7 +158,10 @@ def _leads_to_end(rest: bytes) -> bool:
 
 
 def _reboot(
-    kernel: Kernel, explanation: Explanation, asked: tuple[Instruction, int] | None
+    kernel: Kernel,
+    explanation: Explanation,
+    asked: tuple[Instruction, int] | None,
+    unseen: tuple[int, ...],
 ) -> Finding:
     context = explanation.context
     facts = RebootFacts(
@@ -146,7 +169,7 @@ def _reboot(
         port=Hex(asked[1]) if asked is not None else None,
         by=asked[0].text if asked is not None else None,
         address=VirtAddr(asked[0].address) if asked is not None else None,
-        excluded=explanation.course is None,
+        unseen=unseen,
         said=kernel.stop.reason.text,
     )
     return Finding(
@@ -154,5 +177,5 @@ def _reboot(
         subject(kernel, context),
         facts,
         Where(root=context.root),
-        confidence="proved" if asked is not None else "likely",
+        confidence="proved" if asked is not None else "possible",
     )

@@ -90,6 +90,8 @@ def defect_words(defect: Defect) -> str:
         "rsp0-unmapped": f"{lies} is not mapped under {under}, and RSP0 {top} is its top",
         "rsp0-no-top": f"RSP0 {top} is the top of no kernel stack: below it is {lies}",
         "rsp-ran-over": f"RSP {top} has run into {lies}",
+        "rsp-refused": f"{defect.pointer} {top} leads to {lies}, which refuses the CPU's own write "
+        f"under {under}",
         "rsp-non-canonical": f"RSP {top} is not canonical",
         "rsp-unmapped-here": f"RSP {top} lies in {lies}, which is not mapped under {under}",
         "rsp-unmapped": f"RSP {top} leads to {lies}, where nothing is mapped",
@@ -122,6 +124,11 @@ def _accessed(facts: PageFaultFacts) -> str:
         what = facts.attempt.event.text if facts.attempt is not None else "an event"
         why = defect_words(facts.defect) if facts.defect is not None else _why(facts)
         return f"the CPU could not deliver {what} from ring {facts.at.ring}: {place}; {why}"
+    if facts.own is not None:
+        return (
+            f"`{facts.at.instruction}` of {who(facts.at)} at {standing(facts.at)}: "
+            f"{facts.own.why}: {place}; {_why(facts)}"
+        )
     verb = _VERB[facts.access]
     return f"{who(facts.at)} {verb} {place} at {standing(facts.at)}: {_why(facts)}"
 
@@ -161,6 +168,8 @@ def _what_ran(facts: PageFaultFacts) -> str:
     verb = _VERB[facts.access]
     if program.instruction is None:
         return f"{ran} {verb} {cr2} at {place}."
+    if facts.own is not None:
+        return f"{ran} executed `{program.instruction}` at {place}: {facts.own.why}."
     return f"{ran} executed `{program.instruction}` at {place} and {verb} {cr2}."
 
 
@@ -179,7 +188,7 @@ def _depth(facts: PageFaultFacts) -> str:
 def _agreement(facts: PageFaultFacts) -> str:
     code = hex64(facts.error_code)
     if not facts.pushed:
-        return f"its error code, {code}, is what the tables predict."
+        return f"no handler saw its error code; by the tables it is {code}."
     pushed = f"The CPU pushed error code {code}"
     if not facts.cause.agrees:
         return f"{pushed}, which the tables do not give."
@@ -286,17 +295,22 @@ def _undelivered(name: str, facts: ChainFacts, course: Course) -> str:
         why = defect_words(facts.defects[0])
     else:
         why = failed.why if failed is not None else "the CPU gave up"
-    place = f"in {who(facts.at)} at {standing(facts.at)}"
+    on = "" if facts.at.cpu is None else f"on CPU {facts.at.cpu} "
+    place = f"{on}in {who(facts.at)} at {standing(facts.at)}"
     return f"{name} {place}: {course.first.text} could not be delivered, because {why}"
 
 
 def _unknown_chain(name: str, facts: ChainFacts) -> str:
     gap = facts.doubt or "nothing that the instruction or an interrupt raises ends so"
     return sentence(
-        f"The CPU ended in a {name} while {who(facts.at)} was at {standing(facts.at)}.",
+        f"{_which_cpu(facts)} ended in a {name} while {who(facts.at)} was at {standing(facts.at)}.",
         f"How it began could not be found: {gap}.",
         "The stacks that it may have needed are listed with what is mapped there.",
     )
+
+
+def _which_cpu(facts: ChainFacts) -> str:
+    return "The CPU" if facts.at.cpu is None else f"CPU {facts.at.cpu}"
 
 
 def _chain_story(facts: ChainFacts, course: Course) -> str:
@@ -359,24 +373,34 @@ def _interrupt_shown(facts: MisplacedFacts) -> Iterator[str]:
         yield f"the PIC does not have IRQ {facts.irq} in service any more."
 
 
+def _not_excluded(facts: RebootFacts) -> str:
+    """What else it may have been, where the reset itself was not seen."""
+    if facts.port is not None:
+        return ""
+    said = (
+        "Nothing that the instruction there or an interrupt is known to raise ends in a triple "
+        "fault, which is no proof that none came."
+    )
+    if facts.unseen:
+        numbers = ", ".join(map(str, facts.unseen))
+        said += f" CPU {numbers} could not be looked at."
+    return said
+
+
 @tells(RebootFacts)
 def reboot(finding: Finding, facts: RebootFacts) -> Words:
     """How the guest asked for it."""
-    how, what = "no exception that could have come there leads to a shutdown", "reset itself"
+    how, what = "no write to a reset port is in sight there", "reset itself"
     if facts.address is not None and facts.port is not None:
         how = f"`{facts.by}` at {hex64(facts.address)} wrote to port {hex64(facts.port)}"
     elif facts.said:
         what = "reset itself or switched the machine off"
         how += f" ({facts.said})"
-    excluded = (
-        "It is no triple fault: the instruction there raises nothing, and stacks and gates would "
-        "have taken an interrupt."
-    )
     place = standing(facts.at)
     return Words(
         f"the guest {what} at {place}: {how}",
         sentence(
             f"The guest {what} while {who(facts.at)} was at {place}: {how}.",
-            excluded if facts.excluded else "",
+            _not_excluded(facts),
         ),
     )

@@ -17,12 +17,13 @@ def found(stop: Stop, code: str) -> Finding:
 
 
 def test_a_gate_that_was_needed_is_an_error() -> None:
-    """An audit finds it too, and to that it is a warning."""
+    """An audit finds it too, and to that it is a warning. It made a fault worse: the fault is the
+    cause."""
     m = Machine()
     m.gate(14, present=False)
     m.code(TEXT, "8a00")
     stop = m.fault(8, TEXT, ring=0, error=0, cr2=NOWHERE, rax=NOWHERE)
-    assert found(stop, "double-fault").cause == "idt.gate-missing"
+    assert found(stop, "double-fault").cause == "page-fault.unmapped"
     assert found(stop, "idt.gate-missing").weight == "error"
 
 

@@ -68,6 +68,6 @@ def test_no_gate_and_an_instruction_that_raises() -> None:
         m.gate(vector, present=False)
     m.code(TEXT, "8a00")
     found = told(m.shutdown(TEXT, cr2=NOWHERE, rax=NOWHERE))
-    assert found["triple-fault"].cause == "idt.gate-missing"
+    assert found["triple-fault"].cause == "page-fault.unmapped"
     m.code(TEXT, "90")
     assert told(m.shutdown(TEXT, cr2=NOWHERE, rax=NOWHERE)) == {}
