@@ -4,9 +4,10 @@ PY := $(VENV)/bin/python
 AGENT := $(VENV)/bin/breenix-gdbagent
 PACKAGE := $(VENV)/.installed
 MACHINE := $(VENV)/.machine
+THOROUGH := $(VENV)/.thorough
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest selftest bench fresh pythons readme clean
+.PHONY: help setup demo test check guest selftest bench thorough fresh pythons readme clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,13 @@ selftest: setup  ## the page-fault matrix on this machine's QEMU
 bench: setup  ## ratios measured in one run; PEERS=DIR names checkouts of gdb-pt-dump and gef
 	sh tools/setup-peers.sh build/peers
 	$(PY) -m tests.bench --peers "$(PEERS)"
+
+thorough: setup $(THOROUGH)  ## counts no CI has time for; TOPIC=fuzz, QEMUS=DIR:DIR beside PATH's
+	$(PY) -m pytest tests/thorough -rs $(if $(TOPIC),-k "$(TOPIC)") $(if $(JOBS),-n $(JOBS),-n 2)
+
+$(THOROUGH): $(PACKAGE)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,thorough]'
+	touch $@
 
 fresh:  ## the README's two commands on a minimal Debian of its own (root); SUITE=trixie or bookworm
 	sh tools/fresh.sh $(or $(SUITE),trixie)

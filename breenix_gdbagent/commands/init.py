@@ -9,6 +9,7 @@ from pathlib import Path
 from breenix_gdbagent import configs
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.targets.booting import MACHINES, machine_of_image, machine_of_kernel
 from breenix_gdbagent.wholefile import appearing
 
@@ -57,10 +58,7 @@ def _name(text: str) -> str:
 
 
 def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+    compiled(text, "--success")
     return text
 
 

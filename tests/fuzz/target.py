@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,10 +58,17 @@ class Target:
         return True
 
     def kept(self) -> Iterator[tuple[str, bytes]]:
-        """(name, input) of each that is kept in the tree, those once found to break it too."""
-        for folder in ("corpus", "found"):
-            for path in sorted((HERE / folder / self.name).glob("*")):
-                yield f"{folder}/{self.name}/{path.name}", path.read_bytes()
+        """(name, input) of each that is kept in the tree: what once broke a parser, a file each,
+        and what together reaches most branches, a line of base64 each."""
+        for path in sorted((HERE / "found" / self.name).glob("*")):
+            yield f"found/{self.name}/{path.name}", path.read_bytes()
+        corpus = self.corpus
+        for number, line in enumerate(corpus.read_text().split() if corpus.exists() else (), 1):
+            yield f"corpus/{self.name}:{number}", b64decode(line, validate=True)
+
+    @property
+    def corpus(self) -> Path:
+        return HERE / "corpus" / f"{self.name}.b64"
 
 
 @contextmanager
