@@ -68,7 +68,9 @@ def main() -> None:
         folder = told.into / name / "corpus"
         kept = chosen(target, [path.read_bytes() for path in folder.iterdir()])
         target.corpus.parent.mkdir(exist_ok=True)
-        target.corpus.write_text("".join(f"{b64encode(data).decode()}\n" for data in kept))
+        target.corpus.unlink(missing_ok=True)
+        if kept:
+            target.corpus.write_text("".join(f"{b64encode(data).decode()}\n" for data in kept))
 
 
 if __name__ == "__main__":

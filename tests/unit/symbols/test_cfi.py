@@ -41,7 +41,8 @@ def by_readelf(readelf: str, path: Path) -> list[Rows]:
         elif line.strip().startswith("LOC"):
             columns = line.split()[1:]
         elif row and rows is not None:
-            rows.append((int(row[1], 16), dict(zip(columns, row[2].split(), strict=False))))
+            rules = re.sub(r"(\w+) \(\w+\)", r"\1", row[2]).split()  # of DW_CFA_register
+            rows.append((int(row[1], 16), dict(zip(columns, rules, strict=False))))
     return sections
 
 
