@@ -120,6 +120,7 @@ def document_of(
     extra: Mapping[str, Any] | None,
     target: Mapping[str, Json],
     provenance: Mapping[str, Json] | None = None,
+    examined: Examination | None = None,
 ) -> Report:
     """The report of an opened snapshot; `extra` is what `save` put beside it, None in a bare
     core. Raises `InputError` when it is not what `save` writes."""
@@ -131,7 +132,8 @@ def document_of(
             RunRecord(seconds=kernel.stop.seconds),
             run_checks.facts_of(kernel.stop.reason),
             History(),
-            provenance=provenance,
+            examined,
+            provenance,
         )
     try:
         run = dict(extra["run"])
@@ -142,7 +144,8 @@ def document_of(
             RunRecord(**run),
             run_checks.RunFacts(**extra["facts"]),
             recalled(extra["history"]),
-            provenance=provenance,
+            examined,
+            provenance,
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"the snapshot's note lacks or garbles {error}") from error

@@ -120,6 +120,7 @@ class Vm:
         self._close = close
         self._closed = False
         self._kernel: Kernel | None = None
+        self._examined: Examination | None = None
         self._epoch = -1
         self._steppers: dict[int, Stepper] = {}
         self.event: StopEvent | None = None
@@ -196,7 +197,10 @@ class Vm:
 
     def examine(self) -> Examination:
         """See `stops.examine`."""
-        return stops.examine(self.kernel)
+        seen = self._examined
+        if seen is None or seen.kernel is not self.kernel:
+            self._examined = seen = stops.examine(self.kernel)
+        return seen
 
     def save(self, path: str | Path, memory: str = "kernel") -> Path:
         """See `stops.save`."""

@@ -40,16 +40,14 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
     if not target.runs:
         yield opened_snapshot(target)[0]
         return
+    if target.boots:
+        with _booted(target) as kernel:
+            yield kernel.stop
+        return
     from breenix_gdbagent.commands.machines import open_machine
 
     machine = open_machine(target)
     with machine.vm as vm:
-        if target.boots:
-            from breenix_gdbagent.debugger.guarded_run import Orders, stop_to_examine
-
-            orders = Orders(until=target.options.until, timeout=target.options.timeout)
-            yield stop_to_examine(vm, machine.image, orders)
-            return
         stop = vm.stop(vm.found_at(), hidden=hidden)
         if machine.image is not None:
             from breenix_gdbagent.kernel.image import with_image
@@ -64,8 +62,24 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
 @contextmanager
 def kernel_of(target: Target) -> Iterator[Kernel]:
     """`stop_of`, as the kernel found in it; why a bare core stands still is seen in its CPUs."""
+    if target.boots:
+        with _booted(target) as kernel:
+            yield kernel
+        return
     with stop_of(target) as stop:
         from breenix_gdbagent.kernel.reason import with_reason
         from breenix_gdbagent.kernel.view import Kernel
 
         yield Kernel(with_reason(stop))
+
+
+@contextmanager
+def _booted(target: Target) -> Iterator[Kernel]:
+    """A machine that we boot, at the end of its run."""
+    from breenix_gdbagent.commands.machines import open_machine
+    from breenix_gdbagent.debugger.guarded_run import Orders, run_to_stop
+
+    machine = open_machine(target)
+    orders = Orders(until=target.options.until, timeout=target.options.timeout)
+    with machine.vm as vm:
+        yield run_to_stop(vm, machine.image, orders)

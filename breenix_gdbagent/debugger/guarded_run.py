@@ -113,6 +113,17 @@ class GuardedRun:
 
     def go(self) -> Ended:
         """Run to the end. Raises `LinkError`, `QemuDied`, `InputError`."""
+        return self._end(*self._to_end())
+
+    def to_stop(self) -> Kernel:
+        """`go`, for whoever only looks at the stop where the run ends. That is examined only where
+        the run had to, to know that it ends there, and then once: what was read is handed on."""
+        stop = self._to_end()[0]
+        seen = self._seen(stop)
+        return Kernel(stop) if seen is None else seen.kernel
+
+    def _to_end(self) -> tuple[Stop, str, str | None]:
+        """The stop that ends the run, what ended it (see `RunFacts`), the text waited for."""
         own = self.vm.config.success if self.vm.config is not None else None
         for step in self.orders.script:
             if step.verb == "send":
@@ -120,10 +131,10 @@ class GuardedRun:
                 continue
             stop = self._run([step.text], self.orders.timeout - self.vm.clock.seconds())
             if stop.reason.kind != "marker":
-                return self._end(stop, stop.reason.kind, step.text)
+                return stop, stop.reason.kind, step.text
         awaited = self.orders.until or (None if self.orders.script else own)
         if awaited is None and self.orders.script:
-            return self._end(self.debugger.stop(stop.reason), "marker", None)
+            return self.debugger.stop(stop.reason), "marker", None
         stop = self._run([awaited] if awaited else [], self.orders.timeout)
         ended = stop.reason.kind
         if ended == "marker":
@@ -135,7 +146,7 @@ class GuardedRun:
                     stop = later._replace(reason=stop.reason)
                 else:
                     stop, ended = later, later.reason.kind
-        return self._end(stop, ended, awaited)
+        return stop, ended, awaited
 
     def now(self) -> Ended:
         """The guest as it stands, without letting it run."""
@@ -213,16 +224,20 @@ class GuardedRun:
     def _examine(self, stop: Stop) -> Examination:
         """Every check on a stop, made once; what they read of memory is noted, so that a snapshot
         keeps it."""
-        seen = self._examined
-        if seen is not None:
-            before = seen.kernel.stop
-            if (before.epoch, before.reason, bool(before.cpus)) == (
-                stop.epoch, stop.reason, bool(stop.cpus),
-            ):  # fmt: skip
-                return seen
-        kernel = Kernel(stop._replace(memory=RecordingMemory(stop.memory)))
-        self._examined = seen = examine(kernel.stop, kernel)
+        seen = self._seen(stop)
+        if seen is None:
+            kernel = Kernel(stop._replace(memory=RecordingMemory(stop.memory)))
+            self._examined = seen = examine(kernel.stop, kernel)
         return seen
+
+    def _seen(self, stop: Stop) -> Examination | None:
+        """What was found at this very stop, None where it was not examined."""
+        seen = self._examined
+        if seen is None:
+            return None
+        before = seen.kernel.stop
+        known = before.epoch, before.reason, bool(before.cpus)
+        return seen if known == (stop.epoch, stop.reason, bool(stop.cpus)) else None
 
     def _in_handler(self, stop: Stop) -> Stop | None:
         """The page-fault handler said that it gives up (`--faults fatal`): the stop, explained
@@ -363,8 +378,8 @@ def _dead(stop: Stop) -> bool:
     return bool(stop.cpus) and all(cpu.dead for cpu in stop.cpus)
 
 
-def stop_to_examine(vm: LiveVm, image: Image | None, orders: Orders) -> Stop:
-    """The stop that an examining command looks at, of a guest that we boot: the end of its run."""
+def run_to_stop(vm: LiveVm, image: Image | None, orders: Orders) -> Kernel:
+    """The kernel that a command looks at, of a guest that we boot: at the end of its run."""
     run = GuardedRun(Debugger(vm, image), orders)
     run.start()
-    return run.go().kernel.stop
+    return run.to_stop()

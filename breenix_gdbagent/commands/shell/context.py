@@ -168,11 +168,10 @@ def _findings(session: Session, event: StopEvent, width: int) -> Iterator[str]:
         return
     if event.reason.kind == "step" and session.examine_seconds > SLOW:
         return
-    from breenix_gdbagent.checks.examine import examine
     from breenix_gdbagent.report.sentences import summary
 
     begun = time.perf_counter()
-    found = examine(kernel.stop, kernel).findings
+    found = session.examine().findings
     session.examine_seconds = time.perf_counter() - begun
     fresh = [f for f in found if f.fingerprint not in session.reported and f.weight != "info"]
     session.reported.update(f.fingerprint for f in found)

@@ -254,9 +254,11 @@ def do_audit(session: Session, line: Line) -> int:
         kernel, target = session.kernel, description(session.target)
         if session.target.runs:
             record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
-            document = run_report.finish(kernel, target, record, facts, History())
+            seen = session.examine()
+            document = run_report.finish(kernel, target, record, facts, History(), seen)
         else:
-            document = run_report.document_of(kernel, session.target.options.beside, target)
+            beside, seen = session.target.options.beside, session.examine()
+            document = run_report.document_of(kernel, beside, target, examined=seen)
         print(render(document, session.screen.width, session.screen.ink.on))
     return verdict(document, "error")
 

@@ -20,6 +20,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.checks.examine import Examination
     from breenix_gdbagent.commands.target import Target
     from breenix_gdbagent.debugger.debugger import Debugger
     from breenix_gdbagent.debugger.stepping import Stepper
@@ -74,6 +75,7 @@ class Session:
         self.when_stopped: Callable[[], None] = lambda: None
         self.leave: list[Callable[[], None]] = []
         self._kernel: Kernel | None = Kernel(stop) if stop is not None else None
+        self._examined: Examination | None = None
         self._views: dict[int, Kernel] = {}
         self._steppers: dict[int, Stepper] = {}
         self._thread: threading.Thread | None = None
@@ -134,6 +136,16 @@ class Session:
             self.take(self.debugger.stop(self.debugger.vm.found_at()))
         assert self._kernel is not None
         return self._kernel
+
+    def examine(self) -> Examination:
+        """Every check at the stop at hand: what a stop shows and what `audit` tells of it come
+        from one examination. Raises `InputError` while the guest runs."""
+        from breenix_gdbagent.checks.examine import examine
+
+        kernel, seen = self.kernel, self._examined
+        if seen is None or seen.kernel is not kernel:
+            self._examined = seen = examine(kernel.stop, kernel)
+        return seen
 
     @property
     def view(self) -> Kernel:

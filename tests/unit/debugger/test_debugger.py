@@ -8,17 +8,21 @@ import struct
 import pytest
 
 from breenix_gdbagent import lab
+from breenix_gdbagent.api.vm import Vm
+from breenix_gdbagent.checks import examine as checks
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.commands.shell.screen import Screen
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.target import Target
 from breenix_gdbagent.debugger import guarded_run
+from breenix_gdbagent.debugger.arbiter import Arbiter
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.guarded_run import GuardedRun, Orders
 from breenix_gdbagent.debugger.points import Point
 from breenix_gdbagent.debugger.stepping import Stepper
 from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of, checkpoint_of
 from breenix_gdbagent.errors import StateError
+from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live.vm import LiveVm
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.symbols import Image
@@ -123,6 +127,68 @@ def test_the_deciding_stop_is_made_read_and_examined_once(monkeypatch: pytest.Mo
     assert ended.facts.ended == "fault" and ended.kernel.stop.reason.vector == 13
     assert counts == {"stop": 1, "examine": 1}
     assert fake.seen.count(b"qfThreadInfo") == 1
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
+    """The kernels that the first check has looked at, by whatever way it was called."""
+    looked: list[Kernel] = []
+    name, run = checks.CHECKS[0]
+
+    def check(kernel: Kernel) -> object:
+        looked.append(kernel)
+        return run(kernel)
+
+    monkeypatch.setattr(checks, "CHECKS", ((name, check), *checks.CHECKS[1:]))
+    return looked
+
+
+@pytest.mark.parametrize(("where", "examined"), [(HANDLER, 1), (0x2000, 0)])
+def test_a_command_that_only_looks_examines_no_more_than_the_run_had_to(
+    monkeypatch: pytest.MonkeyPatch, where: int, examined: int
+) -> None:
+    """A fault is examined to know that it decides, and what was read of it is handed on."""
+    looked = counted(monkeypatch)
+    fake = FakeGuest([(TRAP, where)])
+    with debugged(fake) as debugger:
+        armed(debugger)
+        run = GuardedRun(debugger, Orders(timeout=5))
+        run.stop_at("0x2000")
+        kernel = run.to_stop()
+        assert kernel.stop.reason.kind == ("fault" if examined else "breakpoint")
+        assert len(looked) == examined and all(one is kernel for one in looked)
+        assert fake.seen.count(b"qfThreadInfo") == 1
+
+
+def test_a_stop_that_the_shell_shows_and_audits_is_examined_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked = counted(monkeypatch)
+    fake = FakeGuest([(TRAP, 0x2000), (TRAP, HANDLER)])
+    options = argparse.Namespace(breenix=None, lab=None, kernel=None)
+    with debugged(fake) as debugger:
+        armed(debugger)
+        session = Session(Screen(terminal=False), Target("gdb", options), debugger=debugger)
+        session.show = lambda session, event: str(len(session.examine().checks))
+        assert session.execute("break 0x2000") == 0
+        for examinations in (1, 2):
+            session.execute("continue")
+            session.execute("audit")
+            session.execute("audit")
+            assert len(looked) == examinations
+    assert capsys.readouterr().out.count("NOT CHECKED mapping") == 4
+
+
+def test_a_stop_that_python_asks_of_twice_is_examined_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = counted(monkeypatch)
+    with debugged(FakeGuest([(TRAP, 0x2000)])) as debugger:
+        vm = Vm(Arbiter(debugger))
+        vm.breakpoint(0x2000)
+        assert vm.examine() is vm.examine()
+        vm.run()
+        assert vm.examine() is vm.examine()
+    assert len(looked) == 2
 
 
 def control_packets(fake: FakeGuest) -> list[bytes]:
