@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable
 
 from breenix_gdbagent.report.ink import PLAIN, Ink
@@ -45,6 +44,8 @@ class Page:
 
     def text(self, text: str, indent: str = "", hanging: str | None = None, kind: str = "") -> None:
         """A paragraph wrapped to the width; lines after the first begin with `hanging`."""
+        import textwrap
+
         rest = indent if hanging is None else hanging
         for part in printable(text.replace("\n", " ")).splitlines() or [""]:
             wrapped = textwrap.wrap(
