@@ -2,36 +2,41 @@
 
 `rust_begin_unwind(&PanicInfo)`: the first words of a ``PanicInfo`` lead to its `fmt::Arguments`, in
 one of two forms (library/core/src/fmt/mod.rs): a template of bytes with the literal text in it and
-an array of arguments (since Rust 1.93), or slices of pieces and arguments (before). An argument is
-the address of a value and of the function that formats it, whose symbol tells the type. What cannot
-be told stands as its type, ``<kernel::Thing>``, or as ``<not known>``; nothing that does not fit
-either form is taken for a message.
+an array of arguments (since Rust 1.93), or slices of pieces and arguments (before). What cannot be
+told of an argument is said (`panic_argument.py`); nothing that does not fit either form is taken
+for a message.
 """
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.panic_argument import LONGEST, UNKNOWN, ArgumentText, Read
 from breenix_gdbagent.symbols.image import LoadedImage
+from breenix_gdbagent.symbols.rust_format import Spec
 
-Read = Callable[[int, int], bytes]
-
-LONGEST = 4096
 MOST_PARTS = 128
-UNKNOWN = "<not known>"
 _WORDS = 4
 _ARGUMENT = struct.Struct("<QQ")
 _ALTERNATE = 1 << 23
-_INTEGERS = {
-    f"{sign}{bits}": (int(bits) // 8, sign == "i")
-    for sign in "ui"
-    for bits in ("8", "16", "32", "64", "128")
-} | {"usize": (8, False), "isize": (8, True)}
-_TRAIT = re.compile(r"<impl core::fmt::(\w+) for (.+?)>::fmt|<(.+?) as core::fmt::(\w+)>::fmt")
+_PLACEHOLDER = ("flags", "width", "precision", "index")
+_INDIRECT = {"width": 1 << 4, "precision": 1 << 5}  # the number is an argument's
+
+
+@dataclass(frozen=True, slots=True)
+class _Placeholder:
+    """`index` of the argument (None: the next one); a number in `from_arguments` is the index of
+    the argument that has it."""
+
+    flags: int | None = None
+    width: int = 0
+    precision: int | None = None
+    index: int | None = None
+    from_arguments: frozenset[str] = frozenset()
 
 
 class _NoMessage(Exception):
@@ -79,8 +84,8 @@ def _text(at: int, length: int, read: Read) -> str:
     return read(at, length).decode("utf-8")
 
 
-def _template(at: int, read: Read) -> Iterator[str | tuple[int, int | None]]:
-    """Literal pieces, and (flags, index of the argument or None) for each placeholder."""
+def _template(at: int, read: Read) -> Iterator[str | _Placeholder]:
+    """Literal pieces and placeholders."""
     total = 0
     for number in range(MOST_PARTS):
         code = read(at, 1)[0]
@@ -100,21 +105,27 @@ def _template(at: int, read: Read) -> Iterator[str | tuple[int, int | None]]:
             yield read(at, length).decode("utf-8")
             at += length
         elif code >= 0xC0:
-            flags, index = 0, None
-            for bit, size in ((0, 4), (1, 2), (2, 2), (3, 2)):
-                if code >> bit & 1:
-                    value = int.from_bytes(read(at, size), "little")
-                    at += size
-                    flags = value if bit == 0 else flags
-                    index = value if bit == 3 else index
-            yield flags, index
+            placeholder, at = _placeholder(code, at, read)
+            yield placeholder
         else:
             raise _NoMessage
     raise _NoMessage
 
 
+def _placeholder(code: int, at: int, read: Read) -> tuple[_Placeholder, int]:
+    """The placeholder whose first byte is `code`, and where what follows it begins."""
+    given: dict[str, int] = {}
+    for bit, name in enumerate(_PLACEHOLDER):
+        if code >> bit & 1:
+            size = 4 if name == "flags" else 2
+            given[name] = int.from_bytes(read(at, size), "little")
+            at += size
+    indirect = frozenset(name for name, bit in _INDIRECT.items() if code & bit)
+    return _Placeholder(**given, from_arguments=indirect), at
+
+
 def _filled(
-    parts: list[str | tuple[int, int | None]],
+    parts: list[str | _Placeholder],
     arguments: int,
     read: Read,
     image: LoadedImage | None,
@@ -126,11 +137,20 @@ def _filled(
         if isinstance(part, str):
             out.append(part)
             continue
-        flags, index = part
-        following = following if index is None else index
-        out.append(_argument(arguments + 16 * following, flags, read, image, depth))
+        following = following if part.index is None else part.index
+        spec = _spec(part, arguments, read)
+        out.append(_argument(arguments + 16 * following, spec, read, image, depth))
         following += 1
     return "".join(out)
+
+
+def _spec(part: _Placeholder, arguments: int, read: Read) -> Spec:
+    """The placeholder's options, with the numbers that are arguments themselves (`Count`: a u16
+    behind a null) looked up."""
+    numbers = {"width": part.width, "precision": part.precision}
+    for name in part.from_arguments:
+        numbers[name] = int.from_bytes(read(arguments + 16 * (numbers[name] or 0) + 8, 2), "little")
+    return Spec.of(part.flags, numbers["width"] or 0, numbers["precision"])
 
 
 def _pieces(at: int, read: Read, image: LoadedImage | None, depth: int) -> str:
@@ -154,62 +174,20 @@ def _pieces(at: int, read: Read, image: LoadedImage | None, depth: int) -> str:
         if number:
             # Placeholders with options stand in a slice of their own: hexadecimal, most likely "#".
             place = arguments + 16 * (number - 1)
-            out.append(_argument(place, _ALTERNATE, read, image, depth) if arguments else UNKNOWN)
+            spec = Spec.of(3 << 29 | ord(" ") | _ALTERNATE)
+            out.append(_argument(place, spec, read, image, depth) if arguments else UNKNOWN)
         out.append(text)
     return "".join(out)
 
 
-def _argument(at: int, flags: int, read: Read, image: LoadedImage | None, depth: int) -> str:
-    """One argument, formatted as its function would, as far as its symbol tells."""
+def _argument(at: int, spec: Spec, read: Read, image: LoadedImage | None, depth: int) -> str:
+    """One argument, formatted as its function would, as far as its symbol and DWARF tell."""
+
+    def nested(arguments: int) -> str:
+        return _arguments(arguments, read, image, depth + 1)
+
     try:
         value, function = _ARGUMENT.unpack(read(at, 16))
-        hit = None if image is None else image.symbol_at(function)
-        if hit is None:
-            return UNKNOWN
-        unformatted = UNKNOWN
-        for name in (hit.name, *hit.also):
-            match = _TRAIT.search(name)
-            if match is None:
-                continue
-            trait, type_ = match[1] or match[4], match[2] or match[3]
-            text = _formatted(trait, type_, value, flags, read, image, depth)
-            if text is not None:
-                return text
-            unformatted = f"<{type_}>"
-        return unformatted
+        return ArgumentText(read, image, nested).text(value, function, spec)
     except (ReadError, UnicodeDecodeError, _NoMessage):
-        pass
-    return UNKNOWN
-
-
-def _formatted(
-    trait: str,
-    type_: str,
-    value: int,
-    flags: int,
-    read: Read,
-    image: LoadedImage | None,
-    depth: int,
-) -> str | None:
-    while type_.startswith("&") and type_ != "&str":
-        type_ = type_[1:].removeprefix("mut ")
-        value = int.from_bytes(read(value, 8), "little")
-    if type_ in _INTEGERS:
-        size, signed = _INTEGERS[type_]
-        number = int.from_bytes(read(value, size), "little", signed=signed)
-        if trait in ("LowerHex", "UpperHex", "Pointer"):
-            digits = f"{number & (1 << 8 * size) - 1:x}"
-            digits = digits.upper() if trait == "UpperHex" else digits
-            return f"0x{digits}" if flags & _ALTERNATE else digits
-        return str(number)
-    if type_ in ("&str", "str"):
-        start, length = struct.unpack("<QQ", read(value, 16))
-        return _text(start, length, read) if length else ""
-    if type_.endswith("string::String"):
-        words = sorted(struct.unpack("<3Q", read(value, 24)))
-        return _text(words[2], words[0], read) if words[0] else ""
-    if type_ == "bool":
-        return "true" if read(value, 1)[0] else "false"
-    if type_.startswith("core::fmt::Arguments"):
-        return _arguments(value, read, image, depth + 1)
-    return None
+        return UNKNOWN

@@ -18,6 +18,7 @@ DW_UT_skeleton: Final = 0x04
 # Tags
 DW_TAG_array_type: Final = 0x01
 DW_TAG_enumeration_type: Final = 0x04
+DW_TAG_formal_parameter: Final = 0x05
 DW_TAG_lexical_block: Final = 0x0B
 DW_TAG_member: Final = 0x0D
 DW_TAG_pointer_type: Final = 0x0F

@@ -175,9 +175,9 @@ def _address(node: Node) -> Node:
 def _scalar(node: Node, name_of: NameOf | None) -> str:
     match node:
         case Text(text, cut):
-            return _quoted(text, '"') + (f"... {counted(cut, 'more byte')}" if cut else "")
+            return quoted(text, '"') + (f"... {counted(cut, 'more byte')}" if cut else "")
         case Char(text):
-            return _quoted(text, "'")
+            return quoted(text, "'")
         case Unknown(reason):
             return f"<{reason}>"
         case Cut(more):
@@ -205,7 +205,7 @@ def number(value: int) -> str:
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0", "\\": "\\\\"}
 
 
-def _quoted(text: str, quote: str) -> str:
+def quoted(text: str, quote: str) -> str:
     """With the escapes of Rust's Debug form."""
     escapes = {**_ESCAPES, quote: f"\\{quote}"}
     shown = (c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)

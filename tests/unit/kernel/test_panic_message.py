@@ -55,7 +55,13 @@ class Memory:
 
 
 class Image:
-    """The kernel's symbols, as far as formatting asks them."""
+    """The kernel's symbols, as far as formatting asks them; its ELF has no DWARF."""
+
+    has_dwarf = False
+
+    @property
+    def image(self) -> Image:
+        return self
 
     def symbol_at(self, va: int) -> SymbolHit | None:
         name = FUNCTIONS.get(va)
