@@ -27,7 +27,8 @@ Read = Callable[[int, int], bytes]
 LONGEST = 4096
 UNKNOWN = "<not known>"
 FORMAT_IN_VTABLE = 24  # behind drop, size and align
-_DEPTH = 8
+_DEPTH = 3
+_MOST = 256  # arguments, and what trait objects in them lead to
 _INTEGERS = {
     f"{sign}{bits}": (int(bits) // 8, sign == "i")
     for sign in "ui"
@@ -45,11 +46,13 @@ class ArgumentText:
         self.image = image
         self.nested = nested
         self.depth = 0
+        self.left = _MOST
 
     def text(self, value: int, function: int, spec: Spec) -> str:
         """The value at `value` as the function at `function` writes it."""
         hit = None if self.image is None else self.image.symbol_at(function)
-        if hit is None or self.depth > _DEPTH:
+        self.left -= 1
+        if hit is None or self.depth > _DEPTH or self.left < 0:
             return UNKNOWN
         self.depth += 1
         try:

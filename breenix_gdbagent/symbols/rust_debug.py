@@ -24,7 +24,7 @@ from breenix_gdbagent.symbols.values import Value
 Dynamic = Callable[[int, int, Spec], str]
 """Formats (address of a value, address of its formatting function) as `Spec` has it."""
 
-_DEPTH = 16
+_DEPTH = 12
 _VALUES = 1000
 _LONGEST_TEXT = 4096
 _CUT = "..."
