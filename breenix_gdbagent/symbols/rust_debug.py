@@ -140,7 +140,10 @@ class _Walk:
     def known(self, value: Value, depth: int) -> str | None:
         """Types whose own Debug form is known, or is known not to be the derived one."""
         table, type_ = value.space.types, value.type
-        path, name = type_path(table, type_), shapes.path_name(type_) or type_.base_name
+        path, name = (
+            type_path(table, type_),
+            shapes.path_name(type_) or type_.name.partition("<")[0],
+        )
         if path.startswith("x86_64::"):
             return self.of_x86_64(value, name)
         if name == "PhantomData":
@@ -177,7 +180,9 @@ class _Walk:
 
     def struct(self, value: Value, depth: int) -> str:
         name = value.type.name
-        bare = "" if name.startswith("(") else shapes.path_name(value.type) or value.type.base_name
+        bare = (
+            "" if name.startswith("(") else shapes.path_name(value.type) or name.partition("<")[0]
+        )
         return self.fields(bare, value, depth)
 
     def fields(self, name: str, value: Value, depth: int) -> str:

@@ -94,10 +94,10 @@ def boolean(value: bool, spec: Spec) -> str:
 def real(value: float, size: int, spec: Spec) -> str:
     """An `f32` or `f64` (`size` 4 or 8): the fewest digits that are the same number."""
     if math.isnan(value):
-        return _numeric("", "", "NaN", spec, zeros=False, plus=False)
+        return _numeric("", "", "NaN", spec, plus=False)
     sign = "-" if math.copysign(1.0, value) < 0 else ""
     if math.isinf(value):
-        return _numeric(sign, "", "inf", spec, zeros=False)
+        return _numeric(sign, "", "inf", spec)
     return _numeric(sign, "", _digits(abs(value), size, spec), spec)
 
 
@@ -122,12 +122,10 @@ def _shortest(value: float, size: int) -> str:
     return next((t for t in tries if struct.pack("<f", float(t)) == raw), repr(value))
 
 
-def _numeric(
-    sign: str, prefix: str, digits: str, spec: Spec, *, zeros: bool = True, plus: bool = True
-) -> str:
+def _numeric(sign: str, prefix: str, digits: str, spec: Spec, *, plus: bool = True) -> str:
     sign = sign or ("+" if spec.plus and plus else "")
     head = sign + (prefix if spec.alternate else "")
-    if spec.zero and zeros:
+    if spec.zero:
         return head + digits.rjust(spec.width - len(head), "0")
     return _filled(head + digits, spec, _RIGHT)
 

@@ -42,7 +42,7 @@ def test_integers(number: int, size: int, how: Spec, shown: str) -> None:
         (-2.5e-7, 8, spec("Debug"), "-2.5e-7"),
         (0.10000000149011612, 4, spec("Display"), "0.1"),
         (-1 / 3, 8, spec("Display", ZERO, 8, 2), "-0000.33"),
-        (float("inf"), 8, spec("Display", ZERO, 5), "  inf"),
+        (float("inf"), 8, spec("Display", ZERO, 5), "00inf"),
         (float("nan"), 8, spec("Debug", PLUS), "NaN"),
         (-0.0, 8, spec("Debug"), "-0.0"),
     ],
