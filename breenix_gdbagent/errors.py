@@ -182,11 +182,9 @@ class OutputError(AgentError):
 class SaveIncomplete(OutputError):
     """A snapshot that is written without some of the RAM that it was to keep."""
 
-    def __init__(self, file: str, missing: str, reason: str) -> None:
+    def __init__(self, file: str, missing: str, reason: str, fix: str) -> None:
         super().__init__(
-            f"{file} is written, and lacks {missing} that was asked for",
-            reason,
-            "save a stop that has them, or ask for less: tables, kernel, all",
+            f"{file} is written, and lacks {missing} that was asked for", reason, fix
         )
         self.missing = missing
         self.reason = reason

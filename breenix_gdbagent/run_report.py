@@ -101,8 +101,11 @@ def save(
     told = None if report is None else report.to_json()
     lacking = save_snapshot(kernel.stop, path, frames=frames, extra=extra, report=told)
     if lacking is not None:
-        missing = "all RAM" if lacking.pages is None else f"{counted(lacking.pages, 'page')} of RAM"
-        raise SaveIncomplete(path.name, missing, lacking.reason)
+        missing, fix = "all RAM", "save a stop at which QEMU still runs"
+        if lacking.pages is not None:
+            missing = f"{counted(lacking.pages, 'page')} of RAM"
+            fix = "save a stop that has them, or ask for less: all, kernel or tables"
+        raise SaveIncomplete(path.name, missing, lacking.reason, fix)
 
 
 def _still_there(stop: Stop) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.words import privilege
 
 LONGEST_INSTRUCTION = 15
@@ -64,11 +65,19 @@ class Cpu(NamedTuple):
 
     @property
     def rip(self) -> VirtAddr:
-        return VirtAddr(self.registers["rip"])
+        """RIP. Raises `ReadError` when it is not known."""
+        return VirtAddr(self._known("rip"))
 
     @property
     def rsp(self) -> VirtAddr:
-        return VirtAddr(self.registers["rsp"])
+        """RSP. Raises `ReadError` when it is not known."""
+        return VirtAddr(self._known("rsp"))
+
+    def _known(self, name: str) -> int:
+        value = self.registers.get(name)
+        if value is None:
+            raise ReadError(f"{name.upper()} of CPU {self.index} is not known")
+        return value
 
     @property
     def cr3(self) -> int | None:

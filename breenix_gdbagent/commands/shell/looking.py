@@ -270,8 +270,9 @@ def do_fault(session: Session, line: Line) -> int:
         known = kernel.event is not None or kernel.stop.reason.kind in _FAULTED
         if not known and (why := _no_fault(kernel)) is not None:
             print(why)
-            if session.debugger is not None and session.target.runs:
-                print(f"faults are caught: {session.debugger.vm.arming.state}")
+            arming = session.debugger.vm.arming if session.debugger is not None else None
+            if arming is not None and session.target.runs and arming.armed_at is None:
+                print(arming.state)
             return 1
         return do_audit(session, line)
 

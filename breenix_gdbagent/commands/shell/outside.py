@@ -10,7 +10,7 @@ from breenix_gdbagent.commands.output import writable
 from breenix_gdbagent.commands.shell.beside import Beside
 from breenix_gdbagent.commands.shell.line import Line, arguments
 from breenix_gdbagent.commands.shell.session import Session
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, SaveIncomplete
 
 MEMORY = ("tables", "kernel", "all")
 
@@ -54,8 +54,14 @@ def do_save(session: Session, line: Line) -> int:
         kernel = session.kernel
         record, target = RunRecord(seconds=kernel.stop.seconds), description(session.target)
         facts = facts_of(kernel.stop.reason)
-        run_report.save(path, kernel, memory, target, record, facts, History(), {})
+        lacking = None
+        try:
+            run_report.save(path, kernel, memory, target, record, facts, History(), {})
+        except SaveIncomplete as incomplete:
+            lacking = incomplete
     print(f"{path}: {path.stat().st_size:,} bytes")
+    if lacking is not None:
+        raise lacking
     return 0
 
 
