@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.model import ShownSpace, shown_walk, to_json
-from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.x86.paging import Walk
 
 LEAST = 16  # columns of the text in a table's last column
@@ -19,6 +17,9 @@ MOST_DEAD = 8
 def walk_text(walk: Walk, label: str | None, symbol: str | None) -> str:
     """The walk drawn level by level, the entry that stopped it marked. `label` is what its space
     is called, `symbol` what its address is, each None where that is not known."""
+    from breenix_gdbagent.report import drawn  # not for answers in JSON, which draw nothing
+    from breenix_gdbagent.report.page import Page
+
     names = {} if label is None else {hex64(walk.root): label}
     page = Page(100)
     drawn.walk(page, shown_walk(walk), names, "", symbol)

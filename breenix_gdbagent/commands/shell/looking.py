@@ -270,11 +270,19 @@ def do_fault(session: Session, line: Line) -> int:
         known = kernel.event is not None or kernel.stop.reason.kind in _FAULTED
         if not known and (why := _no_fault(kernel)) is not None:
             print(why)
-            arming = session.debugger.vm.arming if session.debugger is not None else None
-            if arming is not None and session.target.runs and arming.armed_at is None:
-                print(arming.state)
+            if session.target.runs:
+                _say_what_is_caught(session)
             return 1
         return do_audit(session, line)
+
+
+def _say_what_is_caught(session: Session) -> None:
+    """Of a guest of somebody else's, and where nothing is caught."""
+    vm = session.debugger.vm
+    if vm.arming.armed_at is None:
+        print(vm.arming.state)
+    elif vm.config is None:
+        print(f"faults are caught: {vm.arming.state}")
 
 
 _FAULTED = ("shutdown", "panic", "handler")
