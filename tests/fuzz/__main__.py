@@ -18,9 +18,12 @@ MOST_MEMORY = 1024
 WALL_SECONDS = 120
 """Where processor time is not counted: inside of a library that does not return."""
 
+SILENCE = 0.05
+"""Seconds: of thousands of peers many are silent, and to be given up is an answer too."""
+
 with atheris.instrument_imports(include=["breenix_gdbagent"]):
     from tests.fuzz.target import Target, bounded
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.targets import TARGETS, link
 
 
 def main() -> None:
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("build/fuzz"))
     chosen = parser.parse_args()
     target = TARGETS[chosen.name]
+    link.SILENCE = SILENCE
     folder = chosen.into / target.name
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
