@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from qemu.qmp import ConnectError as QmpConnectError
 from qemu.qmp import EventListener, Message, QMPClient, QMPError
+from qemu.qmp.message import DeserializationError
 from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
 
 from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkError, LinkTimeout
@@ -41,6 +42,15 @@ _T = TypeVar("_T")
 _STOP, _RESUME = b'"event": "STOP"}\r\n', b'"event": "RESUME"}\r\n'
 
 
+def _message(line: bytes) -> Message:
+    """Raises `DeserializationError` also for what qemu.qmp does not expect: text that is no UTF-8,
+    lists in lists by the hundred."""
+    try:
+        return Message(line, eager=True)
+    except (ValueError, RecursionError) as error:
+        raise DeserializationError(f"no JSON that can be read ({error})", line) from error
+
+
 class _Client(QMPClient):
     """It takes STOP and RESUME off the line before they are parsed: each breakpoint that is passed
     brings four of them."""
@@ -53,7 +63,7 @@ class _Client(QMPClient):
             if line.endswith(_RESUME):
                 self.resumed = True
             elif not line.endswith(_STOP):
-                return Message(line, eager=True)
+                return _message(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +220,7 @@ class Qmp:
     def status(self) -> str:
         """QEMU's run state: ``running``, ``paused``, ``shutdown``, ``prelaunch``, ..."""
         answer = self.execute("query-status")
-        return str(answer["status"]) if isinstance(answer, dict) else ""
+        return str(answer.get("status", "")) if isinstance(answer, dict) else ""
 
     def shutdown_reason(self) -> str:
         """Why the machine was shut down, by QEMU's last SHUTDOWN event (QAPI, ShutdownCause):
