@@ -19,6 +19,7 @@ from breenix_gdbagent.debugger.benign import of_ring3
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.points import Point
 from breenix_gdbagent.debugger.script import Step
+from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of, checkpoint_of, invariant_of
 from breenix_gdbagent.debugger.where import note_where
 from breenix_gdbagent.errors import InputError, ReadError
@@ -193,14 +194,8 @@ class GuardedRun:
             awaited = [*patterns, *([every] if every else [])]
             if self.orders.fatal_only:
                 awaited.append(SURVIVED_NOT)
-            try:
-                event = self.debugger.go(awaited, limit)
-            except SystemExit as ended:
-                note_where(ended, self.debugger)
-                raise
+            event = self._moved(awaited, limit)
             kind = event.reason.kind
-            if kind == "interrupt" and not event.reason.text:
-                raise note_where(KeyboardInterrupt(), self.debugger)
             if kind == "fault" and not self._decides:
                 look = True
                 continue
@@ -220,6 +215,19 @@ class GuardedRun:
             else:
                 self._survived()
                 look = False
+
+    def _moved(self, patterns: Sequence[str], seconds: float) -> StopEvent:
+        """To the next event. Raises `KeyboardInterrupt` for a Ctrl-C, also for one that came as
+        the guest stopped by itself."""
+        try:
+            event = self.debugger.go(patterns, seconds)
+        except SystemExit as ended:
+            note_where(ended, self.debugger)
+            raise
+        asked = event.reason.kind == "interrupt" and not event.reason.text
+        if asked or self.vm.interrupted:
+            raise note_where(KeyboardInterrupt(), self.debugger)
+        return event
 
     def _examine(self, stop: Stop) -> Examination:
         """Every check on a stop, made once; what they read of memory is noted, so that a snapshot
@@ -339,7 +347,7 @@ class GuardedRun:
             if not stop.cpus or not all(_interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus):
                 return stop, False
             said = len(stop.serial.chunks)
-            stop = self.debugger.stop(self.debugger.go((), STUCK_SECONDS).reason)
+            stop = self.debugger.stop(self._moved((), STUCK_SECONDS).reason)
             if stop.reason.kind != "deadline" or len(stop.serial.chunks) != said:
                 return stop, False
         return stop, True

@@ -39,8 +39,9 @@ class Uncut:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        noted, self.noted = self.noted, 0
+        # A signal that comes while this runs is noted still, or is the next handler's already.
         _restore(self._before)
+        noted, self.noted = self.noted, 0
         if noted:
             raise_again(noted)
 
@@ -52,12 +53,24 @@ class Uncut:
 
 
 class Interrupts(Uncut):
-    """The same for a wait: a signal makes `wake` readable. Whoever acts on it clears `noted`."""
+    """The same for a wait: a signal makes `wake` readable. Whoever acts on it clears `noted`.
+
+    It does so by itself (`signal.set_wakeup_fd`): a handler in Python runs between two
+    instructions of Python, and would wait for a wait that has begun behind the last one to end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.wake, self._waker = socket.socketpair()
+        self.wake.setblocking(False)
         self._waker.setblocking(False)
+        self._fd_before: int | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            fd = self._waker.fileno()
+            self._fd_before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        return super().__enter__()
 
     def __exit__(
         self,
@@ -65,9 +78,16 @@ class Interrupts(Uncut):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._fd_before is not None:
+            signal.set_wakeup_fd(self._fd_before)
         self.wake.close()
         self._waker.close()
         super().__exit__(kind, error, trace)
+
+    def drain(self) -> None:
+        """Take what made `wake` readable: signals that are none of ours do too."""
+        with suppress(BlockingIOError):
+            self.wake.recv(4096)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler meanwhile."""

@@ -46,6 +46,7 @@ class LiveVm(Running):
         self._resets = Resets(lambda: self.arming.armed_at is not None, holds)
         self._waiting: Interrupts | None = None
         self.asked_to_stop = False
+        self.interrupted = False
         self._armed_with: tuple[Path | None, tuple[int, ...]] | None = None
         self._termination = Termination()
         # For whoever does not use it as a context manager.
@@ -161,8 +162,9 @@ class LiveVm(Running):
 
         `patterns` are looked for in serial text behind what ended the last wait; `deadline` is in
         seconds from now. `on_fault` sees each fault and `on_hit` each break- or watchpoint of the
-        user's, and may pass it; without them the first one ends the run. Raises `LinkError`,
-        `QemuDied`, `InputError` for a pattern that is none.
+        user's, and may pass it; without them the first one ends the run. A Ctrl-C that found the
+        guest stopped already is kept in `interrupted`. Raises `LinkError`, `QemuDied`,
+        `InputError` for a pattern that is none.
         """
         from breenix_gdbagent.live.fault import Fault, Hit
 
@@ -180,6 +182,8 @@ class LiveVm(Running):
                     self._quick = True
                 else:
                     return reason
+                if self.interrupted:
+                    return StopReason("interrupt", reason.cpu)
 
     def wait(self, deadline: float | None = None, patterns: Sequence[str] = ()) -> StopReason:
         """Wait for a running guest to stop, or stop it: at a match, the deadline or Ctrl-C.
@@ -211,6 +215,7 @@ class LiveVm(Running):
 
     @contextmanager
     def _interrupts(self) -> Iterator[Interrupts]:
+        self.interrupted = False
         with Interrupts() as interrupts:
             self._waiting = interrupts
             if self.asked_to_stop:
@@ -302,6 +307,7 @@ class LiveVm(Running):
                 reply, self._pending = self._pending, None
                 if reply is None and not interrupts.noted:
                     reply = self.stub.wait(deadline, wakes)
+                    interrupts.drain()
             except ResumeRefused:
                 self._not_moved()
                 raise
@@ -316,6 +322,7 @@ class LiveVm(Running):
                 reason = self._halt(StopReason("interrupt"))
                 if interrupts.noted == SIGINT:
                     interrupts.noted = 0
+                    self.interrupted = True
                 return reason
             found = self.console.matched(watch)
             if found is not None:
