@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, counted, hex64
+from breenix_gdbagent.addresses import PAGE, Hex, PhysAddr, VirtAddr, counted, hex64
 from breenix_gdbagent.checks.completeness import require_user_halves
 from breenix_gdbagent.checks.facts import ASIDE, Facts
-from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare, place_of
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.graph import Link, Node
+from breenix_gdbagent.x86.mapped_space import Spaces
 
 _PROCESS = "kernel/src/memory/process_memory.rs"
 _MASTER = "kernel/src/memory/kernel_page_table.rs"
@@ -62,6 +63,31 @@ BEYOND_RAM = declare(
 )
 
 
+NX_WITHOUT_NXE = declare(
+    "tables.nx-without-nxe",
+    "warning",
+    "a CPU without EFER.NXE runs on tables that use NX",
+    arises="Bit 63 is a reserved bit while EFER.NXE is 0 (SDM vol. 3, 4.5): each access through "
+    "such an entry is a page fault. Often the boot CPU has NXE set, and another CPU does not.",
+    confirm="EFER of each CPU (info registers -a), bit 11; pt walk an address that has NX.",
+    mend="Set EFER.NXE (bit 11 of MSR 0xC0000080) on every CPU before it loads a CR3 whose tables "
+    "use bit 63.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NxFacts(Facts):
+    """`pages` of 4 KiB that a CPU's space maps with bit 63 in some entry, the first at `va`, while
+    NXE is 0 there."""
+
+    cpu: int
+    efer: Hex | None
+    root: PhysAddr
+    pages: int
+    va: VirtAddr
+    space: Annotated[str, ASIDE]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRow(Facts):
     """One entry that names a table, and for which addresses of which root."""
@@ -107,6 +133,29 @@ class SharedFacts(Facts):
     start: Annotated[VirtAddr, ASIDE]
 
 
+def _nx_without_nxe(kernel: Kernel) -> Iterator[Finding]:
+    """Each CPU whose EFER.NXE is 0 and whose tables use bit 63; `Kernel.merged` leaves that bit out
+    where the stop's own CPU has no NXE."""
+    for cpu in kernel.stop.cpus:
+        mode, root = cpu.paging, cpu.root
+        if mode is None or root is None or mode.nxe is not False:
+            continue
+        ranges = [r for r in Spaces(kernel.tables, mode.levels).space(root).ranges if r.nx]
+        if not ranges:
+            continue
+        efer, space = cpu.get("efer"), kernel.space_of(root)
+        facts = NxFacts(
+            cpu=cpu.index,
+            efer=None if efer is None else Hex(efer),
+            root=root,
+            pages=sum(r.end - r.start for r in ranges) // PAGE,
+            va=ranges[0].start,
+            space=space.label if space is not None else f"root {hex64(root)}",
+        )
+        where = place_of(kernel.walk(root, ranges[0].start))
+        yield Finding(NX_WITHOUT_NXE, f"CPU {cpu.index}", facts, where)
+
+
 def check_shape(kernel: Kernel) -> Iterator[Finding]:
     """Loops, tables in no RAM, frames that are tables twice. Any kernel: it needs no Breenix."""
     if kernel.mode is None:
@@ -116,6 +165,7 @@ def check_shape(kernel: Kernel) -> Iterator[Finding]:
     yield from _bad_links(kernel, CYCLE, graph.cycles)
     yield from _bad_links(kernel, BEYOND_RAM, graph.beyond)
     yield from _two_levels(kernel, ledger)
+    yield from _nx_without_nxe(kernel)
     if kernel.is_breenix:
         yield from _two_parents(kernel, ledger)
     if graph.truncated:

@@ -11,7 +11,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.cpu import Cpu, PagingMode
 from breenix_gdbagent.x86.exceptions import PF_PRESENT, PF_RESERVED, PF_WRITE, VECTORS
 from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
-from breenix_gdbagent.x86.verdict import Access, Verdict, verdict
+from breenix_gdbagent.x86.verdict import Access, Processor, Verdict, verdict
 
 Origin = Literal["exception", "interrupt", "software"]
 AccessKind = Literal["read", "write", "fetch"]
@@ -124,7 +124,7 @@ class Context:
         asked = Access(access, cpl, implicit, bool(self.rflags & RFLAGS_AC))
         # Without NXE: reserved bits are the verdict's business.
         way = walk(self.tables, self.root, va, self.mode.levels)
-        found = verdict(way, asked, self.mode)
+        found = verdict(way, asked, self.mode, Processor(width=self.cpu.phys_bits))
         if found.allowed is None:
             raise ReadError(f"the tables that lead to {hex64(va)} cannot be read")
         return found

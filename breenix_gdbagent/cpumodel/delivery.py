@@ -174,7 +174,7 @@ def _without_idt(context: Context, failed: Raised) -> Raised:
     if not cpu.idt_never_loaded or cpu.idtr is None:
         return failed
     limit = "not known" if cpu.idtr.limit is None else f"{cpu.idtr.limit:#x}"
-    why = f"no IDT was loaded on CPU {cpu.index} (IDTR has base 0x0 and limit {limit})"
+    why = f"no IDT is loaded on CPU {cpu.index} (IDTR has base 0x0 and limit {limit})"
     return replace(failed, why=why)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from breenix_gdbagent.symbols.simulate import Simulator
 
 _MASK = (1 << 64) - 1
+_GAP = 1 << 24
+"""Bytes of alignment that may lie between two segments of one part of a kernel."""
 
 
 class Image:
@@ -100,6 +102,19 @@ class Image:
         if not loads:
             return 0, 0
         return min(s.vaddr for s in loads), max(s.vaddr + s.memsz for s in loads)
+
+    @cached_property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """Link addresses [first, end) of what is loaded, in order; segments that lie no further
+        apart than `_GAP` are one part."""
+        parts: list[tuple[int, int]] = []
+        loads = (s for s in self.elf.segments if s.type == PT_LOAD)
+        for first, end in sorted((s.vaddr, s.vaddr + s.memsz) for s in loads):
+            if parts and first - parts[-1][1] <= _GAP:
+                parts[-1] = parts[-1][0], max(end, parts[-1][1])
+            else:
+                parts.append((first, end))
+        return tuple(parts)
 
     @property
     def text(self) -> Section | None:
@@ -181,9 +196,9 @@ class LoadedImage:
         return VirtAddr((link + self.bias) & _MASK)
 
     def holds(self, va: int) -> bool:
-        """Whether `va` lies within the loaded kernel."""
-        first, end = self.image.extent
-        return first <= self.link(va) < end
+        """Whether `va` lies within the loaded kernel: not between its parts, as between a boot
+        part at 1 MiB and a kernel in the higher half."""
+        return any(first <= self.link(va) < end for first, end in self.image.parts)
 
     def symbol_at(self, va: int) -> SymbolHit | None:
         """What lies at a virtual address; `address` of the hit is a link address."""

@@ -47,7 +47,8 @@ class Cpu(NamedTuple):
     cr0, cr2, cr3, cr4, efer); a name that is absent was not to be had, and is never 0 for us.
 
     `long_mode` is what else than EFER.LMA tells of it (an ELF core of QEMU's has no EFER, but its
-    machine is x86-64 only in long mode); None where nothing does.
+    machine is x86-64 only in long mode); None where nothing does. `phys_bits` is the width of
+    physical addresses (CPUID 80000008H), None where it is not known.
     """
 
     index: int  # type: ignore[assignment]  # hides the search of a tuple
@@ -58,6 +59,7 @@ class Cpu(NamedTuple):
     ldtr: SystemSegment | None = None
     halted: bool | None = None
     long_mode: bool | None = None
+    phys_bits: int | None = None
 
     def get(self, name: str) -> int | None:
         """A register by gdb's name, None when not known."""

@@ -7,6 +7,7 @@ where an address leads; here come the mode, the privilege and the width of physi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from breenix_gdbagent.x86.cpu import PagingMode
 from breenix_gdbagent.x86.exceptions import (
@@ -78,6 +79,19 @@ class Processor:
     pkru: int | None = None
 
 
+ReservedWhy = Literal["nx-without-nxe", "beyond-width", "below-large-page", "no-large-page"]
+"""Why a bit is reserved: EFER.NXE is 0; it lies above the width of physical addresses; a large page
+has no such address bit; or there are no large pages at that level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Bits of one entry that are set and reserved (SDM vol. 3, 4.5 and tables 4-15 to 4-20)."""
+
+    bits: int
+    why: ReservedWhy
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What happens.
@@ -86,6 +100,8 @@ class Verdict:
     `error_code` as the CPU pushes it, `causes` (the first is the one to name), and the `entry` that
     forbids it (the uppermost that does; None where no entry was read). `also` are codes that
     emulators push instead. `assumed` names registers that were not known and would matter.
+    `reserved` are the reserved bits of `entry`; `lacking` all entries that lack the right that the
+    first cause is about (or have NX), from the top.
     """
 
     allowed: bool | None
@@ -95,6 +111,8 @@ class Verdict:
     entry: Entry | None = None
     also: tuple[int, ...] = ()
     assumed: tuple[str, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
+    lacking: tuple[Entry, ...] = ()
 
     @property
     def cause(self) -> str | None:
@@ -121,11 +139,11 @@ def verdict(
     for entry in walk.entries:
         if not entry.present:
             return Verdict(False, (UNMAPPED,), _PAGE_FAULT, code, entry)
-        if _reserved_bits(entry, mode, processor):
+        if reserved := _reserved_bits(entry, mode, processor):
             # QEMU's TCG leaves P clear (target/i386/tcg/sysemu/excp_helper.c, do_fault_rsvd).
             said = code | PF_RESERVED
             return Verdict(
-                False, (RESERVED_BIT,), _PAGE_FAULT, said | PF_PRESENT, entry, also=(said,)
+                False, (RESERVED_BIT,), _PAGE_FAULT, said | PF_PRESENT, entry, (said,), (), reserved
             )
     assumed = ("EFER.NXE",) if mode.nxe is None and any(e.raw & NX for e in walk.entries) else ()
     if walk.reason == UNREADABLE or walk.effective is None:
@@ -139,8 +157,10 @@ def verdict(
         code |= PF_KEY
     if not causes:
         return Verdict(True, assumed=assumed)
+    lacking = _lacking(walk, causes[0])
+    denies = lacking[0] if lacking else walk.leaf  # for what a right *allows* (U), the leaf
     return Verdict(
-        False, causes, _PAGE_FAULT, code | PF_PRESENT, _denying(walk, causes[0]), assumed=assumed
+        False, causes, _PAGE_FAULT, code | PF_PRESENT, denies, assumed=assumed, lacking=lacking
     )
 
 
@@ -154,18 +174,23 @@ def _code_of(access: Access, mode: PagingMode) -> int:
     return code
 
 
-def _reserved_bits(entry: Entry, mode: PagingMode, processor: Processor) -> int:
-    level = LEVEL[entry.level]
-    bits = level.reserved_always
+def _reserved_bits(
+    entry: Entry, mode: PagingMode, processor: Processor
+) -> tuple[Reserved, ...]:
+    level, large = LEVEL[entry.level], 0
+    no_large = level.reserved_always
     if entry.raw & PS and level.large_page:
-        bits |= level.reserved
+        large = level.reserved
         if entry.level == 3 and processor.gigabyte_pages is False:
-            bits |= PS
-    if processor.width is not None:
-        bits |= ADDRESS & -(1 << processor.width)
-    if mode.nxe is False:
-        bits |= NX
-    return entry.raw & bits
+            no_large |= PS
+    beyond = 0 if processor.width is None else ADDRESS & -(1 << processor.width)
+    asked: tuple[tuple[int, ReservedWhy], ...] = (
+        (NX if mode.nxe is False else 0, "nx-without-nxe"),
+        (beyond, "beyond-width"),
+        (large, "below-large-page"),
+        (no_large, "no-large-page"),
+    )
+    return tuple(Reserved(entry.raw & bits, why) for bits, why in asked if entry.raw & bits)
 
 
 def _forbidden(walk: Walk, access: Access, mode: PagingMode) -> tuple[str, ...]:
@@ -207,12 +232,9 @@ def _key_forbids(
     return bool(no_access or (no_write and writes)), True
 
 
-def _denying(walk: Walk, cause: str) -> Entry | None:
-    """The uppermost entry that makes it so; for what a right *allows* (U), the leaf."""
+def _lacking(walk: Walk, cause: str) -> tuple[Entry, ...]:
+    """The entries that make it so, from the top; none for what a right *allows* (U)."""
     missing = {WRITE_PROTECTED: W, SUPERVISOR_ONLY: U}.get(cause)
-    for entry in walk.entries:
-        if missing is not None and not entry.raw & missing:
-            return entry
-        if cause == NO_EXECUTE and entry.raw & NX:
-            return entry
-    return walk.leaf
+    if missing is not None:
+        return tuple(e for e in walk.entries if not e.raw & missing)
+    return tuple(e for e in walk.entries if cause == NO_EXECUTE and e.raw & NX)

@@ -14,8 +14,8 @@ import pytest
 from tests.guest.live_support import Logged, logged_exceptions
 
 SOURCE = Path(__file__).parents[2] / "fixtures" / "small" / "small.s"
-IDLES, READS, PIC, RESETS, WAITS, PANICS, DEAD = range(7)
-CODES = {"pic.not-remapped": PIC}
+IDLES, READS, PIC, RESETS, WAITS, PANICS, DEAD, NO_NXE, UNALIGNED, GDT_READ_ONLY = range(10)
+CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE}
 """Codes that no scenario of the lab guest has, and the case of this one that has them."""
 
 needs_small_guest = pytest.mark.skipif(

@@ -11,11 +11,14 @@ from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.guest.smallguest import (
     DEAD,
+    GDT_READ_ONLY,
     IDLES,
+    NO_NXE,
     PANICS,
     PIC,
     READS,
     RESETS,
+    UNALIGNED,
     WAITS,
     assembled,
     booted,
@@ -144,3 +147,45 @@ def test_a_guest_that_shut_down_before_we_came_is_explained(tmp_path: Path) -> N
         seen = agent("audit", *guest.options, "--json")
     assert (seen.code, seen.document["stops"][0]["reason"]) == (1, "shutdown")
     assert {"triple-fault", "invalid-opcode"} <= seen.codes("error")
+
+
+NX_RESERVED = "bit 63 (NX) is reserved while EFER.NXE is 0 on CPU 0"
+UNALIGNED_FRAME = "bit 13 is reserved in the entry of a large page"
+
+
+@needs_small_guest
+@pytest.mark.parametrize("attached", [True, False])
+@pytest.mark.parametrize(("case", "said"), [(NO_NXE, NX_RESERVED), (UNALIGNED, UNALIGNED_FRAME)])
+def test_which_bit_is_reserved_and_why(
+    tmp_path: Path, case: int, said: str, attached: bool
+) -> None:
+    kernel = assembled(case, tmp_path)
+    with booted(kernel, tmp_path, until=CAUGHT) as guest:
+        (judge,) = guest.exceptions
+        seen = agent("audit", *guest.options, "--json") if attached else None
+    if seen is None:
+        seen = agent("ci", "--config", "kernel", "--kernel", str(kernel), "--json")
+    fault, *warned = (f for f in seen.document["findings"] if f["severity"] != "info")
+    assert (seen.code, fault["code"]) == (1, "page-fault.reserved-bit")
+    assert int(fault["where"]["va"], 16) == judge.cr2
+    assert int(fault["evidence"]["error_code"], 16) == judge.error
+    assert said in fault["summary"]
+    assert [f["code"] for f in warned] == ["tables.nx-without-nxe"] * (case == NO_NXE)
+    assert ("EFER.NXE" in fault["fix"]) is (case == NO_NXE)
+
+
+@needs_small_guest
+@pytest.mark.parametrize("attached", [True, False])
+def test_the_cpus_own_write_of_a_read_only_gdt(tmp_path: Path, attached: bool) -> None:
+    """The accessed bit, without an IDT: the CPU shuts down."""
+    kernel = assembled(GDT_READ_ONLY, tmp_path)
+    with booted(kernel, tmp_path, "-action", "reboot=shutdown,shutdown=pause") as guest:
+        if attached:
+            seen = agent("audit", *guest.options, "--json")
+            assert guest.exceptions[0].error == 3
+        else:
+            seen = agent("ci", "--config", "kernel", "--kernel", str(kernel), "--json")
+    codes = {f["code"]: f for f in seen.document["findings"]}
+    assert codes["triple-fault"]["cause"] == "page-fault.write-protected"
+    assert "accessed bit" in codes["page-fault.write-protected"]["summary"]
+    assert "gdt.unmapped" not in codes and "idt.gate-missing" not in codes

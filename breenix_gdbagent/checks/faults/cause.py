@@ -18,7 +18,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86 import verdict as verdicts
 from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_USER, PF_WRITE
 from breenix_gdbagent.x86.paging import Entry
-from breenix_gdbagent.x86.verdict import Verdict
+from breenix_gdbagent.x86.verdict import Reserved, Verdict
 
 _HANDLER = "kernel/src/interrupts.rs"
 _TABLES = "kernel/src/memory/process_memory.rs"
@@ -51,12 +51,14 @@ WRITE_PROTECTED = declare(
 SUPERVISOR_ONLY = declare(
     "page-fault.supervisor-only",
     "error",
-    "ring 3 touched a page of the kernel",
+    "ring 3 touched a page that is not user-accessible",
     arises="A program followed a kernel pointer, or ring 3 was entered at a kernel address "
-    "(a kernel context resumed as user code: Breenix 3a4b33a8).",
+    "(a kernel context resumed as user code: Breenix 3a4b33a8). Or U was given to the last entry "
+    "only: it counts when every level has it.",
     confirm="pt walk CR2 shows which level lacks U; compare the frame's CS with its RIP.",
-    mend="If RIP is in the kernel image, the saved context of that thread is wrong; else the "
-    "program is.",
+    mend="If RIP is in the kernel image, the saved context of that thread is wrong. If the last "
+    "entry has U, give it to the parent tables too (map_to_with_table_flags). Else the program is "
+    "wrong.",
     kind="event",
     see=("kernel/src/interrupts/context_switch.rs", _HANDLER),
 )
@@ -75,10 +77,12 @@ RESERVED = declare(
     "page-fault.reserved-bit",
     "error",
     "a page-table entry has a reserved bit set",
-    arises="The entry is no entry: the table was overwritten, is no table, or PS was set at a "
-    "level that has no large pages.",
-    confirm="pt walk CR2 ends with reason reserved-bits at that level.",
-    mend="Find out who owns the frame of that table (pt who), and who else writes to it.",
+    arises="NX is set and EFER.NXE is 0 on that CPU; the entry names an address above the CPU's "
+    "physical width, or one that a large page cannot have; PS is set at a level that has no large "
+    "pages; or the entry is no entry: the table was overwritten, or is no table.",
+    confirm="pt walk CR2 shows the entry; EFER of that CPU; info registers.",
+    mend="Write the entry as its level allows. Where it is no entry at all, find out who owns the "
+    "frame of that table (pt who), and who else writes to it.",
     kind="event",
     see=(_TABLES,),
 )
@@ -170,13 +174,24 @@ Refusal = Literal[
 @dataclass(frozen=True, slots=True)
 class Refused:
     """How the tables refuse the access, and the entry that does. `guard`: nothing is meant to be
-    there; `ac`: RFLAGS.AC is set; `below`: so many bytes under the mapped part of a user stack."""
+    there; `ac`: RFLAGS.AC is set; `below`: so many bytes under the mapped part of a user stack.
+
+    `lacking` are all entries that lack the right (or have NX), from the top, and `meant` the entry
+    of the page itself where that has it: so it was meant. `reserved` are the bits of `entry` that
+    are reserved on CPU `cpu`, whose EFER is `efer` and whose physical addresses have `width` bits.
+    """
 
     how: Refusal
     entry: Entry | None = None
     guard: bool = False
     ac: bool = False
     below: int = 0
+    lacking: tuple[Entry, ...] = ()
+    meant: Entry | None = None
+    reserved: tuple[Reserved, ...] = ()
+    cpu: int = 0
+    efer: int | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +259,12 @@ def _reason(
     if found.cause == verdicts.UNMAPPED:
         return _not_present(kernel, context, error_code, cr2, kind, entry)
     if found.cause == verdicts.RESERVED_BIT:
-        return RESERVED, Refused("reserved-bit", entry)
+        return RESERVED, _reserved(context, found)
+    lacking, meant = found.lacking, _meant(kernel, context, cr2, found)
     if found.cause == verdicts.SUPERVISOR_ONLY:
-        return SUPERVISOR_ONLY, Refused("supervisor-only", entry)
+        return SUPERVISOR_ONLY, Refused("supervisor-only", entry, lacking=lacking, meant=meant)
     if found.cause == verdicts.NO_EXECUTE:
-        return NO_EXECUTE, Refused("no-execute", entry)
+        return NO_EXECUTE, Refused("no-execute", entry, lacking=lacking)
     if found.cause == verdicts.SMEP:
         return SMEP, Refused("smep", entry)
     if found.cause == verdicts.SMAP:
@@ -256,9 +272,27 @@ def _reason(
     if found.cause == verdicts.WRITE_PROTECTED:
         if benign.copy_on_write(kernel.walk(context.root, cr2), error_code) is not None:
             return HANDLED, Refused("copy-on-write", entry)
-        return WRITE_PROTECTED, Refused("write-protected", entry)
+        return WRITE_PROTECTED, Refused("write-protected", entry, lacking=lacking, meant=meant)
     code = WRITE_PROTECTED if error_code & PF_WRITE else SUPERVISOR_ONLY
     return code, Refused("protection-key", entry)
+
+
+def _reserved(context: Context, found: Verdict) -> Refused:
+    cpu = context.cpu
+    return Refused(
+        "reserved-bit",
+        found.entry,
+        reserved=found.reserved,
+        cpu=cpu.index,
+        efer=cpu.get("efer"),
+        width=cpu.phys_bits,
+    )
+
+
+def _meant(kernel: Kernel, context: Context, cr2: int, found: Verdict) -> Entry | None:
+    """The entry of the page itself, where it permits what those above it do not."""
+    leaf = kernel.walk(context.root, cr2).leaf
+    return leaf if found.lacking and leaf is not None and leaf not in found.lacking else None
 
 
 def _not_present(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
-from breenix_gdbagent.checks.faults.cause import STALE_TLB, Cause, access_of, cause_of
+from breenix_gdbagent.checks.faults.cause import STALE_TLB, Cause, Refused, access_of, cause_of
 from breenix_gdbagent.checks.faults.defects import (
     MOST_SHOWN,
     Defect,
@@ -31,8 +31,9 @@ from breenix_gdbagent.checks.faults.interrupted import (
     interrupted,
     subject,
 )
-from breenix_gdbagent.checks.finding import Confidence, Finding, place_of
+from breenix_gdbagent.checks.finding import Code, Confidence, Finding, place_of
 from breenix_gdbagent.checks.spaces import BOOTLOADER
+from breenix_gdbagent.checks.tables import NX_WITHOUT_NXE
 from breenix_gdbagent.cpumodel.context import PF, Context, Raised
 from breenix_gdbagent.cpumodel.delivery import Attempt
 from breenix_gdbagent.cpumodel.explanation import Explanation
@@ -167,7 +168,7 @@ def finding(
         because=behind,
         chain=fault.explanation.chain or (fault.raised.text,),
         confidence=_confidence(fault),
-        mend=defect.code if defect is not None else None,
+        mend=defect.code if defect is not None else _mend(cause),
         advice=_advice(fault) if defect is None else "",
     )
 
@@ -178,8 +179,41 @@ _DESCRIPTORS = (
 )
 
 
+_TOO_HIGH = (
+    "The entry names an address that this CPU cannot have: look at how the frame's address was "
+    "made (a virtual address, or flags shifted into it)."
+)
+_NOT_ALIGNED = "Align the frame of a large page to the size of the page before PS is set."
+_NO_LARGE_PAGE = (
+    "Leave PS (bit 7) out of this entry: here it has to name a table (the PAT bit of a 4 KiB page "
+    "is bit 7 too)."
+)
+_PARENTS = (
+    "Give the right to the parent tables too (map_to_with_table_flags): it counts only when every "
+    "level has it."
+)
+_BY_REASON: Mapping[str, str] = {
+    "beyond-width": _TOO_HIGH,
+    "below-large-page": _NOT_ALIGNED,
+    "no-large-page": _NO_LARGE_PAGE,
+}
+
+
+def _mend(cause: Cause) -> Code | None:
+    """NX without NXE is a state of the CPU, and that is to be mended."""
+    why = cause.why
+    nx = isinstance(why, Refused) and [r.why for r in why.reserved] == ["nx-without-nxe"]
+    return NX_WITHOUT_NXE if nx else None
+
+
 def _advice(fault: PageFault) -> str:
     """What to do where the refusal itself says it."""
+    why = fault.cause.why
+    if isinstance(why, Refused):
+        if len(why.reserved) == 1 and why.reserved[0].why in _BY_REASON:
+            return _BY_REASON[why.reserved[0].why]
+        if why.meant is not None:
+            return _PARENTS
     own = _own(fault)
     if own is not None and own.error_code is not None and own.error_code & PF_WRITE:
         return _DESCRIPTORS

@@ -26,6 +26,7 @@ from breenix_gdbagent.report.wording.addresses import (
     who,
 )
 from breenix_gdbagent.report.wording.base import Words, phrases, tells
+from breenix_gdbagent.x86.paging import LEVEL
 
 _VERB = {"read": "read", "write": "wrote", "fetch": "fetched an instruction from"}
 MOST_NAMED = 4
@@ -43,18 +44,58 @@ def refused(why: Refused) -> str:
     set_or_clear = "is set and does not count here" if why.ac else "is clear"
     return {
         "unmapped": f"{there}: nothing is mapped",
-        "reserved-bit": f"{there}, which has reserved bits set",
-        "supervisor-only": f"{there} and lacks U",
+        "reserved-bit": f"{there}, {_reserved(why)}",
+        "supervisor-only": f"{there} and lacks U{_levels(why, 'U')}",
         "no-execute": f"{there} and has NX",
         "smep": "the page is user-accessible and CR4.SMEP forbids ring 0 to run it",
         "smap": f"the page is user-accessible, CR4.SMAP is set and RFLAGS.AC {set_or_clear}",
-        "write-protected": f"{there} and lacks W",
+        "write-protected": f"{there} and lacks W{_levels(why, 'W')}",
         "protection-key": f"{there}, whose protection key forbids it",
         "copy-on-write": "the page is shared copy-on-write (bit 9 of its entry, W clear): the "
         "handler gives the process a copy of its own",
         "growth": f"it lies {hex64(why.below)} below the mapped part of a user stack, and the "
         "kernel grows the stack when ring 3 touches the 64 KiB below it",
     }[why.how] + (", as is meant for a guard" if why.guard else "")
+
+
+def _levels(why: Refused, right: str) -> str:
+    """The other entries that lack the right, and what the page's own entry says was meant."""
+    others = [f"the {LEVEL[e.level].name} entry at {hex64(e.entry_pa)}" for e in why.lacking[1:]]
+    said = f", as {'do' if len(others) > 1 else 'does'} {' and '.join(others)}" if others else ""
+    if why.meant is None:
+        return said
+    leaf = why.meant
+    what = "ring 3" if right == "U" else "writing"
+    return (
+        f"{said}; the {LEVEL[leaf.level].name} entry at {hex64(leaf.entry_pa)} has {right}, so the "
+        f"page is meant for {what}"
+    )
+
+
+def _reserved(why: Refused) -> str:
+    """Which bits, and why they are reserved: ``whose bit 63 (NX) is reserved while ...``."""
+    efer = "" if why.efer is None else f" (EFER is {hex64(why.efer)})"
+    because = {
+        "nx-without-nxe": f"while EFER.NXE is 0 on CPU {why.cpu}{efer}",
+        "beyond-width": f"on a CPU whose physical addresses have {why.width} bits",
+        "below-large-page": "in the entry of a large page, whose frame is aligned to its size",
+        "no-large-page": "at this level, which has no large pages",
+    }
+    each = [
+        f"{_bits(one.bits)} {'are' if one.bits & one.bits - 1 else 'is'} reserved "
+        f"{because[one.why]}"
+        for one in why.reserved
+    ]
+    return f"whose {' and whose '.join(each)}" if each else "which has reserved bits set"
+
+
+def _bits(bits: int) -> str:
+    """``bit 63 (NX)``, ``bits 40, 41``."""
+    numbers = [n for n in range(64) if bits >> n & 1]
+    names = {63: " (NX)", 7: " (PS)"}
+    if len(numbers) == 1:
+        return f"bit {numbers[0]}{names.get(numbers[0], '')}"
+    return f"bits {', '.join(map(str, numbers))}"
 
 
 def differs(why: Differs) -> str:

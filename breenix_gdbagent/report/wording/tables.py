@@ -5,7 +5,7 @@ from __future__ import annotations
 from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.kernel_slots import SlotAliasFacts, SlotFacts
-from breenix_gdbagent.checks.tables import ConflictFacts, LinkFacts, SharedFacts
+from breenix_gdbagent.checks.tables import ConflictFacts, LinkFacts, NxFacts, SharedFacts
 from breenix_gdbagent.report.wording.base import Words, and_more, tells
 from breenix_gdbagent.x86.paging import LEVEL
 
@@ -30,6 +30,17 @@ def slots_of_one_table(finding: Finding, facts: SlotAliasFacts) -> Words:
     return Words(
         f"PML4[{first}] ({region}) and PML4[{other}]{named} of {facts.space.label} name one "
         f"table, {hex64(facts.table)}{also}"
+    )
+
+
+@tells(NxFacts)
+def nx_without_nxe(finding: Finding, facts: NxFacts) -> Words:
+    """How many pages that CPU cannot touch."""
+    efer = "" if facts.efer is None else f" (EFER {hex64(facts.efer)})"
+    return Words(
+        f"CPU {facts.cpu} runs on {facts.space}, which maps {counted(facts.pages, 'page')} with "
+        f"bit 63 (NX), the first at {hex64(facts.va)}, while EFER.NXE is 0 there{efer}: each access to "
+        "them faults"
     )
 
 

@@ -14,7 +14,18 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.run import RunFacts, check
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
-from tests.writers.machine import CODE, DATA, IST, NX, STACKS, TEXT, Machine, handler, stack_top
+from tests.writers.machine import (
+    CODE,
+    DATA,
+    HEAP,
+    IST,
+    NX,
+    STACKS,
+    TEXT,
+    Machine,
+    handler,
+    stack_top,
+)
 from tests.writers.tables import ADDRESS, PS, P, U, W
 
 NOWHERE = 0x5000_0000
@@ -141,6 +152,11 @@ def halts_in_ring_3(m: Machine) -> Stop:
 def meets_ud2(m: Machine) -> Stop:
     m.code(CODE, UD2)
     return m.fault(6, CODE)
+
+
+@mutation("page-fault.reserved-bit", "tables.nx-without-nxe")
+def reads_data_on_a_cpu_without_nxe(m: Machine) -> Stop:
+    return access(m, READ, HEAP, 9, ring=0, efer=0x500)
 
 
 @mutation("divide-error")

@@ -25,6 +25,7 @@ thread: desync
 context: privilege-mismatch
 map: already-mapped
 pic: not-remapped
+tables: nx-without-nxe(warning)
 -: panic hang unexpected-exit reboot marker-missing
 log: error(warning)
 """

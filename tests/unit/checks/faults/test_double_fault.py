@@ -235,7 +235,7 @@ def test_a_cpu_that_never_loaded_an_idt() -> None:
     idtr = DescriptorTable(VirtAddr(0), 0xFFFF)
     triple, *rest = found(stop._replace(cpus=(stop.cpu._replace(idtr=idtr),)))
     assert (triple.code.name, triple.cause) == ("triple-fault", "page-fault.unmapped")
-    assert "no IDT was loaded on CPU 0" in summary(triple)
+    assert "no IDT is loaded on CPU 0" in summary(triple)
     assert [f.code.name for f in rest] == ["page-fault.unmapped", "idt.handler-unmapped"]
 
 

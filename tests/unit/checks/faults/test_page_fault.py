@@ -23,10 +23,11 @@ from tests.writers.machine import (
     Machine,
     stack_top,
 )
-from tests.writers.tables import P, U, W
+from tests.writers.tables import ADDRESS, P, U, W
 
 READ, WRITE, ADD = "8a00", "8800", "480118"  # mov al,[rax]; mov [rax],al; add [rax],rbx
 NOWHERE = 0x5000_0000
+OWN_SLOT = 0x10_0000_0000_0
 COW = 1 << 9
 
 
@@ -296,3 +297,83 @@ def test_a_fault_inside_the_page_fault_handler() -> None:
 def test_no_finding_where_nothing_faulted() -> None:
     m = Machine()
     assert found(m.stop(StopReason("marker"), m.cpu(rip=TEXT, rsp=stack_top(1), cs=8, ss=0))) == []
+
+
+def test_the_reserved_bit_is_named_with_its_reason_and_its_fix() -> None:
+    """EFER.NXE is 0 on that CPU alone (SDM vol. 3, 4.5)."""
+    m = Machine()
+    m.code(TEXT, READ)
+    fault = only(m.fault(14, TEXT, ring=0, error=0x9, cr2=HEAP, rax=HEAP, efer=0x500))
+    said = "whose bit 63 (NX) is reserved while EFER.NXE is 0 on CPU 0 (EFER is 0x500)"
+    assert (fault.code.name, said in summary(fault)) == ("page-fault.reserved-bit", True)
+    assert "EFER.NXE" in fault.fix
+
+
+def test_mutations_with_nxe_that_bit_is_an_ordinary_one() -> None:
+    m = Machine()
+    m.code(TEXT, READ)
+    fault = only(m.fault(14, TEXT, ring=0, error=0x9, cr2=HEAP, rax=HEAP))
+    assert fault.code.name == "page-fault.stale-tlb"
+
+
+@pytest.mark.parametrize(
+    ("level", "bits", "said"),
+    [
+        (2, 0x80 | 1 << 13, "bit 13 is reserved in the entry of a large page"),
+        (2, 0x80 | 3 << 13, "bits 13, 14 are reserved in the entry of a large page"),
+        (4, 0x80, "bit 7 (PS) is reserved at this level, which has no large pages"),
+        (1, 1 << 45, "bit 45 is reserved on a CPU whose physical addresses have 40 bits"),
+    ],
+)
+def test_each_reason_of_a_reserved_bit(level: int, bits: int, said: str) -> None:
+    m = Machine()
+    m.code(CODE, READ)
+    m.map(NOWHERE, P | U)
+    table = m.root
+    for number in range(4, level, -1):
+        table = m.entry(table + 8 * (NOWHERE >> (3 + 9 * number) & 511)) & ADDRESS
+    at = table + 8 * (NOWHERE >> (3 + 9 * level) & 511)
+    m.set_entry(at, (P | U if level == 2 else m.entry(at)) | bits)
+    stop = m.fault(14, CODE if level < 4 else TEXT, ring=3 if level < 4 else 0,
+                   error=0xD if level < 4 else 0x9, cr2=NOWHERE, rax=NOWHERE)  # fmt: skip
+    fault = found(stop._replace(cpus=(stop.cpu._replace(phys_bits=40),)))[0]
+    assert fault.code.name == "page-fault.reserved-bit"
+    assert said in summary(fault)
+    assert "NXE" not in fault.fix
+
+
+def test_all_levels_that_lack_the_right_are_named() -> None:
+    """The last entry has U, so the page is meant for ring 3: rust-osdev/x86_64 #113."""
+    m = Machine()
+    m.code(CODE, READ)
+    m.tables.map(m.root, OWN_SLOT, m.tables.new_table(), P | U, way=P | W)
+    fault = only(m.fault(14, CODE, error=0x5, cr2=OWN_SLOT, rax=OWN_SLOT))
+    assert fault.code.name == "page-fault.supervisor-only"
+    said = summary(fault)
+    assert "the PML4 entry" in said and "lacks U, as do the PDPT entry" in said
+    assert "the PT entry" in said and "so the page is meant for ring 3" in said
+    assert "parent tables" in fault.fix
+    m.change(OWN_SLOT, clear=U)
+    kernels = only(m.fault(14, CODE, error=0x5, cr2=OWN_SLOT, rax=OWN_SLOT))
+    assert "meant for" not in summary(kernels) and "and the PT entry" in summary(kernels)
+    assert kernels.fix != fault.fix
+
+
+def test_a_read_only_parent_of_a_writable_page() -> None:
+    m = Machine()
+    m.code(TEXT, WRITE)
+    m.tables.map(m.root, OWN_SLOT, m.tables.new_table(), P | W, way=P)
+    fault = only(m.fault(14, TEXT, ring=0, error=0x3, cr2=OWN_SLOT, rax=OWN_SLOT))
+    assert fault.code.name == "page-fault.write-protected"
+    assert "so the page is meant for writing" in summary(fault)
+
+
+def test_an_error_code_that_nobody_saw_is_not_said_to_have_been_predicted() -> None:
+    m = Machine()
+    m.unmap(IST + 0x4000 - 8)
+    m.code(TEXT, READ)
+    stop = m.fault(8, TEXT, ring=0, error=0, cr2=IST + 0x4000 - 8, rax=NOWHERE)
+    first = found(stop)[1]
+    told = str(evidence(first)["explanation"])
+    assert "No handler saw its error code; by the tables it is 0x0" in told
+    assert "predict" not in told
