@@ -39,8 +39,8 @@ def nx_without_nxe(finding: Finding, facts: NxFacts) -> Words:
     efer = "" if facts.efer is None else f" (EFER {hex64(facts.efer)})"
     return Words(
         f"CPU {facts.cpu} runs on {facts.space}, which maps {counted(facts.pages, 'page')} with "
-        f"bit 63 (NX), the first at {hex64(facts.va)}, while EFER.NXE is 0 there{efer}: each access to "
-        "them faults"
+        f"bit 63 (NX), the first at {hex64(facts.va)}, while EFER.NXE is 0 there{efer}: each "
+        "access to them faults"
     )
 
 
