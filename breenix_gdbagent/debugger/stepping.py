@@ -230,11 +230,17 @@ class Stepper:
     # By line -------------------------------------------------------------------------------
 
     def _lines(
-        self, begin: Seat, span: tuple[int, int], line: SourceLine | None = None, *, over: bool
+        self,
+        begin: Seat,
+        span: tuple[int, int],
+        line: SourceLine | None = None,
+        *,
+        over: bool,
+        leaving: int | None = None,
     ) -> StopEvent:
         """gdb's rules, in gdb's order. `begin` is the frame that is stepped in, `line` the line
         (the seat's) and `span` where that is; all move on when the middle of another line is come
-        to."""
+        to. `leaving` is an inlined call that has to be left first, wherever its parts lie."""
         source = self._source_now()
         start, end = span
         if over:
@@ -256,6 +262,9 @@ class Stepper:
             # The entry of an interrupt counts as a signal trampoline, which gdb steps through.
             if start <= self._pc < end or source.is_entry(self._pc):
                 continue
+            if leaving is not None and source.inside(self._pc, leaving):
+                continue
+            leaving = None
             seat = source.seat(self._pc)
             rest = _rest(seat, begin, line, over=over)
             if isinstance(rest, Seat):
@@ -282,9 +291,12 @@ class Stepper:
 
     def _leave_inlined(self, begin: Seat) -> StopEvent:
         """Over calls until a statement of the caller's begins: as a step in the caller's frame,
-        out of no line (gdb/infcmd.c, finish_command)."""
+        out of no line (gdb/infcmd.c, finish_command). The code of an inlined call may lie in
+        several parts: from one to the next it is not left, as gdb 13 has it."""
         caller = replace(begin, hidden=begin.hidden + 1)
-        return self._lines(caller, (begin.pc, begin.pc), (None, None), over=True)
+        return self._lines(
+            caller, (begin.pc, begin.pc), (None, None), over=True, leaving=begin.shown[-1]
+        )
 
     def _extent(self, pc: int) -> tuple[int, int] | None:
         return None if self._source is None else self._source.extent(pc)

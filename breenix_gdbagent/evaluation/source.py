@@ -129,6 +129,13 @@ class Source:
             count += 1
         return count
 
+    def inside(self, pc: int, frame: int) -> bool:
+        """Whether `pc` is in the code of a frame (see `Lines.frames_at`), but not where that
+        begins: it may be in the part of it that lies somewhere else."""
+        if self._lines is None or frame not in self.seat(pc).frames:
+            return False
+        return self._lines.entry_of(frame) != self.image.link(pc)
+
     def end_of_calls(self, seat: Seat) -> int | None:
         """Where the outermost call that begins at the seat ends, of the part that begins there."""
         if self._lines is None or not seat.hidden:

@@ -38,9 +38,31 @@ WAYS = {
     "instructions": ("syscall_entry", "stepi " * 20 + "step next until"),
     "many returns": (
         "kernel::memory::frame_allocator::allocate",
-        "step " * 12 + "finish " + "nexti " * 5 + "next " * 3,
+        "step " * 12 + "leave " + "nexti " * 5 + "next " * 3,
     ),
 }
+"""A function, and gdb's commands from its entry on. `leave` is a `finish` out of an inlined call
+whose code lies in several parts: gdb 13 takes the way from one to the next for its end, gdb 16 does
+not, so the frames that gdb shows are asked, instruction by instruction; then on to a statement."""
+
+LEAVE = """
+python
+def depth():
+    frame, count = gdb.newest_frame(), 0
+    while frame is not None:
+        frame, count = frame.older(), count + 1
+    return count
+class Leave(gdb.Command):
+    def __init__(self):
+        super().__init__("leave", gdb.COMMAND_RUNNING)
+    def invoke(self, argument, from_tty):
+        inside = depth()
+        while depth() >= inside:
+            gdb.execute("stepi", to_string=True)
+        gdb.execute("next", to_string=True)
+Leave()
+end
+"""
 
 
 def theirs(start: int, words: list[str], room: Path) -> list[int]:
@@ -55,7 +77,7 @@ def theirs(start: int, words: list[str], room: Path) -> list[int]:
     ]
     for word in words:
         lines += [word, r'printf "PC %lx\n", $pc']
-    (room / "commands").write_text("\n".join([*lines, "kill"]) + "\n")
+    (room / "commands").write_text(LEAVE + "\n".join([*lines, "kill"]) + "\n")
     with beside(room, "clean", *COUNTED, paused=True):
         done = subprocess.run(
             gdb_command("-batch", "-x", str(room / "commands")),
@@ -74,7 +96,7 @@ def ours(start: int, words: list[str]) -> list[int]:
         debugger.remove(point)
         found = []
         for word in words:
-            if word == "finish":
+            if word in ("finish", "leave"):
                 halt = stepper.finish(Kernel(debugger.stop(halt.reason)))
             elif word in ("step", "next"):
                 halt = stepper.line(over=word == "next")
