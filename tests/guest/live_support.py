@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from breenix_gdbagent import configs
 from breenix_gdbagent.live import LiveVm, launch
+from breenix_gdbagent.x86.cpu import Cpu
 
 ELF = Path(configs.__file__).parent / "lab" / "labguest.elf"
 assert ELF.is_file(), "the lab guest's ELF comes with the package: without it nothing is tested"
@@ -138,6 +139,12 @@ def beside(
     finally:
         process.kill()
         process.communicate()
+
+
+def stood_at_its_exit(cpus: Sequence[Cpu]) -> bool:
+    """Whether the CPUs of a guest that exited with 35 are where it wrote 17 to port 0xf4 (the
+    status is ``value << 1 | 1``). An older QEMU has ended by then, and there are none."""
+    return all((c.registers["rax"], c.registers["rdx"]) == (17, 0xF4) for c in cpus)
 
 
 @dataclass(frozen=True)
