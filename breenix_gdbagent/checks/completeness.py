@@ -3,8 +3,8 @@ passed."""
 
 from __future__ import annotations
 
-from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import NotChecked
+from breenix_gdbagent.checks.reasons import RootsLeftOut, TablesInTheMaking
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.view import Kernel
 
@@ -13,19 +13,12 @@ def require_finished_tables(kernel: Kernel) -> None:
     """Raises `NotChecked` while a page table is in the making."""
     left = sorted(kernel.under_construction)
     if left:
-        many = f"{len(left)} page tables have" if len(left) > 1 else "a page table has"
-        raise NotChecked(
-            f"{many} nothing of a process yet ({hex64(left[0])}): in the making, it seems, and "
-            "not held to anything"
-        )
+        raise NotChecked(TablesInTheMaking(len(left), left[0]))
 
 
 def require_user_halves(kernel: Kernel, ledger: FrameLedger) -> None:
     """As `require_finished_tables`; also raises `NotChecked` when user halves were left out."""
     left = ledger.skipped
     if left:
-        raise NotChecked(
-            f"frames are used again here, and whether {len(left)} of the roots found in "
-            "RAM are alive is not known: their user halves were not looked at"
-        )
+        raise NotChecked(RootsLeftOut(len(left)))
     require_finished_tables(kernel)

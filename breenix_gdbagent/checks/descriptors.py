@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical, hex64, page_base
+from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical, page_base
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.faults.descriptors import (
     GATE_MISSING,
@@ -21,6 +21,13 @@ from breenix_gdbagent.checks.faults.descriptors import (
     RSP0_INVALID,
 )
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare, place_of
+from breenix_gdbagent.checks.reasons import (
+    IdtNotRead,
+    NotRead,
+    State,
+    TableNotReached,
+    TableOfFirmware,
+)
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS
 from breenix_gdbagent.kernel.percpu import PerCpu
@@ -135,7 +142,7 @@ def check_gates(kernel: Kernel) -> Iterator[Finding]:
     """The gates that Breenix counts on are there. That others are missing by design (#NM, #NP, ...)
     is no finding before an event needs one: then the fault analyzers say so."""
     if not kernel.is_breenix:
-        raise NotChecked("no Breenix per-CPU block: which gates there should be is not known")
+        raise NotChecked(State.GATES_NOT_KNOWN)
     gates = kernel.gates
     wanted = ALWAYS + (WITH_PROCESSES if any(s.role == "process" for s in kernel.spaces) else ())
     for vector in wanted:
@@ -157,19 +164,19 @@ def check_reachable(kernel: Kernel) -> Iterator[Finding]:
     come from: each audited space. Of other kernels the tables alone, under what each CPU runs on:
     Linux leaves gates for vectors that never come pointing to memory it has given back."""
     if kernel.mode is None:
-        raise NotChecked(kernel.stop.no_paging)
-    lacking: list[str] = []
-    inherited: list[str] = []
+        raise NotChecked(NotRead(kernel.stop.no_paging))
+    lacking: list[TableNotReached] = []
+    inherited: list[TableOfFirmware] = []
     for cpu, spaces in _places(kernel):
         found: dict[tuple[str, str], list[Space]] = defaultdict(list)
         walks: dict[tuple[str, str], Walk] = {}
         for group in _alike(kernel, cpu, spaces):
             for code, what, walk in _unreachable(kernel, cpu, group[0]):
                 if walk.reason == UNREADABLE:
-                    lacking.append(f"{what} of CPU {cpu.index} at {hex64(walk.va)}")
+                    lacking.append(TableNotReached(what, cpu.index, walk.va))
                     continue
                 if _inherited(kernel, walk):
-                    inherited.append(f"{what} at {hex64(walk.va)}")
+                    inherited.append(TableOfFirmware(what, walk.va))
                     continue
                 found[code.name, what] += group
                 walks.setdefault((code.name, what), walk)
@@ -182,11 +189,9 @@ def check_reachable(kernel: Kernel) -> Iterator[Finding]:
             key = name, whats[0]
             yield _unreached(kernel, codes[name], whats, found[key], walks[key])
     if lacking:
-        raise NotChecked(f"the tables on the way to {lacking[0]} are not in the memory we have")
+        raise NotChecked(lacking[0])
     if inherited:
-        raise NotChecked(
-            f"the {inherited[0]} is not mapped: the firmware's, it seems, and not replaced yet"
-        )
+        raise NotChecked(inherited[0])
 
 
 def _inherited(kernel: Kernel, walk: Walk) -> bool:
@@ -275,9 +280,9 @@ def check_tss(kernel: Kernel) -> Iterator[Finding]:
     """RSP0 of every CPU is the top of a usable stack, and of the running thread's; no two
     exceptions share an IST stack."""
     if kernel.master is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     if not kernel.tss:
-        raise NotChecked("no TSS could be read")
+        raise NotChecked(State.NO_TSS)
     # Before there is a process nothing comes from ring 3, and RSP0 is not used.
     processes = any(s.role == "process" for s in kernel.spaces)
     if processes:
@@ -287,7 +292,7 @@ def check_tss(kernel: Kernel) -> Iterator[Finding]:
                 yield from _rsp0(kernel, cpu, block, tss.rsp0)
     yield from _ist_shared(kernel)
     if processes and _not_yet(kernel):
-        raise NotChecked("no thread runs yet, and TSS.RSP0 is not set: nothing needs it so far")
+        raise NotChecked(State.NO_THREAD_YET)
 
 
 def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Finding]:
@@ -363,7 +368,7 @@ def _ist_shared(kernel: Kernel) -> Iterator[Finding]:
             if gate.ist:
                 used[gate.ist].append(vector)
     except ReadError as lacking:
-        raise NotChecked(f"the IDT: {lacking.what}") from lacking
+        raise NotChecked(IdtNotRead(lacking.what)) from lacking
     for cpu_index, tss in kernel.tss.items():
         by_top: dict[int, list[int]] = defaultdict(list)
         for ist, vectors in sorted(used.items()):

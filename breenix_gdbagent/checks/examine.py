@@ -22,6 +22,7 @@ from breenix_gdbagent.checks import (
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
+from breenix_gdbagent.checks.reasons import NotRead
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
@@ -77,9 +78,9 @@ def examine(stop: Stop, kernel: Kernel | None = None) -> Examination:
             failed = any(f.weight != "info" for f in found)
             status = CheckResult(name, "failed" if failed else "passed")
         except NotChecked as why:
-            status = CheckResult(name, "not_checked", str(why))
+            status = CheckResult(name, "not_checked", why.reason)
         except ReadError as why:
-            status = CheckResult(name, "not_checked", why.what)
+            status = CheckResult(name, "not_checked", NotRead(why.what))
         findings = _without_repeats(findings, found)
         results.append(status)
     findings = _linked([_walked(view, f) for f in _led_there(findings)])

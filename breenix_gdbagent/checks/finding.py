@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from breenix_gdbagent.checks.facts import Facts
+from breenix_gdbagent.checks.reasons import Reason
 from breenix_gdbagent.cpumodel.confidence import Confidence as Confidence
 from breenix_gdbagent.x86.paging import Walk
 
@@ -153,11 +154,15 @@ class Finding:
 class NotChecked(Exception):
     """Raised by a check that could not look: the reason stands in the report, never a pass."""
 
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of one check at one stop."""
+    """What came of one check at one stop; `reason` is None unless it was not checked."""
 
     name: str
     status: Literal["passed", "failed", "not_checked"]
-    reason: str = ""
+    reason: Reason | None = None

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.reasons import NotRead, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.allocators import ALLOCATED, FrameAllocator
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
@@ -152,10 +153,10 @@ def check_states(kernel: Kernel) -> Iterator[Finding]:
     """
     frames = kernel.structures.frames
     if frames.locked:
-        raise NotChecked("the free list's lock is taken: a frame is on its way in or out")
+        raise NotChecked(State.FREE_LIST_LOCKED)
     ledger = kernel.ledger
     if ledger.master is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     yield from _tables(kernel, ledger, frames)
     yield from _pages(kernel, ledger, frames)
     yield from _free_list(kernel, frames)

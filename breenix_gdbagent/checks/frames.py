@@ -15,6 +15,7 @@ from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
 from breenix_gdbagent.checks.completeness import require_user_halves
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.reasons import NotRead, Reason, SharingNotRead, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import COW_FLAG
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
@@ -123,10 +124,10 @@ class TwiceFacts(Facts):
 def check_ram(kernel: Kernel) -> Iterator[Finding]:
     """Leaves that name no RAM, devices and direct maps left out. Any kernel."""
     if kernel.mode is None:
-        raise NotChecked(kernel.stop.no_paging)
+        raise NotChecked(NotRead(kernel.stop.no_paging))
     ram = kernel.stop.memory.ram
     if ram is None:
-        raise NotChecked("where RAM ends is not known (give --ram-size)")
+        raise NotChecked(State.END_OF_RAM_NOT_KNOWN)
     ledger = kernel.ledger
     for node in ledger.graph.nodes.values():
         if node.raws and not _all_ram(ram, node):
@@ -178,7 +179,7 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
     """Leaves that map a frame which is in use as a page table: for ring 3 on any kernel, outside
     the direct map on Breenix (others keep tables in their image)."""
     if kernel.mode is None:
-        raise NotChecked(kernel.stop.no_paging)
+        raise NotChecked(NotRead(kernel.stop.no_paging))
     ledger = kernel.ledger
     frames = ledger.table_frames.keys()
     ordered = sorted(frames)
@@ -231,16 +232,16 @@ def check_twice(kernel: Kernel) -> Iterator[Finding]:
     and frames that the kernel has twice."""
     ledger = kernel.ledger
     if ledger.master is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     unknown = yield from _of_processes(kernel, ledger)
     yield from _twice_in_kernel(kernel, ledger)
-    if unknown:
+    if unknown is not None:
         raise NotChecked(unknown)
     require_user_halves(kernel, ledger)
 
 
-def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, None, str]:
-    """Yields findings; returns why something was left out, or an empty text."""
+def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, None, Reason | None]:
+    """Yields findings; returns why something was left out, None where nothing was."""
     on_purpose, unknown = _purpose(kernel)
     if on_purpose is None:
         return unknown
@@ -264,7 +265,7 @@ def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, Non
     return unknown
 
 
-def _purpose(kernel: Kernel) -> tuple[Callable[[Page], bool] | None, str]:
+def _purpose(kernel: Kernel) -> tuple[Callable[[Page], bool] | None, Reason | None]:
     """Whether ring 3 has a page that is shared on purpose, and what of that is not known.
 
     2025 shares nothing on purpose. 2026 shares MAP_SHARED areas, and frames that the frame ledger
@@ -274,15 +275,15 @@ def _purpose(kernel: Kernel) -> tuple[Callable[[Page], bool] | None, str]:
         frames, processes = kernel.structures.frames, kernel.structures.processes.processes
     except ReadError as lacking:
         if kernel.era is not None and kernel.era.name == "2025":
-            return lambda page: False, ""
-        return None, f"what processes share on purpose is not known: {lacking.what}"
+            return lambda page: False, None
+        return None, SharingNotRead(lacking.what)
     areas = {p.root: p.shared for p in processes if p.root is not None}
 
     def on_purpose(page: Page) -> bool:
         shared = areas.get(page.node.owner, ())
         return frames.external(page.pa) or any(low <= page.va < high for low, high in shared)
 
-    return on_purpose, ""
+    return on_purpose, None
 
 
 def _twice_in_kernel(kernel: Kernel, ledger: FrameLedger) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked, declare
+from breenix_gdbagent.checks.reasons import NotRead, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.allocators import Heap
 from breenix_gdbagent.kernel.view import Kernel
@@ -79,7 +80,7 @@ def account(kernel: Kernel) -> Account:
     while one of the allocators is at work."""
     frames, heap = kernel.structures.frames, kernel.structures.heap
     if frames.locked or heap.locked:
-        raise NotChecked("an allocator's lock is taken")
+        raise NotChecked(State.ALLOCATOR_LOCKED)
     ledger = kernel.ledger
     reached = set(ledger.table_frames) | set(ledger.kernel_frames)
     reached.update(page.pa for page in ledger.user_pages())
@@ -99,7 +100,7 @@ def grown(before: Kernel, after: Kernel) -> Iterator[Finding]:
     try:
         then, now = account(before), account(after)
     except ReadError as lacking:
-        raise NotChecked(lacking.what) from lacking
+        raise NotChecked(NotRead(lacking.what)) from lacking
     yield from compare(then, now)
 
 
@@ -111,7 +112,7 @@ def since(
     try:
         now = account(kernel)
     except (NotChecked, ReadError) as lacking:
-        why = lacking.what if isinstance(lacking, ReadError) else str(lacking)
+        why = NotRead(lacking.what) if isinstance(lacking, ReadError) else lacking.reason
         return None, (), CheckResult(LEAKS, "not_checked", why)
     if then is None:
         return now, (), None

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.reasons import NotRead, State
 from breenix_gdbagent.errors import ReadError, ValueCorrupt
 from breenix_gdbagent.kernel.allocators import Heap, Hole, holes_of
 from breenix_gdbagent.kernel.running import call_names
@@ -128,7 +129,7 @@ class UninitialisedFacts(Facts):
 def check(kernel: Kernel) -> Iterator[Finding]:
     """The heap's account of itself. While its lock is taken the account may be half written."""
     if kernel.master is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     failed = allocation_failed(kernel)
     try:
         heap = kernel.structures.heap
@@ -143,7 +144,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
             yield Finding(UNINITIALISED, "heap", bare)
         return
     if heap.locked:
-        raise NotChecked("the heap's lock is taken: its list may be half changed")
+        raise NotChecked(State.HEAP_LOCKED)
     holes: list[Hole] = []
     wrong = _bump_wrong(heap) if heap.kind == "bump" else _list_wrong(kernel, heap, holes)
     if wrong is not None:

@@ -14,6 +14,7 @@ from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
 from breenix_gdbagent.checks.completeness import require_finished_tables
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.reasons import NotRead, State
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.sharing import KernelSlots
@@ -117,9 +118,9 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """Each audited space's kernel slots against the master's, and regions against each other."""
     ledger = kernel.ledger
     if ledger.master is None or ledger.slots is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     if kernel.levels != 4:
-        raise NotChecked("5-level paging: Breenix has slots of a PML4 only")
+        raise NotChecked(State.FIVE_LEVELS)
     for space in ledger.spaces:
         if space is not ledger.master:
             yield from _against_master(kernel, ledger.slots, space)

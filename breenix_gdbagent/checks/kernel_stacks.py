@@ -23,6 +23,7 @@ from breenix_gdbagent.checks.finding import (
     declare,
     place_of,
 )
+from breenix_gdbagent.checks.reasons import NotRead, Reason, StackInTransit, State, TablesNotRead
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
@@ -182,11 +183,11 @@ class _Defect:
 def check(kernel: Kernel) -> Iterator[Finding]:
     """Every kernel and IST stack in the master and every audited space."""
     if kernel.master is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     if kernel.era is None:
-        raise NotChecked("no kernel stack is mapped yet: early boot")
+        raise NotChecked(State.NO_KERNEL_STACK_YET)
     defects: dict[tuple[str, str], _Defect] = {}
-    lacking: list[str] = []
+    lacking: list[Reason] = []
     for compared in compare(kernel):
         if compared.reason is not None:
             lacking.append(compared.reason)
@@ -209,7 +210,7 @@ class Compared:
     stack: KernelStack
     spaces: Sequence[Space]
     wrong: Mapping[Code, Sequence[int]]
-    reason: str | None = None
+    reason: Reason | None = None
 
 
 def compare(kernel: Kernel) -> Iterator[Compared]:
@@ -221,19 +222,18 @@ def compare(kernel: Kernel) -> Iterator[Compared]:
         try:
             model = read(kernel.master.root)
         except ReadError as error:
-            lacking = f"tables of the master: {error.what}"
+            lacking = TablesNotRead(None, error.what)
             yield from (Compared(stack, kernel.audited, {}, lacking) for stack in stacks)
             continue
         settled = [s for s in stacks if not _in_transit(kernel, s, model)]
         for stack in stacks:
             if stack not in settled:
-                moving = f"{stack.name} is mapped in part and nobody's: being made or given back"
-                yield Compared(stack, kernel.audited, {}, f"{moving}, it seems")
+                yield Compared(stack, kernel.audited, {}, StackInTransit(stack.name))
         for group in _groups(kernel, slot):
             try:
                 mine = model if kernel.master in group else read(group[0].root)
             except ReadError as error:
-                lacking = f"tables of {group[0].label}: {error.what}"
+                lacking = TablesNotRead(group[0].label, error.what)
                 yield from (Compared(stack, group, {}, lacking) for stack in settled)
                 continue
             right = None if _aliased(kernel, group[0], slot) else model

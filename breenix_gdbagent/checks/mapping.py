@@ -10,6 +10,7 @@ from typing import Annotated
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, SHORT, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare, place_of
+from breenix_gdbagent.checks.reasons import State
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import Entry, Walk
@@ -136,7 +137,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """The kernel's own messages that a page is mapped already, explained from the tables."""
     found = said_so([*kernel.stop.serial.lines(), kernel.panic_message or ""])
     if not kernel.stop.serial.chunks and not found:
-        raise NotChecked("there is no serial text")
+        raise NotChecked(State.NO_SERIAL_TEXT)
     for said in found[:MOST_SHOWN]:
         yield _finding(kernel, said)
 

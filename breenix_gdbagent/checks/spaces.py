@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, counted
+from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.reasons import FrameNotRead, NotRead, ProcessesUnscheduled, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.processes import Process
 from breenix_gdbagent.kernel.running import Running, on_own_stack, running, settled, standing
@@ -140,14 +141,14 @@ def check_cr3(kernel: Kernel) -> Iterator[Finding]:
     """CR3 of every CPU that has paging on, and the roots the per-CPU block is about to load."""
     if kernel.master is None:
         # Before the master there is nothing but the bootloader's tables to stand on.
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     for cpu in kernel.stop.cpus:
         interrupted, space = running(kernel, cpu), kernel.space_of(cpu.root)
         here = interrupted or standing(cpu)
         if cpu.paging is None or here is None or space is None:
             continue
         if interrupted is None and space.role not in ("unknown", "boot"):
-            raise NotChecked(f"the frame that CPU {cpu.index} was interrupted with cannot be read")
+            raise NotChecked(FrameNotRead(cpu.index))
         if space.role == "unknown":
             yield _nobody(kernel, here, space)
         elif space.role == "boot":
@@ -235,14 +236,13 @@ def _next(kernel: Kernel, here: Running) -> Iterator[Finding]:
     yield Finding(code, "next_cr3", facts, Where(space.root))
 
 
-NOBODYS = "have a thread that the scheduler does not have: not held to anything"
 
 
 def check_processes(kernel: Kernel) -> Iterator[Finding]:
     """Every process that the scheduler may run has an address space. Stands on both tables."""
     table, scheduler = kernel.structures.processes, kernel.structures.scheduler
     if table.locked:
-        raise NotChecked("the process manager's lock is taken: a process may be half made")
+        raise NotChecked(State.PROCESS_MANAGER_LOCKED)
     unscheduled = 0
     for process in table.processes:
         # Creating: it is set before the process is published (manager.rs, create_process).
@@ -258,7 +258,7 @@ def check_processes(kernel: Kernel) -> Iterator[Finding]:
         elif scheduled.alive:
             yield _without(process)
     if unscheduled:
-        raise NotChecked(f"{counted(unscheduled, 'process', 'processes')} {NOBODYS}")
+        raise NotChecked(ProcessesUnscheduled(unscheduled))
 
 
 def _without(process: Process) -> Finding:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from breenix_gdbagent.addresses import PAGE, VirtAddr, counted
+from breenix_gdbagent.addresses import PAGE, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.reasons import BottomsMissing, NotRead, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.running import Running, backtrace, not_returning, running
 from breenix_gdbagent.kernel.stacks import KernelStack
@@ -136,7 +137,7 @@ def check_place(kernel: Kernel) -> Iterator[Finding]:
     """Where each CPU in ring 0 stands: below its stack, on another's, on an IST stack without an
     exception, or two on one."""
     if not kernel.is_breenix:
-        raise NotChecked("no Breenix per-CPU block")
+        raise NotChecked(State.NO_PERCPU)
     taken: dict[int, int] = {}
     for cpu in kernel.stop.cpus:
         here = running(kernel, cpu)
@@ -252,7 +253,7 @@ def _alien(
 def check_depth(kernel: Kernel) -> Iterator[Finding]:
     """How much of each stack is free: below RSP now, and at the deepest use that left traces."""
     if kernel.master is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     over = {s.top for s in _run_over(kernel)}
     lacking = 0
     for stack in (*kernel.stacks, *kernel.ist):
@@ -267,7 +268,7 @@ def check_depth(kernel: Kernel) -> Iterator[Finding]:
         if low is not None and low - stack.bottom < stack.size // ROOM:
             yield _full(kernel, stack, low)
     if lacking:
-        raise NotChecked(f"the bottom of {counted(lacking, 'stack')} is not in the memory we have")
+        raise NotChecked(BottomsMissing(lacking))
 
 
 def _run_over(kernel: Kernel) -> Iterator[KernelStack]:

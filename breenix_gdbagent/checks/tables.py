@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from breenix_gdbagent.addresses import PAGE, Hex, PhysAddr, VirtAddr, counted, hex64
+from breenix_gdbagent.addresses import PAGE, Hex, PhysAddr, VirtAddr, hex64
 from breenix_gdbagent.checks.completeness import require_user_halves
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, declare, place_of
+from breenix_gdbagent.checks.reasons import NotRead, State, TablesMissing
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
@@ -159,7 +160,7 @@ def _nx_without_nxe(kernel: Kernel) -> Iterator[Finding]:
 def check_shape(kernel: Kernel) -> Iterator[Finding]:
     """Loops, tables in no RAM, frames that are tables twice. Any kernel: it needs no Breenix."""
     if kernel.mode is None:
-        raise NotChecked(kernel.stop.no_paging)
+        raise NotChecked(NotRead(kernel.stop.no_paging))
     ledger = kernel.ledger
     graph = ledger.graph
     yield from _bad_links(kernel, CYCLE, graph.cycles)
@@ -169,15 +170,11 @@ def check_shape(kernel: Kernel) -> Iterator[Finding]:
     if kernel.is_breenix:
         yield from _two_parents(kernel, ledger)
     if graph.truncated:
-        raise NotChecked("more page tables than any kernel has: the rest was not looked at")
+        raise NotChecked(State.TOO_MANY_TABLES)
     if graph.unreadable:
-        first = graph.unreadable[0]
-        raise NotChecked(
-            f"not in the memory we have: {counted(len(graph.unreadable), 'table')}, the first at "
-            f"{hex64(first.table)}"
-        )
+        raise NotChecked(TablesMissing(len(graph.unreadable), graph.unreadable[0].table))
     if kernel.stop.memory.ram is None:
-        raise NotChecked("where RAM ends is not known (give --ram-size)")
+        raise NotChecked(State.END_OF_RAM_NOT_KNOWN)
     require_user_halves(kernel, ledger)
 
 
@@ -185,7 +182,7 @@ def check_shared(kernel: Kernel) -> Iterator[Finding]:
     """User tables that two spaces reach: the topmost, since what lies below is shared with it."""
     ledger = kernel.ledger
     if ledger.master is None:
-        raise NotChecked(kernel.no_master)
+        raise NotChecked(NotRead(kernel.no_master))
     vouched = {s.root for s in (ledger.master, *ledger.processes) if kernel.user_half_is_own(s)}
     for key, links in sorted(ledger.graph.sharers.items()):
         node = ledger.graph.nodes[key]

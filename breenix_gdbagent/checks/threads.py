@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import Hex, VirtAddr, counted
+from breenix_gdbagent.addresses import Hex, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
-from breenix_gdbagent.checks.spaces import NOBODYS
+from breenix_gdbagent.checks.reasons import HalfSaved, ProcessesUnscheduled, State
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.processes import Process
 from breenix_gdbagent.kernel.running import running, settled
@@ -90,7 +90,7 @@ class ContextFacts(Facts):
 def check_current(kernel: Kernel) -> Iterator[Finding]:
     """Whom the scheduler has on each CPU, against gs:[8]."""
     if not kernel.is_breenix:
-        raise NotChecked("no Breenix per-CPU block")
+        raise NotChecked(State.NO_PERCPU)
     scheduler = kernel.structures.scheduler
     looked = False
     for cpu in kernel.stop.cpus:
@@ -104,9 +104,9 @@ def check_current(kernel: Kernel) -> Iterator[Finding]:
             continue
         yield _desync(kernel, cpu, block, wanted, there)
     if not looked:
-        raise NotChecked("no CPU is surely outside a switch of threads")
+        raise NotChecked(State.SWITCHING_THREADS)
     if scheduler.locked:
-        raise NotChecked("the scheduler's lock is taken: its state may be half changed")
+        raise NotChecked(State.SCHEDULER_LOCKED)
 
 
 def _desync(kernel: Kernel, cpu: Cpu, block: PerCpu, wanted: int, there: Thread | None) -> Finding:
@@ -125,10 +125,11 @@ def _desync(kernel: Kernel, cpu: Cpu, block: PerCpu, wanted: int, there: Thread 
 def check_contexts(kernel: Kernel) -> Iterator[Finding]:
     """Saved registers of every thread, and the frame that the stop's exception came from."""
     if not kernel.is_breenix:
-        raise NotChecked("no Breenix per-CPU block")
+        raise NotChecked(State.NO_PERCPU)
     yield from _interrupted(kernel)
     scheduler, table = kernel.structures.scheduler, kernel.structures.processes
-    unscheduled, half_saved = 0, ""
+    unscheduled = 0
+    half_saved: HalfSaved | None = None
     for process in table.processes:
         thread = process.thread
         if thread is None or not process.alive or not thread.alive:
@@ -144,13 +145,13 @@ def check_contexts(kernel: Kernel) -> Iterator[Finding]:
         fresh = scheduled.has_started is False
         wrong = _wrong_entry(kernel, thread, process) if fresh else _wrong(kernel, thread, process)
         if wrong and table.locked:
-            half_saved = f"the process manager's lock is taken: {thread.name}'s may be half saved"
+            half_saved = HalfSaved(thread.name)
         elif wrong:
             yield _mismatch(kernel, thread, process, wrong)
-    if half_saved:
+    if half_saved is not None:
         raise NotChecked(half_saved)
     if unscheduled:
-        raise NotChecked(f"{counted(unscheduled, 'process', 'processes')} {NOBODYS}")
+        raise NotChecked(ProcessesUnscheduled(unscheduled))
 
 
 def _interrupted(kernel: Kernel) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.fault import Hit
 from breenix_gdbagent.live.frozen import FrozenMemory
 from breenix_gdbagent.report.sentences import summary
+from breenix_gdbagent.report.wording.reasons import reason_words
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -162,8 +163,10 @@ class Hits:
                 continue
             try:
                 broken += [summary(f) for f in check(kernel) if f.weight == "error"]
-            except (NotChecked, ReadError) as why:
-                blind.append(f"{name} is not checked: {why}")
+            except NotChecked as unknown:
+                blind.append(f"{name} is not checked: {reason_words(unknown.reason)}")
+            except ReadError as unread:
+                blind.append(f"{name} is not checked: {unread}")
         told = "; ".join(blind)
         if told and told != point.value:
             self.say(f"{stop.seconds:9.3f}  {told}")

@@ -37,6 +37,7 @@ from breenix_gdbagent.report.sentences import words
 from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.report.tables import shown_space
 from breenix_gdbagent.report.wording.base import Words
+from breenix_gdbagent.report.wording.reasons import reason_words
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.views.call_trace import CallTrace
 from breenix_gdbagent.views.stop_summary import CpuSummary, StopPicture, StopSummary
@@ -257,7 +258,8 @@ def _by_code(finding: Object) -> dict[str, Json]:
 
 def shown_check(check: CheckResult, stop_id: int) -> ShownCheck:
     """One check's result."""
-    return ShownCheck(check.name, stop_id, check.status, check.reason or None)
+    reason = None if check.reason is None else reason_words(check.reason)
+    return ShownCheck(check.name, stop_id, check.status, reason)
 
 
 def _serial(serial: SerialText, markers: Sequence[Marker]) -> ShownSerial:

@@ -10,6 +10,7 @@ from breenix_gdbagent.checks.faults.cause import STALE_TLB
 from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, handler_of_rip
 from breenix_gdbagent.checks.faults.handled import as_handled
 from breenix_gdbagent.checks.finding import Finding, NotChecked
+from breenix_gdbagent.checks.reasons import FaultNotRead, NotRead
 from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.errors import ReadError
@@ -35,7 +36,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """
     kind = kernel.stop.reason.kind
     if kind != "shutdown" and kernel.mode is None:
-        raise NotChecked(kernel.stop.no_paging)
+        raise NotChecked(NotRead(kernel.stop.no_paging))
     if kind == "shutdown":
         yield from shutdown.check(kernel)
     elif kind not in ("fault", *_PAST):
@@ -47,7 +48,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
             if inside.doubt and not after:
                 doubts.append(inside.doubt)
         if doubts:
-            raise NotChecked(doubts[0])
+            raise NotChecked(NotRead(doubts[0]))
     for cpu, vector in faulting(kernel, kernel.stop.reason):
         yield from at_handler(kernel, cpu, vector)
 
@@ -102,7 +103,7 @@ def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
         yield from _handler(kernel, explanation)
         yield from _outer(kernel, explanation)
     except ReadError as lacking:
-        raise NotChecked(f"the fault of CPU {cpu.index}: {lacking.what}") from lacking
+        raise NotChecked(FaultNotRead(cpu.index, lacking.what)) from lacking
 
 
 def explain_cpu(kernel: Kernel, cpu: Cpu, vector: int) -> tuple[Explanation, Raised]:

@@ -11,6 +11,7 @@ from breenix_gdbagent.checks.facts import ASIDE
 from breenix_gdbagent.checks.faults import double_fault
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts, interrupted, subject
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
+from breenix_gdbagent.checks.reasons import ShutdownNotRead
 from breenix_gdbagent.cpumodel.context import PF, Context, context_of_cpu
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.cpumodel.instruction import Instruction, register_value
@@ -59,7 +60,7 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """
     witnesses, lacking = _witnesses(kernel)
     if not witnesses:
-        raise NotChecked(f"triple fault or reboot: {lacking[kernel.stop.cpu.index]}")
+        raise NotChecked(ShutdownNotRead(lacking[kernel.stop.cpu.index]))
     dead = [w for w in witnesses if w.confidence == "proved" and _left_by_triple_fault(w)]
     asked = [(w, found) for w in witnesses if (found := reset_asked(w.context)) is not None]
     possible = [w for w in witnesses if w.course is not None]

@@ -13,6 +13,7 @@ from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.wording.reasons import reason_words
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.x86.cpu import DescriptorTable
 from tests.unit.captures import BREENIX, LINUX
@@ -139,7 +140,8 @@ def test_rsp0_is_needed_once_ring_3_runs(ring: int) -> None:
 
 
 def reason(found: Examination, name: str) -> str:
-    return next(c.reason or "" for c in found.checks if c.name == name)
+    why = next(c.reason for c in found.checks if c.name == name)
+    return "" if why is None else reason_words(why)
 
 
 def give_to_ring_3(hand: Hand, frame: int) -> None:

@@ -211,7 +211,7 @@ def test_without_the_tables_it_is_not_checked() -> None:
     pt = m.leaf(DATA) & ~0xFFF
     memory = stop.memory
     del memory.frames[pt]  # type: ignore[attr-defined]
-    with pytest.raises(NotChecked, match="the fault of CPU 0"):
+    with pytest.raises(NotChecked, match=r"FaultNotRead\(cpu=0"):
         found(stop)
 
 
