@@ -7,7 +7,7 @@ import compileall
 from pathlib import Path
 
 import breenix_gdbagent
-from tests.bench import checkpoints, generated, live, offline, peers, shell, spaces
+from tests.bench import checkpoints, generated, live, offline, peers, shell, spaces, startup
 from tests.bench.harness import report
 
 OUT = Path("build") / "bench.json"
@@ -27,6 +27,7 @@ def main() -> None:
         "checkpoints": checkpoints.rows,
         "offline": offline.rows,
         "spaces": spaces.rows,
+        "startup": startup.rows,
         "shell": shell.rows,
         "peers": lambda: peers.rows(where),
         "generated": generated.rows,

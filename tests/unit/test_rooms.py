@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "breenix_gdbagent"
 
 # From the ground up: a room imports only from rooms that stand before it, and from itself.
 ORDER = [
-    ("jsonvalue", "version"),
+    ("jsonvalue", "startup", "version"),
     ("addresses",),
     ("errors",),
     ("memory", "patterns", "wholefile"),
@@ -40,7 +40,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 WORLD = {"socket", "subprocess", "time", "os", "tempfile", "mmap", "shutil", "select", "signal"}
 EDGES = {
     "link", "live", "snapshot", "targets", "commands", "memory", "symbols", "selftest",
-    "wholefile", "__main__",
+    "wholefile", "startup", "__main__",
 }  # fmt: skip
 
 

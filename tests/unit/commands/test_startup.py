@@ -29,7 +29,7 @@ process()
 
 STANDARD = """
 import sys
-from breenix_gdbagent.__main__ import put_off
+from breenix_gdbagent.startup import put_off
 before = set(sys.modules)
 put_off()
 import argparse, contextlib, dataclasses, enum, functools, json, pathlib, re, socket, typing
@@ -42,7 +42,7 @@ put off put off: nothing that we could leave out."""
 
 DATACLASS = """
 import sys
-from breenix_gdbagent.__main__ import put_off
+from breenix_gdbagent.startup import put_off
 put_off()
 import dataclasses
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def test_what_was_put_off_is_there_when_it_is_wanted() -> None:
     """Each module that stands for another gives what the other has."""
     check = (
         "import sys\n"
-        "from breenix_gdbagent.__main__ import PUT_OFF, _PutOff, put_off\n"
+        "from breenix_gdbagent.startup import PUT_OFF, _PutOff, put_off\n"
         "put_off()\n"
         "import urllib, pathlib, inspect\n"
         "def typed(one: 'int'): pass\n"
