@@ -145,7 +145,7 @@ def _filled(
 
 
 def _spec(part: _Placeholder, arguments: int, read: Read) -> Spec:
-    """The placeholder's options, with the numbers that are arguments themselves (`Count`: a u16
+    """The placeholder's options, with the numbers that are arguments themselves (``Count``: a u16
     behind a null) looked up."""
     numbers = {"width": part.width, "precision": part.precision}
     for name in part.from_arguments:

@@ -1,6 +1,6 @@
 """Numbers, text and addresses as Rust's `core::fmt` writes them, width and flags with them.
 
-Sources: library/core/src/fmt/mod.rs (`FormattingOptions`, `pad`, `pad_integral`), fmt/num.rs,
+Sources: library/core/src/fmt/mod.rs (``FormattingOptions``, `pad`, `pad_integral`), fmt/num.rs,
 fmt/float.rs.
 """
 
@@ -36,7 +36,7 @@ class Spec:
 
     @classmethod
     def of(cls, flags: int | None, width: int = 0, precision: int | None = None) -> Spec:
-        """`flags` as `FormattingOptions` has them; None: those of ``{}``."""
+        """`flags` as ``FormattingOptions`` has them; None: those of ``{}``."""
         if flags is None:
             return cls(width=width, precision=precision)
         fill = flags & 0x1F_FFFF
