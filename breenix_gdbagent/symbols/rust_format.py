@@ -1,6 +1,6 @@
 """Numbers, text and addresses as Rust's `core::fmt` writes them, width and flags with them.
 
-Sources: library/core/src/fmt/mod.rs (``FormattingOptions``, `pad`, `pad_integral`), fmt/num.rs,
+Sources: library/core/src/fmt/mod.rs (``FormattingOptions``, `pad`, ``pad_integral``), fmt/num.rs,
 fmt/float.rs.
 """
 
