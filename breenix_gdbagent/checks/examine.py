@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from breenix_gdbagent.checks import (
     descriptors,
@@ -28,6 +28,8 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 
 CheckFunction = Callable[[Kernel], Iterator[Finding]]
+Clock = Callable[[], float]
+"""Seconds of real time since some moment."""
 
 CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("faults", faults.check),
@@ -56,20 +58,38 @@ CHECKS: tuple[tuple[str, CheckFunction], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """One stop, what was found in it, and what each check came to."""
+    """One stop, what was found in it, and what each check came to. `took` has the seconds of each
+    check by name, where there was a clock."""
 
     kernel: Kernel
     findings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...]
+    took: Mapping[str, float] = field(default_factory=dict)
 
 
-def examine(stop: Stop, kernel: Kernel | None = None) -> Examination:
+@dataclass(frozen=True, slots=True)
+class CheckTime:
+    """How long one check of one stop took. What several checks read, the first one pays for."""
+
+    stop: int
+    check: str
+    seconds: float
+
+
+def times_of(seen: Examination, stop: int) -> tuple[CheckTime, ...]:
+    """What each check of the stop of that number took."""
+    return tuple(CheckTime(stop, name, seconds) for name, seconds in seen.took.items())
+
+
+def examine(stop: Stop, kernel: Kernel | None = None, clock: Clock | None = None) -> Examination:
     """All checks on one stop. A check that lacks what it needs is `not_checked` with the reason;
-    what it had already found before that stands."""
+    what it had already found before that stands. `clock` times them."""
     view = kernel or Kernel(stop)
     findings: list[Finding] = []
     results: list[CheckResult] = []
+    took: dict[str, float] = {}
     for name, run in CHECKS:
+        began = 0.0 if clock is None else clock()
         found: list[Finding] = []
         status: CheckResult
         try:
@@ -83,9 +103,11 @@ def examine(stop: Stop, kernel: Kernel | None = None) -> Examination:
             status = CheckResult(name, "not_checked", NotRead(why.what))
         findings = _without_repeats(findings, found)
         results.append(status)
+        if clock is not None:
+            took[name] = clock() - began
     findings = _linked([_walked(view, f) for f in _led_there(findings)])
     findings.sort(key=lambda f: f.sort_key)
-    return Examination(view, tuple(findings), tuple(results))
+    return Examination(view, tuple(findings), tuple(results), took)
 
 
 def _walked(kernel: Kernel, finding: Finding) -> Finding:

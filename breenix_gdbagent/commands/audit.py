@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 from breenix_gdbagent import run_report
+from breenix_gdbagent.checks.examine import Examination, examine, times_of
 from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.ci import outcome_of
@@ -21,6 +23,7 @@ from breenix_gdbagent.commands.target import (
 )
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord
+from breenix_gdbagent.report.model import Report
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -39,19 +42,28 @@ def run(name: str, argv: list[str]) -> int:
     if not target.runs:
         stop, extra = explained_snapshot(target)
         kernel = Kernel(stop)
-        origin = provenance(None, time.monotonic() - started)
-        document = run_report.document_of(kernel, extra, description(target), origin)
+        seen = examine(kernel.stop, kernel, time.monotonic)
+        document = run_report.document_of(kernel, extra, description(target), examined=seen)
+        document = _timed(document, seen, started)
         return write_formats(document, options, kernel=kernel)
     with kernel_of(target) as kernel:
+        seen = examine(kernel.stop, kernel, time.monotonic)
         document = run_report.finish(
             kernel,
             description(target),
             RunRecord(seconds=kernel.stop.seconds),
             facts_of(kernel.stop.reason),
             History(),
-            provenance=provenance(None, time.monotonic() - started),
+            seen,
         )
+        document = _timed(document, seen, started)
         return write_formats(document, options, kernel=kernel)
+
+
+def _timed(document: Report, seen: Examination, started: float) -> Report:
+    """The document of an examined stop with where it comes from."""
+    took = times_of(seen, document.stops[-1].id)
+    return replace(document, provenance=provenance(None, time.monotonic() - started, took))
 
 
 def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
@@ -63,7 +75,7 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
     machine = open_machine(target)
     with machine.vm as vm:
         orders = Orders(until=options.until, timeout=options.timeout, linger=machine.linger)
-        guarded = GuardedRun(Debugger(vm, machine.image), orders)
+        guarded = GuardedRun(Debugger(vm, machine.image), orders, time.monotonic)
         guarded.start()
         ended = guarded.go()
         document = run_report.finish(
@@ -73,7 +85,7 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
             ended.facts,
             ended.history,
             ended.examined,
-            provenance(machine, time.monotonic() - started),
+            provenance(machine, time.monotonic() - started, ended.took),
         )
         outcome, code = outcome_of(document.findings, options.fail_on, "examined")
         document = run_report.with_outcome(document, outcome, int(code != 0))

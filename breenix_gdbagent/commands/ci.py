@@ -55,7 +55,9 @@ def run(name: str, argv: list[str]) -> int:
     machine = open_machine(target)
     with machine.vm as vm:
         debugger = Debugger(vm, machine.image, _say)
-        guarded = GuardedRun(debugger, replace(orders, linger=machine.linger))
+        guarded = GuardedRun(
+            debugger, replace(orders, linger=machine.linger), time.monotonic
+        )
         with Progress(vm):
             guarded.start()
             guarded.look_at(options.checkpoint, options.invariant)
@@ -102,7 +104,7 @@ def conclude(
         ended.facts,
         ended.history,
         ended.examined,
-        provenance(machine, time.monotonic() - started),
+        provenance(machine, time.monotonic() - started, ended.took),
     )
     if options.write_baseline is not None:
         write_baseline(options.write_baseline, report)

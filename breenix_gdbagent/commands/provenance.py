@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,20 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.version import VERSION
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.checks.examine import CheckTime
     from breenix_gdbagent.targets import Machine
 
 
-def provenance(machine: Machine | None, seconds: float) -> dict[str, Json]:
-    """Versions of what took part, the arguments with paths cut to file names, seconds in all."""
+def provenance(
+    machine: Machine | None, seconds: float, took: Sequence[CheckTime] = ()
+) -> dict[str, Json]:
+    """Versions of what took part, the arguments with paths cut to file names, seconds in all and
+    of each check."""
+    timings: dict[str, Json] = {"total": round(seconds, 3)}
+    if took:
+        timings["checks"] = [
+            {"stop": one.stop, "check": one.check, "seconds": round(one.seconds, 6)} for one in took
+        ]
     return {
         "versions": {
             "breenix_gdbagent": VERSION,
@@ -23,7 +33,7 @@ def provenance(machine: Machine | None, seconds: float) -> dict[str, Json]:
             "qemu": _qemu_version(machine),
         },
         "arguments": [_shown(a) for a in sys.argv[1:]],
-        "timings": {"total": round(seconds, 3)},
+        "timings": timings,
     }
 
 

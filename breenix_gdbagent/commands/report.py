@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,10 +65,15 @@ def _same(elf: Path, sha256: str | None) -> bool:
 
 
 def _examined(target: Target) -> int:
+    from breenix_gdbagent.checks.examine import examine, times_of
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.run_report import document_of
 
     options = target.options
     stop, extra = explained_snapshot(target)
-    document = document_of(stop, extra, description(target), provenance(None, 0.0))
-    return write_formats(document, options, kernel=Kernel(stop) if options.html else None)
+    kernel = Kernel(stop)
+    seen = examine(kernel.stop, kernel, time.monotonic)
+    document = document_of(kernel, extra, description(target), examined=seen)
+    origin = provenance(None, 0.0, times_of(seen, document.stops[-1].id))
+    document = replace(document, provenance=origin)
+    return write_formats(document, options, kernel=kernel if options.html else None)

@@ -44,7 +44,7 @@ def run(name: str, argv: list[str]) -> int:
         until=options.until, timeout=options.timeout, linger=machine.linger, first_fault=True
     )
     with machine.vm as vm:
-        guarded = GuardedRun(Debugger(vm, machine.image), orders)
+        guarded = GuardedRun(Debugger(vm, machine.image), orders, time.monotonic)
         with Progress(vm):
             ended = _take(guarded, options, target)
         code = conclude(options, target, machine, ended, [], (), started, "examined")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from breenix_gdbagent.checks import growth
-from breenix_gdbagent.checks.examine import Examination, examine
+from breenix_gdbagent.checks.examine import CheckTime, Clock, Examination, examine, times_of
 from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
@@ -78,12 +78,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the run ended: the deciding stop, examined, and what came before it."""
+    """How the run ended: the deciding stop, examined, and what came before it; what every check
+    took, where there was a clock."""
 
     examined: Examination
     facts: RunFacts
     history: History
     record: RunRecord
+    took: tuple[CheckTime, ...] = ()
 
     @property
     def kernel(self) -> Kernel:
@@ -93,10 +95,12 @@ class Ended:
 class GuardedRun:
     """One run of one guest: the debugger with a policy for faults, and orders for the end.
 
-    The debugger's `say` is told in words what goes on.
+    The debugger's `say` is told in words what goes on; `clock` times the checks.
     """
 
-    def __init__(self, debugger: Debugger, orders: Orders) -> None:
+    def __init__(self, debugger: Debugger, orders: Orders, clock: Clock | None = None) -> None:
+        self.clock = clock
+        self.took: list[CheckTime] = []
         self.debugger = debugger
         self.vm = debugger.vm
         self.orders = orders
@@ -235,7 +239,7 @@ class GuardedRun:
         seen = self._seen(stop)
         if seen is None:
             kernel = Kernel(stop._replace(memory=RecordingMemory(stop.memory)))
-            self._examined = seen = examine(kernel.stop, kernel)
+            self._examined = seen = examine(kernel.stop, kernel, self.clock)
         return seen
 
     def _seen(self, stop: Stop) -> Examination | None:
@@ -264,10 +268,11 @@ class GuardedRun:
         self.account, leaked, result = growth.since(self.account, seen.kernel)
         checks = seen.checks if result is None else (*seen.checks, result)
         findings = (*seen.findings, *leaked)
-        self._record(Examination(seen.kernel, findings, checks), handled=True)
+        self._record(Examination(seen.kernel, findings, checks, seen.took), handled=True)
 
     def _record(self, seen: Examination, *, handled: bool = False) -> None:
         number = len(self.recorded)
+        self.took += times_of(seen, number)
         checks = tuple(shown_check(c, number) for c in seen.checks)
         findings = tuple((f, shown_finding(f, number)) for f in seen.findings)
         stop = shown_stop(stop_summary(seen.kernel), number)
@@ -329,7 +334,9 @@ class GuardedRun:
             armed=self.vm.arming.state,
             succeeded=self.succeeded,
         )
-        return Ended(self._examine(stop), facts, self._history(), record)
+        seen = self._examine(stop)
+        took = (*self.took, *times_of(seen, len(self.recorded)))
+        return Ended(seen, facts, self._history(), record, took)
 
     def _wanted_exit(self, stop: Stop) -> bool:
         config, status = self.vm.config, stop.reason.exit_status

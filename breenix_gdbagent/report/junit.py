@@ -1,9 +1,10 @@
 """JUnit XML for test dashboards: each check of each stop is a test case.
 
 ``failed`` is a failure that holds its findings, ``not_checked`` is skipped with its reason and
-never a pass. Findings that belong to no check (how the run ended) are a case of their own, and its
-time is the run's. Which elements and attributes there may be is what Jenkins takes (jenkinsci/
-xunit-plugin, types/model/xsd/junit-10.xsd), the strictest of the dialects.
+never a pass. Each has the time that it took, where that was measured. Findings that belong to no
+check (how the run ended) are a case of their own, and its time is the run's. Which elements and
+attributes there may be is what Jenkins takes (jenkinsci/xunit-plugin,
+types/model/xsd/junit-10.xsd), the strictest of the dialects.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 from xml.etree import ElementTree
 
 from breenix_gdbagent.report import drawn
@@ -21,8 +23,10 @@ from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     chain_of,
     labels,
+    objects,
     ordered,
     paragraph,
+    record,
     stop_words,
     target_words,
 )
@@ -83,6 +87,7 @@ def _cases(document: Report) -> Iterator[ElementTree.Element]:
     checks = document.checks
     claimed: list[ShownFinding] = []
     named = labels(document)
+    took = _check_times(document)
     for stop in document.stops:
         mine = [c for c in checks if c.stop == stop.id]
         for check in mine:
@@ -94,7 +99,7 @@ def _cases(document: Report) -> Iterator[ElementTree.Element]:
             told = [f for f in everything if f.check == name]
             if told and all(f.severity == "info" or _tolerated(f) for f in told):
                 check = replace(check, status="passed")
-            yield _case(stop, name, check, new, named)
+            yield _case(stop, name, check, new, named, took.get((stop.id, name)))
     rest = [f for f in findings if not _tolerated(f) and not any(f is c for c in claimed)]
     last = document.stops[-1]
     ended = ShownCheck(RUN, last.id, "failed" if rest else "passed", None)
@@ -102,6 +107,15 @@ def _cases(document: Report) -> Iterator[ElementTree.Element]:
     for text in document.run.missing:
         name = f"expected {text}, which did not come"
         yield _case(last, name, ShownCheck(name, last.id, "failed", None), [], named)
+
+
+def _check_times(document: Report) -> dict[tuple[int, str], float]:
+    """(number of the stop, name of the check) -> seconds, of those that were timed."""
+    timings = record(document.provenance.get("timings", {}))
+    return {
+        (cast(int, one["stop"]), str(one["check"])): cast(float, one["seconds"])
+        for one in objects(timings.get("checks"))
+    }
 
 
 def _tolerated(finding: ShownFinding) -> bool:

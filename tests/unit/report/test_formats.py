@@ -163,6 +163,20 @@ def test_junit_says_when_where_and_how_long() -> None:
     assert not {"timestamp", "hostname"} & set(nowhere.keys()), "unknown is not empty"
 
 
+def test_junit_has_the_time_of_each_check_that_was_timed() -> None:
+    document = documents.faulted()
+    first = document["checks"][0]
+    document["provenance"]["timings"] = {
+        "total": 2.5,
+        "checks": [{"stop": first["stop"], "check": first["name"], "seconds": 0.012345}],
+    }
+    top = ElementTree.fromstring(junit.render(documents.report(document)))
+    assert refused_by_jenkins(top) == []
+    times = {c.get("name"): c.get("time") for c in top.iter("testcase")}
+    assert times.pop(first["name"]) == "0.012"
+    assert set(times.values()) - {times["run"]} == {None}, "not measured is not 0"
+
+
 def test_junit_a_clean_run_has_no_failure() -> None:
     assert "<failure" not in junit.render(documents.report(documents.clean()))
 
