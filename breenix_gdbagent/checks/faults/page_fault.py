@@ -40,7 +40,7 @@ from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.exceptions import PF_USER, PF_WRITE
-from breenix_gdbagent.x86.paging import Walk
+from breenix_gdbagent.x86.paging import NOT_PRESENT, Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class PageFaultFacts(FaultFacts):
     `implicit`: the access was the CPU's own; `attempt` is then the delivery that it was made for,
     and `defect` what that failed on. `others` counts the spaces that map the address. `pushed`: the
     fault reached its own handler, so that its error code was seen; `unexplained`: no access of the
-    decoded instruction leads there; `own`: the CPU's own access that the instruction needs, to a
+    decoded instruction leads there; `lost` names what else of RIP, RSP, IDT and GDT this CR3 does
+    not map, where RIP is not mapped; `own`: the CPU's own access that the instruction needs, to a
     descriptor table or the TSS. `handler_stack` is the IST stack that the program ran on.
     """
 
@@ -79,6 +80,7 @@ class PageFaultFacts(FaultFacts):
     pushed: Annotated[bool, ASIDE]
     unexplained: Annotated[bool, ASIDE]
     own: Annotated[Raised | None, ASIDE]
+    lost: Annotated[tuple[str, ...], ASIDE]
     doubt: Annotated[str, ASIDE]
     handler_stack: Annotated[str | None, ASIDE]
 
@@ -188,6 +190,10 @@ _NO_LARGE_PAGE = (
     "Leave PS (bit 7) out of this entry: here it has to name a table (the PAT bit of a 4 KiB page "
     "is bit 7 too)."
 )
+_NEW_TABLES = (
+    "Before CR3 is loaded, its tables have to map the code that loads it, its stack, the IDT and "
+    "the GDT at the addresses where they are used."
+)
 _PARENTS = (
     "Give the right to the parent tables too (map_to_with_table_flags): it counts only when every "
     "level has it."
@@ -214,6 +220,8 @@ def _advice(fault: PageFault) -> str:
             return _BY_REASON[why.reserved[0].why]
         if why.meant is not None:
             return _PARENTS
+    if _lost(fault):
+        return _NEW_TABLES
     own = _own(fault)
     if own is not None and own.error_code is not None and own.error_code & PF_WRITE:
         return _DESCRIPTORS
@@ -245,9 +253,22 @@ def _facts(
         pushed=explanation.observed.vector == PF,
         unexplained=explanation.course is None and instruction is not None,
         own=_own(fault),
+        lost=_lost(fault),
         doubt=explanation.doubt,
         handler_stack=_handler_stack(fault),
     )
+
+
+def _lost(fault: PageFault) -> tuple[str, ...]:
+    """What the CPU runs on and CR3 does not map, RIP first; nothing where RIP alone leads
+    nowhere, which is a wild jump and no wrong CR3."""
+    context, cpu = fault.context, fault.context.cpu
+    places = [("RIP", context.rip), ("RSP", (context.rsp - 8) & (1 << 64) - 1)]
+    tables = (("IDT", cpu.idtr), ("GDT", cpu.gdtr))
+    places += [(name, table.base) for name, table in tables if table is not None]
+    gone = [n for n, va in places if fault.kernel.walk(context.root, va).reason == NOT_PRESENT]
+    rip = context.cpl == 0 and fault.cr2 == context.rip
+    return tuple(gone) if rip and gone[:1] == ["RIP"] and len(gone) > 1 else ()
 
 
 def _own(fault: PageFault) -> Raised | None:

@@ -179,6 +179,12 @@ def _story(facts: PageFaultFacts) -> str:
     under = space.label if space is not None else "an unknown space"
     said = [_what_ran(facts), f"{hex64(facts.cr2)} is in {address(facts.address_is)}."]
     said.append(f"Under CR3 {hex64(facts.at.cr3)} ({under}) {_why(facts)}.")
+    if facts.lost:
+        *others, last = facts.lost
+        said.append(
+            f"This CR3 maps none of what the CPU ran on at {', '.join(others)} and {last}: it was "
+            "loaded before its tables had them, or it is a wrong one."
+        )
     if code not in (HANDLED, STALE_TLB):
         many = f"{facts.others} other address space{'s map' if facts.others != 1 else ' maps'} it."
         said.append(many if facts.others else "No other address space maps it.")

@@ -15,6 +15,7 @@ from tests.writers.machine import (
     CODE,
     DATA,
     HEAP,
+    IDT,
     IST,
     NX,
     STACKS,
@@ -377,3 +378,19 @@ def test_an_error_code_that_nobody_saw_is_not_said_to_have_been_predicted() -> N
     told = str(evidence(first)["explanation"])
     assert "No handler saw its error code; by the tables it is 0x0" in told
     assert "predict" not in told
+
+
+def test_a_cr3_that_lacks_all_that_the_cpu_runs_on() -> None:
+    """The instruction after mov cr3 is not mapped, nor are stack, IDT and GDT: an empty table."""
+    m = Machine()
+    m.root = m.tables.new_table()
+    triple, first, *_ = found(m.shutdown(TEXT, cr2=IDT + 8 * 16))
+    assert (triple.code.name, triple.cause) == ("triple-fault", "page-fault.unmapped")
+    assert "RIP, RSP, IDT and GDT" in str(evidence(first)["explanation"])
+    assert "Before CR3 is loaded" in first.fix and triple.fix == first.fix
+
+
+def test_a_wild_jump_is_not_blamed_on_cr3() -> None:
+    m = Machine()
+    fault = only(m.fault(14, NOWHERE, ring=0, error=0x10, cr2=NOWHERE))
+    assert "This CR3" not in str(evidence(fault)["explanation"])
