@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.memory import PhysicalMemory
-from breenix_gdbagent.x86.cpu import CR0_PG, Cpu, PagingMode
+from breenix_gdbagent.x86.cpu import CR0_PG, CR4_PAE, Cpu, PagingMode
 from breenix_gdbagent.x86.pic import Pic
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class StopReason(NamedTuple):
     ``marker`` (serial text matched), ``deadline``, ``interrupt`` (asked for), ``breakpoint``,
     ``step``, ``exit`` (the guest switched the machine off, or QEMU has ended: then
     nothing is left to read but what was read before), ``attached``, ``core`` (a bare core:
-    why is not known).
+    why is not known). `resets` is how often the guest had reset itself before a ``shutdown``.
     """
 
     kind: str
@@ -32,6 +32,7 @@ class StopReason(NamedTuple):
     vector: int | None = None
     text: str = ""
     exit_status: int | None = None
+    resets: int = 0
 
 
 class SerialChunk(NamedTuple):
@@ -125,5 +126,6 @@ def no_paging(cpu: Cpu) -> str:
     cr0 = cpu.get("cr0")
     if cr0 is None:
         return f"the control registers of CPU {cpu.index} are not known"
-    paged = "under 32-bit paging, " if cr0 & CR0_PG else ""
+    kind = "32-bit paging (PAE)" if (cpu.get("cr4") or 0) & CR4_PAE else "32-bit paging"
+    paged = f"under {kind}, " if cr0 & CR0_PG else ""
     return f"CPU {cpu.index} is {paged}in {cpu.privilege}: early boot"

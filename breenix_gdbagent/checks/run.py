@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.checks import loader
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
+from breenix_gdbagent.checks.faults.shutdown import REBOOT
 from breenix_gdbagent.checks.finding import Finding, declare
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.panic import panic_place
@@ -84,7 +86,8 @@ _HARMLESS = re.compile(r"INVALID (timer_interrupt_entry|syscall_entry) address")
 class RunFacts:
     """How the run ended. `ended`: marker, fault, panic, shutdown, exit, deadline, interrupt, or
     empty when nothing was run. `until` is what was waited for, None for nothing. `faults` counts
-    the faults that were seen: what the kernel logs of them is no finding of its own."""
+    the faults that were seen: what the kernel logs of them is no finding of its own. `resets` is
+    how often the guest reset itself, of those that did not stop it."""
 
     ended: str = ""
     until: str | None = None
@@ -93,6 +96,7 @@ class RunFacts:
     exit_meaning: str = ""
     stuck: bool = False
     faults: int = 0
+    resets: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,15 @@ class HangFacts(Facts):
     waited_for: Annotated[str | None, IF_KNOWN]
     seconds: Annotated[float, ASIDE]
     stopped: Annotated[CpuFacts, ASIDE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopFacts(Facts):
+    """A guest that resets itself again and again: how often within `seconds`."""
+
+    resets: int
+    cpus: tuple[CpuFacts, ...]
+    seconds: Annotated[float, ASIDE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,13 +182,21 @@ def check(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Iterator[Fi
     told = facts.ended == "panic" or kernel.log.panics
     if told or (facts.ended in _UNTOLD and in_panic(kernel)):
         yield _panic(kernel, facts, cause)
-    if facts.ended in ("deadline", "interrupt"):
+    over = facts.ended in _OVER
+    before = None if over else loader.fault(kernel, still=facts.stuck)
+    if before is not None:
+        yield _led_to(before, cause)
+    elif facts.resets and facts.ended in ("deadline", "interrupt"):
+        yield _boot_loop(kernel, facts)
+    elif facts.ended in ("deadline", "interrupt"):
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)
     if facts.ended == "exit":
         yield _exit(kernel, facts, cause)
     yield from logged_errors(kernel, explained=_FAULT_LOGGERS if facts.faults else ())
 
 
+_OVER = ("marker", "exit", "panic")
+"""Ends to which a kernel has come, or nothing that is left to be looked at."""
 _UNTOLD = ("", "deadline", "interrupt")
 """Ends at which a kernel may have panicked before, and nobody caught it."""
 
@@ -220,6 +241,15 @@ def _stuck(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
     )
     subject = "kernel" if stopped.symbol is None else re.sub(r"\+0x[0-9a-f]+$", "", stopped.symbol)
     return _led_to(Finding(HANG, subject, told), cause)
+
+
+def _boot_loop(kernel: Kernel, facts: RunFacts) -> Finding:
+    told = LoopFacts(
+        resets=facts.resets,
+        cpus=tuple(_cpu_facts(kernel, cpu) for cpu in kernel.stop.cpus),
+        seconds=facts.timeout or kernel.stop.seconds,
+    )
+    return Finding(REBOOT, "boot loop", told, confidence="likely")
 
 
 def held_locks(kernel: Kernel) -> tuple[str, ...] | None:

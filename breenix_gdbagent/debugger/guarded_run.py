@@ -23,6 +23,7 @@ from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of, checkpoint_of, invariant_of
 from breenix_gdbagent.debugger.where import note_where
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.kernel.firmware_dump import DUMPED, firmware_dump
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.fault import Fault
@@ -198,6 +199,8 @@ class GuardedRun:
             awaited = [*patterns, *([every] if every else [])]
             if self.orders.fatal_only:
                 awaited.append(SURVIVED_NOT)
+            if self.vm.arming.armed_at is None:
+                awaited.append(DUMPED)
             event = self._moved(awaited, limit)
             kind = event.reason.kind
             if kind == "fault" and not self._decides:
@@ -205,6 +208,8 @@ class GuardedRun:
                 continue
             stop = self.debugger.stop(event.reason)
             if kind == "marker" and not _any(patterns, stop):
+                if firmware_dump(stop.serial) is not None and _any([DUMPED], stop):
+                    return stop._replace(reason=StopReason("halted", text=FIRMWARE_SPINS))
                 self._survived()
                 if every and _any([every], stop):
                     self._audit(stop)
@@ -324,6 +329,7 @@ class GuardedRun:
             exit_status=status,
             exit_meaning=config.outcome(status) if config and status is not None else "",
             stuck=stuck,
+            resets=self.vm.resets,
             faults=len(self.recorded) + (ended == "fault"),
         )
         record = RunRecord(
@@ -376,6 +382,7 @@ class GuardedRun:
         )
 
 
+FIRMWARE_SPINS = "the firmware caught an exception, and its handler does not return"
 GAVE_UP = "after the last fault the kernel halts for ever"
 
 

@@ -75,7 +75,8 @@ class QmpEvent:
 
 
 class Qmp:
-    """A monitor connection. Every call has a deadline; `wake` is readable when events wait."""
+    """A monitor connection. Every call has a deadline; `wake` is readable when events wait.
+    `guest_resets` counts the resets that the guest made and QEMU did not stop it for."""
 
     def __init__(
         self, where: socket.socket | str, *, seconds: float = ANSWER_SECONDS, pid: int = 0
@@ -90,6 +91,7 @@ class Qmp:
         self._waker.setblocking(False)
         self._events: list[QmpEvent] = []
         self._shutdown = ""
+        self.guest_resets = 0
         self._lock = threading.Lock()
         self._calls = 0
         self._rests = 0
@@ -149,6 +151,7 @@ class Qmp:
                     self._shutdown = str(event.data.get("reason", ""))
                 elif event.name == "RESET":
                     self._shutdown = ""
+                    self.guest_resets += bool(event.data.get("guest"))
             with suppress(BlockingIOError, OSError):
                 self._waker.send(b"!")
 

@@ -42,7 +42,8 @@ class Ending(Guest):
             return StopReason("interrupt", reply.cpu, text=f"reset from outside: {said}")
         if self._resets.by_firmware():
             return None
-        return StopReason("shutdown", reply.cpu, text="" if said else UNTOLD_SHUTDOWN)
+        text = "" if said else UNTOLD_SHUTDOWN
+        return StopReason("shutdown", reply.cpu, text=text, resets=self._resets.count)
 
     def found_at(self) -> StopReason:
         """Why a guest that we attached to stands still, by QEMU's run state: it may have ended

@@ -188,7 +188,7 @@ class Running(Ending):
         self.epoch += 1
         self._registers.clear()
         self.clock.run()
-        if self._holds.qmp is not None:
+        if self._holds.qmp is not None and not self._resets.untold:
             self._holds.qmp.rest()
 
     def _not_moved(self) -> None:

@@ -122,6 +122,11 @@ class LiveVm(Running):
                 self.arming.at_stop(stop.cpus)
         return stop
 
+    @property
+    def resets(self) -> int:
+        """How often the guest has reset itself without being stopped for it."""
+        return self._resets.count
+
     def reset(self) -> None:
         """The machine as after power-on, standing still; breakpoints of the user's stay, and faults
         are caught again as they were. Raises `LinkError`, see `Resets.machine`."""
@@ -300,6 +305,9 @@ class LiveVm(Running):
     def _await(self, deadline: Deadline, watch: Watch, interrupts: Interrupts) -> StopReason:
         serial = self._holds.serial
         wakes: list[socket.socket] = [interrupts.wake]
+        qmp = self._holds.qmp if self._resets.untold else None
+        if qmp is not None:
+            wakes.append(qmp.wake)
         if serial is not None:
             wakes.append(serial.wake)
         while True:
@@ -329,6 +337,8 @@ class LiveVm(Running):
                 return self._halt(StopReason("marker", text=found.line))
             if deadline.passed:
                 return self._halt(StopReason("deadline"))
+            if qmp is not None:
+                self._resets.hear()
             self.arming.poll()
             if serial is not None:
                 serial.wake_on_text = self.arming.polling and self._holds.qmp is not None
@@ -373,7 +383,13 @@ class LiveVm(Running):
 
     def _leave(self) -> None:
         known = self._holds.was_running
+        reset = False
+        with suppress(LinkError):
+            reset = self._resets.put_back()
         clean = self.stub.close(resume=bool(known))
+        if reset and known and self._holds.qmp is not None:
+            with suppress(LinkError):
+                self._holds.qmp.execute("cont")
         if known is None:
             self.left = "left stopped: without QMP we cannot know whether the guest ran before"
         elif not clean:

@@ -83,6 +83,7 @@ def note_of(stop: Stop, zeros: tuple[int, int], extra: Mapping[str, Json]) -> No
             "vector": reason.vector,
             "text": reason.text,
             "exit_status": reason.exit_status,
+            "resets": reason.resets,
         },
         "serial": [[c.port, c.seconds, c.data.decode("latin-1")] for c in serial],
         "serial_dropped": dropped,
@@ -218,6 +219,7 @@ def _read_reason(value: Mapping[str, Json]) -> StopReason:
         vector=_optional(value["vector"]),
         text=_text(value["text"]),
         exit_status=_optional(value["exit_status"]),
+        resets=_int(value.get("resets", 0)),
     )
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent import configs
 from tests.guest.live_support import Logged, logged_exceptions
 
+LOADER = "fixtures/small/loader.s"
 SOURCE = Path(__file__).parents[2] / "fixtures" / "small" / "small.s"
 IDLES, READS, PIC, RESETS, WAITS, PANICS, DEAD, NO_NXE, UNALIGNED, GDT_READ_ONLY = range(10)
-CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE}
-"""Codes that no scenario of the lab guest has, and the case of this one that has them."""
+CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE, "loader-fault": LOADER}
+"""Codes that no scenario of the lab guest has, and the case of this one, or the loader, that has
+them."""
 
 needs_small_guest = pytest.mark.skipif(
     None in map(shutil.which, ("as", "ld", "qemu-system-x86_64")),
@@ -82,3 +85,28 @@ def booted(kernel: Path, room: Path, *more: str, until: bytes = b"\n") -> Iterat
     finally:
         process.kill()
         process.communicate()
+
+
+def loader_disk(case: int, room: Path) -> Path:
+    """A directory that QEMU shows as a FAT disk, with the loader on it where UEFI looks for one."""
+    program = room / "fat" / "EFI" / "BOOT" / "BOOTX64.EFI"
+    program.parent.mkdir(parents=True)
+    source, object_ = SOURCE.with_name("loader.s"), room / "loader.o"
+    subprocess.run(["as", "--64", "--defsym", f"CASE={case}", "-o", object_, source], check=True)
+    subprocess.run(
+        ["ld", "-m", "elf_x86_64", "-Ttext", "0", "--oformat", "binary", "-e", "0", "-o", program,
+         object_], check=True,
+    )  # fmt: skip
+    return room / "fat"
+
+
+def uefi_machine(disk: Path, room: Path) -> Path:
+    """The machine `disk-uefi` with that directory for its disk, and no image."""
+    text = (configs.directory() / "disk-uefi.toml").read_text("utf-8")
+    text = text.replace('needs = ["image"]', 'needs = ["kernel"]')
+    text = text.replace(
+        '"if=ide,format=raw,snapshot=on,file={image}"', f'"if=ide,format=raw,file=fat:rw:{disk}"'
+    )
+    path = room / "uefi.toml"
+    path.write_text(text, "utf-8")
+    return path

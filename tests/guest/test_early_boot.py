@@ -148,7 +148,7 @@ def test_thirty_two_bit_paging_is_not_taken_for_four_levels(tmp_path: Path) -> N
     stop = open_snapshot(tmp_path / "core")
     assert "efer" not in stop.cpu.registers
     assert stop.paging is None
-    assert stop.no_paging == "CPU 0 is under 32-bit paging, in ring 0: early boot"
+    assert stop.no_paging == "CPU 0 is under 32-bit paging (PAE), in ring 0: early boot"
     said = agent("pt", "walk", "0x1000", "--snapshot", str(tmp_path / "core"))
     assert said.code == 2 and "under 32-bit paging" in said.err
 

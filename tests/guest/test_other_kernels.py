@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent import configs
 from breenix_gdbagent.lab import elf
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
@@ -22,7 +23,9 @@ from tests.guest.smallguest import (
     WAITS,
     assembled,
     booted,
+    loader_disk,
     needs_small_guest,
+    uefi_machine,
 )
 
 pytestmark = needs_qemu
@@ -189,3 +192,42 @@ def test_the_cpus_own_write_of_a_read_only_gdt(tmp_path: Path, attached: bool) -
     assert codes["triple-fault"]["cause"] == "page-fault.write-protected"
     assert "accessed bit" in codes["page-fault.write-protected"]["summary"]
     assert "gdt.unmapped" not in codes and "idt.gate-missing" not in codes
+
+
+@needs_small_guest
+def test_a_guest_that_boots_again_and_again_is_paused_at_a_reset_and_explained(
+    tmp_path: Path,
+) -> None:
+    """QEMU's default is to reset it; afterwards it does so again."""
+    with booted(assembled(RESETS, tmp_path), tmp_path) as guest:
+        seen = agent("ci", *guest.options, "--timeout", "60", "--json")
+        assert guest.process.stdout is not None
+        said = b""
+        while said.count(b"small guest") < 8:  # more boots than the agent has seen
+            said += guest.process.stdout.read(1)
+    assert (seen.code, seen.document["run"]["outcome"]) == (1, "findings"), seen.err
+    errors = {f["code"]: f for f in seen.document["findings"] if f["severity"] == "error"}
+    assert {"triple-fault", "invalid-opcode"} <= errors.keys()
+    assert errors["triple-fault"]["evidence"]["resets"] >= 1
+    assert "boots in a loop" in errors["triple-fault"]["evidence"]["explanation"]
+
+
+UEFI = pytest.mark.skipif(
+    not any(pair.code.is_file() for pair in configs.load("disk-uefi").firmware), reason="no OVMF"
+)
+
+
+@UEFI
+@needs_small_guest
+def test_a_loader_that_faults_is_told_by_what_the_firmware_printed(tmp_path: Path) -> None:
+    machine = uefi_machine(loader_disk(0, tmp_path), tmp_path)
+    seen = agent(
+        "ci", "--config", str(machine), "--kernel", str(elf(False)), "--timeout", "100", "--json"
+    )
+    errors = {f["code"]: f for f in seen.document["findings"] if f["severity"] == "error"}
+    assert (seen.code, errors.keys()) == (1, {"loader-fault", "page-fault.unmapped"})
+    told, by_tables = errors["loader-fault"]["evidence"], errors["page-fault.unmapped"]["evidence"]
+    assert (told["vector"], told["error_code"], told["cr2"]) == (14, "0x2", "0xffff900000001000")
+    assert told["agrees"] and told["rip"] == by_tables["rip"]
+    assert int(told["rip"], 16) - int(told["base"], 16) == 0x100A
+    assert errors["loader-fault"]["cause"] == "page-fault.unmapped"

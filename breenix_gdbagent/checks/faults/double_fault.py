@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Annotated
 
 from breenix_gdbagent.addresses import VirtAddr
-from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SPREAD, Facts
 from breenix_gdbagent.checks.faults import exceptions, page_fault
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.defects import (
@@ -111,6 +111,7 @@ class ChainFacts(FaultFacts):
     course: Annotated[Course | None, ASIDE]
     defects: Annotated[tuple[Defect, ...], ASIDE]
     doubt: Annotated[str, ASIDE]
+    resets: Annotated[int | None, IF_KNOWN]
 
 
 def check(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
@@ -203,6 +204,7 @@ def _finding(
         course=course,
         defects=tuple(defects),
         doubt=explanation.doubt,
+        resets=kernel.stop.reason.resets or None,
     )
     return Finding(
         code,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
-from breenix_gdbagent.checks.facts import ASIDE
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.faults import double_fault
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts, interrupted, subject
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
@@ -17,6 +17,7 @@ from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.cpumodel.instruction import Instruction, register_value
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.stop import no_paging
 from breenix_gdbagent.x86.cpu import Cpu
 
 REBOOT = declare(
@@ -50,6 +51,16 @@ class RebootFacts(FaultFacts):
     address: Annotated[VirtAddr | None, ASIDE]
     unseen: Annotated[tuple[int, ...], ASIDE]
     said: Annotated[str, ASIDE]
+    resets: Annotated[int | None, IF_KNOWN]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyFacts(Facts):
+    """A guest that reset itself where exceptions are not judged: `mode` says in what state."""
+
+    rip: VirtAddr
+    resets: Annotated[int | None, IF_KNOWN]
+    mode: Annotated[str, ASIDE]
 
 
 def check(kernel: Kernel) -> Iterator[Finding]:
@@ -60,6 +71,8 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     """
     witnesses, lacking = _witnesses(kernel)
     if not witnesses:
+        if kernel.stop.cpus:
+            yield _early(kernel)
         raise NotChecked(ShutdownNotRead(lacking[kernel.stop.cpu.index]))
     dead = [w for w in witnesses if w.confidence == "proved" and _left_by_triple_fault(w)]
     asked = [(w, found) for w in witnesses if (found := reset_asked(w.context)) is not None]
@@ -90,6 +103,17 @@ def _witnesses(kernel: Kernel) -> tuple[list[Explanation], dict[int, str]]:
             continue
         found.append(explain(context, Observed(None, None, cpu.get("cr2"), None)))
     return found, lacking
+
+
+def _early(kernel: Kernel) -> Finding:
+    """It did one or the other: that it ended is known, whatever the mode."""
+    cpu = kernel.stop.cpu
+    facts = EarlyFacts(
+        rip=VirtAddr(cpu.get("rip") or 0),
+        resets=kernel.stop.reason.resets or None,
+        mode=no_paging(cpu),
+    )
+    return Finding(REBOOT, "before 64-bit mode", facts, confidence="likely")
 
 
 def found(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
@@ -172,6 +196,7 @@ def _reboot(
         address=VirtAddr(asked[0].address) if asked is not None else None,
         unseen=unseen,
         said=kernel.stop.reason.text,
+        resets=kernel.stop.reason.resets or None,
     )
     return Finding(
         REBOOT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, HANDLED, STALE_TLB, Differs, Refused
 from breenix_gdbagent.checks.faults.defects import Defect, DefectFacts
 from breenix_gdbagent.checks.faults.double_fault import ChainFacts, Cr2Is, Push
@@ -12,7 +12,7 @@ from breenix_gdbagent.checks.faults.exceptions import ExceptionFacts
 from breenix_gdbagent.checks.faults.interrupted import SelectorErrorCode
 from breenix_gdbagent.checks.faults.misplaced import MisplacedFacts
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts, Predicted
-from breenix_gdbagent.checks.faults.shutdown import RebootFacts
+from breenix_gdbagent.checks.faults.shutdown import EarlyFacts, RebootFacts
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.cpumodel.context import GP, SS, vector_name
 from breenix_gdbagent.cpumodel.delivery import Course
@@ -379,6 +379,7 @@ def _chain_story(facts: ChainFacts, course: Course) -> str:
     if len(facts.defects) > 1:
         said.append(f"The chain rests on this: {'; '.join(map(defect_words, facts.defects))}.")
     said.append(f"CR2 is {cr2_is(facts.cr2_is)}.")
+    said.append(_again(facts.resets))
     if facts.doubt:
         said.append(f"Not proved: {facts.doubt}.")
     return sentence(*said)
@@ -434,6 +435,22 @@ def _not_excluded(facts: RebootFacts) -> str:
     return said
 
 
+@tells(EarlyFacts)
+def early_reset(finding: Finding, facts: EarlyFacts) -> Words:
+    """That it ended, and in what state."""
+    summary = (
+        f"the guest reset itself or triple-faulted at {hex64(facts.rip)}: {facts.mode}, where "
+        "exceptions are not judged"
+    )
+    return Words(summary, sentence(f"{summary}.", _again(facts.resets)))
+
+
+def _again(resets: int | None) -> str:
+    if not resets:
+        return ""
+    return f"QEMU had let it reset itself {counted(resets, 'time')} before: it boots in a loop."
+
+
 @tells(RebootFacts)
 def reboot(finding: Finding, facts: RebootFacts) -> Words:
     """How the guest asked for it."""
@@ -449,5 +466,6 @@ def reboot(finding: Finding, facts: RebootFacts) -> Words:
         sentence(
             f"The guest {what} while {who(facts.at)} was at {place}: {how}.",
             _not_excluded(facts),
+            _again(facts.resets),
         ),
     )

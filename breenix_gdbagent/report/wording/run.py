@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from breenix_gdbagent.addresses import hex64
+from collections.abc import Iterator
+
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.loader import LoaderFacts
 from breenix_gdbagent.checks.mapping import AlreadyFacts, Way
 from breenix_gdbagent.checks.run import (
     CpuFacts,
     ExitFacts,
     HangFacts,
     LoggedFacts,
+    LoopFacts,
     MissingFacts,
     PanicFacts,
 )
+from breenix_gdbagent.report.wording.addresses import sentence
 from breenix_gdbagent.report.wording.base import Words, at, named, tells
 from breenix_gdbagent.x86.paging import LEVEL
 
@@ -39,6 +44,50 @@ def stuck(finding: Finding, facts: HangFacts) -> Words:
 def _how_stuck(cpu: CpuFacts) -> str:
     interrupts = "on" if cpu.interrupts else "off"
     return f"the CPU {'halts' if cpu.halted else 'spins'} with interrupts {interrupts}"
+
+
+@tells(LoopFacts)
+def boot_loop(finding: Finding, facts: LoopFacts) -> Words:
+    """How often it booted."""
+    return Words(
+        f"the guest reset itself {counted(facts.resets, 'time')} within {facts.seconds:g} s: it "
+        "boots again and again"
+    )
+
+
+@tells(LoaderFacts)
+def before_the_kernel(finding: Finding, facts: LoaderFacts) -> Words:
+    """What the firmware caught, or where the loader stands."""
+    if facts.vector is None:
+        where = f"in {facts.mode} at {hex64(facts.rip)}"
+        if facts.base is not None:
+            where += f", in the UEFI program at {hex64(facts.base)}"
+        said = f"; it said {facts.says!r}" if facts.says else ""
+        return Words(f"the kernel was never started: the CPU is {where}{said}")
+    code = "" if facts.error_code is None else f" e={hex64(facts.error_code)}"
+    image = facts.image or "an image"
+    place = hex64(facts.rip)
+    if facts.base is not None:
+        inside = facts.rip - facts.base
+        place += f", {hex64(inside)} into {image} that is loaded at {hex64(facts.base)}"
+    access = f", CR2 {hex64(facts.cr2)}" if facts.cr2 is not None else ""
+    summary = (
+        f"the firmware caught {facts.exception}{code} at RIP {place}{access}, before the kernel "
+        "had started"
+    )
+    return Words(summary, sentence(f"{summary}.", *_borne_out(facts)))
+
+
+def _borne_out(facts: LoaderFacts) -> Iterator[str]:
+    yield "the firmware printed it and spins in its handler: no kernel of ours has run."
+    if facts.cr2 is None:
+        return
+    if facts.agrees:
+        yield f"CR2 and CR3 of the CPU are still those that it printed, {hex64(facts.cr2)}."
+    if facts.gives is not None and facts.error_code is not None:
+        same = facts.gives == facts.error_code
+        told = "the same" if same else hex64(facts.gives)
+        yield f"for that access the tables give {told}{' error code' if same else ''}."
 
 
 @tells(MissingFacts)

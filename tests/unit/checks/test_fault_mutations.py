@@ -191,6 +191,25 @@ def is_interrupted_at_the_vector_of_a_double_fault(m: Machine) -> Stop:
     return m.stop(StopReason("fault", 0, 8), cpu)
 
 
+DUMP = """!!!! X64 Exception Type - 0D(#GP - General Protection)  CPU Apic ID - 00000000 !!!!
+ExceptionData - 0000000000000000
+RIP  - 0000000007A01022, CS  - 0000000000000038, RFLAGS - 0000000000010246
+RAX  - 8000000000000000, RCX - 0000000000000001, RDX - 0000000000000002
+RSP  - 0000000007F00100, SS  - 0000000000000030
+CR0  - 0000000080010033, CR2 - 0000000000000000, CR3 - {cr3:016X}
+"""
+IMAGE = "(ImageBase=0000000007A00000, EntryPoint=0000000007A01000) !!!!"
+
+
+@mutation("loader-fault", facts=RunFacts("halted"))
+def never_comes_to_the_kernel(m: Machine) -> Stop:
+    """UEFI has printed an exception of the loader, and spins; no kernel has loaded an IDT."""
+    stop = quiet(m)
+    cpus = tuple(cpu._replace(idtr=None) for cpu in stop.cpus)
+    last = f"!!!! Find image based on IP(0x7A01022) loader.efi {IMAGE}"
+    return says(stop._replace(cpus=cpus), DUMP.format(cr3=m.root) + last)
+
+
 @mutation("reboot")
 def resets_the_machine(m: Machine) -> Stop:
     m.code(TEXT, "e664")  # out 0x64, al

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,10 +31,12 @@ class Monitor:
     """QEMU's monitor; told to quit, it ends the process with `status`."""
 
     passes_files = False
+    guest_resets = 0
 
     def __init__(self, process: Process | None, state: str, reason: str) -> None:
         self.process, self.state, self.reason = process, state, reason
         self.asked: list[str] = []
+        self.wake, self.waker = socket.socketpair()
 
     def execute(self, command: str, *_: object) -> object:
         self.asked.append(command)

@@ -26,6 +26,7 @@ context: privilege-mismatch
 map: already-mapped
 pic: not-remapped
 tables: nx-without-nxe(warning)
+-: loader-fault
 -: panic hang unexpected-exit reboot marker-missing
 log: error(warning)
 """
