@@ -6,15 +6,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
+from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import recognised
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.event import frame_entered
 from breenix_gdbagent.kernel.layout import KERNEL_STACKS, Era
 from breenix_gdbagent.kernel.percpu import read_percpu
 from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
 from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.paging import Tables
-from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 DOUBLE_FAULT = 8
 STACK_REGION = 128 << 20
@@ -25,9 +26,17 @@ def of_ring3(fault: Fault) -> bool:
     vector, rsp = fault.reason.vector, fault.registers.get("rsp")
     if vector is None or rsp is None or vector == DOUBLE_FAULT:
         return False
-    at = rsp + (8 if vector in WITH_ERROR_CODE else 0) + 8
-    raw = fault.vm.read_or_none(at, 8)
-    return raw is not None and raw[0] & 3 == 3
+
+    def read(va: int, length: int) -> bytes:
+        data = fault.vm.read_or_none(va, length)
+        if data is None:
+            raise ReadError(f"{hex64(va)} is not mapped")
+        return data
+
+    try:
+        return frame_entered(read, rsp, vector).cpl == 3
+    except ReadError:
+        return False
 
 
 @dataclass(slots=True)

@@ -231,7 +231,8 @@ class Unwinder:
         coded = {v in WITH_ERROR_CODE for v in vectors}
         entry, scanned = self.gate_entry(frame, link, start)
         hardware = None
-        for offset in [8 if c else 0 for c in sorted(coded)]:
+        # An interrupt at an exception's vector pushes no error code: then RIP is on top.
+        for offset in (8, 0) if True in coded else (0,):
             if entry is not None and hardware is None:
                 hardware = frame_at(self.read, (entry.address + offset) & _MASK)
         if hardware is None and scanned:

@@ -62,12 +62,16 @@ class Booted:
 
 
 @contextmanager
-def booted(kernel: Path, room: Path, *more: str, until: bytes = b"\n") -> Iterator[Booted]:
-    """`kernel` in a QEMU of its own, which pauses at a reset; up to `until` in its serial text."""
+def booted(
+    kernel: Path, room: Path, *more: str, until: bytes = b"\n", told: str = "beside"
+) -> Iterator[Booted]:
+    """`kernel` in a QEMU of its own, up to `until` in what it says: on COM2, ``beside`` COM1 which
+    the agent may have, or on COM1 itself (``serial``)."""
+    agents = ("-serial", f"unix:{room}/serial,server=on,wait=off") if told == "beside" else ()
     line = [
         "qemu-system-x86_64", "-display", "none", "-nodefaults", "-no-user-config",
         "-machine", "pc", "-m", "64M",
-        "-serial", f"unix:{room}/serial,server=on,wait=off", "-serial", "stdio",
+        *agents, "-serial", "stdio",
         "-gdb", f"unix:{room}/gdb,server=on,wait=off",
         "-qmp", f"unix:{room}/qmp,server=on,wait=off",
         "-d", "int", "-D", f"{room}/int.log", "-kernel", str(kernel), *more,
