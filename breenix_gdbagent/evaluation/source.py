@@ -130,7 +130,7 @@ class Source:
         return count
 
     def inside(self, pc: int, frame: int) -> bool:
-        """Whether `pc` is in the code of a frame (see `_Inlines.frames_at`), but not where that
+        """Whether `pc` is in the code of a frame (see `LineTable.frames_at`), but not where that
         begins: it may be in the part of it that lies somewhere else."""
         if self._lines is None or frame not in self.seat(pc).frames:
             return False
