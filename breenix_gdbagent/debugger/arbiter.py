@@ -41,7 +41,7 @@ class Arbiter:
         Waits while somebody else only looks. Raises `InputError` when somebody else runs it, and
         what `job` raises.
         """
-        with self.standing(wait=True):
+        with self.halted(wait=True):
             self.owner, before = who, self.debugger.vm.epoch
             try:
                 event = job()
@@ -66,7 +66,7 @@ class Arbiter:
             yield
 
     @contextmanager
-    def standing(self, *, wait: bool = False) -> Iterator[None]:
+    def halted(self, *, wait: bool = False) -> Iterator[None]:
         """The guest stands still meanwhile. Raises `InputError` when somebody runs it; with `wait`
         somebody who only looks at it is waited for."""
         while not self._turn.acquire(timeout=0.05):

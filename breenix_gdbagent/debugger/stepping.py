@@ -15,7 +15,7 @@ from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
-from breenix_gdbagent.evaluation.source import Seat, Source
+from breenix_gdbagent.evaluation.source import Source, SourcePosition
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
@@ -38,12 +38,12 @@ class Instruction:
 
 
 class Stepper:
-    """Steps of one CPU. `seat` is where it stood last, with the inlined calls gone into."""
+    """Steps of one CPU. `position` is where it stood last, with the inlined calls gone into."""
 
     def __init__(self, debugger: Debugger, cpu: int = 0) -> None:
         self.debugger = debugger
         self.cpu = cpu
-        self.seat: Seat | None = None
+        self.position: SourcePosition | None = None
         self._source: Source | None = None
         self._command = ""
         self._code: dict[int, Instruction] = {}
@@ -64,35 +64,36 @@ class Stepper:
         """``step`` and, with `over`, ``next``: to the start of another line; out of a function
         that has none. One instruction where no symbol is known."""
         self._begin("next" if over else "step")
-        seat = self._seat_now()
-        if seat.row is None:
-            extent = self._extent(seat.pc)
+        position = self._position_now()
+        if position.row is None:
+            extent = self._extent(position.pc)
             if extent is None:
                 return self._one(over=over) or self._arrived()
-            return self._lines(seat, extent, over=over)
-        if seat.hidden and not over:
+            return self._lines(position, extent, over=over)
+        if position.hidden and not over:
             # Into an inlined call that begins here: nothing moves.
-            self.seat = self._source_now().seat(seat.pc, seat.hidden - 1)
+            self.position = self._source_now().position(position.pc, position.hidden - 1)
             return self._arrived(keep=True)
-        return self._lines(seat, (seat.row.start, seat.row.end), over=over)
+        return self._lines(position, (position.row.start, position.row.end), over=over)
 
     def until(self) -> StopEvent:
         """``until``: as ``next``, but not back to an earlier address of the same function."""
         self._begin("until")
-        seat = self._seat_now()
-        if seat.row is not None:
-            return self._lines(seat, (self._function_start(seat), seat.row.end), over=True)
-        extent = self._extent(seat.pc)
+        position = self._position_now()
+        if position.row is not None:
+            span = self._function_start(position), position.row.end
+            return self._lines(position, span, over=True)
+        extent = self._extent(position.pc)
         if extent is None:
             return self._one(over=True) or self._arrived()
-        return self._lines(seat, (extent[0], seat.pc + 1), over=True)
+        return self._lines(position, (extent[0], position.pc + 1), over=True)
 
     def finish(self, kernel: Kernel) -> StopEvent:
         """Until the innermost frame shown is left. Raises `ReadError` when there is no caller."""
         self._begin("finish")
-        seat = self._seat_now()
-        if seat.inlined:
-            return self._leave_inlined(seat)
+        position = self._position_now()
+        if position.inlined:
+            return self._leave_inlined(position)
         caller = self._caller(kernel)
         event = self._run_to(caller.pc, caller.sp)
         if event is not None:
@@ -122,24 +123,24 @@ class Stepper:
         every = (*places, *([back[0]] if back is not None and back[0] not in places else []))
         return self._passage(every, accept) or self._arrived()
 
-    def stood(self, event: StopEvent) -> None:
+    def stopped(self, event: StopEvent) -> None:
         """A run has ended: where it left the CPU. A breakpoint at an address shows the innermost
         inlined call that begins there, one at a function that function (gdb/infrun.c,
         stopped_by_user_bp_inline_frame)."""
         self._renew()
         if self._source is None or event.reason.cpu != self.cpu:
-            self.seat = None
+            self.position = None
             return
-        seat = self._source.seat(self._pc)
+        position = self._source.position(self._pc)
         for point in event.points:
             if self._pc in point.place.fixed:
-                seat = self._source.seat(self._pc, 0)
+                position = self._source.position(self._pc, 0)
                 break
-            for hidden in range(seat.hidden):
-                if seat.spots[hidden].function.endswith(point.place.text):
-                    seat = self._source.seat(self._pc, hidden)
+            for hidden in range(position.hidden):
+                if position.spots[hidden].function.endswith(point.place.text):
+                    position = self._source.position(self._pc, hidden)
                     break
-        self.seat = seat
+        self.position = position
 
     # One move ------------------------------------------------------------------------------
 
@@ -167,17 +168,17 @@ class Stepper:
     def _sp(self) -> int:
         return self.debugger.vm.registers_of(self.cpu).get("rsp", 0)
 
-    def _seat_now(self) -> Seat:
-        if self.seat is not None and self.seat.pc == self._pc:
-            return self.seat
+    def _position_now(self) -> SourcePosition:
+        if self.position is not None and self.position.pc == self._pc:
+            return self.position
         if self._source is None:
-            return Seat(self._pc, (), (), None, 0)
-        return self._source.seat(self._pc)
+            return SourcePosition(self._pc, (), (), None, 0)
+        return self._source.position(self._pc)
 
     def _arrived(self, *, keep: bool = False) -> StopEvent:
         """A step that came where it was to."""
         if not keep:
-            self.seat = None if self._source is None else self._source.seat(self._pc)
+            self.position = None if self._source is None else self._source.position(self._pc)
         return self.debugger.stopped(StopReason("step", self.cpu, text=self._command))
 
     def _one(self, *, over: bool) -> StopEvent | None:
@@ -231,7 +232,7 @@ class Stepper:
 
     def _lines(
         self,
-        begin: Seat,
+        begin: SourcePosition,
         span: tuple[int, int],
         line: SourceLine | None = None,
         *,
@@ -239,7 +240,7 @@ class Stepper:
         leaving: int | None = None,
     ) -> StopEvent:
         """gdb's rules, in gdb's order. `begin` is the frame that is stepped in, `line` the line
-        (the seat's) and `span` where that is; all move on when the middle of another line is come
+        (of `begin`) and `span` where that is; all move on when the middle of another line is come
         to. `leaving` is an inlined call that has to be left first, wherever its parts lie."""
         source = self._source_now()
         start, end = span
@@ -265,14 +266,14 @@ class Stepper:
             if leaving is not None and source.inside(self._pc, leaving):
                 continue
             leaving = None
-            seat = source.seat(self._pc)
-            rest = _rest(seat, begin, line, over=over)
-            if isinstance(rest, Seat):
-                self.seat = rest
+            position = source.position(self._pc)
+            rest = _rest(position, begin, line, over=over)
+            if isinstance(rest, SourcePosition):
+                self.position = rest
                 return self._arrived(keep=True)
-            if rest == "middle" and seat.row is not None:
-                begin, line = seat, seat.line
-                start, end = seat.row.start, seat.row.end
+            if rest == "middle" and position.row is not None:
+                begin, line = position, position.line
+                start, end = position.row.start, position.row.end
         return self.debugger.stopped(
             StopReason("step", self.cpu, text=f"the line did not end in {MOST_STEPS} instructions")
         )
@@ -289,7 +290,7 @@ class Stepper:
                 return event
         return self._arrived()
 
-    def _leave_inlined(self, begin: Seat) -> StopEvent:
+    def _leave_inlined(self, begin: SourcePosition) -> StopEvent:
         """Over calls until a statement of the caller's begins: as a step in the caller's frame,
         out of no line (gdb/infcmd.c, finish_command). The code of an inlined call may lie in
         several parts: from one to the next it is not left, as gdb 13 has it."""
@@ -301,32 +302,32 @@ class Stepper:
     def _extent(self, pc: int) -> tuple[int, int] | None:
         return None if self._source is None else self._source.extent(pc)
 
-    def _function_start(self, seat: Seat) -> int:
+    def _function_start(self, position: SourcePosition) -> int:
         source = self._source_now()
         lines = source.image.image.debug.lines
-        function = lines.function_at(source.image.link(seat.pc))
-        return source.image.va(function.low) if function is not None else seat.pc
+        function = lines.function_at(source.image.link(position.pc))
+        return source.image.va(function.low) if function is not None else position.pc
 
 
 def _rest(
-    seat: Seat, begin: Seat, line: SourceLine, *, over: bool
-) -> Seat | Literal["on", "middle"]:
+    position: SourcePosition, begin: SourcePosition, line: SourceLine, *, over: bool
+) -> SourcePosition | Literal["on", "middle"]:
     """Where a step that has left its row comes to rest: there, further ``on``, or it goes on from
     the ``middle`` of another line. `begin` is the frame and `line` the line that is stepped in."""
-    if seat.row is None:
-        return seat
-    same_frame = seat.shown == begin.shown
-    if same_frame and seat.hidden:
+    if position.row is None:
+        return position
+    same_frame = position.shown == begin.shown
+    if same_frame and position.hidden:
         # At a call that is inlined, out of the line that was stepped in, or of another one.
-        if seat.line != line:
-            return seat
-        return "on" if over else replace(seat, hidden=seat.hidden - 1)
-    deeper = len(seat.shown) > len(begin.shown)
-    if seat.inlined and deeper and seat.shown[: len(begin.shown)] == begin.shown:
-        return "on" if over else seat
-    if seat.pc == seat.row.start and seat.line != line:
-        if seat.row.statement:
-            return seat
+        if position.line != line:
+            return position
+        return "on" if over else replace(position, hidden=position.hidden - 1)
+    deeper = len(position.shown) > len(begin.shown)
+    if position.inlined and deeper and position.shown[: len(begin.shown)] == begin.shown:
+        return "on" if over else position
+    if position.pc == position.row.start and position.line != line:
+        if position.row.statement:
+            return position
         if same_frame:
             return "on"
     return "middle"

@@ -15,7 +15,7 @@ from breenix_gdbagent.symbols.lines import LineTable, Spot
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class SourcePosition:
     """Where in the source a CPU stands. `frames` are the function and the inlined calls at `pc`,
     outermost first, `hidden` how many of the innermost begin just here and are not shown."""
 
@@ -55,7 +55,7 @@ class Source:
     def __init__(self, image: LoadedImage) -> None:
         self.image = image
         # A step comes by the same addresses again and again: a loop is stepped round by round.
-        self._seats: dict[int, Seat] = {}
+        self._positions: dict[int, SourcePosition] = {}
         self._lines: LineTable | None = None
         if image.image.has_dwarf:
             try:
@@ -96,23 +96,25 @@ class Source:
         except InputError:
             return False
 
-    def seat(self, pc: int, hidden: int | None = None) -> Seat:
+    def position(self, pc: int, hidden: int | None = None) -> SourcePosition:
         """Where `pc` is; `hidden` when a step has gone into calls that begin here."""
-        seat = self._seats.get(pc)
-        if seat is None:
-            seat = self._seats[pc] = self._seat(pc)
-        return seat if hidden is None else replace(seat, hidden=min(hidden, seat.hidden))
+        position = self._positions.get(pc)
+        if position is None:
+            position = self._positions[pc] = self._position(pc)
+        if hidden is None:
+            return position
+        return replace(position, hidden=min(hidden, position.hidden))
 
-    def _seat(self, pc: int) -> Seat:
+    def _position(self, pc: int) -> SourcePosition:
         if self._lines is None or not self.image.holds(pc):
-            return Seat(pc, (), (), None, 0)
+            return SourcePosition(pc, (), (), None, 0)
         link = self.image.link(pc)
         try:
             frames = self._lines.frames_at(link)
             spots = self._lines.at(link)
         except InputError:
-            return Seat(pc, (), (), None, 0)
-        return Seat(pc, frames, spots, self.row(pc), self._beginning(link, frames))
+            return SourcePosition(pc, (), (), None, 0)
+        return SourcePosition(pc, frames, spots, self.row(pc), self._beginning(link, frames))
 
     def _beginning(self, link: int, frames: tuple[int, ...]) -> int:
         """How many of the innermost inlined calls begin at `link`: at their entry, or coming from
@@ -132,16 +134,16 @@ class Source:
     def inside(self, pc: int, frame: int) -> bool:
         """Whether `pc` is in the code of a frame (see `LineTable.frames_at`), but not where that
         begins: it may be in the part of it that lies somewhere else."""
-        if self._lines is None or frame not in self.seat(pc).frames:
+        if self._lines is None or frame not in self.position(pc).frames:
             return False
         return self._lines.entry_of(frame) != self.image.link(pc)
 
-    def end_of_calls(self, seat: Seat) -> int | None:
-        """Where the outermost call that begins at the seat ends, of the part that begins there."""
-        if self._lines is None or not seat.hidden:
+    def end_of_calls(self, position: SourcePosition) -> int | None:
+        """Where the outermost call that begins at `position` ends, or its part there."""
+        if self._lines is None or not position.hidden:
             return None
-        link = self.image.link(seat.pc)
-        spans = self._lines.spans_of(seat.frames[len(seat.shown)])
+        link = self.image.link(position.pc)
+        spans = self._lines.spans_of(position.frames[len(position.shown)])
         return next((self.image.va(high) for low, high in spans if low <= link < high), None)
 
     def body(self, pc: int) -> int | None:

@@ -21,7 +21,7 @@ def stops() -> list[object]:
         seen: list[object] = []
         for _ in range(2):
             halt = go(debugger)
-            stepper.stood(halt)
+            stepper.stopped(halt)
             assert halt.points == (point,)
             seen.append(dict(debugger.vm.registers))
             for over in (True, False, True):

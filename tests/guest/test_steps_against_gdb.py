@@ -92,7 +92,7 @@ def ours(start: int, words: list[str]) -> list[int]:
         point = set_break(debugger, f"{start:#x}")
         halt = go(debugger)
         stepper = Stepper(debugger)
-        stepper.stood(halt)
+        stepper.stopped(halt)
         debugger.remove(point)
         found = []
         for word in words:

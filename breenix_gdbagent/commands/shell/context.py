@@ -213,14 +213,14 @@ def _source(session: Session, kernel: Kernel, ink: Ink, at: int, around: int) ->
     image = kernel.stop.image
     if image is None or not image.holds(at):
         return
-    seat = session.stepper.seat if session.arbiter is not None else None
-    if seat is None or seat.pc != at:
-        seat = Source(image).seat(at)
-    file, line = seat.line
+    position = session.stepper.position if session.arbiter is not None else None
+    if position is None or position.pc != at:
+        position = Source(image).position(at)
+    file, line = position.line
     if file is None or line is None:
         return
-    hidden = ", at a call that is inlined" if seat.hidden else ""
-    yield ink("head", f"{short_path(file)}:{line}") + f" in {seat.function}{hidden}"
+    hidden = ", at a call that is inlined" if position.hidden else ""
+    yield ink("head", f"{short_path(file)}:{line}") + f" in {position.function}{hidden}"
     for number, text in source_lines(session, file, line, around):
         marked = number == line
         yield ink("head" if marked else "dim", f"{'>' if marked else ' '}{number:5} {text}")

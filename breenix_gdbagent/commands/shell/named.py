@@ -16,7 +16,7 @@ def _answer(session: Session, line: Line) -> int:
     parser = parser_of(line)
     names.add_arguments(line.command.name, parser)
     options = parser.parse_args(line.words)
-    with session.standing():
+    with session.halted():
         return names.answer(line.command.name, session.view, options)
 
 
@@ -32,7 +32,7 @@ def do_print(session: Session, line: Line) -> int:
 
     if not line.text:
         raise InputError("print what?", fix="see: help print")
-    with session.standing():
+    with session.halted():
         expression = parse(line.text)
         evaluation = Evaluation.of(session.view)
         value = expression.value(evaluation)
@@ -49,7 +49,7 @@ def do_list(session: Session, line: Line) -> int:
     from breenix_gdbagent.evaluation.places import find_place
     from breenix_gdbagent.evaluation.source import Source
 
-    with session.standing():
+    with session.halted():
         kernel = session.view
         if line.text.isdecimal():
             here, wanted = file_at_hand(session, line.text), int(line.text)
@@ -60,12 +60,14 @@ def do_list(session: Session, line: Line) -> int:
         if line.text:
             place = find_place(line.text, image.image)
             va = place.at(image.bias)[0]
-            file, number = Source(image).seat(va, 0).line
+            file, number = Source(image).position(va, 0).line
         else:
             va = kernel.stop.cpu.rip
-            seat = session.stepper.seat if session.arbiter is not None else None
-            known = seat is not None and seat.pc == va
-            file, number = seat.line if known and seat is not None else Source(image).seat(va).line
+            position = session.stepper.position if session.arbiter is not None else None
+            known = position is not None and position.pc == va
+            if position is None or not known:
+                position = Source(image).position(va)
+            file, number = position.line
         if file is None or number is None:
             raise ReadError(f"no source line is known for {names.called(image, va)}")
         _lines_around(session, file, number, f"{names.called(image, va)} is at {file}:{number}")
@@ -95,7 +97,7 @@ def file_at_hand(session: Session, number: str) -> str:
     image, rip = kernel.stop.image, kernel.stop.cpu.get("rip")
     file = None
     if image is not None and rip is not None:
-        file = Source(image).seat(rip).line[0]
+        file = Source(image).position(rip).line[0]
     if file is None:
         raise InputError(
             f"{number} is a line number, and the CPU stands in no source file that is known",

@@ -263,7 +263,7 @@ class Session:
         self.take(self.debugger.stop(event.reason))
         cpu = event.reason.cpu
         if event.reason.kind != "step" or cpu not in self._steppers:
-            self.stepper.stood(event)
+            self.stepper.stopped(event)
         return self.show(self, event)
 
     def _waits(self, text: str, line: Line) -> bool:
@@ -290,12 +290,12 @@ class Session:
             self.screen.write(f"`{text}`, which waited: {said.getvalue().strip() or 'done'}")
 
     @contextmanager
-    def standing(self) -> Iterator[None]:
+    def halted(self) -> Iterator[None]:
         """The guest stands still meanwhile, or this is a snapshot. Raises `InputError`."""
         if self.arbiter is None:
             yield
             return
-        with self.arbiter.standing(wait=True):
+        with self.arbiter.halted(wait=True):
             yield
 
     # The guest's serial text -------------------------------------------------------------------

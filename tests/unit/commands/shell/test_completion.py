@@ -39,7 +39,7 @@ class Standing:
         return None if loaded is None else loaded.image
 
     @contextmanager
-    def standing(self) -> Iterator[None]:
+    def halted(self) -> Iterator[None]:
         self.asked += 1
         yield
 
