@@ -132,6 +132,9 @@ def test_fault_says_what_audit_says_and_else_whether_faults_are_caught(tmp_path:
     first, second = seen.out.splitlines()[-2:]
     assert (seen.code, first) == (1, "this stop is no fault")
     assert second.startswith("faults are caught: the guest stood still with its IDT at 0x")
+    with booted(assembled(DEAD, tmp_path), tmp_path) as guest:
+        seen = agent("shell", *guest.options, "-c", "fault")
+    assert "is not known: CPU 0 halts with interrupts off" in seen.out and seen.code == 1
 
 
 @needs_small_guest

@@ -294,12 +294,13 @@ def _no_fault(kernel: Kernel) -> str | None:
     from breenix_gdbagent.checks import faults
     from breenix_gdbagent.checks.finding import NotChecked
     from breenix_gdbagent.kernel.reason import in_panic
+    from breenix_gdbagent.report.wording.reasons import reason_words
 
     try:
         if in_panic(kernel) or kernel.log.panics or next(faults.check(kernel), None) is not None:
             return None
     except NotChecked as lacking:
-        return f"whether a fault led to this stop is not known: {lacking}"
+        return f"whether a fault led to this stop is not known: {reason_words(lacking.reason)}"
     return "this stop is no fault"
 
 
