@@ -27,6 +27,7 @@ from tests.guest.smallguest import (
     needs_small_guest,
     uefi_machine,
 )
+from tests.schema import validate
 
 pytestmark = needs_qemu
 
@@ -171,6 +172,7 @@ def test_which_bit_is_reserved_and_why(
         seen = agent("audit", *guest.options, "--json") if attached else None
     if seen is None:
         seen = agent("ci", "--config", "kernel", "--kernel", str(kernel), "--json")
+    validate(seen.document)
     fault, *warned = (f for f in seen.document["findings"] if f["severity"] != "info")
     assert (seen.code, fault["code"]) == (1, "page-fault.reserved-bit")
     assert int(fault["where"]["va"], 16) == judge.cr2
