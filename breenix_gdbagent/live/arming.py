@@ -167,8 +167,12 @@ class Arming:
             self._vm.pause_for(lambda: self._begin("after the serial text showed it running,"))
 
     def _is_new(self, hidden: HiddenRegisters) -> bool:
-        """Whether a CPU in 64-bit mode has an IDT that was not looked at before."""
+        """Whether a CPU in 64-bit mode has an IDT that was not looked at before. Where the kernel's
+        own ``lidt`` is awaited one below 4 GiB is the firmware's, and no reason to stop the guest:
+        the kernel's own comes by that instruction."""
         table = hidden.idtr
+        if table is not None and self._sites and table.base < FIRMWARE_TOP:
+            return False
         if table is None or not table.limit or not (hidden.efer or 0) & EFER_LMA:
             return False
         return table != self.idtr and table not in self._refused
