@@ -24,8 +24,9 @@ def test_the_first_round_that_leaks_is_named() -> None:
     rounds, rest = divmod(found["heap.leak"]["evidence"]["bytes"], 4096)
     assert rounds >= 1 and rest == 0
     assert 16 * rounds <= frames <= 16 * (rounds + 1)
+    # Two markers' lines may come together: between their stops nothing ran, and nothing leaked.
     states = [c["status"] for c in done.document["checks"] if c["name"] == "leaks"]
-    assert len(states) > 1 and set(states) == {"failed"}
+    assert len(states) > 1 and states[0] == "failed" and set(states) <= {"failed", "passed"}
 
 
 @pytest.mark.parametrize("extra", [(), ("--stripped",)])
