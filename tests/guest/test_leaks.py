@@ -24,9 +24,10 @@ def test_the_first_round_that_leaks_is_named() -> None:
     rounds, rest = divmod(found["heap.leak"]["evidence"]["bytes"], 4096)
     assert rounds >= 1 and rest == 0
     assert 16 * rounds <= frames <= 16 * (rounds + 1)
-    # Two markers' lines may come together: between their stops nothing ran, and nothing leaked.
+    # Two markers' lines may come together, and a stop may fall into an allocation: what later ones
+    # are told depends on it, what the first one is told does not.
     states = [c["status"] for c in done.document["checks"] if c["name"] == "leaks"]
-    assert len(states) > 1 and states[0] == "failed" and set(states) <= {"failed", "passed"}
+    assert len(states) > 1 and states[0] == "failed"
 
 
 @pytest.mark.parametrize("extra", [(), ("--stripped",)])
