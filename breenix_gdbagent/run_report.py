@@ -58,7 +58,7 @@ def finish(
 def leading_fault(findings: Sequence[Finding], history: History) -> Finding | None:
     """The fault that a panic or hang came from: the last one that was an error."""
     events = [f for f in map(_recalled, history.findings) if f is not None]
-    events += [f for f in findings if f.code.kind == "event" and f.weight == "error"]
+    events += [f for f in findings if f.code.kind == "event" and f.effective_severity == "error"]
     return events[-1] if events else None
 
 

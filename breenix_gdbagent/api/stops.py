@@ -57,7 +57,7 @@ def examine(at: At) -> Examination:
 
     >>> import breenix_gdbagent as ba
     >>> seen = ba.examine(ba.open_snapshot(snapshot))
-    >>> [(finding.code.name, finding.weight) for finding in seen.findings]
+    >>> [(finding.code.name, finding.effective_severity) for finding in seen.findings]
     [('page-fault.guard-page', 'error')]
     >>> [check.name for check in seen.checks if check.status == "failed"]
     ['faults']

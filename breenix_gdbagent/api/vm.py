@@ -160,11 +160,6 @@ class Vm:
         return self.kernel.stop
 
     @property
-    def halt(self) -> StopEvent | None:
-        """`event`, as it was called before."""
-        return self.event
-
-    @property
     def kernel(self) -> Kernel:
         """The same as the kernel found in it: address spaces, processes, threads, stacks."""
         epoch = self._debugger.vm.epoch

@@ -95,7 +95,7 @@ def examine(stop: Stop, kernel: Kernel | None = None, clock: Clock | None = None
         try:
             for finding in run(view):
                 found.append(replace(finding, check=name))
-            failed = any(f.weight != "info" for f in found)
+            failed = any(f.effective_severity != "info" for f in found)
             status = CheckResult(name, "failed" if failed else "passed")
         except NotChecked as why:
             status = CheckResult(name, "not_checked", why.reason)
@@ -154,7 +154,7 @@ def _without_repeats(earlier: list[Finding], found: list[Finding]) -> list[Findi
     one stays, an audit has looked at all spaces and not only at the one that faulted. It weighs
     what the fault made of it: a missing gate is an error once it was needed."""
     known = {_thing(f) for f in found}
-    errors = {_thing(f) for f in earlier if f.weight == "error"}
+    errors = {_thing(f) for f in earlier if f.effective_severity == "error"}
     return [
         *(f for f in earlier if _thing(f) not in known),
         *(replace(f, severity="error") if _thing(f) in errors else f for f in found),

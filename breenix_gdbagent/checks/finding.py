@@ -131,7 +131,7 @@ class Finding:
         return self.advice or (self.mend or self.code).mend
 
     @property
-    def weight(self) -> Severity:
+    def effective_severity(self) -> Severity:
         """The code's severity, unless the run raised it (`ci --strict`)."""
         return self.severity or self.code.severity
 
@@ -143,7 +143,7 @@ class Finding:
     @property
     def sort_key(self) -> tuple[int, str, str, int, int]:
         return (
-            SEVERITY_ORDER[self.weight],
+            SEVERITY_ORDER[self.effective_severity],
             self.code.name,
             self.subject,
             self.where.root or 0,

@@ -43,12 +43,12 @@ def run(name: str, argv: list[str]) -> int:
         stop, extra = explained_snapshot(target)
         kernel = Kernel(stop)
         seen = examine(kernel.stop, kernel, time.monotonic)
-        document = run_report.document_of(kernel, extra, description(target), examined=seen)
-        document = _timed(document, seen, started)
-        return write_formats(document, options, kernel=kernel)
+        report = run_report.document_of(kernel, extra, description(target), examined=seen)
+        report = _timed(report, seen, started)
+        return write_formats(report, options, kernel=kernel)
     with kernel_of(target) as kernel:
         seen = examine(kernel.stop, kernel, time.monotonic)
-        document = run_report.finish(
+        report = run_report.finish(
             kernel,
             description(target),
             RunRecord(seconds=kernel.stop.seconds),
@@ -56,14 +56,14 @@ def run(name: str, argv: list[str]) -> int:
             History(),
             seen,
         )
-        document = _timed(document, seen, started)
-        return write_formats(document, options, kernel=kernel)
+        report = _timed(report, seen, started)
+        return write_formats(report, options, kernel=kernel)
 
 
-def _timed(document: Report, seen: Examination, started: float) -> Report:
+def _timed(report: Report, seen: Examination, started: float) -> Report:
     """The document of an examined stop with where it comes from."""
-    took = times_of(seen, document.stops[-1].id)
-    return replace(document, provenance=provenance(None, time.monotonic() - started, took))
+    took = times_of(seen, report.stops[-1].id)
+    return replace(report, provenance=provenance(None, time.monotonic() - started, took))
 
 
 def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
@@ -78,7 +78,7 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
         guarded = GuardedRun(Debugger(vm, machine.image), orders, time.monotonic)
         guarded.start()
         ended = guarded.go()
-        document = run_report.finish(
+        report = run_report.finish(
             ended.kernel,
             description(target),
             ended.record,
@@ -87,6 +87,6 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
             ended.examined,
             provenance(machine, time.monotonic() - started, ended.took),
         )
-        outcome, code = outcome_of(document.findings, options.fail_on, "examined")
-        document = run_report.with_outcome(document, outcome, int(code != 0))
-        return write_formats(document, options, kernel=ended.kernel)
+        outcome, code = outcome_of(report.findings, options.fail_on, "examined")
+        report = run_report.with_outcome(report, outcome, int(code != 0))
+        return write_formats(report, options, kernel=ended.kernel)

@@ -261,7 +261,7 @@ class GuardedRun:
         from inside it, when it is the kernel's own fault; one of ring 3 is recorded."""
         reason = stop.reason._replace(kind="handler")
         seen = self._examine(stop._replace(reason=reason))
-        if any(f.weight == "error" and f.code.kind == "event" for f in seen.findings):
+        if any(f.effective_severity == "error" and f.code.kind == "event" for f in seen.findings):
             return seen.kernel.stop
         self._record(seen)
         return None

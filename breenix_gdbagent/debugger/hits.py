@@ -162,7 +162,7 @@ class Hits:
             if point.check not in (name, "audit"):
                 continue
             try:
-                broken += [summary(f) for f in check(kernel) if f.weight == "error"]
+                broken += [summary(f) for f in check(kernel) if f.effective_severity == "error"]
             except NotChecked as unknown:
                 blind.append(f"{name} is not checked: {reason_words(unknown.reason)}")
             except ReadError as unread:

@@ -91,17 +91,17 @@ class Atlas:
         return left + (right - left) * (va - low) / (high - low)
 
 
-def build(document: Report, detail: StopDetail | None) -> Atlas | None:
+def build(report: Report, detail: StopDetail | None) -> Atlas | None:
     """The atlas of the document's drawn spaces: with their `detail` range by range, else region by
     region. None where the document has no maps."""
-    maps = document.maps
+    maps = report.maps
     roots = texts(maps["spaces"])
     if maps["reason"] or not roots:
         return None
     rows = None if detail is None else _rows_of_detail(detail, roots)
     if rows is None:
         rows = _rows_of_document(maps, roots)
-    marks = tuple(_marks(document))
+    marks = tuple(_marks(report))
     borders, offsets = _axis(rows, marks)
     atlas = Atlas(rows, (), marks, borders, offsets)
     return Atlas(rows, tuple(_bands(atlas, maps)), marks, borders, offsets)
@@ -159,9 +159,9 @@ def _rows(roots: Sequence[str], found: Sequence[Sequence[_Mapped]]) -> tuple[Row
     return tuple(rows)
 
 
-def _marks(document: Report) -> Iterable[Mark]:
+def _marks(report: Report) -> Iterable[Mark]:
     """Where the CPUs stand, and what the findings are about."""
-    last = document.stops[-1]
+    last = report.stops[-1]
     for cpu in last.cpus:
         if cpu.cr3 is None:
             continue
@@ -174,7 +174,7 @@ def _marks(document: Report) -> Iterable[Mark]:
         for cpu in last.cpus[:1]:
             space = hex64(frame_of(int(cpu.cr3, 16))) if cpu.cr3 else None
             yield Mark(space, int(last.cr2, 16), "cr2", f"CR2: {last.cr2}")
-    for finding in document.findings:
+    for finding in report.findings:
         where = finding.where
         if where.va is not None and finding.severity == "error":
             yield Mark(

@@ -36,7 +36,7 @@ class Side:
     """One of the two: what its file is called, and its report."""
 
     name: str
-    document: Report
+    report: Report
 
 
 def compare(before: Side, after: Side, found: Comparison) -> dict[str, Json]:
@@ -76,19 +76,19 @@ def differs(found: Mapping[str, Json]) -> bool:
 
 
 def _side_json(side: Side) -> dict[str, Json]:
-    last = side.document.stops[-1]
+    last = side.report.stops[-1]
     return {
         "file": side.name,
-        "target": target_words(side.document),
-        "outcome": side.document.run.outcome,
+        "target": target_words(side.report),
+        "outcome": side.report.run.outcome,
         "stop": stop_words(last),
         "seconds": last.seconds,
     }
 
 
 def _findings(before: Side, after: Side) -> dict[str, Json]:
-    first = {f.fingerprint: f for f in before.document.findings}
-    second = {f.fingerprint: f for f in after.document.findings}
+    first = {f.fingerprint: f for f in before.report.findings}
+    second = {f.fingerprint: f for f in after.report.findings}
     return {
         "new": [_finding(f) for key, f in second.items() if key not in first],
         "gone": [_finding(f) for key, f in first.items() if key not in second],
@@ -179,8 +179,8 @@ def _stacks(before: Side, after: Side) -> list[Json]:
 
 
 def _cells(side: Side) -> dict[tuple[str, str], str]:
-    maps = side.document.maps
-    named = {s.root: s.name or s.role for s in side.document.spaces}
+    maps = side.report.maps
+    named = {s.root: s.name or s.role for s in side.report.spaces}
     return {
         (str(row["stack"]), named[root]): cell
         for row in objects(maps["stacks"])

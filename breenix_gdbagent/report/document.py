@@ -125,12 +125,12 @@ def _once(findings: Sequence[ShownFinding]) -> tuple[ShownFinding, ...]:
         key = (finding.fingerprint, f"{where.root} {where.va} {where.entry_pa}")
         first = kept.pop(key, finding)
         later = bool(finding.evidence.seen)
-        shown = first if later or _weight(first) < _weight(finding) else finding
+        shown = first if later or _rank(first) < _rank(finding) else finding
         kept[key] = replace(shown, stop=first.stop)
-    return tuple(sorted(kept.values(), key=_weight))
+    return tuple(sorted(kept.values(), key=_rank))
 
 
-def _weight(finding: ShownFinding) -> int:
+def _rank(finding: ShownFinding) -> int:
     return SEVERITY_ORDER[finding.severity]
 
 
@@ -202,7 +202,7 @@ def shown_finding(finding: Finding, stop_id: int) -> ShownFinding:
     where, said = finding.where, words(finding)
     return ShownFinding(
         code=finding.code.name,
-        severity=finding.weight,
+        severity=finding.effective_severity,
         stop=stop_id,
         title=finding.code.title,
         summary=said.summary,

@@ -68,9 +68,9 @@ def all_well(maps: Object) -> bool:
     return all(set(str(row["cells"])) <= {"."} for row in objects(maps["stacks"]))
 
 
-def matrix(page: Page, document: Report) -> None:
+def matrix(page: Page, report: Report) -> None:
     """Stack x space. Columns that are alike are one where not all of them fit the width."""
-    maps = document.maps
+    maps = report.maps
     rows = matrix_rows(maps)
     roots = texts(maps["spaces"])
     if not rows or not roots:
@@ -99,7 +99,7 @@ def matrix(page: Page, document: Report) -> None:
                 *[(INKS.get(g, "bad"), g + (" " if len(columns) > 1 else "")) for g in glyphs],
                 ("dim", who),
             )
-    _columns(page, document, columns)
+    _columns(page, report, columns)
 
 
 def _cut(head: str, width: int) -> list[str]:
@@ -119,9 +119,9 @@ def _legend(maps: Object) -> list[str]:
     return [f"{glyph} {what}" for glyph, what in CELLS.items() if glyph in used]
 
 
-def _columns(page: Page, document: Report, columns: Sequence[Sequence[int]]) -> None:
-    maps = document.maps
-    roots, named = texts(maps["spaces"]), labels(document)
+def _columns(page: Page, report: Report, columns: Sequence[Sequence[int]]) -> None:
+    maps = report.maps
+    roots, named = texts(maps["spaces"]), labels(report)
     if len(columns) == 1:
         many = len(roots)
         page.line(("dim", f"  one column: {many} space{'s' * (many != 1)}, all alike"))
@@ -137,9 +137,9 @@ def _columns(page: Page, document: Report, columns: Sequence[Sequence[int]]) -> 
         page.line(("dim", f"  not drawn: {counted(left_out, 'more space')}"))
 
 
-def stacks_in_a_line(page: Page, document: Report) -> None:
+def stacks_in_a_line(page: Page, report: Report) -> None:
     """The matrix where it has nothing to show."""
-    maps = document.maps
+    maps = report.maps
     number, spaces = len(objects(maps["stacks"])), len(texts(maps["spaces"]))
     if number:
         page.text(
@@ -148,13 +148,13 @@ def stacks_in_a_line(page: Page, document: Report) -> None:
         )
 
 
-def memory_map(page: Page, document: Report) -> None:
+def memory_map(page: Page, report: Report) -> None:
     """What the spaces map, a line a region; what most have in common once."""
-    maps = document.maps
+    maps = report.maps
     if maps["reason"]:
         page.text(f"No memory map: {maps['reason']}")
         return
-    roots, named = texts(maps["spaces"]), labels(document)
+    roots, named = texts(maps["spaces"]), labels(report)
     common = objects(maps["common"])
     own = [objects(regions) for regions in cast(Sequence[Sequence[Object]], maps["own"])]
     page.line(
@@ -168,7 +168,7 @@ def memory_map(page: Page, document: Report) -> None:
     for number, regions in enumerate(own):
         if regions or not common:
             groups.setdefault(repr(regions), []).append(number)
-    shown = _worth_showing(document, list(groups.values()))
+    shown = _worth_showing(report, list(groups.values()))
     starred = False
     usual = {tuple(cast(Sequence[int], r["slots"])) for r in common}
     for numbers in shown:
@@ -188,18 +188,18 @@ def memory_map(page: Page, document: Report) -> None:
         page.line(("dim", f"  with user memory of their own: {counted(left_out, 'more space')}"))
 
 
-def _worth_showing(document: Report, groups: Sequence[list[int]]) -> list[list[int]]:
+def _worth_showing(report: Report, groups: Sequence[list[int]]) -> list[list[int]]:
     """The groups of spaces that one screen has room for: those that a CPU stands in or a finding
     names, the master, and those that lack or change a region that the others have come first."""
     if len(groups) <= MOST_GROUPS:
         return list(groups)
-    maps = document.maps
+    maps = report.maps
     roots, own = texts(maps["spaces"]), cast(Sequence[Sequence[Object]], maps["own"])
     common = {tuple(cast(Sequence[int], r["slots"])) for r in objects(maps["common"])}
-    wanted = {cpu.cr3 for stop in document.stops for cpu in stop.cpus} | {
-        str(f.where.root) for f in document.findings
+    wanted = {cpu.cr3 for stop in report.stops for cpu in stop.cpus} | {
+        str(f.where.root) for f in report.findings
     }
-    wanted |= {s.root for s in document.spaces if s.role == "master"}
+    wanted |= {s.root for s in report.spaces if s.role == "master"}
 
     def odd(number: int) -> bool:
         return any(

@@ -28,29 +28,29 @@ _ELSEWHERE = re.compile(rf"/|({_RUST})/|[\w-]+-\d+\.\d+[\w.+-]*/")
 overflow check panics in ``core/src/panicking.rs``), a crate of the registry with its version."""
 
 
-def annotate(document: Report) -> str:
+def annotate(report: Report) -> str:
     """``::error title=CODE::summary`` a finding, at its line where one is known; what was not
     checked is a notice a reason, for GitHub shows ten of a step."""
     lines = []
-    for finding in ordered(document):
-        properties = {**_place(document, finding)}
+    for finding in ordered(report):
+        properties = {**_place(report, finding)}
         properties["title"] = f"breenix-gdbagent: {finding.code}"
         told = "\n\n".join(t for t in (finding.summary, paragraph(finding)) if t)
         fix = f"\n\nFix: {finding.fix}" if finding.fix else ""
         lines.append(_command(COMMAND[finding.severity], properties, told + fix))
-    for reason, names in lacking(document).items():
+    for reason, names in lacking(report).items():
         said = f"not checked: {', '.join(names)}: {reason}"
         lines.append(_command("notice", {"title": "breenix-gdbagent: not checked"}, said))
     return "".join(line + "\n" for line in lines)
 
 
-def _place(document: Report, finding: ShownFinding) -> dict[str, str]:
+def _place(report: Report, finding: ShownFinding) -> dict[str, str]:
     """``file`` and ``line`` of what a finding is about: where a panic says it is, else the line of
     the backtrace at which its instruction stands; nothing for a state that no line has made."""
     evidence = finding.evidence
     traces = [
         objects(cpu.backtrace["frames"])
-        for stop in document.stops
+        for stop in report.stops
         if stop.id == finding.stop
         for cpu in stop.cpus
     ]

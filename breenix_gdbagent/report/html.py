@@ -63,15 +63,15 @@ _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
 
 
 def render(
-    document: Report, detail: StopDetail | None = None, source: ReadSource | None = None
+    report: Report, detail: StopDetail | None = None, source: ReadSource | None = None
 ) -> str:
     """The page. With `detail` the maps show every range, the tables open and the log is whole;
     `source` reads lines of source files for the backtraces."""
     script = _asset("script.js")
     policy = b64encode(sha256(script.encode()).digest()).decode()
     context = {
-        **_context(document, detail),
-        "stops": stops_of(document, detail, source),
+        **_context(report, detail),
+        "stops": stops_of(report, detail, source),
         "style": style(),
         "script": Markup(script),
         "script_hash": policy,
@@ -113,41 +113,41 @@ def _asset(name: str) -> str:
     return (files("breenix_gdbagent.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _context(document: Report, detail: StopDetail | None) -> dict[str, Any]:
-    findings = [_finding(document, n, f) for n, f in enumerate(ordered(document))]
+def _context(report: Report, detail: StopDetail | None) -> dict[str, Any]:
+    findings = [_finding(report, n, f) for n, f in enumerate(ordered(report))]
     by_code = {f["code"]: f["id"] for f in reversed(findings)}
     for finding in findings:
         finding["cause_id"] = by_code.get(finding["cause"])
-    atlas = atlases.build(document, detail)
-    named = labels(document)
-    roots = texts(document.maps["spaces"])
-    now = last_checks(document)
+    atlas = atlases.build(report, detail)
+    named = labels(report)
+    roots = texts(report.maps["spaces"])
+    now = last_checks(report)
     return {
-        "document": document,
-        "outcome": verdict(document),
-        "counts": counts(document),
-        "target": target_words(document),
-        "run": run_words(document),
+        "report": report,
+        "outcome": verdict(report),
+        "counts": counts(report),
+        "target": target_words(report),
+        "run": run_words(report),
         "findings": findings,
-        "lost": lost(document),
+        "lost": lost(report),
         "unsure": 2 * sum(c.status == "not_checked" for c in now) > len(now),
-        "matrix": _matrix(document),
+        "matrix": _matrix(report),
         "cells": CELLS,
         "cell_class": CELL_CLASS,
         "names": [named.get(r, r) for r in roots],
         "roots": roots,
         "map": None if atlas is None else _map(atlas, named),
-        "listing": _listing(document, atlas),
+        "listing": _listing(report, atlas),
         "tables": _script_json(tree.build(detail.tables, roots)) if detail and roots else "",
-        "log": log_rows(document, detail),
-        "checks": _checks(document),
+        "log": log_rows(report, detail),
+        "checks": _checks(report),
         "labels": named,
-        "provenance": json.dumps(document.provenance, indent=1, ensure_ascii=False),
+        "provenance": json.dumps(report.provenance, indent=1, ensure_ascii=False),
     }
 
 
-def _finding(document: Report, number: int, finding: ShownFinding) -> dict[str, Any]:
-    named, walk = labels(document), finding.evidence.walk
+def _finding(report: Report, number: int, finding: ShownFinding) -> dict[str, Any]:
+    named, walk = labels(report), finding.evidence.walk
     known = CODES.get(finding.code)
     return {
         **{part.name: getattr(finding, part.name) for part in fields(finding)},
@@ -198,10 +198,10 @@ def _facts(finding: ShownFinding) -> Iterator[tuple[str, str, Any]]:
             yield name, "mono" if _NUMBERS.search(words) else "text", words
 
 
-def _matrix(document: Report) -> list[dict[str, Any]]:
+def _matrix(report: Report) -> list[dict[str, Any]]:
     return [
         {"name": stack_names(names), "cells": cells, "users": ", ".join(users)}
-        for names, cells, users in matrix_rows(document.maps)
+        for names, cells, users in matrix_rows(report.maps)
     ]
 
 
@@ -251,11 +251,11 @@ def _shared(piece: atlases.Piece, spaces: int) -> str:
     )
 
 
-def _listing(document: Report, atlas: atlases.Atlas | None) -> list[tuple[str, list[str]]]:
+def _listing(report: Report, atlas: atlases.Atlas | None) -> list[tuple[str, list[str]]]:
     """The map in words: what all spaces have once, then what is not in every space."""
     if atlas is None or not atlas.rows:
         return []
-    named = labels(document)
+    named = labels(report)
 
     def line(p: atlases.Piece) -> str:
         return f"{p.start:#018x}-{p.end - 1:#018x}  {size_words(p.end - p.start):>9}  {p.rights}"
@@ -270,9 +270,9 @@ def _listing(document: Report, atlas: atlases.Atlas | None) -> list[tuple[str, l
     return parts
 
 
-def _checks(document: Report) -> list[dict[str, Any]]:
+def _checks(report: Report) -> list[dict[str, Any]]:
     """Checks by stop, the last stop first."""
-    checks = document.checks
+    checks = report.checks
     stops = sorted({c.stop for c in checks}, reverse=True)
     return [{"stop": s, "checks": [c for c in checks if c.stop == s]} for s in stops]
 

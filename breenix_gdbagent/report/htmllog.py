@@ -20,15 +20,15 @@ MOST_CHARACTERS = 400_000
 LONGEST = 2000
 
 
-def log_rows(document: Report, detail: StopDetail | None) -> dict[str, Any]:
+def log_rows(report: Report, detail: StopDetail | None) -> dict[str, Any]:
     """``rows``: lines and stops in order; ``left_out``: how many lines came before the first."""
     lines = lines_of(detail.serial) if detail is not None else []
     if not lines:
-        lines = lines_of_report(document)
+        lines = lines_of_report(report)
     kept = _last(lines)
-    markers = {(line.port, line.line) for line in document.serial.markers}
+    markers = {(line.port, line.line) for line in report.serial.markers}
     rows: list[Mapping[str, Any]] = []
-    stops = _stops_after(document, kept)
+    stops = _stops_after(report, kept)
     ports = {line.port for line in kept}
     for index, line in enumerate(kept):
         rows.append(
@@ -60,10 +60,10 @@ def _last(lines: Sequence[LogLine]) -> Sequence[LogLine]:
     return lines[first:]
 
 
-def _stops_after(document: Report, lines: Sequence[LogLine]) -> dict[int, list[Mapping[str, Any]]]:
+def _stops_after(report: Report, lines: Sequence[LogLine]) -> dict[int, list[Mapping[str, Any]]]:
     """Index of a line -> the stops that came right after it."""
     found: dict[int, list[Mapping[str, Any]]] = {}
-    for stop in document.stops:
+    for stop in report.stops:
         place = place_of(lines, stop)
         if place is not None:
             row = {"kind": "stop", "id": f"log-stop-{stop.id}", "text": stop_words(stop),

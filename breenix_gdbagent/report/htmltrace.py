@@ -17,7 +17,7 @@ REGISTERS = ("rsp", "cr2", "cr3", "cr0", "cr4", "efer")
 
 
 def stops_of(
-    document: Report, detail: StopDetail | None, source: ReadSource | None
+    report: Report, detail: StopDetail | None, source: ReadSource | None
 ) -> list[dict[str, Any]]:
     """Every stop of the document, its CPUs with their frames. `source` reads lines of files."""
     files = {} if detail is None or source is None else _by_short_name(detail.files)
@@ -28,7 +28,7 @@ def stops_of(
             "words": stop_words(stop),
             "cpus": [_cpu(cpu, files, source) for cpu in stop.cpus],
         }
-        for stop in document.stops
+        for stop in report.stops
     ]
 
 

@@ -37,17 +37,17 @@ RUN = "run"
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render(document: Report, timestamp: str | None = None, hostname: str | None = None) -> str:
+def render(report: Report, timestamp: str | None = None, hostname: str | None = None) -> str:
     """The document as one ``testsuites`` element. `timestamp` is when the run began, in UTC
     (``2026-01-31T23:59:59``), `hostname` the machine it ran on."""
-    cases = list(_cases(document))
+    cases = list(_cases(report))
     failures = sum(1 for c in cases if c.find("failure") is not None)
     skipped = sum(1 for c in cases if c.find("skipped") is not None)
     totals = {
         "tests": str(len(cases)),
         "failures": str(failures),
         "errors": "0",
-        **_time(document.run.seconds),
+        **_time(report.run.seconds),
     }
     made = {"skipped": str(skipped)}
     made |= {"timestamp": timestamp} if timestamp else {}
@@ -56,13 +56,13 @@ def render(document: Report, timestamp: str | None = None, hostname: str | None 
     suite = ElementTree.SubElement(top, "testsuite", {"name": SUITE, **totals, **made})
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in (
-        ("target", target_words(document)),
-        ("outcome", str(document.run.outcome)),
-        ("findings", counts(document)),
+        ("target", target_words(report)),
+        ("outcome", str(report.run.outcome)),
+        ("findings", counts(report)),
     ):
         ElementTree.SubElement(properties, "property", {"name": name, "value": xml_safe(value)})
     suite.extend(cases)
-    tail = [line.text for line in document.serial.tail]
+    tail = [line.text for line in report.serial.tail]
     if tail:
         ElementTree.SubElement(suite, "system-out").text = xml_safe("\n".join(tail))
     ElementTree.indent(top)
@@ -81,14 +81,14 @@ def xml_safe(text: str) -> str:
     return _NOT_XML.sub(lambda m: f"\\x{ord(m[0]):02x}", text)
 
 
-def _cases(document: Report) -> Iterator[ElementTree.Element]:
-    everything = ordered(document)
+def _cases(report: Report) -> Iterator[ElementTree.Element]:
+    everything = ordered(report)
     findings = [f for f in everything if f.severity != "info"]
-    checks = document.checks
+    checks = report.checks
     claimed: list[ShownFinding] = []
-    named = labels(document)
-    took = _check_times(document)
-    for stop in document.stops:
+    named = labels(report)
+    took = _check_times(report)
+    for stop in report.stops:
         mine = [c for c in checks if c.stop == stop.id]
         for check in mine:
             name = check.name
@@ -101,17 +101,17 @@ def _cases(document: Report) -> Iterator[ElementTree.Element]:
                 check = replace(check, status="passed")
             yield _case(stop, name, check, new, named, took.get((stop.id, name)))
     rest = [f for f in findings if not _tolerated(f) and not any(f is c for c in claimed)]
-    last = document.stops[-1]
+    last = report.stops[-1]
     ended = ShownCheck(RUN, last.id, "failed" if rest else "passed", None)
-    yield _case(last, RUN, ended, rest, named, document.run.seconds)
-    for text in document.run.missing:
+    yield _case(last, RUN, ended, rest, named, report.run.seconds)
+    for text in report.run.missing:
         name = f"expected {text}, which did not come"
         yield _case(last, name, ShownCheck(name, last.id, "failed", None), [], named)
 
 
-def _check_times(document: Report) -> dict[tuple[int, str], float]:
+def _check_times(report: Report) -> dict[tuple[int, str], float]:
     """(number of the stop, name of the check) -> seconds, of those that were timed."""
-    timings = record(document.provenance.get("timings", {}))
+    timings = record(report.provenance.get("timings", {}))
     return {
         (cast(int, one["stop"]), str(one["check"])): cast(float, one["seconds"])
         for one in objects(timings.get("checks"))

@@ -42,12 +42,12 @@ _START = re.compile(r"[>=]|[+-](?=\s|$)|-(?=-)|#(?=[#\s]|$)|\d+(?=[.)](?:\s|$))"
 _HTML = str.maketrans({"<": "&lt;", "&": "&amp;"})
 
 
-def render(document: Report) -> str:
+def render(report: Report) -> str:
     """The whole document as GitHub-flavoured Markdown."""
-    findings = ordered(document)
+    findings = ordered(report)
     errors = [f for f in findings if f.severity != "info"]
-    parts = [*_told(document, findings), *_others(errors, findings), *_checks(document)]
-    run = ", ".join(p for p in (target_words(document), run_words(document)) if p)
+    parts = [*_told(report, findings), *_others(errors, findings), *_checks(report)]
+    run = ", ".join(p for p in (target_words(report), run_words(report)) if p)
     parts.append(f"<sub>{escaped(run)}. Written by breenix-gdbagent.</sub>")
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -91,32 +91,32 @@ def fenced(lines: Sequence[str], language: str = "text") -> str:
     return "\n".join([f"{fence}{language}", *clean, fence])
 
 
-def _told(document: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
+def _told(report: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
     """The sections about the leading finding and what caused it."""
     if not findings:
-        outcome = verdict(document).capitalize()
-        yield f"# {escaped(outcome)}: {escaped(counts(document))}"
-        yield escaped(lost(document))
+        outcome = verdict(report).capitalize()
+        yield f"# {escaped(outcome)}: {escaped(counts(report))}"
+        yield escaped(lost(report))
         return
     lead, *causes = _line_of_causes(findings)
     root = causes[-1] if causes else lead
     yield f"# {escaped(str(lead.code))}: {escaped(str(lead.title))}"
-    yield f"**{escaped(counts(document))}**"
-    yield escaped(order_words(document))
-    if lost(document):
-        yield escaped(lost(document))
+    yield f"**{escaped(counts(report))}**"
+    yield escaped(order_words(report))
+    if lost(report):
+        yield escaped(lost(report))
     yield "## Problem"
     yield escaped(lead.summary)
-    stops = document.stops
+    stops = report.stops
     stop = next((s for s in stops if s.id == lead.stop), stops[-1])
     yield _stop(stop)
     yield "## Root cause"
     yield from _root_cause(lead, root)
     yield "## Evidence"
     for finding in (root, lead) if root is not lead else (lead,):
-        yield from _evidence(document, finding)
+        yield from _evidence(report, finding)
     yield from _backtraces(stop)
-    yield from _pictures(document)
+    yield from _pictures(report)
     yield "## Fix"
     yield escaped(str(root.fix or lead.fix or "Not known."))
     see = root.see
@@ -174,8 +174,8 @@ def _root_cause(lead: ShownFinding, root: ShownFinding) -> Iterator[str]:
         yield f"Confidence: {root.confidence}."
 
 
-def _evidence(document: Report, finding: ShownFinding) -> Iterator[str]:
-    named = labels(document)
+def _evidence(report: Report, finding: ShownFinding) -> Iterator[str]:
+    named = labels(report)
     yield f"**{escaped(str(finding.code))}**"
     if finding.evidence.walk is not None:
         page = Page(WIDTH)
@@ -196,14 +196,14 @@ def _drawn(draw: Callable[[Page], None]) -> list[str]:
     return page.lines
 
 
-def _pictures(document: Report) -> Iterator[str]:
-    maps = document.maps
+def _pictures(report: Report) -> Iterator[str]:
+    maps = report.maps
     if not drawn.all_well(maps):
-        yield fenced(_drawn(lambda page: drawn.matrix(page, document)))
+        yield fenced(_drawn(lambda page: drawn.matrix(page, report)))
     if not maps["reason"]:
-        lines = _drawn(lambda page: drawn.memory_map(page, document))
+        lines = _drawn(lambda page: drawn.memory_map(page, report))
         yield _folded("Memory map", fenced(lines))
-    for port, tail in last_lines(document):
+    for port, tail in last_lines(report):
         said = [log_text(line.text) for line in tail[-TAIL:]]
         yield _folded(f"Last lines of COM{port + 1}", fenced(said))
 
@@ -237,9 +237,9 @@ def _others(errors: Sequence[ShownFinding], findings: Sequence[ShownFinding]) ->
         yield "\n".join(rows)
 
 
-def _checks(document: Report) -> Iterator[str]:
-    checks = document.checks
-    reasons = lacking(document)
+def _checks(report: Report) -> Iterator[str]:
+    checks = report.checks
+    reasons = lacking(report)
     if reasons:
         rows = ["## Not checked", ""]
         rows += [f"- {escaped(', '.join(names))}: {escaped(why)}" for why, names in reasons.items()]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from breenix_gdbagent.report.model import Report
 
 
-def order_words(document: Report) -> str:
+def order_words(report: Report) -> str:
     """One sentence on what came before the failure; empty where nothing failed, or nothing of the
     machine's own markers had come."""
-    run = document.run
-    if not any(f.severity == "error" for f in document.findings):
+    run = report.run
+    if not any(f.severity == "error" for f in report.findings):
         return ""
     if run.succeeded:
         return f"it had printed its success marker, {run.succeeded}, and went wrong after that"

@@ -68,11 +68,11 @@ def texts(value: Json) -> list[str]:
     return [str(v) for v in cast(Sequence[Json], value or [])]
 
 
-def ordered(document: Report) -> list[ShownFinding]:
+def ordered(report: Report) -> list[ShownFinding]:
     """The findings as they are best told: by severity; what happened before how the run ended, and
     both before what was found; what rests on others before those; the last stop first, for it
     decided; and after each what it rests on."""
-    findings = document.findings
+    findings = report.findings
     bases = {(f.stop, base) for f in findings for base in f.because}
     numbered = sorted(enumerate(findings), key=lambda item: (*_rank(item[1], bases), item[0]))
     told: list[ShownFinding] = []
@@ -100,9 +100,9 @@ def _rank(finding: ShownFinding, bases: Collection[tuple[int, str]]) -> tuple[in
     )
 
 
-def target_words(document: Report) -> str:
+def target_words(report: Report) -> str:
     """``lab guest, scenario clean``: what was examined."""
-    target = document.target
+    target = report.target
     kind = target.get("kind")
     words = {
         "lab": "lab guest", "breenix": "Breenix", "kernel": "QEMU's -kernel",
@@ -119,9 +119,9 @@ def target_words(document: Report) -> str:
     return words + (", without DWARF" if target.get("stripped") else "")
 
 
-def run_words(document: Report) -> str:
+def run_words(report: Report) -> str:
     """How long the guest ran and how often we stopped it; empty where nothing was run."""
-    run = document.run
+    run = report.run
     if not run.seconds:
         return ""
     stops = run.agent_stops
@@ -133,20 +133,20 @@ def run_words(document: Report) -> str:
     return f"the guest ran {run.seconds} s, {times}{passed}"
 
 
-def last_lines(document: Report) -> Iterator[tuple[int, list[ShownLine]]]:
+def last_lines(report: Report) -> Iterator[tuple[int, list[ShownLine]]]:
     """The last lines of each port that has some, less those in which the lab guest tells its tests
     the truth: nothing that a person reads."""
-    tail = document.serial.tail
+    tail = report.serial.tail
     for port in sorted({line.port for line in tail}):
         lines = [n for n in tail if n.port == port and not n.text.startswith("@{")]
         if lines:
             yield port, lines
 
 
-def labels(document: Report) -> dict[str, str]:
+def labels(report: Report) -> dict[str, str]:
     """Root -> how people call that space: ``init (pid 1)``, ``master``."""
     named: dict[str, str] = {}
-    for space in document.spaces:
+    for space in report.spaces:
         if space.name is not None and space.pid is not None:
             named[space.root] = f"{space.name} (pid {space.pid})"
         else:

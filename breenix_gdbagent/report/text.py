@@ -39,45 +39,45 @@ MARK = {"error": "ERROR", "warning": "WARNING", "info": "INFO"}
 OUTCOME_INK = {"passed": "good", "examined": "head"}
 
 
-def render(document: Report, width: int = 100, colour: bool = False) -> str:
+def render(report: Report, width: int = 100, colour: bool = False) -> str:
     """The whole document for a terminal of `width` columns; SGR codes only with `colour`."""
     page = Page(width, Ink(True) if colour else PLAIN)
-    _headline(page, document)
-    findings = ordered(document)
+    _headline(page, report)
+    findings = ordered(report)
     told: set[str] = set()
     for finding in findings:
         page.blank()
-        _finding(page, document, finding, told)
+        _finding(page, report, finding, told)
         told.update((finding.code, "\n".join(chain_of(finding))))
     page.blank()
-    passed = document.run.outcome == "passed"
-    _stops(page, document, registers=bool(findings) or not passed)
-    _maps(page, document, passed and all(f.severity == "info" for f in findings))
+    passed = report.run.outcome == "passed"
+    _stops(page, report, registers=bool(findings) or not passed)
+    _maps(page, report, passed and all(f.severity == "info" for f in findings))
     page.blank()
-    _checks(page, document)
+    _checks(page, report)
     if findings:
-        _tail(page, document)
+        _tail(page, report)
     return str(page)
 
 
-def _headline(page: Page, document: Report) -> None:
-    run = document.run
-    outcome = verdict(document)
+def _headline(page: Page, report: Report) -> None:
+    run = report.run
+    outcome = verdict(report)
     ink = OUTCOME_INK.get(outcome, "error")
-    page.text(f"{outcome.upper()}: {counts(document)}", "", "  ", ink)
-    page.text(", ".join(p for p in (target_words(document), run_words(document)) if p), kind="dim")
+    page.text(f"{outcome.upper()}: {counts(report)}", "", "  ", ink)
+    page.text(", ".join(p for p in (target_words(report), run_words(report)) if p), kind="dim")
     if run.armed:
         page.text(f"watched from: {run.armed}", kind="dim")
-    if order_words(document):
-        page.text(order_words(document), kind="note" if run.succeeded else "dim")
-    if lost(document):
-        page.text(lost(document), kind="note")
+    if order_words(report):
+        page.text(order_words(report), kind="note" if run.succeeded else "dim")
+    if lost(report):
+        page.text(lost(report), kind="note")
 
 
-def _finding(page: Page, document: Report, finding: ShownFinding, told: Collection[str]) -> None:
+def _finding(page: Page, report: Report, finding: ShownFinding, told: Collection[str]) -> None:
     """One finding; of a code or chain that was `told` already, not again how to mend it."""
     again = finding.code in told
-    _head(page, document, finding)
+    _head(page, report, finding)
     page.text(finding.summary, "  ")
     if paragraph(finding):
         page.blank()
@@ -85,7 +85,7 @@ def _finding(page: Page, document: Report, finding: ShownFinding, told: Collecti
     if "\n".join(chain_of(finding)) not in told:
         _chain(page, finding)
     if not again or finding.severity == "error":
-        named = labels(document)
+        named = labels(report)
         if finding.evidence.walk is not None:
             page.blank()
             drawn.walk(page, finding.evidence.walk, named)
@@ -101,11 +101,11 @@ def _finding(page: Page, document: Report, finding: ShownFinding, told: Collecti
         page.text(f"See: {', '.join(see)}", "  ", "       ", "dim")
 
 
-def _head(page: Page, document: Report, finding: ShownFinding) -> None:
+def _head(page: Page, report: Report, finding: ShownFinding) -> None:
     severity = finding.severity
     rest = [("", f"  {finding.title}")] if heading(finding) else []
-    if len(document.stops) > 1:
-        rest.append(("dim", f"  ({_first_seen(document, finding)})"))
+    if len(report.stops) > 1:
+        rest.append(("dim", f"  ({_first_seen(report, finding)})"))
     if finding.cause:
         rest.append(("dim", f"  <- {finding.cause}"))
     line: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding.code}")]
@@ -120,10 +120,10 @@ def _head(page: Page, document: Report, finding: ShownFinding) -> None:
         page.line(*line)
 
 
-def _first_seen(document: Report, finding: ShownFinding) -> str:
+def _first_seen(report: Report, finding: ShownFinding) -> str:
     """The stop at which it was first seen, with the marker it was."""
     number = finding.stop
-    stop = next((s for s in document.stops if s.id == number), None)
+    stop = next((s for s in report.stops if s.id == number), None)
     marker = stop is not None and stop.reason == "marker" and stop.text
     return f"stop {number}: {str(marker).strip()[:48]}" if marker else f"stop {number}"
 
@@ -183,8 +183,8 @@ def _table(page: Page, name: str, rows: list[Object]) -> bool:
     return True
 
 
-def _stops(page: Page, document: Report, registers: bool) -> None:
-    stops = document.stops
+def _stops(page: Page, report: Report, registers: bool) -> None:
+    stops = report.stops
     for stop in stops:
         which = f"Stop {stop.id}" if len(stops) > 1 else "Stopped"
         at = f" at {stop.seconds} s" if stop.seconds else ""
@@ -209,40 +209,40 @@ def _cpu(page: Page, cpu: ShownCpu, registers: bool) -> None:
         drawn.backtrace(page, trace, "      ")
 
 
-def _maps(page: Page, document: Report, clean: bool) -> None:
+def _maps(page: Page, report: Report, clean: bool) -> None:
     """The pictures, where there is something to see: after a fault, or where nothing was run."""
-    maps = document.maps
+    maps = report.maps
     well = drawn.all_well(maps)
     if well:
         page.blank()
-        drawn.stacks_in_a_line(page, document)
+        drawn.stacks_in_a_line(page, report)
     if clean:
         return
     page.blank()
     if well or page.width < SIDE_BY_SIDE or maps["reason"]:
         if not well:
-            drawn.matrix(page, document)
+            drawn.matrix(page, report)
             page.blank()
-        drawn.memory_map(page, document)
+        drawn.memory_map(page, report)
         return
     left, right = Page(page.width - 86, page.ink), Page(83, page.ink)
-    drawn.matrix(left, document)
-    drawn.memory_map(right, document)
+    drawn.matrix(left, report)
+    drawn.memory_map(right, report)
     page.beside(left, right)
 
 
-def _checks(page: Page, document: Report) -> None:
-    now = last_checks(document)
+def _checks(page: Page, report: Report) -> None:
+    now = last_checks(report)
     for status, ink in (("passed", "good"), ("failed", "bad")):
         names = [c.name for c in now if c.status == status]
         if names:
             page.text(f"Checks {status}: {', '.join(names)}", "", "  ", ink)
-    for reason, names in lacking(document).items():
+    for reason, names in lacking(report).items():
         page.text(f"NOT CHECKED {', '.join(names)}: {reason}", "", "  ", "note")
 
 
-def _tail(page: Page, document: Report) -> None:
-    for port, lines in last_lines(document):
+def _tail(page: Page, report: Report) -> None:
+    for port, lines in last_lines(report):
         page.blank()
         page.line(("head", f"Last lines of COM{port + 1}"))
         for line in lines[-TAIL:]:

@@ -314,7 +314,7 @@ def test_the_unbroken_guest_has_nothing_and_everything_was_looked_at(
     guests: Guests, era: int
 ) -> None:
     found = examine(guests.open[era].stop)
-    assert not [summary(f) for f in found.findings if f.weight != "info"]
+    assert not [summary(f) for f in found.findings if f.effective_severity != "info"]
     assert not [(c.name, c.reason) for c in found.checks if c.status == "not_checked"]
 
 

@@ -27,7 +27,7 @@ def as_handled(finding: Finding, why: str) -> Finding:
     A page fault becomes ``page-fault.handled``; another exception keeps its code with severity
     info. What is no fault of a program in ring 3 comes back unchanged.
     """
-    if not is_user_fault(finding) or finding.weight == "info":
+    if not is_user_fault(finding) or finding.effective_severity == "info":
         return finding
     code = finding.code
     page_fault = isinstance(finding.facts, PageFaultFacts)

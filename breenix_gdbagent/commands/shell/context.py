@@ -173,17 +173,18 @@ def _findings(session: Session, event: StopEvent, width: int) -> Iterator[str]:
     begun = time.perf_counter()
     found = session.examine().findings
     session.examine_seconds = time.perf_counter() - begun
-    fresh = [f for f in found if f.fingerprint not in session.reported and f.weight != "info"]
+    worth_saying = [f for f in found if f.effective_severity != "info"]
+    fresh = [f for f in worth_saying if f.fingerprint not in session.reported]
     session.reported.update(f.fingerprint for f in found)
     ink = session.screen.ink
     for finding in fresh[:FINDINGS]:
-        head = f"{finding.weight.upper()} {finding.code.name}"
+        head = f"{finding.effective_severity.upper()} {finding.code.name}"
         text = textwrap.wrap(f"{head}: {summary(finding)}", width, subsequent_indent="  ")
-        yield text[0].replace(head, ink(finding.weight, head), 1)
+        yield text[0].replace(head, ink(finding.effective_severity, head), 1)
         yield from text[1:]
     if len(fresh) > FINDINGS:
         yield f"and {counted(len(fresh) - FINDINGS, 'more finding')}: audit"
-    elif any(f.weight == "error" for f in fresh):
+    elif any(f.effective_severity == "error" for f in fresh):
         yield ink("dim", "fault explains it" if kernel.event is not None else "audit explains")
 
 

@@ -44,7 +44,7 @@ def saved(name: str) -> Stop:
 
 def seen(findings: tuple[Finding, ...]) -> dict[str, Finding]:
     """Errors and warnings by fingerprint."""
-    return {f.fingerprint: f for f in findings if f.weight != "info"}
+    return {f.fingerprint: f for f in findings if f.effective_severity != "info"}
 
 
 @cache

@@ -24,7 +24,7 @@ def test_a_gate_that_was_needed_is_an_error() -> None:
     m.code(TEXT, "8a00")
     stop = m.fault(8, TEXT, ring=0, error=0, cr2=NOWHERE, rax=NOWHERE)
     assert found(stop, "double-fault").cause == "page-fault.unmapped"
-    assert found(stop, "idt.gate-missing").weight == "error"
+    assert found(stop, "idt.gate-missing").effective_severity == "error"
 
 
 def test_a_gate_that_nobody_needed_is_a_warning() -> None:
@@ -32,7 +32,7 @@ def test_a_gate_that_nobody_needed_is_a_warning() -> None:
     m.gate(6, present=False)
     m.code(TEXT, "8a00")
     stop = m.fault(14, TEXT, ring=0, error=0, cr2=NOWHERE, rax=NOWHERE)
-    assert found(stop, "idt.gate-missing").weight == "warning"
+    assert found(stop, "idt.gate-missing").effective_severity == "warning"
 
 
 def test_ring_3_under_the_master_faults_because_of_it() -> None:

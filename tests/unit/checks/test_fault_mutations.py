@@ -262,4 +262,4 @@ def test_exactly_the_declared_codes_are_new(one: Mutation) -> None:
 
 def test_the_quiet_stop_has_nothing_to_fear() -> None:
     found = examine(quiet(Machine())).findings
-    assert {f.fingerprint for f in found if f.weight == "error"} == set()
+    assert {f.fingerprint for f in found if f.effective_severity == "error"} == set()

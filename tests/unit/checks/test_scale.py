@@ -29,7 +29,7 @@ def kernel_of(machine: Machine) -> Kernel:
 
 def errors(kernel: Kernel) -> set[str]:
     found = examine(kernel.stop, kernel).findings
-    return {f.fingerprint for f in found if f.weight == "error"}
+    return {f.fingerprint for f in found if f.effective_severity == "error"}
 
 
 def test_all_are_found_and_nothing_is_wrong(machine: Machine) -> None:
@@ -53,7 +53,8 @@ def test_one_broken_among_many(machine: Machine) -> None:
     machine.set_entry(entry, 0)
     try:
         kernel = kernel_of(machine)
-        found = [f for f in examine(kernel.stop, kernel).findings if f.weight == "error"]
+        seen = examine(kernel.stop, kernel).findings
+        found = [f for f in seen if f.effective_severity == "error"]
     finally:
         machine.set_entry(entry, before)
     assert [f.code.name for f in found] == ["kernel-slot.missing"]

@@ -16,10 +16,10 @@ class Side:
     """A stop, its report, and what the file is called."""
 
     name: str
-    document: Report
+    report: Report
     kernel: Kernel
 
 
 def compare(one: Side, other: Side) -> dict[str, Json]:
-    sides = (diff.Side(side.name, side.document) for side in (one, other))
+    sides = (diff.Side(side.name, side.report) for side in (one, other))
     return diff.compare(*sides, compare_stops(one.kernel, other.kernel))

@@ -34,7 +34,7 @@ class MachineCheckFacts(Facts):
 
 
 @pytest.fixture
-def document(monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
+def report(monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
     code = declare(
         "machine-check",
         "error",
@@ -60,8 +60,8 @@ def document(monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
         del CODES["machine-check"]
 
 
-def test_it_reaches_the_json_document(document: Report) -> None:
-    told = json.loads(json.dumps(document.to_json()))
+def test_it_reaches_the_json_document(report: Report) -> None:
+    told = json.loads(json.dumps(report.to_json()))
     validate(told)
     (found,) = [f for f in told["findings"] if f["code"] == "machine-check"]
     evidence = dict(found["evidence"])
@@ -73,18 +73,18 @@ def test_it_reaches_the_json_document(document: Report) -> None:
     assert "the machine checked itself" in found["summary"]
 
 
-def test_it_reaches_every_other_output(document: Report) -> None:
+def test_it_reaches_every_other_output(report: Report) -> None:
     title = "the machine checked itself and failed"
     for shown in (
-        text.render(document),
-        markdown.render(document),
-        html.render(document),
-        github.annotate(document),
+        text.render(report),
+        markdown.render(report),
+        html.render(report),
+        github.annotate(report),
     ):
         assert "machine-check" in shown and title in shown
     case = next(
         case
-        for case in ElementTree.fromstring(junit.render(document)).iter(
+        for case in ElementTree.fromstring(junit.render(report)).iter(
             "testcase"
         )
         if case.get("name") == "machine-checks"
@@ -94,7 +94,7 @@ def test_it_reaches_every_other_output(document: Report) -> None:
     assert title in str(failure.text)
 
 
-def test_it_is_told_before_what_was_found_only(document: Report) -> None:
+def test_it_is_told_before_what_was_found_only(report: Report) -> None:
     state = from_json(ShownFinding, documents.finding("cr3.unknown"))
-    shown = text.render(replace(document, findings=(state, *document.findings)))
+    shown = text.render(replace(report, findings=(state, *report.findings)))
     assert shown.index("ERROR machine-check") < shown.index("ERROR cr3.unknown")

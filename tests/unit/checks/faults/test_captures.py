@@ -55,7 +55,7 @@ def test_the_first_general_protection_fault_of_ring_3() -> None:
 
 def test_the_copy_on_write_fault_is_recognised() -> None:
     (finding,) = check(Kernel(opened("breenix-head-cow-fault")))
-    assert (finding.code.name, finding.weight) == ("page-fault.handled", "info")
+    assert (finding.code.name, finding.effective_severity) == ("page-fault.handled", "info")
     assert finding.confidence == "proved"
     assert "copy-on-write" in summary(finding)
     assert finding.where.entry is not None and finding.where.entry & 1 << 9

@@ -145,7 +145,8 @@ def test_a_vector_without_a_gate_arrives_as_not_present() -> None:
     event, defect = found(m.fault(11, TEXT, ring=0, error=7 * 8 + 2))
     assert (event.code.name, event.cause) == ("exception.unhandled", "idt.gate-missing")
     assert event.chain == ("#NM", "#NP e=0x3a")
-    assert (defect.code.name, defect.subject, defect.weight) == ("idt.gate-missing", "#NM", "error")
+    assert (defect.code.name, defect.subject) == ("idt.gate-missing", "#NM")
+    assert defect.effective_severity == "error"
 
 
 def test_the_error_code_as_qemu_7_pushes_it_is_named() -> None:

@@ -24,7 +24,7 @@ def user_page_fault() -> Finding:
 def test_a_page_fault_becomes_handled_and_keeps_what_it_was() -> None:
     before = user_page_fault()
     after = as_handled(before, WHY)
-    assert (after.code.name, after.weight) == ("page-fault.handled", "info")
+    assert (after.code.name, after.effective_severity) == ("page-fault.handled", "info")
     assert (evidence(after)["was"], evidence(after)["handled"]) == ("page-fault.unmapped", WHY)
     assert summary(after).endswith(WHY) and after.subject == before.subject == "init"
     assert after.where == before.where and as_handled(after, "again") == after
@@ -42,7 +42,7 @@ def test_other_exceptions_keep_their_code_as_info(code: str, vector: int, name: 
     m = Machine()
     m.code(CODE, code)
     after = as_handled(only(m.fault(vector, CODE, error=0, rax=1 << 63)), WHY)
-    assert (after.code.name, after.weight) == (name, "info")
+    assert (after.code.name, after.effective_severity) == (name, "info")
     assert WHY in summary(after)
 
 
@@ -66,7 +66,7 @@ def test_ring_3_at_a_kernel_address_keeps_the_hint() -> None:
     m = Machine()
     finding = only(m.fault(14, TEXT + 0x20, error=0x15, cr2=TEXT + 0x20))
     after = as_handled(finding, WHY)
-    assert after.weight == "info" and "ring_mismatch" in evidence(after)
+    assert after.effective_severity == "info" and "ring_mismatch" in evidence(after)
 
 
 def test_what_another_check_found_in_ring_3_is_no_fault_of_the_program() -> None:

@@ -31,7 +31,7 @@ def kernel_fault(m: Machine) -> Stop:
 @pytest.mark.parametrize("kind", ["deadline", "attached", "core", "interrupt", "panic"])
 def test_the_kernels_page_fault_that_ended_in_hlt(kind: str) -> None:
     finding = only(later(kernel_fault(Machine()), kind))
-    assert (finding.code.name, finding.weight) == ("page-fault.unmapped", "error")
+    assert (finding.code.name, finding.effective_severity) == ("page-fault.unmapped", "error")
     assert evidence(finding)["seen"] == "inside its handler"
     assert finding.where.va == NOWHERE
 
@@ -53,8 +53,8 @@ def test_a_fault_of_ring_3_is_one_only_where_all_ended() -> None:
         m.code(CODE, "8a00")
         return later(m.fault(14, CODE, error=4, cr2=NOWHERE, rax=NOWHERE), kind)
 
-    assert only(stop("attached")).weight == "info"
-    assert only(stop("deadline")).weight == "error"
+    assert only(stop("attached")).effective_severity == "info"
+    assert only(stop("deadline")).effective_severity == "error"
 
 
 def test_nested_frames_are_unwound_to_the_first() -> None:
@@ -148,7 +148,7 @@ def test_a_program_whose_fault_killed_the_kernel_is_an_error() -> None:
     stubs(m)
     m.code(CODE, "8a00")
     finding = only(standing(m, 14, ring=3, error=4, cr2=NOWHERE))
-    assert (finding.code.name, finding.weight) == ("page-fault.unmapped", "error")
+    assert (finding.code.name, finding.effective_severity) == ("page-fault.unmapped", "error")
 
 
 @pytest.mark.parametrize(("vector", "code", "name"), [(6, "0f0b", "invalid-opcode")])

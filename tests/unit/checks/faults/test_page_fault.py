@@ -243,7 +243,7 @@ def test_an_interrupt_pushes_onto_a_bad_rsp0() -> None:
     event, defect = found(m.fault(14, CODE, error=0x2, cr2=bad - 8))
     assert (event.code.name, event.cause) == ("page-fault.unmapped", "tss.rsp0-invalid")
     assert event.chain[0] == "interrupt"
-    assert defect.code.name == "tss.rsp0-invalid" and defect.weight == "error"
+    assert defect.code.name == "tss.rsp0-invalid" and defect.effective_severity == "error"
     m.registers["cr2"] = 0
     quiet = found(m.fault(14, CODE, error=0x2, cr2=bad - 8, rflags=0x2))
     assert quiet[0].confidence != "proved", "interrupts were off: what came is not known"
