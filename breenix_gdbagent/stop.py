@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StopReason(NamedTuple):
-    """Why the guest stands still.
+    """Why the guest is stopped.
 
     kind: ``fault`` (at the first instruction of a gate's handler, `vector` set), ``shutdown`` (a
     triple fault or a reboot, until the checks tell them apart; with `text` where it may also be

@@ -1,4 +1,4 @@
-"""Questions to a guest that stands still, live or out of a file.
+"""Questions to a guest that is stopped, live or out of a file.
 
 `At` is what is asked: a `Stop`, or a `Kernel` made of it once when many questions follow, so that
 RAM is searched only once.

@@ -164,7 +164,7 @@ class Vm:
         """The same as the kernel found in it: address spaces, processes, threads, stacks."""
         epoch = self._debugger.vm.epoch
         if self._kernel is None or self._epoch != epoch:
-            with self._arbiter.halted(wait=True):
+            with self._arbiter.while_stopped(wait=True):
                 event = self.event or StopEvent(self._debugger.vm.found_at())
                 self._kernel, self._epoch = Kernel(self._debugger.stop(event.reason)), epoch
         return self._kernel
@@ -244,7 +244,7 @@ class Vm:
 
     def interrupt(self) -> bool:
         """From another thread: end the run that goes on, whose `Stop` says ``interrupt``. False
-        when the guest stands still."""
+        when the guest is stopped."""
         return self._arbiter.interrupt()
 
     def step(self, cpu: int | None = None) -> Stop:
@@ -337,7 +337,7 @@ class Vm:
         ('breakpoint', True, ('SCHEDULER.current_thread was Some(2), is Some(3)',))
         """
         self._check()
-        with self._arbiter.halted(wait=True):
+        with self._arbiter.while_stopped(wait=True):
             if isinstance(what, int):
                 point = watch_memory(self._debugger, self.kernel, what, length, access, condition)
             else:
@@ -349,7 +349,7 @@ class Vm:
         """Stop at the instruction that changes the page-table entries, of any level, which map
         `va` in a process (pid or name; else where the CPU is). Raises `InputError`, `ReadError`."""
         self._check()
-        with self._arbiter.halted(wait=True):
+        with self._arbiter.while_stopped(wait=True):
             at = stops.address(self.kernel, va)
             named = None if process is None else str(process)
             watch = watch_entry(self._debugger, self.kernel, at, named)
@@ -358,7 +358,7 @@ class Vm:
 
     def delete(self, point: Point) -> None:
         """Take a point out."""
-        with self._arbiter.halted(wait=True):
+        with self._arbiter.while_stopped(wait=True):
             self._debugger.remove(point)
 
     # Inside -----------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ class Vm:
         check: str = "",
     ) -> Point:
         self._check()
-        with self._arbiter.halted(wait=True):
+        with self._arbiter.while_stopped(wait=True):
             place = self._place(location)
             number = self._debugger.table.number()
             point = Point(

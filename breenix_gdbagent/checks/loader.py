@@ -1,4 +1,4 @@
-"""What goes wrong before the kernel: the firmware caught an exception, or a loader stands still."""
+"""What goes wrong before the kernel: the firmware caught an exception, or a loader hangs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LoaderFacts(Facts):
     """What the firmware printed of an exception, and where the CPU stands. `base` is that of the
     image that RIP is in (its own header in memory, or the firmware's word), `agrees` whether CR2
     and CR3 of a CPU are still those that were printed, `gives` the error code that the tables give
-    for that access. Without a dump (`vector` None) the loader stands still."""
+    for that access. Without a dump (`vector` None) the loader hangs."""
 
     vector: Annotated[int | None, IF_KNOWN]
     exception: Annotated[str | None, IF_KNOWN]

@@ -12,7 +12,7 @@ from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.reasons import FrameNotRead, NotRead, ProcessesUnscheduled, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.processes import Process
-from breenix_gdbagent.kernel.running import Running, on_own_stack, running, settled, standing
+from breenix_gdbagent.kernel.running import Running, by_registers, on_own_stack, running, settled
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS
@@ -69,8 +69,8 @@ NO_PAGE_TABLE = declare(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing(Facts):
-    """Where a CPU stands: the root that is meant, whose that is, and what the per-CPU block has."""
+class LoadedSpace(Facts):
+    """The root in a CPU's CR3, whose that is, what runs there, and what the per-CPU block has."""
 
     cpu: int
     cr3: PhysAddr
@@ -89,7 +89,7 @@ class Standing(Facts):
 class NobodysFacts(Facts):
     """`listed`: whether the kernel's own list of processes could be read."""
 
-    at: Annotated[Standing, SPREAD]
+    at: Annotated[LoadedSpace, SPREAD]
     listed: Annotated[bool, ASIDE]
 
 
@@ -97,7 +97,7 @@ class NobodysFacts(Facts):
 class BootFacts(Facts):
     """A CPU on the bootloader's tables, and the master's root."""
 
-    at: Annotated[Standing, SPREAD]
+    at: Annotated[LoadedSpace, SPREAD]
     master: Annotated[PhysAddr, ASIDE]
 
 
@@ -105,7 +105,7 @@ class BootFacts(Facts):
 class NextFacts(Facts):
     """A CPU that is about to load a root which is nobody's or the bootloader's."""
 
-    at: Annotated[Standing, SPREAD]
+    at: Annotated[LoadedSpace, SPREAD]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class WrongSpaceFacts(Facts):
     """A CPU in another space than the one it should be in (`owner`); without an owner it is ring 3
     in the master's. `space` is the label of the one in CR3."""
 
-    at: Annotated[Standing, SPREAD]
+    at: Annotated[LoadedSpace, SPREAD]
     owner: Annotated[Owner | None, SPREAD]
     space: Annotated[str, ASIDE]
 
@@ -144,7 +144,7 @@ def check_cr3(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked(NotRead(kernel.no_master))
     for cpu in kernel.stop.cpus:
         interrupted, space = running(kernel, cpu), kernel.space_of(cpu.root)
-        here = interrupted or standing(cpu)
+        here = interrupted or by_registers(cpu)
         if cpu.paging is None or here is None or space is None:
             continue
         if interrupted is None and space.role not in ("unknown", "boot"):
@@ -158,9 +158,9 @@ def check_cr3(kernel: Kernel) -> Iterator[Finding]:
         yield from _next(kernel, here)
 
 
-def _standing(kernel: Kernel, here: Running, space: Space) -> Standing:
+def _loaded(kernel: Kernel, here: Running, space: Space) -> LoadedSpace:
     block = kernel.percpu_of(here.cpu)
-    return Standing(
+    return LoadedSpace(
         cpu=here.cpu.index,
         cr3=space.root,
         role=space.role,
@@ -177,13 +177,13 @@ def _standing(kernel: Kernel, here: Running, space: Space) -> Standing:
 
 def _nobody(kernel: Kernel, here: Running, space: Space) -> Finding:
     listed = kernel.listed_processes is not None
-    facts = NobodysFacts(at=_standing(kernel, here, space), listed=listed)
+    facts = NobodysFacts(at=_loaded(kernel, here, space), listed=listed)
     return Finding(UNKNOWN, facts.at.thread or "CR3", facts, Where(space.root))
 
 
 def _bootloader(kernel: Kernel, here: Running, space: Space) -> Finding:
     assert kernel.master is not None
-    facts = BootFacts(at=_standing(kernel, here, space), master=kernel.master.root)
+    facts = BootFacts(at=_loaded(kernel, here, space), master=kernel.master.root)
     return Finding(BOOTLOADER, "CR3", facts, Where(space.root))
 
 
@@ -218,7 +218,7 @@ def _wrong(kernel: Kernel, here: Running, space: Space, process: Process | None)
     owner = None
     if process is not None:
         owner = Owner(owner=process.name, owner_pid=process.pid, owner_root=process.effective_root)
-    facts = WrongSpaceFacts(at=_standing(kernel, here, space), owner=owner, space=space.label)
+    facts = WrongSpaceFacts(at=_loaded(kernel, here, space), owner=owner, space=space.label)
     subject = "master" if process is None else process.name
     return Finding(WRONG_PROCESS, subject, facts, Where(space.root))
 
@@ -232,7 +232,7 @@ def _next(kernel: Kernel, here: Running) -> Iterator[Finding]:
     if space is None or space.root == here.cpu.root or space.role not in ("boot", "unknown"):
         return
     code = BOOTLOADER if space.role == "boot" else UNKNOWN
-    facts = NextFacts(at=_standing(kernel, here, space))
+    facts = NextFacts(at=_loaded(kernel, here, space))
     yield Finding(code, "next_cr3", facts, Where(space.root))
 
 

@@ -61,7 +61,7 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
 
 @contextmanager
 def kernel_of(target: Target) -> Iterator[Kernel]:
-    """`stop_of`, as the kernel found in it; why a bare core stands still is seen in its CPUs."""
+    """`stop_of`, as the kernel found in it; why a bare core is stopped is seen in its CPUs."""
     if target.boots:
         with _booted(target) as kernel:
             yield kernel

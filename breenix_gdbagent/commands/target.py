@@ -182,7 +182,7 @@ def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
 
 
 def explained_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
-    """`opened_snapshot`; why a bare core stands still is seen in its CPUs."""
+    """`opened_snapshot`; why a bare core is stopped is seen in its CPUs."""
     from breenix_gdbagent.kernel.reason import with_reason
 
     stop, extra = opened_snapshot(target)

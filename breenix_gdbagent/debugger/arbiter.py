@@ -1,6 +1,6 @@
 """Who may let the guest run, when the shell and the user's own gdb both want to.
 
-Whoever lets the guest run has it until it stands still again; meanwhile the others are told so and
+Whoever lets the guest run has it until it is stopped again; meanwhile the others are told so and
 may only ask it to stop. Everybody sees every stop.
 """
 
@@ -25,7 +25,7 @@ SHELL, GDB, PYTHON = "the shell", "gdb", "Python"
 
 
 class Arbiter:
-    """`owner` is who runs the guest now, "" while it stands still. `stops` counts runs in which the
+    """`owner` is who runs the guest now, "" while it is stopped. `stops` counts runs in which the
     guest has moved; `listeners` are called after each run."""
 
     def __init__(self, debugger: Debugger) -> None:
@@ -41,7 +41,7 @@ class Arbiter:
         Waits while somebody else only looks. Raises `InputError` when somebody else runs it, and
         what `job` raises.
         """
-        with self.halted(wait=True):
+        with self.while_stopped(wait=True):
             self.owner, before = who, self.debugger.vm.epoch
             try:
                 event = job()
@@ -53,7 +53,7 @@ class Arbiter:
             return event
 
     def interrupt(self) -> bool:
-        """Ask a running guest to stop, from any thread; False when it stands still."""
+        """Ask a running guest to stop, from any thread; False when it is stopped."""
         if not self.owner:
             return False
         self.debugger.vm.ask_to_stop()
@@ -61,13 +61,13 @@ class Arbiter:
 
     @contextmanager
     def ended(self) -> Iterator[None]:
-        """Waits for the end of a run of somebody else's; the guest stands still meanwhile."""
+        """Waits for the end of a run of somebody else's; the guest is stopped meanwhile."""
         with self._turn:
             yield
 
     @contextmanager
-    def halted(self, *, wait: bool = False) -> Iterator[None]:
-        """The guest stands still meanwhile. Raises `InputError` when somebody runs it; with `wait`
+    def while_stopped(self, *, wait: bool = False) -> Iterator[None]:
+        """The guest is stopped meanwhile. Raises `InputError` when somebody runs it; with `wait`
         somebody who only looks at it is waited for."""
         while not self._turn.acquire(timeout=0.05):
             if self.owner or not wait:

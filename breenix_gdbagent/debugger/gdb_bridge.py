@@ -63,7 +63,7 @@ class GdbBridge:
     # A client --------------------------------------------------------------------------------
 
     def joined(self) -> None:
-        """gdb expects a guest that stands still: it is stopped if it runs."""
+        """gdb expects a stopped guest: one that runs is stopped."""
         self._joined = True
         self.say("gdb has connected to the bridge")
         self.arbiter.interrupt()
@@ -79,7 +79,7 @@ class GdbBridge:
     def _forget(self) -> None:
         """Nobody wants gdb's breakpoints any more. While the shell runs the guest its run loop has
         the ledger: then at the end of that run."""
-        with suppress(InputError), self.arbiter.halted(wait=True):
+        with suppress(InputError), self.arbiter.while_stopped(wait=True):
             self._ledger.set_wanted(self.name, ())
 
     def interrupt(self) -> None:
@@ -100,7 +100,7 @@ class GdbBridge:
         try:
             if text.startswith(("vCont;", "c", "C", "s", "S")):
                 return self._resume(text)
-            with self.arbiter.halted(wait=self.arbiter.owner == ""):
+            with self.arbiter.while_stopped(wait=self.arbiter.owner == ""):
                 return self._asked(text, payload)
         except LinkError:
             return b"E01"

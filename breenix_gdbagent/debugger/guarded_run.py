@@ -369,12 +369,12 @@ class GuardedRun:
         """Recorded faults in the document's form, those that were survived as handled."""
         findings: list[ShownFinding] = []
         for number, one in enumerate(self.recorded):
-            for finding, told in one.findings:
+            for finding, shown in one.findings:
                 if one.handled and not self.orders.strict:
-                    shown = as_handled(finding, "the kernel went on after it")
-                    if shown is not finding:
-                        told = shown_finding(shown, number)
-                findings.append(told)
+                    survived = as_handled(finding, "the kernel went on after it")
+                    if survived is not finding:
+                        shown = shown_finding(survived, number)
+                findings.append(shown)
         return History(
             tuple(r.stop for r in self.recorded),
             tuple(findings),

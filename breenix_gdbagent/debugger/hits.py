@@ -167,10 +167,10 @@ class Hits:
                 blind.append(f"{name} is not checked: {reason_words(unknown.reason)}")
             except ReadError as unread:
                 blind.append(f"{name} is not checked: {unread}")
-        told = "; ".join(blind)
-        if told and told != point.value:
-            self.say(f"{stop.seconds:9.3f}  {told}")
-        point.value = told
+        reasons = "; ".join(blind)
+        if reasons and reasons != point.value:
+            self.say(f"{stop.seconds:9.3f}  {reasons}")
+        point.value = reasons
         self.notes += [f"{point.check} is violated: {one}" for one in broken[:MOST_TOLD]]
         return bool(broken)
 

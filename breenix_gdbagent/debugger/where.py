@@ -17,13 +17,13 @@ def note_where(ended: BaseException, debugger: Debugger) -> BaseException:
         return ended
     kernel = Kernel(debugger.stop(StopReason("interrupt")))
     when = f"{kernel.stop.seconds:.3g} s into its run"
-    ended.add_note(Note(f"the guest stood {when} {standing(kernel)}"))
+    ended.add_note(Note(f"the guest stood {when} {position(kernel)}"))
     if vm.console.last_line.strip():
         ended.add_note(Note(f"its last line: {printable(vm.console.last_line.strip())}"))
     return ended
 
 
-def standing(kernel: Kernel) -> str:
+def position(kernel: Kernel) -> str:
     """``at 0x10 <idle+0x2>, ring 0, in init (pid 1), thread idle``: where the stop's CPU is."""
     cpu = kernel.stop.cpu
     rip = cpu.get("rip")

@@ -62,10 +62,10 @@ def running(kernel: Kernel, cpu: Cpu) -> Running | None:
             return None
         if event is not None:
             return Running(cpu, event.rip, event.rsp, event.cs, event.rflags, True)
-    return standing(cpu)
+    return by_registers(cpu)
 
 
-def standing(cpu: Cpu) -> Running | None:
+def by_registers(cpu: Cpu) -> Running | None:
     """The CPU itself, in a handler or not: its CR3 is that of what it interrupted."""
     values = [cpu.get(name) for name in ("rip", "rsp", "cs", "eflags")]
     rip, rsp, cs, flags = values

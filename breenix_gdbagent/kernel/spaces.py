@@ -85,8 +85,8 @@ def find_spaces(
     }
     early = {PhysAddr(p.kernel_cr3 & CR3_ADDRESS) for p in percpus} - masters
     sources = _witnesses(cpus, percpus)
-    standing = _standing(cpus, percpus)
-    stale = {PhysAddr(b.saved_process_cr3 & CR3_ADDRESS) for b in percpus} - standing
+    loaded = _loaded_roots(cpus, percpus)
+    stale = {PhysAddr(b.saved_process_cr3 & CR3_ADDRESS) for b in percpus} - loaded
     owned = {n.root for n in listed or () if n.source == LISTED}
     named = {n.root: n for n in listed or ()}
     for process in listed or ():
@@ -110,7 +110,7 @@ def find_spaces(
         pid, name = _identity(root, named, log)
         if role != "process":
             pid = name = None
-        retiring = root in named and root not in owned and root not in standing
+        retiring = root in named and root not in owned and root not in loaded
         source = ", ".join(sources[root])
         spaces.append(Space(root, role, live, pid, name, source, retiring))
     return tuple(spaces)
@@ -149,7 +149,7 @@ def _before_master(tables: Tables, block: PerCpu) -> bool:
     return not block.current_thread and len({frame_of(table[slot]) for slot in slots}) == 1
 
 
-def _standing(cpus: Sequence[Cpu], percpus: Sequence[PerCpu]) -> set[PhysAddr]:
+def _loaded_roots(cpus: Sequence[Cpu], percpus: Sequence[PerCpu]) -> set[PhysAddr]:
     """Roots that a CPU has in CR3 or is about to load."""
     loaded = {c.root for c in cpus if c.paging is not None and c.root is not None}
     return loaded | {PhysAddr(b.next_cr3 & CR3_ADDRESS) for b in percpus}

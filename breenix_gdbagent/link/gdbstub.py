@@ -44,7 +44,7 @@ class GdbStub(StubReader):
 
     # Breakpoints ---------------------------------------------------------------------------
 
-    @require(RunState.HALTED, RunState.SHUTDOWN)
+    @require(RunState.STOPPED, RunState.SHUTDOWN)
     def flush(self) -> list[Refused]:
         """Have the guest as the ledger wants it, in one write; nothing is sent where it is so.
 
@@ -104,7 +104,7 @@ class GdbStub(StubReader):
         """
         self._resume("s", thread, without)
 
-    @require(RunState.HALTED)
+    @require(RunState.STOPPED)
     def _resume(self, action: str, thread: str | None, without: Break | None = None) -> None:
         """Flush, and let it go on. A refused breakpoint is raised as `StubError`: nothing has
         moved then."""
@@ -128,17 +128,17 @@ class GdbStub(StubReader):
         """The stop; None when the deadline passed or a `wake` socket is readable first.
 
         Raises `LinkClosed` (QEMU has ended), `LinkProtocolError`; `ResumeRefused` when the stub
-        would not let it run: it stands still as before then.
+        would not let it run: it is still stopped then.
         """
         try:
             payload = self.link.wait_stop(deadline, wake)
         except ResumeRefused:
-            self._set_state(RunState.HALTED)
+            self._set_state(RunState.STOPPED)
             raise
         return None if payload is None else self._stopped(payload)
 
-    def halt(self, seconds: float | None = None) -> StopReply | None:
-        """Interrupt and wait; None when it stood still already. Raises `LinkTimeout`."""
+    def interrupt_and_wait(self, seconds: float | None = None) -> StopReply | None:
+        """Interrupt and wait; None when it was stopped already. Raises `LinkTimeout`."""
         if self.state is not RunState.RUNNING:
             return None
         seconds = self.seconds if seconds is None else seconds
@@ -168,11 +168,11 @@ class GdbStub(StubReader):
         if self.state is RunState.RUNNING:
             if resume and not self.ledger.inserted:
                 return True
-            self.halt(LEAVE_SECONDS)
+            self.interrupt_and_wait(LEAVE_SECONDS)
         packets = [one.packet(insert=False) for one in self.ledger.inserted]
         if self._physical is not None:
             packets.append(b"Qqemu.PhyMemMode:0")
-        if resume and self.state is RunState.HALTED:
+        if resume and self.state is RunState.STOPPED:
             packets.append(b"D")
         answers = self.link.ask(packets, LEAVE_SECONDS)
         self.ledger.inserted.clear()

@@ -50,9 +50,9 @@ class StubMemory:
     """A `PhysicalMemory` over the gdbstub in physical mode, with a cache of pages.
 
     `faster()` is asked once for a better way, where much is wanted: 100 MB/s is all that a stub
-    gives, and what it reads of a sparse shared file is then no longer sparse. `told(done, total)`
-    hears of a sweep over all of RAM, in bytes. The cache belongs to one stop: make a new one after
-    the guest ran.
+    gives, and what it reads of a sparse shared file is then no longer sparse.
+    `progress(done, total)` hears of a sweep over all of RAM, in bytes. The cache belongs to one
+    stop: make a new one after the guest ran.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class StubMemory:
         stub: GdbStub,
         ram: RamMap | None,
         faster: Callable[[], PhysicalMemory | None] = lambda: None,
-        told: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.ram = ram
         self._stub = stub
         self._pages: dict[int, bytes] = {}
         self._faster = faster
-        self._told = told
+        self._progress = progress
         self._other: PhysicalMemory | None = None
         self._asked = False
         self._swept: list[tuple[int, int]] | None = None
@@ -121,7 +121,7 @@ class StubMemory:
         filled: list[tuple[int, int]] = []
         done, total = 0, self.ram.size if self.ram is not None else 0
         for pa, length in _pieces(self.ram):
-            self._told(done, total)
+            self._progress(done, total)
             data = self._stub.read_physical([(pa, length)])[0]
             done += length
             if data.count(0) == length:
@@ -135,7 +135,7 @@ class StubMemory:
                     filled.append((pa + at, PAGE))
             yield PhysAddr(pa), memoryview(data)
         self._swept = filled
-        self._told(total, total)
+        self._progress(total, total)
 
 
 class ProcessMemory:

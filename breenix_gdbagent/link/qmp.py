@@ -253,7 +253,7 @@ class Qmp:
         return parse_ram_map(self.hmp("info mtree -f"))
 
     def cpus(self, begin: int) -> tuple[Cpu, ...]:
-        """All CPUs with their descriptor registers, of a guest that stands still.
+        """All CPUs with their descriptor registers, of a guest that is stopped.
 
         The registers come with an ELF core of one byte of memory, at the RAM address `begin`
         (QEMU dump/dump.c, target/i386/arch_dump.c): a millisecond, and no gdb connection. Only

@@ -1,4 +1,4 @@
-"""What QEMU's gdbstub tells of a guest that stands still: features, registers, memory.
+"""What QEMU's gdbstub tells of a guest that is stopped: features, registers, memory.
 
 Blocking, in the caller's thread: a hop between threads would cost more than a packet (40 µs).
 What the stub can do is asked, not assumed: packet size by ``qSupported``, registers by
@@ -132,14 +132,14 @@ class StubReader(Stateful):
     # Asking --------------------------------------------------------------------------------
 
     def ask(self, *requests: bytes) -> list[bytes]:
-        """Answers to requests that are sent together; the guest must stand still."""
+        """Answers to requests that are sent together; the guest must be stopped."""
         self._need_still()
         return self.link.ask(requests, self.seconds)
 
     def _need_still(self) -> None:
         """A connection that is closed says so itself, when it is written to."""
         if self._state is RunState.RUNNING:
-            self.need(RunState.HALTED, RunState.SHUTDOWN)
+            self.need(RunState.STOPPED, RunState.SHUTDOWN)
 
     def _ok(self, request: bytes, answer: bytes) -> bytes:
         """`answer`, unless it is an error number or empty (not supported)."""
@@ -157,7 +157,7 @@ class StubReader(Stateful):
     def _stopped(self, payload: bytes) -> StopReply:
         stop = StopReply.parse(payload)
         self.last_stop = stop
-        self._set_state(RunState.SHUTDOWN if stop.over else RunState.HALTED)
+        self._set_state(RunState.SHUTDOWN if stop.over else RunState.STOPPED)
         return stop
 
     # Registers -----------------------------------------------------------------------------

@@ -15,22 +15,22 @@ from breenix_gdbagent.errors import LinkClosed, StateError
 
 
 class RunState(Enum):
-    """HALTED: asks are answered. RUNNING: any byte would stop it. SHUTDOWN: paused for good."""
+    """STOPPED: asks are answered. RUNNING: any byte would stop it. SHUTDOWN: paused for good."""
 
-    HALTED = "halted"
+    STOPPED = "stopped"
     RUNNING = "running"
     SHUTDOWN = "shutdown"
     CLOSED = "closed"
 
 
 _NEXT = {
-    RunState.HALTED: {RunState.HALTED, RunState.RUNNING, RunState.SHUTDOWN, RunState.CLOSED},
-    RunState.RUNNING: {RunState.HALTED, RunState.SHUTDOWN, RunState.CLOSED},
-    RunState.SHUTDOWN: {RunState.HALTED, RunState.SHUTDOWN, RunState.CLOSED},
+    RunState.STOPPED: {RunState.STOPPED, RunState.RUNNING, RunState.SHUTDOWN, RunState.CLOSED},
+    RunState.RUNNING: {RunState.STOPPED, RunState.SHUTDOWN, RunState.CLOSED},
+    RunState.SHUTDOWN: {RunState.STOPPED, RunState.SHUTDOWN, RunState.CLOSED},
     RunState.CLOSED: {RunState.CLOSED},
 }
 """Where each state leads: out of a shutdown only a reset does, out of a closed connection nothing.
-A stop that came unasked confirms HALTED."""
+A stop that came unasked confirms STOPPED."""
 
 _MISUSE = {
     RunState.RUNNING: ("the guest is running", "any packet would stop it", "interrupt it first"),
@@ -39,7 +39,7 @@ _MISUSE = {
         "QEMU answers no continue in that state",
         "reset it (QMP system_reset) or start it again",
     ),
-    RunState.HALTED: ("the guest is stopped", "", "let it run first"),
+    RunState.STOPPED: ("the guest is stopped", "", "let it run first"),
 }
 
 _Self = TypeVar("_Self", bound="Stateful")
@@ -73,7 +73,7 @@ class Stateful:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._state = RunState.HALTED
+        self._state = RunState.STOPPED
 
     @property
     def state(self) -> RunState:
@@ -95,14 +95,14 @@ class Stateful:
             self.need(*(before for before, after in _NEXT.items() if state in after))
         self._state = state
 
-    @require(RunState.HALTED, RunState.SHUTDOWN)
+    @require(RunState.STOPPED, RunState.SHUTDOWN)
     def found_over(self) -> None:
         """QEMU's monitor says that the guest is paused for good."""
         self._set_state(RunState.SHUTDOWN)
 
     def was_reset(self) -> None:
         """The machine was reset and stands before its first instruction."""
-        self._set_state(RunState.HALTED)
+        self._set_state(RunState.STOPPED)
 
     def has_ended(self) -> None:
         """QEMU, or the connection to it, is gone."""

@@ -146,7 +146,7 @@ class Arming:
         self._want()
 
     def now(self, kernel: Path | None, bias: int | None, panics: Sequence[int]) -> None:
-        """Of a guest that stands still with its IDT loaded; else poll for it. `bias` is that of the
+        """Of a guest that is stopped with its IDT loaded; else poll for it. `bias` is that of the
         ELF `kernel`, where it is known. Raises `InputError`."""
         if kernel is not None:
             from breenix_gdbagent.live.elfcode import KernelCode

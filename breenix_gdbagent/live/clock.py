@@ -6,7 +6,7 @@ import time
 
 
 class RunClock:
-    """Starts with the guest standing still, at 0 seconds."""
+    """Starts with a stopped guest, at 0 seconds."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -17,8 +17,8 @@ class RunClock:
         if self._since is None:
             self._since = time.monotonic()
 
-    def halt(self) -> None:
-        """The guest stands still."""
+    def stop(self) -> None:
+        """The guest is stopped."""
         self._before = self.seconds()
         self._since = None
 

@@ -46,7 +46,7 @@ class Ending(Guest):
         return StopReason("shutdown", reply.cpu, text=text, resets=self._resets.count)
 
     def found_at(self) -> StopReason:
-        """Why a guest that we attached to stands still, by QEMU's run state: it may have ended
+        """Why a guest that we attached to is stopped, by QEMU's run state: it may have ended
         before. Raises `LinkError`."""
         if self._holds.qmp is None or self.stub.state is not RunState.SHUTDOWN:
             return StopReason("attached")
@@ -97,7 +97,7 @@ class Ending(Guest):
     def _ended(self, error: LinkClosed, cpu: int = 0, *, by_guest: bool = False) -> StopReason:
         """QEMU has ended: by the guest's wish, which is known (`by_guest`) or seen in the status,
         or `QemuDied`."""
-        self.clock.halt()
+        self.clock.stop()
         self.stub.has_ended()
         process = self._holds.process
         if self._holds.serial is not None and process is not None:

@@ -121,7 +121,7 @@ class Guest:
             cpus = self._at_exit
             memory = self._memory_after_exit()
         else:
-            with self.uncut():
+            with self._uncut():
                 if self._holds.qmp is not None:
                     self._holds.qmp.events()
                 memory = self.memory()
@@ -302,7 +302,7 @@ class Guest:
 
     def read(self, va: int, length: int) -> bytes:
         """Virtual memory as the CPU that stopped sees it. Raises `LinkError`."""
-        with self.uncut():
+        with self._uncut():
             return self.stub.read(va, length)
 
     def read_or_none(self, va: int, length: int) -> bytes | None:
@@ -316,13 +316,13 @@ class Guest:
             return None
 
     @contextmanager
-    def uncut(self) -> Iterator[None]:
-        """`dying`, and no signal cuts the conversation in two."""
-        with Uncut(), self.dying():
+    def _uncut(self) -> Iterator[None]:
+        """`_dying`, and no signal cuts the conversation in two."""
+        with Uncut(), self._dying():
             yield
 
     @contextmanager
-    def dying(self) -> Iterator[None]:
+    def _dying(self) -> Iterator[None]:
         """A connection that breaks because QEMU ended is told as QEMU's end (`QemuDied`), and a
         silence because QEMU was stopped as that."""
         try:

@@ -50,7 +50,7 @@ class Resets:
             self._held = self._firmware = True
 
     def put_back(self) -> bool:
-        """QEMU's own action again; whether a guest stands still that it would have reset, which is
+        """QEMU's own action again; whether a guest is paused that it would have reset, which is
         done then. Raises `LinkError`."""
         qmp = self._holds.qmp
         if qmp is None or not self._held:
@@ -67,7 +67,7 @@ class Resets:
         return True
 
     def machine(self) -> None:
-        """As after power-on, standing still. Raises `LinkError`: no QMP, or a QEMU of somebody
+        """As after power-on, stopped. Raises `LinkError`: no QMP, or a QEMU of somebody
         else's whose reboot action is not known, so that it could not be put back."""
         qmp = self._holds.qmp
         if qmp is None:

@@ -35,7 +35,7 @@ class Running(Ending):
     """What moves a guest on by one instruction or one stop. `live.vm.LiveVm` makes runs of it.
 
     `watched` is the kind and address of the watchpoint that stopped it last; `when_armed` is
-    called, with the guest standing still, after the arming has learnt something (the load bias,
+    called, with the guest stopped, after the arming has learnt something (the load bias,
     the gates).
     """
 
@@ -81,7 +81,7 @@ class Running(Ending):
             return {}
         thread = _thread(cpu)
         if thread not in self._registers:
-            with self.uncut():
+            with self._uncut():
                 answers = self.stub.ask(b"Hg" + thread.encode(), b"g")
                 self._registers[thread] = self.stub.decode_registers(answers[1])
         return self._registers[thread]
@@ -96,7 +96,7 @@ class Running(Ending):
 
     def _go(self) -> None:
         """Run on, over the breakpoints that CPUs are stopped at. A stop on the way is pending."""
-        self.stub.need(RunState.HALTED)
+        self.stub.need(RunState.STOPPED)
         self._flush()
         for thread in [thread for thread in self._at if self._stands_on(thread) is not None]:
             reply = self._single_step(thread)
@@ -145,13 +145,13 @@ class Running(Ending):
             self._not_moved()
             raise
         if reply is None:
-            reply = self.stub.halt()
+            reply = self.stub.interrupt_and_wait()
             assert reply is not None
             if reply.signal == SIGINT:
                 reply = reply._replace(signal=SIGTRAP)  # by us: it stands behind the instruction
-        self.clock.halt()
+        self.clock.stop()
         if writes_port and self._holds.qmp is not None and self._holds.qmp.shutdown_reason():
-            # It asked for a shutdown, and QEMU, which stood still for the step, forgets about it.
+            # It asked for a shutdown, and QEMU, which was stopped for the step, forgets about it.
             self.stub.found_over()
             return reply._replace(signal=SIGQUIT)
         return reply
@@ -194,10 +194,10 @@ class Running(Ending):
     def _not_moved(self) -> None:
         """The last move was refused: the stop is what it was before."""
         self.epoch, self._at = self._before_move
-        self.clock.halt()
+        self.clock.stop()
 
-    def _note_halt(self) -> None:
-        self.clock.halt()
+    def _has_stopped(self) -> None:
+        self.clock.stop()
         self.agent_stops += 1
         self.console.sync()
 
@@ -205,7 +205,7 @@ class Running(Ending):
 
     def _stopped(self, reply: StopReply) -> StopReason | None:
         """What a stop means; None when it was one of the arming's own."""
-        self._note_halt()
+        self._has_stopped()
         self.watched = reply.watch
         if reply.shutdown:
             return self._shut_down(reply)

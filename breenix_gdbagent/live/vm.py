@@ -40,7 +40,6 @@ class LiveVm(Running):
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
-        self.faults_passed = 0
         self.left = ""
         self.arming = self._new_arming()
         self._resets = Resets(lambda: self.arming.armed_at is not None, holds)
@@ -99,7 +98,7 @@ class LiveVm(Running):
         """`fresh`: the guest has not run its first instruction."""
         assert self._armed_with is not None
         kernel, panic = self._armed_with
-        with self.uncut():
+        with self._uncut():
             if kernel is not None and fresh:
                 # Of a machine that somebody else started it is not known what loads its kernel.
                 identity = self.config is None or "kernel" in self.config.needs
@@ -117,8 +116,8 @@ class LiveVm(Running):
     def stop(self, reason: StopReason | None = None, *, hidden: bool = True) -> Stop:
         """The guest as it stands now, see `Guest.stop`; faults are caught by what it shows."""
         stop = super().stop(reason, hidden=hidden)
-        if stop.cpus and self.stub.state is RunState.HALTED:
-            with self.uncut():
+        if stop.cpus and self.stub.state is RunState.STOPPED:
+            with self._uncut():
                 self.arming.at_stop(stop.cpus)
         return stop
 
@@ -128,11 +127,11 @@ class LiveVm(Running):
         return self._resets.count
 
     def reset(self) -> None:
-        """The machine as after power-on, standing still; breakpoints of the user's stay, and faults
+        """The machine as after power-on, stopped; breakpoints of the user's stay, and faults
         are caught again as they were. Raises `LinkError`, see `Resets.machine`."""
-        with self.uncut():
-            self.stub.halt()
-            self._note_halt()
+        with self._uncut():
+            self.stub.interrupt_and_wait()
+            self._has_stopped()
             self._resets.machine()
             self.ledger.set_wanted(FAULTS, ())
         self.was_changed()
@@ -153,7 +152,7 @@ class LiveVm(Running):
         on_hit: OnHit | None = None,
     ) -> Stop:
         """`run`, and the `Stop` there."""
-        with self.dying():
+        with self._dying():
             return self.stop(self.run(patterns, deadline, on_fault, on_hit))
 
     def run(
@@ -180,7 +179,6 @@ class LiveVm(Running):
                 if reason.kind == "fault" and on_fault is not None:
                     if not on_fault(Fault(self, reason, self.registers)):
                         return reason
-                    self.faults_passed += 1
                 elif reason.kind == "breakpoint" and on_hit is not None:
                     if not on_hit(Hit(self, reason, self.registers, self.watched)):
                         return reason
@@ -193,7 +191,7 @@ class LiveVm(Running):
     def wait(self, deadline: float | None = None, patterns: Sequence[str] = ()) -> StopReason:
         """Wait for a running guest to stop, or stop it: at a match, the deadline or Ctrl-C.
 
-        Raises `LinkError` when it stands still and nothing would come.
+        Raises `LinkError` when it is stopped and nothing would come.
         """
         if not self.running and self._pending is None:
             raise LinkError("the guest stands still, there is nothing to wait for")
@@ -213,7 +211,7 @@ class LiveVm(Running):
         """What may end a wait besides the guest: serial text, and a signal or a request."""
         with (
             self._interrupts() as interrupts,
-            self.dying(),
+            self._dying(),
             self.console.watching(patterns) as watch,
         ):
             yield watch, interrupts
@@ -235,16 +233,16 @@ class LiveVm(Running):
 
     def cont(self) -> None:
         """Let it run; `wait` tells what comes of it. Raises `LinkError` after a shutdown."""
-        with self.uncut():
+        with self._uncut():
             self._go()
 
     def step(self, cpu: int = 0) -> StopReason:
-        """One instruction of one CPU. What it comes to besides is told as ever: an exception that
-        it takes is a ``fault``, a watchpoint that it triggers or a breakpoint of the user's that
-        it lands on a ``breakpoint``."""
+        """One instruction of one CPU. What it comes to besides is reported as ever: an exception
+        that it takes is a ``fault``, a watchpoint that it triggers or a breakpoint of the user's
+        that it lands on a ``breakpoint``."""
         thread = f"{cpu + 1:02x}"
-        with self.uncut():
-            self.stub.need(RunState.HALTED)
+        with self._uncut():
+            self.stub.need(RunState.STOPPED)
             self._flush()
             try:
                 reply = self._single_step(thread)
@@ -259,8 +257,8 @@ class LiveVm(Running):
 
     def interrupt(self) -> StopReason:
         """Stop it now; the reason is another one when it stopped by itself meanwhile."""
-        with self.uncut():
-            return self._halt(StopReason("interrupt"))
+        with self._uncut():
+            return self._interrupt(StopReason("interrupt"))
 
     def insert(self, address: int, kind: str = "hardware", length: int = 1) -> Break:
         """A break- or watchpoint of the caller's own (kinds: see `link.breakpoints.Break`)."""
@@ -275,16 +273,16 @@ class LiveVm(Running):
     def change(self, action: Callable[[], None]) -> None:
         """Do `action`, which changes the ledger. It holds before the guest moves again: one that
         runs is paused for it. Raises `QemuDied`, `LinkError`."""
-        with self.uncut():
-            self.stub.need(RunState.HALTED, RunState.RUNNING, RunState.SHUTDOWN)
+        with self._uncut():
+            self.stub.need(RunState.STOPPED, RunState.RUNNING, RunState.SHUTDOWN)
             self.pause_for(action)
 
     def pause_for(self, action: Callable[[], None]) -> None:
-        """Do `action` while the guest stands still, then have it as it was."""
+        """Do `action` while the guest is stopped, then have it as it was."""
         was_running = self.running
         if was_running:
-            reply = self.stub.halt()
-            self._note_halt()
+            reply = self.stub.interrupt_and_wait()
+            self._has_stopped()
             if reply is not None and (reply.signal == SIGTRAP or reply.shutdown):
                 self._pending = reply
         action()
@@ -327,31 +325,31 @@ class LiveVm(Running):
                 self._go()
                 continue
             if interrupts.noted:
-                reason = self._halt(StopReason("interrupt"))
+                reason = self._interrupt(StopReason("interrupt"))
                 if interrupts.noted == SIGINT:
                     interrupts.noted = 0
                     self.interrupted = True
                 return reason
             found = self.console.matched(watch)
             if found is not None:
-                return self._halt(StopReason("marker", text=found.line))
+                return self._interrupt(StopReason("marker", text=found.line))
             if deadline.passed:
-                return self._halt(StopReason("deadline"))
+                return self._interrupt(StopReason("deadline"))
             if qmp is not None:
                 self._resets.hear()
             self.arming.poll()
             if serial is not None:
                 serial.wake_on_text = self.arming.polling and self._holds.qmp is not None
 
-    def _halt(self, reason: StopReason) -> StopReason:
+    def _interrupt(self, reason: StopReason) -> StopReason:
         """Stop it for `reason`, unless it has stopped by itself: then for that."""
         try:
-            reply = self.stub.halt()
+            reply = self.stub.interrupt_and_wait()
         except LinkClosed as error:
             return self._ended(error)
         if reply is not None and (reply.signal == SIGTRAP or reply.shutdown):
             return self._stopped(reply) or reason
-        self._note_halt()
+        self._has_stopped()
         return reason
 
     # Leaving -------------------------------------------------------------------------------

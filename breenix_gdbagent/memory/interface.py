@@ -63,7 +63,7 @@ class RamMap:
 
 
 class PhysicalMemory(Protocol):
-    """Bytes by guest physical address, of a guest that stands still.
+    """Bytes by guest physical address, of a guest that is stopped.
 
     `ram` is None when nobody told where RAM is (a bare ELF core): then what is not in the source
     is merely not there, and nothing can be called "beyond RAM".

@@ -23,7 +23,7 @@ _SPLIT = {"pc": (0xE000_0000, 0xC000_0000), "q35": (0xB000_0000, 0x8000_0000)}
 class RamFile(MappedMemory):
     """A `PhysicalMemory` of the file that QEMU keeps RAM in (``share=on``), or of a copy.
 
-    A read shows what the guest wrote a moment ago; read only while it stands still. Holes of the
+    A read shows what the guest wrote a moment ago; read only while it is stopped. Holes of the
     sparse file are skipped by `filled`. Raises `InputError` when the file is smaller than the map.
     """
 

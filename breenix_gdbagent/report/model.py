@@ -76,7 +76,7 @@ NO_TRACE: Object = {"frames": [], "left_out": 0, "end": ""}
 
 @dataclass(frozen=True, slots=True)
 class ShownStop:
-    """Why the guest stood still, and every CPU."""
+    """Why the guest was stopped, and every CPU."""
 
     id: int
     seconds: float

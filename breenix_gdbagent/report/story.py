@@ -302,7 +302,7 @@ def place_words(cpu: ShownCpu) -> str:
 
 
 def stop_words(stop: ShownStop) -> str:
-    """Why the guest stood still: ``fault, vector 14 (#PF), error code 0x2, CR2 0x...``."""
+    """Why the guest was stopped: ``fault, vector 14 (#PF), error code 0x2, CR2 0x...``."""
     said = REASONS.get(stop.reason, stop.reason)
     if stop.vector is not None:
         vector = stop.vector

@@ -50,7 +50,7 @@ class Outcome:
 
 
 class Bench:
-    """A lab guest that stands still with 64-bit paging on, and the runner in its RAM."""
+    """A lab guest that is stopped with 64-bit paging on, and the runner in its RAM."""
 
     def __init__(self) -> None:
         elf = lab.elf(stripped=True)

@@ -1,4 +1,4 @@
-"""Why a guest stands still and where each of its CPUs is, as a report tells it."""
+"""Why a guest is stopped and where each of its CPUs is, as a report tells it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def stop_picture(kernel: Kernel) -> StopPicture:
 
 
 def stop_summary(kernel: Kernel) -> StopSummary:
-    """Why the guest stands still and where its CPUs are."""
+    """Why the guest is stopped and where its CPUs are."""
     stop = kernel.stop
     try:
         event = kernel.event

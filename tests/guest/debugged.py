@@ -59,6 +59,6 @@ def set_invariant(debugger: Debugger, text: str) -> Point:
 
 def go(debugger: Debugger, *patterns: str, seconds: float = 20) -> StopEvent:
     """Run on, and look at the stop as the shell does."""
-    halt = debugger.go(patterns, seconds)
-    debugger.stop(halt.reason)
-    return halt
+    event = debugger.go(patterns, seconds)
+    debugger.stop(event.reason)
+    return event

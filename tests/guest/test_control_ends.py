@@ -80,9 +80,9 @@ def test_a_guest_that_exits_is_a_stop_with_its_status() -> None:
     with debugged("unexpected-exit") as debugger:
         set_break(debugger, "exception 13")
         set_break(debugger, "rust_begin_unwind")
-        halt = go(debugger)
-        assert (halt.reason.kind, halt.reason.exit_status) == ("exit", 35)
-        assert stood_at_its_exit(debugger.stop(halt.reason).cpus)
+        event = go(debugger)
+        assert (event.reason.kind, event.reason.exit_status) == ("exit", 35)
+        assert stood_at_its_exit(debugger.stop(event.reason).cpus)
 
 
 def test_a_stub_that_stops_answering_is_not_waited_for(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_places_by_symbol_line_address_and_vector() -> None:
             ("exception #PF", va("kernel::interrupts::page_fault_handler")),
         ):
             point = set_break(debugger, text)
-            halt = go(debugger)
-            assert halt.points == (point,)
+            event = go(debugger)
+            assert event.points == (point,)
             assert debugger.vm.registers["rip"] == at
             debugger.remove(point)
         file, _, line = addr2line(va(SYSCALL)).rpartition(":")
@@ -63,9 +63,9 @@ def test_a_process_is_the_one_whose_cr3_it_is() -> None:
         point = set_break(debugger, "syscall_entry process 3")
         roots = set()
         for _ in range(3):
-            halt = go(debugger)
-            assert halt.points == (point,)
-            kernel = Kernel(debugger.stop(halt.reason))
+            event = go(debugger)
+            assert event.points == (point,)
+            kernel = Kernel(debugger.stop(event.reason))
             roots.add(kernel.stop.cpu.root)
             assert {s.pid for s in kernel.spaces if s.root in roots} == {3}
         assert len(roots) == 1
@@ -74,16 +74,16 @@ def test_a_process_is_the_one_whose_cr3_it_is() -> None:
 def test_conditions_and_counts() -> None:
     with debugged("marker-missing") as debugger:
         point = set_break(debugger, f"{SYSCALL} count 4 if thread.id == 3")
-        halt = go(debugger)
-        assert halt.points == (point,)
+        event = go(debugger)
+        assert event.points == (point,)
         assert point.hits == 4
-        stop = debugger.stop(halt.reason)
+        stop = debugger.stop(event.reason)
         assert Kernel(stop).thread_name(stop.cpu) is not None
         debugger.remove(point)
         broken = set_break(debugger, f"{SYSCALL} if u64[0x10] == 3")
-        halt = go(debugger)
-        assert halt.points == (broken,)  # what cannot be told stops, and says why
-        assert "0x10 is not mapped" in halt.notes[0]
+        event = go(debugger)
+        assert event.points == (broken,)  # what cannot be told stops, and says why
+        assert "0x10 is not mapped" in event.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_an_exception_stops_once() -> None:
     """A point on the vector and the rule for unexpected faults are one stop."""
     with debugged("page-fault-user") as debugger:
         point = set_break(debugger, "exception 14")
-        halt = go(debugger, DONE)
-        assert (halt.reason.kind, halt.reason.vector, halt.points) == ("fault", 14, (point,))
+        event = go(debugger, DONE)
+        assert (event.reason.kind, event.reason.vector, event.points) == ("fault", 14, (point,))
         debugger.remove(point)
         assert go(debugger, DONE).reason.kind == "marker"
 
@@ -129,9 +129,9 @@ def test_a_checkpoint_keeps_the_last_hits_and_changes_nothing() -> None:
 def test_an_invariant_stops_at_its_first_violation() -> None:
     with debugged("kernel-slot-diverged") as debugger:
         point = set_invariant(debugger, "kernel-slots at syscall_entry")
-        halt = go(debugger, DONE)
-        assert halt.points == (point,)
-        assert halt.notes[0].startswith("kernel-slots is violated: ")
+        event = go(debugger, DONE)
+        assert event.points == (point,)
+        assert event.notes[0].startswith("kernel-slots is violated: ")
         assert point.hits > 1  # it held before
 
 
@@ -152,11 +152,11 @@ def test_a_page_table_entry_stops_at_the_instruction_that_changes_it() -> None:
         assert all(e.aliases for e in watch.entries)
         leaf = watch.entries[-1].entry.entry_pa
         for pattern in ("0x0 (not present) -> ", "(P U AVL9 NX) -> "):
-            halt = go(debugger, DONE)
-            assert halt.points == (point,)
-            assert pattern in halt.notes[0]
-            raw = int.from_bytes(debugger.stop(halt.reason).memory.read(leaf, 8), "little")
-            assert f"-> 0x{raw:016x}" in halt.notes[0]
-        halt = go(debugger, DONE)
-        assert halt.reason.kind == "marker"
-        assert any("the walker changed A and D of the level 1" in note for note in halt.notes)
+            event = go(debugger, DONE)
+            assert event.points == (point,)
+            assert pattern in event.notes[0]
+            raw = int.from_bytes(debugger.stop(event.reason).memory.read(leaf, 8), "little")
+            assert f"-> 0x{raw:016x}" in event.notes[0]
+        event = go(debugger, DONE)
+        assert event.reason.kind == "marker"
+        assert any("the walker changed A and D of the level 1" in note for note in event.notes)

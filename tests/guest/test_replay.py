@@ -20,9 +20,9 @@ def stops() -> list[object]:
         stepper = Stepper(debugger)
         seen: list[object] = []
         for _ in range(2):
-            halt = go(debugger)
-            stepper.stopped(halt)
-            assert halt.points == (point,)
+            event = go(debugger)
+            stepper.stopped(event)
+            assert event.points == (point,)
             seen.append(dict(debugger.vm.registers))
             for over in (True, False, True):
                 stepper.line(over=over)

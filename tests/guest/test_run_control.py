@@ -16,8 +16,8 @@ def test_a_reset_keeps_breakpoints_and_catches_faults_again(first: str) -> None:
     with debugged("reboot") as debugger:
         point = set_break(debugger, SYSCALL)
         for hits in (1, 2, 3):
-            halt = go(debugger)
-            assert halt.points == (point,)
+            event = go(debugger)
+            assert event.points == (point,)
             assert debugger.vm.registers["rip"] == va(SYSCALL)
             assert point.hits == hits
             if first == "reboot":

@@ -90,21 +90,21 @@ def ours(start: int, words: list[str]) -> list[int]:
     """The same of our stepper."""
     with debugged(deterministic=True, catching="none") as debugger:
         point = set_break(debugger, f"{start:#x}")
-        halt = go(debugger)
+        event = go(debugger)
         stepper = Stepper(debugger)
-        stepper.stopped(halt)
+        stepper.stopped(event)
         debugger.remove(point)
         found = []
         for word in words:
             if word in ("finish", "leave"):
-                halt = stepper.finish(Kernel(debugger.stop(halt.reason)))
+                event = stepper.finish(Kernel(debugger.stop(event.reason)))
             elif word in ("step", "next"):
-                halt = stepper.line(over=word == "next")
+                event = stepper.line(over=word == "next")
             elif word == "until":
-                halt = stepper.until()
+                event = stepper.until()
             else:
-                halt = stepper.instruction(over=word == "nexti")
-            assert halt.reason.kind == "step"
+                event = stepper.instruction(over=word == "nexti")
+            assert event.reason.kind == "step"
             found.append(debugger.vm.registers["rip"])
         return found
 

@@ -153,7 +153,7 @@ class ShellCompleter(Completer):
         from breenix_gdbagent.symbols.values import Value
 
         try:
-            with self.session.halted():
+            with self.session.while_stopped():
                 value = parse(path).value(Evaluation.of(kernel))
                 return inner_fields(value) if isinstance(value, Value) else []
         except AgentError:
@@ -167,7 +167,7 @@ class ShellCompleter(Completer):
         cpu = kernel.stop.cpu
         places = [cpu.get(name) for name in ("rip", "rsp", "cr2")]
         try:
-            with self.session.halted():
+            with self.session.while_stopped():
                 for stack in (*kernel.stacks, *kernel.ist):
                     places += [stack.top - 8, stack.bottom]
         except AgentError:
@@ -179,7 +179,7 @@ class ShellCompleter(Completer):
         if kernel is None:
             return []
         try:
-            with self.session.halted():
+            with self.session.while_stopped():
                 spaces = [s for s in kernel.named_spaces if s.role == "process"]
         except AgentError:
             return []

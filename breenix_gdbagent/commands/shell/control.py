@@ -111,7 +111,7 @@ def do_interrupt(session: Session, line: Line) -> int:
 
 def do_reset(session: Session, line: Line) -> int:
     arguments(line)
-    with session.halted():
+    with session.while_stopped():
         session.debugger.reset()
         session.forget()
     print("the machine is reset and stands before its first instruction")
@@ -137,7 +137,7 @@ def _repeat(session: Session, line: Line, *, over: bool) -> int:
 def _stands(session: Session) -> Kernel:
     """The stop at hand of a guest that can run on; made when nothing has run yet."""
     session.debugger  # noqa: B018  (raises: a snapshot does not run)
-    with session.halted():
+    with session.while_stopped():
         return session.view
 
 

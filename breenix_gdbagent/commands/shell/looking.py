@@ -32,7 +32,7 @@ ROW = 16
 
 
 def do_context(session: Session, line: Line) -> int:
-    with session.halted():
+    with session.while_stopped():
         arguments(line)
         print(views.context(session, session.event, session.screen.width))
     return 0
@@ -40,7 +40,7 @@ def do_context(session: Session, line: Line) -> int:
 
 def do_registers(session: Session, line: Line) -> int:
     options = arguments(line, ("which", "?"))
-    with session.halted():
+    with session.while_stopped():
         stop = session.kernel.stop
         every = options.which == "all"
         if options.which not in (None, "all"):
@@ -53,7 +53,7 @@ def do_registers(session: Session, line: Line) -> int:
 
 def do_cpu(session: Session, line: Line) -> int:
     options = arguments(line, ("number", "?"))
-    with session.halted():
+    with session.while_stopped():
         cpus = session.kernel.stop.cpus
         if options.number is None:
             chosen = session.view.stop.cpu.index
@@ -75,7 +75,7 @@ def do_walk(session: Session, line: Line) -> int:
     from breenix_gdbagent.views.space_listing import root_label
 
     options = arguments(line, ("va", ""), ("root", "?"))
-    with session.halted():
+    with session.while_stopped():
         kernel = session.view
         root = root_of(kernel, options.root)
         walked = kernel.walk(root, _address(kernel, options.va))
@@ -87,7 +87,7 @@ def do_roots(session: Session, line: Line) -> int:
     from breenix_gdbagent.report.tables import spaces_text
 
     arguments(line)
-    with session.halted():
+    with session.while_stopped():
         kernel = session.kernel
         print(spaces_text(kernel.spaces, kernel.no_roots, session.screen.width))
     return 0
@@ -99,7 +99,7 @@ def do_map(session: Session, line: Line) -> int:
     from breenix_gdbagent.views.space_listing import space_listing
 
     options = arguments(line, ("root", "?"))
-    with session.halted():
+    with session.while_stopped():
         kernel = session.view
         root = root_of(kernel, options.root)
         space = kernel.merged.space(root)
@@ -112,7 +112,7 @@ def do_who(session: Session, line: Line) -> int:
     from breenix_gdbagent.views.frame_users import frame_users
 
     options = arguments(line, ("pa", ""))
-    with session.halted():
+    with session.while_stopped():
         kernel = session.kernel
         pa, said = _physical(session.view, options.pa)
         if said:
@@ -150,7 +150,7 @@ def _physical(kernel: Kernel, text: str) -> tuple[int, str]:
 def do_percpu(session: Session, line: Line) -> int:
     """What stands behind GS, CPU by CPU; exit code 1 where no CPU has a block."""
     arguments(line)
-    with session.halted():
+    with session.while_stopped():
         kernel = session.kernel
         for cpu in kernel.stop.cpus:
             block = kernel.percpu_of(cpu)
@@ -183,7 +183,7 @@ def _percpu_rows(kernel: Kernel, cpu: Cpu, block: PerCpu) -> Iterator[tuple[str,
 
 def do_stacks(session: Session, line: Line) -> int:
     arguments(line)
-    with session.halted():
+    with session.while_stopped():
         kernel = session.kernel
         on: dict[str, list[int]] = {}
         for cpu in kernel.stop.cpus:
@@ -214,7 +214,7 @@ def _room(kernel: Kernel, stack: KernelStack) -> str:
 
 def do_stack(session: Session, line: Line) -> int:
     options = arguments(line, ("count", "?"))
-    with session.halted():
+    with session.while_stopped():
         count = count_of(options.count, "words", STACK_WORDS)
         kernel = session.view
         trace = views.trace_of(kernel)
@@ -227,7 +227,7 @@ def do_memory(session: Session, line: Line) -> int:
     length = count_of(options.length, "bytes", MEMORY_BYTES)
     if length > MOST_BYTES:
         raise InputError(f"{length} bytes are more than are shown at once", fix=f"{MOST_BYTES}")
-    with session.halted():
+    with session.while_stopped():
         kernel = session.view
         va = _address(kernel, options.va)
         root = kernel.stop.cpu.root
@@ -250,7 +250,7 @@ def do_audit(session: Session, line: Line) -> int:
     from breenix_gdbagent.report.text import render
 
     arguments(line)
-    with session.halted():
+    with session.while_stopped():
         kernel, target = session.kernel, description(session.target)
         if session.target.runs:
             record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
@@ -265,7 +265,7 @@ def do_audit(session: Session, line: Line) -> int:
 
 def do_fault(session: Session, line: Line) -> int:
     arguments(line)
-    with session.halted():
+    with session.while_stopped():
         kernel = session.kernel
         known = kernel.event is not None or kernel.stop.reason.kind in _FAULTED
         if not known and (why := _no_fault(kernel)) is not None:

@@ -16,7 +16,7 @@ def _answer(session: Session, line: Line) -> int:
     parser = parser_of(line)
     names.add_arguments(line.command.name, parser)
     options = parser.parse_args(line.words)
-    with session.halted():
+    with session.while_stopped():
         return names.answer(line.command.name, session.view, options)
 
 
@@ -32,7 +32,7 @@ def do_print(session: Session, line: Line) -> int:
 
     if not line.text:
         raise InputError("print what?", fix="see: help print")
-    with session.halted():
+    with session.while_stopped():
         expression = parse(line.text)
         evaluation = Evaluation.of(session.view)
         value = expression.value(evaluation)
@@ -49,7 +49,7 @@ def do_list(session: Session, line: Line) -> int:
     from breenix_gdbagent.evaluation.places import find_place
     from breenix_gdbagent.evaluation.source import Source
 
-    with session.halted():
+    with session.while_stopped():
         kernel = session.view
         if line.text.isdecimal():
             here, wanted = file_at_hand(session, line.text), int(line.text)

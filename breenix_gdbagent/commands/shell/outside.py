@@ -25,7 +25,7 @@ def do_gdb(session: Session, line: Line) -> int:
         print("  both see every stop; `monitor COMMAND` in gdb is this shell")
         return 0
     # Not while holding the guest: gdb asks it through a bridge of ours, from another thread.
-    with session.halted():
+    with session.while_stopped():
         session.kernel  # noqa: B018  (raises while the guest runs)
     gdb = Beside.of(session).gdb()
     # It caches registers and memory of the stop that it saw last.
@@ -50,7 +50,7 @@ def do_save(session: Session, line: Line) -> int:
         raise InputError(f"{memory!r} is none of {', '.join(MEMORY)}")
     path = Path(options.file).expanduser()
     writable(path)
-    with session.halted():
+    with session.while_stopped():
         kernel = session.kernel
         record, target = RunRecord(seconds=kernel.stop.seconds), description(session.target)
         facts = facts_of(kernel.stop.reason)
@@ -68,7 +68,7 @@ def do_save(session: Session, line: Line) -> int:
 def do_ipython(session: Session, line: Line) -> int:
     arguments(line)
     # Not what this command prints: it has the terminal, and no pager must wait for its end.
-    with session.halted(), redirect_stdout(sys.__stdout__):
+    with session.while_stopped(), redirect_stdout(sys.__stdout__):
         return embed(session)
 
 

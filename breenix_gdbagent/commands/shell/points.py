@@ -52,7 +52,7 @@ def in_file_at_hand(session: Session, text: str) -> str:
     head, blank, rest = text.partition(" ")
     if not head.isdecimal():
         return text
-    with session.halted():
+    with session.while_stopped():
         return f"{file_at_hand(session, head)}:{head}{blank}{rest}"
 
 
@@ -69,7 +69,7 @@ def do_invariant(session: Session, line: Line) -> int:
 
 def _set(session: Session, make: Callable[[LoadedImage | None, int], Point]) -> int:
     """Put a point in, and say where."""
-    with session.halted():
+    with session.while_stopped():
         debugger = session.debugger
         point = make(debugger.loaded_or_linked, debugger.table.number())
         _added(debugger, debugger.add(point))
@@ -80,7 +80,7 @@ def do_watch(session: Session, line: Line) -> int:
     words = line.text.split()
     if not words:
         raise InputError("watch what?", fix="see: help watch")
-    with session.halted():
+    with session.while_stopped():
         if words[0] == "entry":
             return _watch_entry(session, words[1:])
         access = _ACCESS.get(words[0])
@@ -170,7 +170,7 @@ def _told(point: Point) -> int:
 
 
 def do_delete(session: Session, line: Line) -> int:
-    with session.halted():
+    with session.while_stopped():
         session.debugger.remove(*_chosen(session, line))
     return 0
 
@@ -184,7 +184,7 @@ def do_disable(session: Session, line: Line) -> int:
 
 
 def _switch(session: Session, line: Line, *, on: bool) -> int:
-    with session.halted():
+    with session.while_stopped():
         for point in _chosen(session, line):
             point.enabled = on
             session.debugger.table.place(point)

@@ -162,7 +162,7 @@ def _keys(session: Session) -> KeyBindings:
 
 def bar(session: Session, width: int) -> str:
     """The bottom bar: state, CPU, whose address space, running time, the last serial line."""
-    parts = _running(session) if session.running else _standing(session)
+    parts = _running(session) if session.running else _stopped(session)
     line = "".join(c for c in session.screen.last_line if c.isprintable())
     if line:
         parts.append(line)
@@ -177,7 +177,7 @@ def _running(session: Session) -> list[str]:
     return [state, f"{arbiter.debugger.vm.clock.seconds():.1f} s"]
 
 
-def _standing(session: Session) -> list[str]:
+def _stopped(session: Session) -> list[str]:
     known = session.known
     if session.lost:
         return ["no answer: interrupt"]

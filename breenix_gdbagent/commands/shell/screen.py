@@ -117,7 +117,7 @@ class Screen:
                 self.write(one)
 
     def flush_serial(self, hide: Callable[[str], bool]) -> None:
-        """The guest stands still: what it wrote of a line so far is all there is. The beginning of
+        """The guest is stopped: what it wrote of a line so far is all there is. The beginning of
         a line that is hidden waits for its end."""
         with self._lock:
             for port, tail in self._tails.items():

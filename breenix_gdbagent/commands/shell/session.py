@@ -52,7 +52,7 @@ class Session:
     """The stop at hand (`kernel`), and the guest behind it (`arbiter`), None for a snapshot.
 
     With `background` a run goes on while the user types; else a command lasts until the guest
-    stands still.
+    is stopped.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class Session:
         return True
 
     def _stopped(self, who: str, event: StopEvent) -> None:
-        """The guest stands still: for a command of ours, or for the user's gdb."""
+        """The guest is stopped: for a command of ours, or for the user's gdb."""
         if self._echo is not None:
             self._echo.flush()
         self.event = event
@@ -290,12 +290,12 @@ class Session:
             self.screen.write(f"`{text}`, which waited: {said.getvalue().strip() or 'done'}")
 
     @contextmanager
-    def halted(self) -> Iterator[None]:
-        """The guest stands still meanwhile, or this is a snapshot. Raises `InputError`."""
+    def while_stopped(self) -> Iterator[None]:
+        """The guest is stopped meanwhile, or this is a snapshot. Raises `InputError`."""
         if self.arbiter is None:
             yield
             return
-        with self.arbiter.halted(wait=True):
+        with self.arbiter.while_stopped(wait=True):
             yield
 
     # The guest's serial text -------------------------------------------------------------------

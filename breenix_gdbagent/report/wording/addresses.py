@@ -143,7 +143,7 @@ def who(program: Interrupted) -> str:
     return f"the kernel in the space of {label}"
 
 
-def standing(program: Interrupted) -> str:
+def rip_of(program: Interrupted) -> str:
     """RIP with its symbol."""
     return at(program.rip, program.symbol)
 

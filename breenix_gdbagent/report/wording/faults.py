@@ -19,9 +19,9 @@ from breenix_gdbagent.cpumodel.delivery import Course
 from breenix_gdbagent.report.wording.addresses import (
     address,
     entry_words,
+    rip_of,
     selector_error,
     sentence,
-    standing,
     walk_picture,
     who,
 )
@@ -167,11 +167,11 @@ def _accessed(facts: PageFaultFacts) -> str:
         return f"the CPU could not deliver {what} from ring {facts.at.ring}: {place}; {why}"
     if facts.own is not None:
         return (
-            f"`{facts.at.instruction}` of {who(facts.at)} at {standing(facts.at)}: "
+            f"`{facts.at.instruction}` of {who(facts.at)} at {rip_of(facts.at)}: "
             f"{facts.own.why}: {place}; {_why(facts)}"
         )
     verb = _VERB[facts.access]
-    return f"{who(facts.at)} {verb} {place} at {standing(facts.at)}: {_why(facts)}"
+    return f"{who(facts.at)} {verb} {place} at {rip_of(facts.at)}: {_why(facts)}"
 
 
 def _story(facts: PageFaultFacts) -> str:
@@ -197,7 +197,7 @@ def _story(facts: PageFaultFacts) -> str:
 
 def _what_ran(facts: PageFaultFacts) -> str:
     program, cr2 = facts.at, hex64(facts.cr2)
-    ran, place = who(program), standing(program)
+    ran, place = who(program), rip_of(program)
     if facts.attempt is not None:
         attempt = facts.attempt
         top = hex64(attempt.top) if attempt.top is not None else "not known"
@@ -265,7 +265,7 @@ def exception(finding: Finding, facts: ExceptionFacts) -> Words:
     """Which exception, where, and what raised it."""
     why = facts.raised.why or _nothing_known(facts)
     doing = f"`{facts.at.instruction}` " if facts.at.instruction is not None else ""
-    summary = f"{facts.exception} in {who(facts.at)}, {doing}at {standing(facts.at)}: {why}"
+    summary = f"{facts.exception} in {who(facts.at)}, {doing}at {rip_of(facts.at)}: {why}"
     return Words(summary, _exception_story(facts))
 
 
@@ -280,7 +280,7 @@ def _nothing_known(facts: ExceptionFacts) -> str:
 def _exception_story(facts: ExceptionFacts) -> str:
     program, delivered = facts.at, facts.delivered
     ran = f"`{program.instruction}`, " if program.instruction is not None else ""
-    said = [f"{who(program)} was at {ran}{standing(program)}."]
+    said = [f"{who(program)} was at {ran}{rip_of(program)}."]
     because = f"{vector_name(facts.vector)} came because {facts.raised.why}."
     said.append(because if facts.raised.why else f"{_nothing_known(facts)}.")
     if facts.defect is not None:
@@ -329,7 +329,7 @@ def chain(finding: Finding, facts: ChainFacts) -> Words:
     name = finding.code.name.replace("-", " ")
     if facts.course is None:
         return Words(
-            f"{name} in {who(facts.at)} at {standing(facts.at)}; what it began with could not be "
+            f"{name} in {who(facts.at)} at {rip_of(facts.at)}; what it began with could not be "
             "found",
             _unknown_chain(name, facts),
         )
@@ -343,14 +343,14 @@ def _undelivered(name: str, facts: ChainFacts, course: Course) -> str:
     else:
         why = failed.why if failed is not None else "the CPU gave up"
     on = "" if facts.at.cpu is None else f"on CPU {facts.at.cpu} "
-    place = f"{on}in {who(facts.at)} at {standing(facts.at)}"
+    place = f"{on}in {who(facts.at)} at {rip_of(facts.at)}"
     return f"{name} {place}: {course.first.text} could not be delivered, because {why}"
 
 
 def _unknown_chain(name: str, facts: ChainFacts) -> str:
     gap = facts.doubt or "nothing that the instruction or an interrupt raises ends so"
     return sentence(
-        f"{_which_cpu(facts)} ended in a {name} while {who(facts.at)} was at {standing(facts.at)}.",
+        f"{_which_cpu(facts)} ended in a {name} while {who(facts.at)} was at {rip_of(facts.at)}.",
         f"How it began could not be found: {gap}.",
         "The stacks that it may have needed are listed with what is mapped there.",
     )
@@ -364,7 +364,7 @@ def _chain_story(facts: ChainFacts, course: Course) -> str:
     program, first = facts.at, course.first
     ran = f"`{program.instruction}`, " if program.instruction is not None else ""
     why = f": {first.why}" if first.why else ""
-    said = [f"{who(program)} was at {ran}{standing(program)}, when {first.text} came{why}."]
+    said = [f"{who(program)} was at {ran}{rip_of(program)}, when {first.text} came{why}."]
     said += [
         f"Delivering {a.event.text} failed: {a.raised.why}, which raises {a.raised.text}."
         for a in course.attempts
@@ -394,7 +394,7 @@ def misplaced(finding: Finding, facts: MisplacedFacts) -> Words:
     what = "an interrupt"
     if facts.irq is not None:
         what = f"IRQ {facts.irq}" + (f", {facts.wired}," if facts.wired else "")
-    place = f"{who(facts.at)} was at {standing(facts.at)}"
+    place = f"{who(facts.at)} was at {rip_of(facts.at)}"
     came = f"{what} came at vector {facts.vector} while {place}: no {facts.exception} happened"
     return Words(came, sentence(f"{came}.", *_interrupt_shown(facts)))
 
@@ -460,7 +460,7 @@ def reboot(finding: Finding, facts: RebootFacts) -> Words:
     elif facts.said:
         what = "reset itself or switched the machine off"
         how += f" ({facts.said})"
-    place = standing(facts.at)
+    place = rip_of(facts.at)
     return Words(
         f"the guest {what} at {place}: {how}",
         sentence(

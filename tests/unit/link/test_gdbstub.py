@@ -140,7 +140,7 @@ def test_the_ledger_is_true_when_one_of_several_is_refused(fake: FakeStub) -> No
     with pytest.raises(StubError) as raised:
         stub.cont()
     assert raised.value.number == 0x22
-    assert stub.state is RunState.HALTED and not fake.running  # it has not moved
+    assert stub.state is RunState.STOPPED and not fake.running  # it has not moved
     stub.ledger.release("me", Break("hardware", 2))
     stub.cont()
     assert stub.state is RunState.RUNNING
@@ -165,7 +165,7 @@ def test_all_changes_go_out_in_one_write_before_the_guest_moves(
     stub.cont()
     assert [data.count(b"$Z") for data in written] == [9, 0]
     assert b"vCont;c" in written[1]
-    stub.halt()
+    stub.interrupt_and_wait()
     written.clear()
     stub.cont()
     assert len(written) == 1  # nothing has changed
@@ -184,14 +184,14 @@ def test_run_step_over_and_interrupt(fake: FakeStub) -> None:
     assert stub.state is RunState.RUNNING
     with pytest.raises(StateError, match="running") as raised:
         stub.registers()
-    assert (raised.value.state, raised.value.needed) == ("running", ("halted", "shutdown"))
+    assert (raised.value.state, raised.value.needed) == ("running", ("stopped", "shutdown"))
     with pytest.raises(StateError, match="running"):
         stub.cont()
     assert stub.wait(Deadline(0.05)) is None
-    stop = stub.halt()
+    stop = stub.interrupt_and_wait()
     assert stop is not None and stop.signal == 2
     assert fake.interrupts == 1
-    assert stub.halt() is None
+    assert stub.interrupt_and_wait() is None
 
 
 def test_nothing_is_sent_behind_a_continue(fake: FakeStub) -> None:
@@ -210,7 +210,7 @@ def test_only_a_reset_leads_out_of_a_shutdown_and_nothing_out_of_the_end(fake: F
     stub.found_over()
     with pytest.raises(StateError) as raised:
         stub.cont()
-    assert raised.value.needed == ("halted",)
+    assert raised.value.needed == ("stopped",)
     stub.was_reset()
     stub.cont()
     with pytest.raises(StateError, match="running"):
@@ -357,7 +357,7 @@ def test_a_stub_that_refuses_to_run(fake: FakeStub) -> None:
     stub.cont()
     with pytest.raises(ResumeRefused, match="did not run"):
         stub.wait(Deadline(5))
-    assert stub.state is RunState.HALTED
+    assert stub.state is RunState.STOPPED
     assert stub.registers()["cr3"] == 0x144000
 
 

@@ -64,7 +64,7 @@ def test_a_refused_run_leaves_the_stop_what_it_was() -> None:
         stop = vm.stop()
         with pytest.raises(ResumeRefused, match="did not run"):
             vm.run()
-        assert vm.stub.state is RunState.HALTED and vm.epoch == stop.epoch
+        assert vm.stub.state is RunState.STOPPED and vm.epoch == stop.epoch
         assert len(stop.memory.read(PhysAddr(0x1000), 16)) == 16
         assert vm.run().kind == "shutdown"
         over = vm.stop()

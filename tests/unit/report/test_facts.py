@@ -39,7 +39,7 @@ def test_all_facts_of_findings_are_told_by_a_function_of_their_own() -> None:
 
 PARTS = {
     "FaultFacts", "HeapFacts", "BumpFacts", "CpuFacts", "MasterPage", "StackUse", "FrameSize",
-    "Depth", "Rsp0", "UserPage", "LinkRow", "MappingRow", "FlawedFrame", "FrameUse", "Standing",
+    "Depth", "Rsp0", "UserPage", "LinkRow", "MappingRow", "FlawedFrame", "FrameUse", "LoadedSpace",
     "Owner", "LevelRow", "Way", "Frame", "Interrupted", "Hints", "WalkEnd", "RootRow",
     "StackExtent", "Pushed", "Blamed", "StackRow",
 }  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.checks.faults import as_handled, is_user_fault
 from breenix_gdbagent.checks.finding import Finding
-from breenix_gdbagent.checks.spaces import WRONG_PROCESS, Standing, WrongSpaceFacts
+from breenix_gdbagent.checks.spaces import WRONG_PROCESS, LoadedSpace, WrongSpaceFacts
 from tests.said import evidence, summary
 from tests.unit.checks.faults.stops import found, only
 from tests.writers.machine import CODE, TEXT, Machine, stack_top
@@ -71,7 +71,7 @@ def test_ring_3_at_a_kernel_address_keeps_the_hint() -> None:
 
 def test_what_another_check_found_in_ring_3_is_no_fault_of_the_program() -> None:
     """CR3 of another process stays an error, whatever the kernel did about the fault there."""
-    at = Standing(
+    at = LoadedSpace(
         cpu=0, cr3=PhysAddr(0x1000), role="process", process="init", pid=1, kernel_cr3=None,
         saved_process_cr3=None, rip=VirtAddr(0x4000_0000), symbol=None, ring=3, thread="init",
     )  # fmt: skip

@@ -25,7 +25,7 @@ from tests.writers.machine import Machine
 
 
 @dataclass
-class Standing:
+class StoppedSession:
     """As much of a session as completion looks at."""
 
     known: Kernel | None = None
@@ -39,12 +39,12 @@ class Standing:
         return None if loaded is None else loaded.image
 
     @contextmanager
-    def halted(self) -> Iterator[None]:
+    def while_stopped(self) -> Iterator[None]:
         self.asked += 1
         yield
 
 
-def offered(session: Standing, text: str) -> list[str]:
+def offered(session: StoppedSession, text: str) -> list[str]:
     """The whole line with each of the completions put in."""
     completer = ShellCompleter(cast(Session, session))
     found = completer.get_completions(Document(text, len(text)), CompleteEvent())
@@ -52,12 +52,12 @@ def offered(session: Standing, text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def breenix() -> Standing:
+def breenix() -> StoppedSession:
     """A machine laid out as Breenix is; the ELF is the lab guest's, for its names."""
     machine = Machine()
     stop = machine.stop(StopReason("attached"), machine.cpu(rip=0x8000000000, rsp=machine_stack()))
     image = Image.open(lab.elf(False)).loaded(0x80_0000_0000)
-    return Standing(Kernel(stop._replace(image=image)))
+    return StoppedSession(Kernel(stop._replace(image=image)))
 
 
 def machine_stack() -> int:
@@ -65,7 +65,7 @@ def machine_stack() -> int:
 
 
 def test_commands() -> None:
-    nothing = Standing()
+    nothing = StoppedSession()
     assert offered(nothing, "") == list(COMMANDS)
     assert offered(nothing, "fi") == ["finish"]
     assert offered(nothing, "  st") == ["  step", "  stepi", "  stacks", "  stack"]
@@ -74,7 +74,7 @@ def test_commands() -> None:
     assert offered(nothing, "zork x") == []
 
 
-def test_symbols(breenix: Standing) -> None:
+def test_symbols(breenix: StoppedSession) -> None:
     """By the last component first, anywhere in the path after that; nothing for one letter."""
     assert offered(breenix, "break syscall_en")[0] == "break syscall_entry"
     assert offered(breenix, "disassemble PAGE_fault_h") == [
@@ -86,7 +86,7 @@ def test_symbols(breenix: Standing) -> None:
     assert "break exception PF" in offered(breenix, "break exception P")
 
 
-def test_what_a_point_takes(breenix: Standing) -> None:
+def test_what_a_point_takes(breenix: StoppedSession) -> None:
     assert offered(breenix, "break syscall_entry p")[0] == "break syscall_entry process "
     assert offered(breenix, "break syscall_entry process ") == [
         "break syscall_entry process 1",
@@ -101,7 +101,7 @@ def test_what_a_point_takes(breenix: Standing) -> None:
     assert offered(breenix, "delete ") == []
 
 
-def test_values(breenix: Standing) -> None:
+def test_values(breenix: StoppedSession) -> None:
     assert offered(breenix, "print r1")[:3] == ["print r10", "print r11", "print r12"]
     assert offered(breenix, "print $cr") == [f"print $cr{n}" for n in (0, 2, 3, 4, 8)]
     statics = offered(breenix, "print SCHED")
@@ -109,7 +109,7 @@ def test_values(breenix: Standing) -> None:
     assert "print 1 + thread" in offered(breenix, "print 1 + thr")
 
 
-def test_addresses_and_roots(breenix: Standing) -> None:
+def test_addresses_and_roots(breenix: StoppedSession) -> None:
     assert offered(breenix, "walk ")[:2] == ["walk 0x8000000000", f"walk {machine_stack():#x}"]
     assert all("0xffffc9" in line for line in offered(breenix, "memory 0xffffc9"))
     assert breenix.known is not None
@@ -122,15 +122,15 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / ".hidden").touch()
     monkeypatch.chdir(tmp_path)
-    nothing = Standing()
+    nothing = StoppedSession()
     assert offered(nothing, "save ") == ["save stop.core", "save sub/"]
     assert offered(nothing, "script s") == ["script stop.core", "script sub/"]
     assert offered(nothing, f"save {tmp_path}/.h") == [f"save {tmp_path}/.hidden"]
     assert offered(nothing, "save nowhere/x") == []
 
 
-def test_a_guest_that_runs_is_not_asked(breenix: Standing) -> None:
-    running = Standing(breenix.known, running=True)
+def test_a_guest_that_runs_is_not_asked(breenix: StoppedSession) -> None:
+    running = StoppedSession(breenix.known, running=True)
     for line in ("print SCHEDULER.", "break x process ", "walk 0", "map "):
         offered(running, line)
     assert running.asked == 0
@@ -138,16 +138,16 @@ def test_a_guest_that_runs_is_not_asked(breenix: Standing) -> None:
 
 
 def test_before_the_first_stop() -> None:
-    nothing = Standing()
+    nothing = StoppedSession()
     for line in ("print SCHEDULER.", "break x process ", "walk 0", "map ", "break sys", "list x"):
         assert offered(nothing, line) == []
 
 
-def test_memory_that_cannot_be_read_is_no_completion(breenix: Standing) -> None:
+def test_memory_that_cannot_be_read_is_no_completion(breenix: StoppedSession) -> None:
     assert breenix.known is not None
     image = breenix.known.stop.image
     stop = Stop((), NoMemory("gone"), StopReason("core"), image=image)
-    gone = Standing(Kernel(stop))
+    gone = StoppedSession(Kernel(stop))
     assert offered(gone, "print SCHEDULER.nothing_of_that_name") == []
     assert inner_fields(3) == []
     with pytest.raises(ReadError):
