@@ -73,7 +73,7 @@ def tell(finding: Finding) -> ShownFinding:
     >>> import breenix_gdbagent as ba
     >>> (finding,) = ba.examine(ba.open_snapshot(snapshot)).findings
     >>> told = ba.tell(finding)
-    >>> told.evidence.fact("access"), told.severity
+    >>> finding.facts.access, told.severity
     ('write', 'error')
     >>> told.summary.startswith("the kernel")
     True

@@ -27,21 +27,12 @@ class Expectation:
         """A fault that the kernel survived keeps its code as what it ``was``."""
         if self.code not in (finding.code, finding.cause, finding.evidence.was):
             return False
-        return self.process is None or self.process in _processes(finding)
+        strikes = finding.fingerprint.rpartition("@")[2]
+        named = finding.evidence.named.processes
+        return self.process is None or self.process == strikes or self.process in named
 
     def __str__(self) -> str:
         return f"{self.code}@{self.process}" if self.process else self.code
-
-
-def _processes(finding: ShownFinding) -> set[str]:
-    found = {finding.fingerprint.rpartition("@")[2]}
-    process = finding.evidence.fact("process")
-    if isinstance(process, dict):
-        found.update(str(process[key]) for key in ("name", "pid") if process.get(key) is not None)
-    elif process is not None:
-        name, _, pid = str(process).rstrip(")").partition(" (pid ")
-        found.update((str(process), name, *([pid] if pid else [])))
-    return found
 
 
 def parse_expectation(text: str) -> Expectation:

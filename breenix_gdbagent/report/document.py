@@ -34,6 +34,7 @@ from breenix_gdbagent.report.model import (
 )
 from breenix_gdbagent.report.names import trace_json
 from breenix_gdbagent.report.sentences import words
+from breenix_gdbagent.report.shown_facts import facts_of, named_in
 from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.report.tables import shown_space
 from breenix_gdbagent.report.wording.base import Words
@@ -228,11 +229,12 @@ def shown_finding(finding: Finding, stop_id: int) -> ShownFinding:
 
 
 def _evidence(finding: Finding, said: Words) -> Evidence:
-    survived = finding.survived
+    survived, columns = finding.survived, evidence_of(finding.facts)
     return Evidence(
         explanation=said.explanation,
         walk_text=said.picture,
-        facts=tuple(evidence_of(finding.facts).items()),
+        facts=facts_of(columns),
+        named=named_in(columns),
         seen="inside its handler" if finding.inside_handler else "",
         was="" if survived is None else survived.was.name,
         handled="" if survived is None else survived.how,

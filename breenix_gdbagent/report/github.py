@@ -47,18 +47,17 @@ def annotate(report: Report) -> str:
 def _place(report: Report, finding: ShownFinding) -> dict[str, str]:
     """``file`` and ``line`` of what a finding is about: where a panic says it is, else the line of
     the backtrace at which its instruction stands; nothing for a state that no line has made."""
-    evidence = finding.evidence
+    named = finding.evidence.named
     traces = [
         objects(cpu.backtrace["frames"])
         for stop in report.stops
         if stop.id == finding.stop
         for cpu in stop.cpus
     ]
-    said = _PLACE.search(str(evidence.fact("at") or ""))
+    said = _PLACE.search(named.panic_at)
     if said is not None and not _ELSEWHERE.match(said["file"]):
         return {"file": _whole(said["file"], traces), "line": said["line"]}
-    standing = [evidence.fact("rip"), *(cpu["rip"] for cpu in objects(evidence.fact("cpus")))]
-    for spot in _spots(traces, {str(rip) for rip in standing if rip}):
+    for spot in _spots(traces, named.rips):
         file, line = spot.get("file"), spot.get("line")
         if file and line and not _ELSEWHERE.match(str(file)):
             return {"file": str(file), "line": str(line)}
@@ -72,11 +71,11 @@ def _whole(file: str, traces: Sequence[Sequence[Object]]) -> str:
     return next((one for one in known if one.endswith(f"/{file}")), file)
 
 
-def _spots(traces: Sequence[Sequence[Object]], standing: Collection[str]) -> Iterator[Object]:
+def _spots(traces: Sequence[Sequence[Object]], rips: Collection[str]) -> Iterator[Object]:
     """The lines of the frame at one of these addresses, inlined functions first, then those of
     its callers."""
     for frames in traces:
-        found = next((n for n, frame in enumerate(frames) if frame["pc"] in standing), None)
+        found = next((n for n, frame in enumerate(frames) if frame["pc"] in rips), None)
         if found is not None:
             for frame in frames[found:]:
                 yield from objects(frame["lines"])

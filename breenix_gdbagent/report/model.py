@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.shown_facts import Fact, Named, facts_of, named_in
 from breenix_gdbagent.x86.paging import Walk
 
 Object = Mapping[str, Json]
@@ -134,33 +135,33 @@ class ShownWalk:
     reason: str | None
 
 
+NOTHING_NAMED = Named()
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What shows a finding: the paragraph that tells it, its facts by name, and the walk of its
-    place, also drawn by whoever tells it (`walk_text`). `seen` says that it was seen from inside
-    its handler, `was` and `handled` which code it had before the kernel went on after it and how;
-    `baseline` and `expected` that the run was told of it."""
+    """What shows a finding: the paragraph that tells it, its facts, and the walk of its place, also
+    drawn by whoever tells it (`walk_text`). `seen` says that it was seen from inside its handler,
+    `was` and `handled` which code it had before the kernel went on after it and how; `baseline` and
+    `expected` that the run was told of it. `named` is what its facts name; the document has it as
+    those."""
 
     explanation: str = ""
     walk_text: str = ""
-    facts: tuple[tuple[str, Json], ...] = ()
+    facts: tuple[Fact, ...] = ()
     seen: str = ""
     was: str = ""
     handled: str = ""
     walk: ShownWalk | None = None
     baseline: bool = False
     expected: bool = False
+    named: Named = NOTHING_NAMED
 
-    def rows(self) -> Iterator[tuple[str, Json]]:
-        """What is known beside the paragraph and the walk: the facts, then what became of it."""
-        yield from self.facts
+    def fate(self) -> Iterator[tuple[str, Json]]:
+        """What became of it, by the names that the document has for that."""
         for name in ("seen", "was", "handled", "baseline", "expected"):
             if value := getattr(self, name):
                 yield name, value
-
-    def fact(self, name: str) -> Json:
-        """A fact by its name, None where there is none of it."""
-        return next((value for key, value in self.facts if key == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +280,8 @@ def _evidence_json(evidence: Evidence) -> Json:
     for part in fields(evidence):
         value = getattr(evidence, part.name)
         if part.name == "facts":
-            shown |= dict(evidence.facts)
-        elif value:
+            shown |= {fact.name: fact.value for fact in evidence.facts}
+        elif value and part.name != "named":
             shown[part.name] = to_json(value)
     return shown
 
@@ -324,11 +325,13 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _evidence(value: Object) -> Evidence:
-    own = {f.name for f in fields(Evidence)} - {"facts", "walk"}
-    told = {key: cast(Any, inner) for key, inner in value.items() if key in own}
+    own = {f.name for f in fields(Evidence)} - {"facts", "walk", "named"}
+    said = {key: cast(Any, inner) for key, inner in value.items() if key in own}
     walk = value.get("walk")
+    columns = {k: v for k, v in value.items() if k not in own and k != "walk"}
     return Evidence(
-        **told,
-        facts=tuple((k, v) for k, v in value.items() if k not in own and k != "walk"),
+        **said,
+        facts=facts_of(columns),
+        named=named_in(columns),
         walk=None if walk is None else from_json(ShownWalk, walk),
     )

@@ -29,14 +29,6 @@ _TERMINAL = r"\x1b(?:\[[0-9;?=]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A
 ROLES = {"process": "a process", "unknown": "not known whose"}
 """How a space without a name is called."""
 
-SAID_AGAIN = ("cr2_is", "error_says", "address_is", "message", "text_at_rip")
-"""Evidence in words that summary and explanation mostly hold already."""
-
-NOTHING: tuple[tuple[str, Json], ...] = (
-    ("implicit", False), ("printed", False), ("owners", []), ("master_pa", None),
-)  # fmt: skip
-"""Facts that say nothing to a reader when they have this value."""
-
 REASONS = {
     "core": "a core, and why it stands still is not known",
     "shutdown": "the CPU shut down",
@@ -189,28 +181,11 @@ def drawn_by_check(finding: ShownFinding) -> list[str]:
 
 def facts(finding: ShownFinding) -> Iterator[tuple[str, Json]]:
     """The evidence that is neither a walk nor told as text already, less what says nothing."""
-    rows = list(finding.evidence.rows())
-    known = dict(rows)
-    told = f"{finding.summary} {paragraph(finding)}".lower()
-    for key, value in rows:
-        if (key, value) in NOTHING:
-            continue
-        if key in SAID_AGAIN and str(value).lower() in told:
-            continue
-        if key == "symbol" and value is None and known.get("ring") == 3:
-            continue  # user code has none
-        if key == "spaces_count" and known.get("spaces"):
-            continue  # counted where they are listed
-        if key == "process" and isinstance(value, str):
-            yield _whose(value)
-            continue
-        yield key.replace("_", " "), value
-
-
-def _whose(label: str) -> tuple[str, Json]:
-    """(``process`` or ``space``, its name): not every address space is one of a process."""
-    process = label.startswith("process ") or "(pid " in label
-    return "process" if process else "space", label.removeprefix("process ")
+    sentences = f"{finding.summary} {paragraph(finding)}".lower()
+    for fact in finding.evidence.facts:
+        if fact.label and not (fact.repeated and str(fact.value).lower() in sentences):
+            yield fact.label, fact.shown
+    yield from finding.evidence.fate()
 
 
 def paragraph(finding: ShownFinding) -> str:
