@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)")
 _KEYS = {
     "name", "about", "program", "serial_ports", "needs", "arguments", "settings", "when",
-    "markers", "exit", "firmware",
+    "markers", "exit", "firmware", "kernel_has", "disks",
 }  # fmt: skip
 
 _PLACED = ("accel", "memory", "cpu", "smp")
@@ -53,6 +53,19 @@ class Firmware:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckoutDisk:
+    """A disk that a kernel boots with, as its own build leaves it: `path` in the checkout, the
+    places `instead` of it, what is on it, the command that builds it, and whether the kernel does
+    not boot without."""
+
+    path: str
+    about: str = ""
+    build: str = ""
+    needed: bool = False
+    instead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Files:
     """What boots in one run."""
 
@@ -64,7 +77,9 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One machine. `success` is the marker that ends a run which names no other end."""
+    """One machine. `success` is the marker that ends a run which names no other end, `failure` are
+    those by which the kernel says that its own tests failed. `kernel_has` are texts by which a
+    kernel's ELF is known to want this machine, each with what it means."""
 
     name: str
     about: str
@@ -75,10 +90,13 @@ class Config:
     serial_ports: int = 1
     needs: tuple[str, ...] = ()
     success: str | None = None
+    failure: tuple[str, ...] = ()
     progress: tuple[str, ...] = ()
     exit_success: frozenset[int] = frozenset()
     exit_failed: frozenset[int] = frozenset()
     firmware: tuple[Firmware, ...] = field(default=())
+    kernel_has: Mapping[str, str] = field(default_factory=dict)
+    disks: tuple[CheckoutDisk, ...] = ()
 
     def with_settings(self, **overrides: str | int | bool | None) -> Config:
         """A copy with those settings that are not None. Raises `InputError` for unknown ones, and
@@ -262,12 +280,23 @@ def _config(data: Mapping[str, object]) -> Config:
         serial_ports=ports,
         needs=_strings(data.get("needs", ())),
         success=None if success is None else str(success),
+        failure=_strings(markers.get("failure", ())),
         progress=_strings(markers.get("progress", ())),
         exit_success=_statuses(ends.get("success", ())),
         exit_failed=_statuses(ends.get("failed", ())),
         firmware=tuple(
             Firmware(Path(str(pair["code"])), Path(str(pair["vars"]))) for pair in firmware
         ),
+        kernel_has={k: str(v) for k, v in _table(data.get("kernel_has")).items()},
+        disks=_disks(data.get("disks", ())),
+    )
+
+
+def _disks(value: object) -> tuple[CheckoutDisk, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError("disks is no list")
+    return tuple(
+        CheckoutDisk(**{**disk, "instead": _strings(disk.get("instead", ()))}) for disk in value
     )
 
 

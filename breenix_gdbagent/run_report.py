@@ -13,6 +13,7 @@ from breenix_gdbagent.checks.examine import Examination, examine
 from breenix_gdbagent.checks.finding import CODES, Finding
 from breenix_gdbagent.errors import InputError, ReadError, SaveIncomplete, StopGone
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.own_tests import own_tests
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord, compose, recalled
 from breenix_gdbagent.report.model import Marker, Report, ShownFinding, to_json
@@ -32,7 +33,8 @@ def build(
 ) -> Report:
     """The report of an examined stop, drawn from its kernel."""
     picture = stop_picture(examined.kernel)
-    return compose(target, run, examined, picture, history, extra, provenance)
+    tests = own_tests(examined.kernel)
+    return compose(target, run, examined, picture, history, extra, provenance, tests)
 
 
 def finish(

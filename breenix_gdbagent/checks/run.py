@@ -13,6 +13,7 @@ from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.faults.shutdown import REBOOT
 from breenix_gdbagent.checks.finding import Finding, declare
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.own_tests import own_tests
 from breenix_gdbagent.kernel.panic import panic_place
 from breenix_gdbagent.kernel.reason import in_panic
 from breenix_gdbagent.kernel.view import Kernel
@@ -66,6 +67,17 @@ UNEXPECTED_EXIT = declare(
     see=("kernel/src/lib.rs",),
     kind="run",
 )
+TESTS_FAILED = declare(
+    "tests-failed",
+    "error",
+    "the kernel's own tests failed",
+    arises="The kernel says so itself: `TEST RUNNER: FAILED`, a `TEST_TALLY` with programs that "
+    "exited nonzero, a contract or boot test that failed, or its table of boot-test results.",
+    confirm="log FILE FAIL shows its own lines.",
+    mend="Look at what the first test that failed printed: log FILE NAME.",
+    see=("kernel/src/syscall/handlers.rs", "kernel/src/contract_runner.rs"),
+    kind="run",
+)
 LOG_ERROR = declare(
     "log.error",
     "warning",
@@ -78,6 +90,8 @@ LOG_ERROR = declare(
 
 _ERROR_LINE = re.compile(r"\[ ?ERROR\]\s*(?P<module>[\w:]+): (?P<text>.*)")
 # kernel/src/interrupts.rs checks the address against a range that was right for another layout.
+# What `tests-failed` tells.
+_VERDICTS = re.compile(r"TEST RUNNER: FAILED|Failing userspace processes|^\s*\[FAIL\] ")
 _FAULT_LOGGERS = ("kernel::interrupts",)  # the handlers: they log what the fault checks explain
 _HARMLESS = re.compile(r"INVALID (timer_interrupt_entry|syscall_entry) address")
 
@@ -164,6 +178,17 @@ class ExitFacts(Facts):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TestsFacts(Facts):
+    """One suite of the kernel's own tests, and what failed in it."""
+
+    suite: str
+    failed: int
+    passed: int
+    failures: tuple[str, ...]
+    unfinished: Annotated[tuple[str, ...], IF_KNOWN]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedFacts(Facts):
     """The first errors that a module logged, and how many they are."""
 
@@ -192,6 +217,7 @@ def check(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Iterator[Fi
         yield _stuck(kernel, facts, cause) if facts.stuck else _missing(kernel, facts)
     if facts.ended == "exit":
         yield _exit(kernel, facts, cause)
+    yield from failed_tests(kernel)
     yield from logged_errors(kernel, explained=_FAULT_LOGGERS if facts.faults else ())
 
 
@@ -308,6 +334,20 @@ def _exit(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
     return replace(_led_to(ended, cause), chain=())
 
 
+def failed_tests(kernel: Kernel) -> Iterator[Finding]:
+    """One finding for each suite of the kernel's own tests in which something failed."""
+    for suite in own_tests(kernel):
+        if suite.failed:
+            facts = TestsFacts(
+                suite=suite.name,
+                failed=suite.failed,
+                passed=suite.passed,
+                failures=suite.failures,
+                unfinished=suite.unfinished,
+            )
+            yield Finding(TESTS_FAILED, suite.name, facts)
+
+
 def logged_errors(kernel: Kernel, explained: tuple[str, ...]) -> Iterator[Finding]:
     """One finding for each module that logged errors, the harmless lines left out and those of
     modules whose errors are `explained`."""
@@ -315,6 +355,8 @@ def logged_errors(kernel: Kernel, explained: tuple[str, ...]) -> Iterator[Findin
     for line in kernel.stop.serial.lines():
         match = _ERROR_LINE.search(line)
         if match is None or _HARMLESS.search(line) or match["module"].startswith(explained):
+            continue
+        if _VERDICTS.search(match["text"]):
             continue
         found.setdefault(match["module"], []).append(match["text"])
     for module, lines in found.items():

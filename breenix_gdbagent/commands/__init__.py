@@ -84,6 +84,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message, fix=f"see: {self.prog} --help")
 
 
+def no_or_seconds(text: str) -> float:
+    """The value of --linger: as of --timeout, and 0 for none."""
+    return 0.0 if text.strip() in ("0", "0.0") else seconds(text)
+
+
 def seconds(text: str) -> float:
     """The value of --timeout. What waits on a socket takes no more than some 24 days."""
     try:

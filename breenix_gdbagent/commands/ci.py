@@ -10,7 +10,7 @@ from pathlib import Path
 
 from breenix_gdbagent import run_report
 from breenix_gdbagent.checks.finding import CODES
-from breenix_gdbagent.commands import Parser, seconds
+from breenix_gdbagent.commands import Parser, no_or_seconds, seconds
 from breenix_gdbagent.commands.expectations import (
     Expectation,
     add_expectation_options,
@@ -55,9 +55,7 @@ def run(name: str, argv: list[str]) -> int:
     machine = open_machine(target)
     with machine.vm as vm:
         debugger = Debugger(vm, machine.image, _say)
-        guarded = GuardedRun(
-            debugger, replace(orders, linger=machine.linger), time.monotonic
-        )
+        guarded = GuardedRun(debugger, lingering(orders, options, machine), time.monotonic)
         with Progress(vm):
             guarded.start()
             guarded.look_at(options.checkpoint, options.invariant)
@@ -65,6 +63,18 @@ def run(name: str, argv: list[str]) -> int:
         for point in debugger.table:
             _say(f"{point.describe()}: {point.count}")
         return conclude(options, target, machine, ended, expected, known, started)
+
+
+def lingering(orders: Orders, options: argparse.Namespace, machine: Machine) -> Orders:
+    """The orders with how long the guest is watched after its marker: as the user says, else as
+    the machine has it after its own word of success."""
+    asked = options.linger is not None
+    return replace(
+        orders,
+        linger=options.linger if asked else machine.linger,
+        always_linger=asked,
+        memory=options.memory,
+    )
 
 
 def _say(line: str) -> None:
@@ -210,8 +220,12 @@ def _parser() -> Parser:
 
 
 def add_run_end_options(parser: argparse.ArgumentParser) -> None:
-    """--until, --timeout, -o, --memory: the same for `ci` and `snapshot`."""
+    """--until, --timeout, --linger, -o, --memory: the same for `ci` and `snapshot`."""
     parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
     parser.add_argument("--timeout", type=seconds, default=60.0, metavar="S", help="seconds (60)")
+    parser.add_argument(
+        "--linger", type=no_or_seconds, metavar="S",
+        help="watch on after the marker (0: not; by itself only after the machine's own success)",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="snapshot of the stop")
     parser.add_argument("--memory", choices=("tables", "kernel", "all"), default="kernel")

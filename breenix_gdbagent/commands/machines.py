@@ -15,6 +15,7 @@ from breenix_gdbagent.targets import Machine
 
 if TYPE_CHECKING:
     from breenix_gdbagent.targets.checkout import Build
+    from breenix_gdbagent.targets.machine_choice import MachineChoice
 
 
 def open_machine(target: Target) -> Machine:
@@ -57,7 +58,26 @@ def open_machine(target: Target) -> Machine:
     )
     if machine.build is not None and not machine.build.only:
         _say_choice(machine.build, options.breenix)
+    if machine.choice is not None:
+        options.config = machine.choice.config
+        _say_machine(machine.choice, options.breenix)
     return machine
+
+
+def _say_machine(choice: MachineChoice, directory: Path | None) -> None:
+    """Which machine was taken and why, and the disks that were found; nothing of what the user
+    named."""
+    if choice.why is not None:
+        print(f"breenix-gdbagent: machine {choice.config}: {choice.why}", file=sys.stderr)
+    for disk in choice.found:
+        known = directory is not None and disk.is_relative_to(directory)
+        shown = disk.relative_to(directory) if directory and known else disk
+        print(f"  disk {shown}", file=sys.stderr)
+    for lacking in choice.lacking:
+        print(
+            f"  without {lacking.path} ({lacking.about}): it is not there; {lacking.build}",
+            file=sys.stderr,
+        )
 
 
 def _say_choice(build: Build, directory: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from breenix_gdbagent import run_report
-from breenix_gdbagent.commands.ci import check_options
+from breenix_gdbagent.commands.ci import check_options, lingering
 from breenix_gdbagent.commands.machines import machine_facts, open_machine, sha256
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.progress import Progress
@@ -40,10 +41,10 @@ def reproduce(options: argparse.Namespace) -> int:
         orders = Orders(
             until=None if fault else cast("str | None", facts["until"]),
             timeout=options.timeout,
-            linger=machine.linger,
             first_fault=fault and len(before.stops) == 1,
         )
-        run = GuardedRun(Debugger(vm, machine.image), orders)
+        watching = _as_then(lingering(orders, options, machine), before)
+        run = GuardedRun(Debugger(vm, machine.image), watching)
         with Progress(vm):
             run.start()
             ended = run.go()
@@ -56,6 +57,15 @@ def reproduce(options: argparse.Namespace) -> int:
             ended.examined,
         )
     return compare(before, after, other, options.json)
+
+
+def _as_then(orders: Orders, before: Report) -> Orders:
+    """The orders with the guest watched after its marker for as long as the fault took to come
+    then, twice: no two boots take the same time."""
+    run = before.run
+    if not run.succeeded:
+        return orders
+    return replace(orders, linger=max(orders.linger, 2 * run.watched), always_linger=True)
 
 
 def _kept(options: argparse.Namespace) -> tuple[Object, Report]:
@@ -121,6 +131,13 @@ def _other_tools(was: Object, now: Object) -> dict[str, str]:
     return {k: text for k, text in said.items() if was.get(k) is not None and was[k] != now[k]}
 
 
+def _causes(report: Report) -> list[str]:
+    """What led to each exception that is an error: all that tells one triple fault from another,
+    at which nothing was pushed."""
+    found = [f for f in report.findings if f.kind == "event" and f.severity == "error"]
+    return sorted({f"{f.cause or 'no known cause'} ({f.code})" for f in found})
+
+
 def _said(value: Json) -> str:
     return "none" if value is None else str(value)
 
@@ -129,14 +146,17 @@ def compare(before: Report, after: Report, other: Mapping[str, str], as_json: bo
     """Say whether the deciding stop and the errors found are the same."""
     one, two = before.stops[-1], after.stops[-1]
     differ = [name for name in COMPARED if getattr(one, name) != getattr(two, name)]
+    causes = _causes(before), _causes(after)
+    if causes[0] != causes[1]:
+        differ.append("cause")
     prints = [{f.fingerprint for f in d.findings if f.severity == "error"} for d in (before, after)]
     same = not differ and prints[0] == prints[1]
     if as_json:
         print_json(
             {
                 "same": same,
-                "before": {name: getattr(one, name) for name in COMPARED},
-                "after": {name: getattr(two, name) for name in COMPARED},
+                "before": {**{n: getattr(one, n) for n in COMPARED}, "causes": list(causes[0])},
+                "after": {**{n: getattr(two, n) for n in COMPARED}, "causes": list(causes[1])},
                 "gone": sorted(prints[0] - prints[1]),
                 "new": sorted(prints[1] - prints[0]),
                 "other": sorted(other),
@@ -150,6 +170,10 @@ def compare(before: Report, after: Report, other: Mapping[str, str], as_json: bo
         mark = "" if name not in differ else "   <- differs"
         then, now = (_said(getattr(stop, name)) for stop in (one, two))
         print(f"  {name.replace('_', ' '):<11} then {then}, now {now}{mark}")
+    if one.vector is None and any(causes):
+        mark = "   <- differs" if "cause" in differ else ""
+        then, now = (", ".join(cause) or "not known" for cause in causes)
+        print(f"  cause       then {then}, now {now}{mark}")
     for text, words in ((prints[0] - prints[1], "then only"), (prints[1] - prints[0], "now only")):
         for fingerprint in sorted(text):
             print(f"  {words}: {fingerprint}")

@@ -8,7 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.ci import add_run_end_options, check_options, conclude
+from breenix_gdbagent.commands.ci import (
+    add_run_end_options,
+    check_options,
+    conclude,
+    lingering,
+)
 from breenix_gdbagent.commands.formats import add_format_options
 from breenix_gdbagent.commands.machines import open_machine
 from breenix_gdbagent.commands.progress import Progress
@@ -40,11 +45,10 @@ def run(name: str, argv: list[str]) -> int:
     check_options(options)
     started = time.monotonic()
     machine = open_machine(target)
-    orders = Orders(
-        until=options.until, timeout=options.timeout, linger=machine.linger, first_fault=True
-    )
+    orders = Orders(until=options.until, timeout=options.timeout, first_fault=True)
     with machine.vm as vm:
-        guarded = GuardedRun(Debugger(vm, machine.image), orders, time.monotonic)
+        watching = lingering(orders, options, machine)
+        guarded = GuardedRun(Debugger(vm, machine.image), watching, time.monotonic)
         with Progress(vm):
             ended = _take(guarded, options, target)
         code = conclude(options, target, machine, ended, [], (), started, "examined")

@@ -32,7 +32,7 @@ def add_target_options(
     add("--breenix", type=Path, metavar="DIR", help=running("a Breenix checkout, built"))
     add("--image", type=Path, metavar="IMG", help=running("a bootable disk image"))
     add("--kernel", type=Path, metavar="ELF", help="the kernel's ELF; with --config alone: boot it")
-    disks = running("with --image: a further disk")
+    disks = running("a further disk; none: boot without any")
     add("--disk", type=Path, action="append", default=[], metavar="FILE", help=disks)
     add("--gdb", metavar="ADDR", help=running("a running QEMU: unix:PATH or HOST:PORT"))
     add("--qmp", metavar="PATH", help=running("with --gdb: its QMP socket"))

@@ -27,6 +27,7 @@ from breenix_gdbagent.kernel.firmware_dump import DUMPED, firmware_dump
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.fault import Fault
+from breenix_gdbagent.memory.copied import CopiedMemory
 from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.report.document import (
     History,
@@ -36,6 +37,7 @@ from breenix_gdbagent.report.document import (
     shown_stop,
 )
 from breenix_gdbagent.report.model import Marker, ShownCheck, ShownFinding, ShownStop
+from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image, LoadedImage
 from breenix_gdbagent.views.stop_summary import stop_summary
@@ -53,13 +55,17 @@ PAGE_FAULT = 14
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a run is to do. `until` is a regular expression of serial text; with None the
-    machine's own marker ends the run, `linger` seconds after it came. `timeout` in seconds.
-    `first_fault`: any fault that is not recognised as benign ends the run (snapshot)."""
+    """What a run is to do. `until` is a regular expression of serial text; with None the machine's
+    own marker ends the run. `linger` seconds are watched after the machine's success marker, and
+    after whatever `until` is with `always_linger`. `timeout` in seconds. `memory` is what a
+    snapshot will keep (see `selection.pages_to_keep`). `first_fault`: any fault that is not
+    recognised as benign ends the run (snapshot)."""
 
     until: str | None = None
     timeout: float = 60.0
     linger: float = 0.0
+    always_linger: bool = False
+    memory: str = "kernel"
     first_fault: bool = False
     fatal_only: bool = False
     audit_every: str | None = None
@@ -108,6 +114,7 @@ class GuardedRun:
         self.recorded: list[Recorded] = []
         self.benign = 0
         self.succeeded = ""
+        self.watched = 0.0
         self.account: growth.Account | None = None
         self._decides = True
         self._examined: Examination | None = None
@@ -141,18 +148,56 @@ class GuardedRun:
         awaited = self.orders.until or (None if self.orders.script else own)
         if awaited is None and self.orders.script:
             return self.debugger.stop(stop.reason), "marker", None
-        stop = self._run([awaited] if awaited else [], self.orders.timeout)
+        ends = [awaited] if awaited else []
+        stop = self._run([*ends, *self._failures], self.orders.timeout)
         ended = stop.reason.kind
         if ended == "marker":
             self._survived()
-            if self.orders.until is None and self.orders.linger > 0:
-                self.succeeded = f"{stop.reason.text!r} at {stop.seconds:.3g} s"
-                later = self._run([], self.orders.linger)
-                if later.reason.kind == "deadline":
-                    stop = later._replace(reason=stop.reason)
-                else:
-                    stop, ended = later, later.reason.kind
+            if self._lingers(stop):
+                stop, ended = self._lingered(stop)
         return stop, ended, awaited
+
+    def _lingers(self, stop: Stop) -> bool:
+        """Whether the guest is watched on after this marker: the user says so, or it is the
+        machine's own word of success."""
+        config = self.vm.config
+        own = config.success if config is not None else None
+        if self.orders.linger <= 0 or self._gave_verdict(stop):
+            return False
+        return self.orders.always_linger or (own is not None and _any([own], stop))
+
+    def _lingered(self, stop: Stop) -> tuple[Stop, str]:
+        """The guest watched on after its marker. A fault then decides, and so does an error that
+        is not there at the marker; else the stop at the marker does, which is kept in a copy."""
+        self.succeeded = f"{stop.reason.text!r} at {stop.seconds:.3g} s"
+        before = self._kept(stop)
+        later = self._run([], self.orders.linger)
+        self.watched = later.seconds - stop.seconds
+        if later.reason.kind != "deadline":
+            return later, later.reason.kind
+        later = later._replace(reason=stop.reason)
+        if _errors(self._examine(later)) - _errors(before):
+            return later, "marker"
+        self._examined = before
+        return before.kernel.stop, "marker"
+
+    def _kept(self, stop: Stop) -> Examination:
+        """A stop examined, in a copy of what a snapshot would keep: to be read when the guest has
+        run on."""
+        seen = self._examine(stop)
+        frames = pages_to_keep(seen.kernel, self.orders.memory)
+        copied = CopiedMemory(stop.memory, frames)
+        kernel = Kernel(seen.kernel.stop._replace(memory=RecordingMemory(copied)))
+        return examine(kernel.stop, kernel, self.clock)
+
+    def _gave_verdict(self, stop: Stop) -> bool:
+        """Whether the kernel says itself at this stop that its tests failed."""
+        return bool(self._failures) and _any(self._failures, stop)
+
+    @property
+    def _failures(self) -> tuple[str, ...]:
+        """What the machine's kernel prints when its own tests failed."""
+        return self.vm.config.failure if self.vm.config is not None else ()
 
     def now(self) -> Ended:
         """The guest as it stands, without letting it run."""
@@ -339,6 +384,7 @@ class GuardedRun:
             benign_faults=self.benign,
             armed=self.vm.arming.state,
             succeeded=self.succeeded,
+            watched=self.watched,
         )
         seen = self._examine(stop)
         took = (*self.took, *times_of(seen, len(self.recorded)))
@@ -380,6 +426,10 @@ class GuardedRun:
             tuple(findings),
             tuple(c for r in self.recorded for c in r.checks),
         )
+
+
+def _errors(seen: Examination) -> set[str]:
+    return {f.fingerprint for f in seen.findings if f.severity == "error"}
 
 
 FIRMWARE_SPINS = "the firmware caught an exception, and its handler does not return"

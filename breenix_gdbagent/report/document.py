@@ -11,6 +11,7 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import CODES, SEVERITY_ORDER, CheckResult, Finding
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.own_tests import Suite
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.report import maps
 from breenix_gdbagent.report.backtraces import short
@@ -29,6 +30,7 @@ from breenix_gdbagent.report.model import (
     ShownRun,
     ShownSerial,
     ShownStop,
+    ShownSuite,
     from_json,
     shown_walk,
 )
@@ -54,7 +56,7 @@ KEPT = ("pc", "name", "offset", "how", "ring", "vector")
 class RunRecord:
     """How the run went. `outcome`: ``passed``, ``findings``, ``hang``, ``marker-missing``,
     ``examined`` (nothing was run). `succeeded`: the machine's success marker and when it came, of
-    a run that was watched a little longer; what went wrong then went wrong after it."""
+    a run that was watched `watched` seconds longer; what went wrong then went wrong after it."""
 
     outcome: str = "examined"
     exit: int = 0
@@ -64,6 +66,7 @@ class RunRecord:
     benign_faults: int = 0
     armed: str = ""
     succeeded: str = ""
+    watched: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,17 @@ def compose(
     history: History | None = None,
     extra: Sequence[Finding] = (),
     provenance: Mapping[str, Json] | None = None,
+    tests: Sequence[Suite] = (),
 ) -> Report:
     """The whole report of a stop: what the checks said of it, and its `picture`. `extra` are
-    findings about the run itself (hang, marker-missing)."""
+    findings about the run itself (hang, marker-missing), `tests` what the kernel's own came to."""
     past = history or History()
     stop_id = len(past.stops)
     findings = sorted((*examined.findings, *extra), key=lambda f: f.sort_key)
     return Report(
         schema=SCHEMA,
         target=dict(target),
-        run=_run(run),
+        run=_run(run, tests),
         stops=(*past.stops, shown_stop(picture.summary, stop_id)),
         spaces=tuple(shown_space(space) for space in picture.spaces),
         findings=_once([*past.findings, *(shown_finding(f, stop_id) for f in findings)]),
@@ -103,7 +107,7 @@ def compose(
     )
 
 
-def _run(run: RunRecord) -> ShownRun:
+def _run(run: RunRecord, tests: Sequence[Suite]) -> ShownRun:
     return ShownRun(
         run.outcome,
         run.exit,
@@ -112,7 +116,12 @@ def _run(run: RunRecord) -> ShownRun:
         tuple(Marker(m.text, round(m.seconds, 3)) for m in run.markers),
         run.benign_faults,
         succeeded=run.succeeded or None,
+        watched=round(run.watched, 3),
         armed=run.armed,
+        tests=tuple(
+            ShownSuite(t.name, t.passed, t.failed, t.skipped, t.failures, t.unfinished)
+            for t in tests
+        ),
     )
 
 

@@ -46,6 +46,7 @@ from breenix_gdbagent.report.story import (
     stack_names,
     table_rows,
     target_words,
+    tests_words,
     texts,
     value_words,
 )
@@ -127,7 +128,7 @@ def _context(report: Report, detail: StopDetail | None) -> dict[str, Any]:
         "outcome": verdict(report),
         "counts": counts(report),
         "target": target_words(report),
-        "run": run_words(report),
+        "run": ", ".join(p for p in (run_words(report), tests_words(report)) if p),
         "findings": findings,
         "lost": lost(report),
         "unsure": 2 * sum(c.status == "not_checked" for c in now) > len(now),

@@ -31,6 +31,7 @@ from breenix_gdbagent.report.story import (
     run_words,
     stop_words,
     target_words,
+    tests_words,
     value_words,
 )
 
@@ -47,7 +48,8 @@ def render(report: Report) -> str:
     findings = ordered(report)
     errors = [f for f in findings if f.severity != "info"]
     parts = [*_told(report, findings), *_others(errors, findings), *_checks(report)]
-    run = ", ".join(p for p in (target_words(report), run_words(report)) if p)
+    told = (target_words(report), run_words(report), tests_words(report))
+    run = ", ".join(p for p in told if p)
     parts.append(f"<sub>{escaped(run)}. Written by breenix-gdbagent.</sub>")
     return "\n\n".join(p for p in parts if p) + "\n"
 

@@ -29,9 +29,21 @@ class Marker:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownSuite:
+    """One suite of the kernel's own tests, as the kernel says it went."""
+
+    suite: str
+    passed: int
+    failed: int
+    skipped: int
+    failures: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ShownRun:
-    """How the run went: see `RunRecord`. `missing` is what was expected and did not come, `gone`
-    what of the baseline is there no more."""
+    """How the run went: see `RunRecord`. `tests` are the kernel's own, `missing` is what was
+    expected and did not come, `gone` what of the baseline is there no more."""
 
     outcome: str
     exit: int
@@ -42,7 +54,9 @@ class ShownRun:
     missing: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     succeeded: str | None = None
+    watched: float = 0.0
     armed: str = ""
+    tests: tuple[ShownSuite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

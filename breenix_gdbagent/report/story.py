@@ -122,7 +122,20 @@ def run_words(report: Report) -> str:
     )
     benign = run.benign_faults
     passed = f", {benign} benign fault{'s' * (benign != 1)} passed" if benign else ""
-    return f"the guest ran {run.seconds} s, {times}{passed}"
+    watched = f", watched for {run.watched:g} s after its marker" if run.watched else ""
+    return f"the guest ran {run.seconds} s{watched}, {times}{passed}"
+
+
+def tests_words(document: Report) -> str:
+    """What the kernel's own tests came to, by its own word; empty where it said nothing."""
+    said = [
+        f"{t.suite} {t.passed} passed"
+        + (f", {t.failed} failed" if t.failed else "")
+        + (f", {t.skipped} skipped" if t.skipped else "")
+        + (f", {len(t.unfinished)} not ended" if t.unfinished else "")
+        for t in document.run.tests
+    ]
+    return f"the kernel's own word: {'; '.join(said)}" if said else ""
 
 
 def last_lines(report: Report) -> Iterator[tuple[int, list[ShownLine]]]:

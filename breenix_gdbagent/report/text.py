@@ -28,6 +28,7 @@ from breenix_gdbagent.report.story import (
     stop_words,
     table_rows,
     target_words,
+    tests_words,
     value_words,
 )
 
@@ -68,6 +69,8 @@ def _headline(page: Page, report: Report) -> None:
     page.text(", ".join(p for p in (target_words(report), run_words(report)) if p), kind="dim")
     if run.armed:
         page.text(f"watched from: {run.armed}", kind="dim")
+    if tests_words(report):
+        page.text(tests_words(report), kind="dim")
     if order_words(report):
         page.text(order_words(report), kind="note" if run.succeeded else "dim")
     if lost(report):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.live import LiveVm
     from breenix_gdbagent.symbols import Image
     from breenix_gdbagent.targets.checkout import Build
+    from breenix_gdbagent.targets.machine_choice import MachineChoice
 
 Setting = str | int | bool | None
 DEFAULT_LINGER = 3.0
@@ -20,13 +21,15 @@ DEFAULT_LINGER = 3.0
 
 class Machine(NamedTuple):
     """A guest in our hands, the ELF of its kernel where one is given, seconds to stay after its
-    own marker, the disk images it boots from, and how the build was chosen, where it was."""
+    own marker, the disk images it boots from, and how build and machine were chosen, where they
+    were."""
 
     vm: LiveVm
     image: Image | None
     linger: float
     files: tuple[Path, ...] = ()
     build: Build | None = None
+    choice: MachineChoice | None = None
 
 
 def lab(
@@ -57,19 +60,16 @@ def breenix(
     config: str | None = None,
     **settings: Setting,
 ) -> Machine:
-    """Start a Breenix: a built checkout, or an image and the ELF that is in it. The caller closes
+    """Start a Breenix: a built checkout, or an image and the ELF that is in it. Machine and disks
+    are those that the kernel wants, unless `config` and `disks` name others. The caller closes
     `vm`. Raises `InputError` where they do not belong together, `QemuError`."""
     from breenix_gdbagent.live import launch
     from breenix_gdbagent.symbols import Image
     from breenix_gdbagent.targets.checkout import find_build, verify
+    from breenix_gdbagent.targets.machine_choice import choose
 
-    machine = _config(config or "breenix", settings)
-    if "image" not in machine.needs:
-        raise InputError(
-            f"machine {machine.name} boots no image",
-            "it boots the kernel's ELF by -kernel" if "kernel" in machine.needs else "",
-            "leave the image away: --config NAME --kernel ELF, or name another --config",
-        )
+    if config is not None:
+        _takes_image(_config(config, settings))
     build = None
     if directory is not None:
         build = find_build(directory, kernel)
@@ -78,10 +78,22 @@ def breenix(
         raise InputError("an image needs its kernel's ELF, and an ELF its image")
     else:
         verify(image, kernel)
+    choice = choose(kernel, image, directory, config, disks)
+    machine = _config(choice.config, settings)
     elf = Image.open(kernel)
     loaded = kernel if "kernel" in machine.needs else None
-    vm = launch(machine, image=image, kernel=loaded, disks=disks)
-    return Machine(vm, elf, DEFAULT_LINGER, (image, *disks), build)
+    vm = launch(machine, image=image, kernel=loaded, disks=choice.disks)
+    return Machine(vm, elf, DEFAULT_LINGER, (image, *choice.disks), build, choice)
+
+
+def _takes_image(machine: Config) -> None:
+    """Raises `InputError` for a machine that boots no image."""
+    if "image" not in machine.needs:
+        raise InputError(
+            f"machine {machine.name} boots no image",
+            "it boots the kernel's ELF by -kernel" if "kernel" in machine.needs else "",
+            "leave the image away: --config NAME --kernel ELF, or name another --config",
+        )
 
 
 def kernel(

@@ -23,13 +23,16 @@ pytestmark = needs_qemu
 SUCCESS = "Kernel initialization complete!"
 
 
-def document(scenario: str, file: Path) -> tuple[Report, Report]:
+WATCHED = Orders(linger=2.0)
+
+
+def document(scenario: str, file: Path, orders: Orders = WATCHED) -> tuple[Report, Report]:
     """The run of a machine whose success comes early, watched for some seconds more; live, and out
     of its snapshot."""
     plan = lab.scenario(scenario)
     config = replace(configs.load("lab"), success=SUCCESS)
     with launch(config, kernel=ELF, append=plan.append, cpu=plan.cpu) as vm:
-        run = GuardedRun(Debugger(vm, Image.open(ELF)), Orders(linger=2.0))
+        run = GuardedRun(Debugger(vm, Image.open(ELF)), orders)
         run.start()
         ended = run.go()
         parts = (ended.record, ended.facts, ended.history)
@@ -51,3 +54,19 @@ def test_success_and_nothing_after_it(tmp_path: Path) -> None:
     for told in document("clean", tmp_path / "stop"):
         assert told.findings == ()
         assert "went wrong" not in render_text(told)
+        assert told.run.watched > 1.5
+        assert told.stops[-1].reason == "marker"
+        assert told.stops[-1].seconds == told.run.seconds  # as it was at the marker, not after it
+
+
+@pytest.mark.parametrize("until", ["initialization complete", "Memory management initialized"])
+def test_its_own_word_of_success_lingers_however_it_is_waited_for(
+    until: str, tmp_path: Path
+) -> None:
+    """And another text does not, unless it is asked for."""
+    own = until in SUCCESS
+    for told in document("page-fault-unmapped", tmp_path / "a", Orders(until=until, linger=2.0)):
+        assert {f.code for f in told.findings} == ({"page-fault.unmapped"} if own else set())
+    asked = Orders(until=until, linger=2.0, always_linger=True)
+    for told in document("page-fault-unmapped", tmp_path / "b", asked):
+        assert "page-fault.unmapped" in {f.code for f in told.findings}

@@ -36,10 +36,12 @@ def _changed(file: Path, target: Path, change: Callable[[dict[str, Any]], None])
 def test_the_same_fault_again(fault: Path) -> None:
     done = agent("snapshot", "--reproduce", str(fault))
     assert (done.code, done.out.splitlines()[0]) == (0, "the same fault again")
+    causes = ["kernel-stack.unmapped (double-fault)"]
+    told = {"reason": "fault", "vector": 8, "error_code": "0x0", "cr2": None, "causes": causes}
     assert agent("snapshot", "--reproduce", str(fault), "--json").document == {
         "same": True,
-        "before": {"reason": "fault", "vector": 8, "error_code": "0x0", "cr2": None},
-        "after": {"reason": "fault", "vector": 8, "error_code": "0x0", "cr2": None},
+        "before": told,
+        "after": told,
         "gone": [],
         "new": [],
         "other": [],

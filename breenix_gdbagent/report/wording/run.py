@@ -16,12 +16,14 @@ from breenix_gdbagent.checks.run import (
     LoopFacts,
     MissingFacts,
     PanicFacts,
+    TestsFacts,
 )
 from breenix_gdbagent.report.wording.addresses import sentence
 from breenix_gdbagent.report.wording.base import Words, at, named, tells
 from breenix_gdbagent.x86.paging import LEVEL
 
 MOST_NAMED = 4
+MOST_TESTS = 8
 
 
 @tells(PanicFacts)
@@ -107,6 +109,16 @@ def ended(finding: Finding, facts: ExitFacts) -> Words:
     waited = f" before {facts.waited_for!r} was printed" if facts.waited_for else ""
     said = f"QEMU ended with status {facts.exit_status}{meaning}"
     return Words(f"{said if facts.exit_status is not None else facts.ended}{waited}")
+
+
+@tells(TestsFacts)
+def tests_failed(finding: Finding, facts: TestsFacts) -> Words:
+    """How many of how many, and their names."""
+    of = facts.failed + facts.passed
+    names = ", ".join(facts.failures[:MOST_TESTS])
+    more = len(facts.failures) - MOST_TESTS
+    named = f": {names}" + (f" and {more} more" if more > 0 else "") if names else ""
+    return Words(f"{facts.failed} of the {of} {facts.suite} failed, the kernel says{named}")
 
 
 @tells(LoggedFacts)

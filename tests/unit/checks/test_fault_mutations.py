@@ -238,6 +238,11 @@ def ends_by_itself(m: Machine) -> Stop:
     return quiet(m)
 
 
+@mutation("tests-failed", facts=RunFacts("marker"))
+def says_that_its_tests_failed(m: Machine) -> Stop:
+    return says(quiet(m), "TEST_TALLY: exited=3 nonzero=1 failed=[child:2]")
+
+
 @mutation("log.error", facts=RunFacts("marker"))
 def logs_an_error(m: Machine) -> Stop:
     return says(quiet(m), "[ERROR] kernel::net: no reply")

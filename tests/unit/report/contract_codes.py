@@ -27,7 +27,7 @@ map: already-mapped
 pic: not-remapped
 tables: nx-without-nxe(warning)
 -: loader-fault
--: panic hang unexpected-exit reboot marker-missing
+-: panic hang unexpected-exit reboot marker-missing tests-failed
 log: error(warning)
 """
 

@@ -109,10 +109,11 @@ def test_the_choice_is_said(
         deterministic=False, smp=None,
     )  # fmt: skip
     open_machine(Target("breenix", options))
-    first, second = capsys.readouterr().err.splitlines()
+    first, second, third = capsys.readouterr().err.splitlines()
     assert "breenix-a/out/breenix-uefi.img with kernel-a" in first
     assert "2 image(s)" in first and "1 kernel ELF(s)" in first
     assert "breenix-b/out/breenix-uefi.img" in second
+    assert "machine breenix: kernel-a has none of" in third
 
 
 def test_links_to_nothing_and_empty_files_are_no_builds(checkout: Checkout) -> None:
