@@ -20,6 +20,7 @@ from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
 from breenix_gdbagent.symbols.bias import HANDLERS
 from breenix_gdbagent.symbols.hwframe import frame_at
 from breenix_gdbagent.symbols.image import LoadedImage
+from breenix_gdbagent.x86.callsites import is_call
 from breenix_gdbagent.x86.exceptions import ExceptionFrame
 from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
@@ -219,7 +220,7 @@ class Unwinder:
             code = self.image.image.read(link - size, size)
             if code is None and symbol is not None:
                 code = self.read((va - size) & _MASK, size)
-            if code is not None and _is_call(code):
+            if code is not None and is_call(code):
                 return True
         return False
 
@@ -292,19 +293,3 @@ def _handlers(image: LoadedImage, gates: Mapping[int, int] | None) -> dict[int, 
             if va and image.holds(va):
                 found.setdefault(image.link(va), set()).add(vector)
     return {link: frozenset(vectors) for link, vectors in found.items()}
-
-
-def _is_call(code: bytes) -> bool:
-    """Whether all of `code` is one call instruction (SDM volume 2A, CALL)."""
-    if len(code) == 5 and code[0] == 0xE8:
-        return True
-    if code[0] in range(0x40, 0x50) and len(code) > 2:
-        code = code[1:]
-    if code[0] != 0xFF or len(code) < 2:
-        return False
-    mode, operation, base = code[1] >> 6, code[1] >> 3 & 7, code[1] & 7
-    if operation != 2:
-        return False
-    length = 2 + (base == 4 and mode != 3)
-    length += {0: 4 if base == 5 else 0, 1: 1, 2: 4, 3: 0}[mode]
-    return len(code) == length

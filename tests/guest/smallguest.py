@@ -17,6 +17,7 @@ from tests.guest.live_support import Logged, logged_exceptions
 LOADER = "fixtures/small/loader.s"
 SOURCE = Path(__file__).parents[2] / "fixtures" / "small" / "small.s"
 IDLES, READS, PIC, RESETS, WAITS, PANICS, DEAD, NO_NXE, UNALIGNED, GDT_READ_ONLY = range(10)
+OVERFLOWS, OVERFLOWS_TOLD, PUSHES_NOWHERE = range(20, 23)
 CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE, "loader-fault": LOADER}
 """Codes that no scenario of the lab guest has, and the case of this one, or the loader, that has
 them."""

@@ -47,9 +47,10 @@ _STACK_REGION = 128 << 20
 _BELOW = 0x1000
 
 
-Part = Literal["", "ist", "beside-heap", "image", "mmap"]
+Part = Literal["", "ist", "beside-heap", "image", "mmap", "run"]
 """Where in a region: of the stack regions that of the IST stacks, of the kernel's addresses those
-beside the heap, of a process its program or its mmap region."""
+beside the heap, of a process its program or its mmap region; ``run``: the stack is one that no
+layout tells of, a run of pages that ends there."""
 
 
 @dataclass(frozen=True, slots=True)

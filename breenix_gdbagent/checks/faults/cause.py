@@ -307,7 +307,8 @@ def _not_present(
         return NULL, Refused("unmapped", entry)
     pushed_there = kind.name in (kinds.GUARD_PAGE, kinds.BELOW_IST) and cr2 != context.rip
     if pushed_there and not error_code & PF_USER:  # who runs there has not overflowed a stack
-        return GUARD_PAGE, Refused("unmapped", entry, guard=kind.stack is not None)
+        meant = kind.stack is not None and kind.part != "run"
+        return GUARD_PAGE, Refused("unmapped", entry, guard=meant)
     growth = _growth(kernel, context, error_code, cr2)
     if growth is not None:
         return HANDLED, Refused("growth", entry, below=growth.below)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr
 from breenix_gdbagent.checks import kernel_stacks
-from breenix_gdbagent.checks.facts import ASIDE, SHORT, SPREAD, Facts
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Facts
 from breenix_gdbagent.checks.faults import address_kind as kinds
-from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
+from breenix_gdbagent.checks.faults.address_kind import AddressKind
 from breenix_gdbagent.checks.faults.cause import (
     GUARD_PAGE,
     NON_CANONICAL,
@@ -24,6 +24,7 @@ from breenix_gdbagent.checks.faults.descriptors import (
     HANDLER_UNMAPPED,
     RSP0_INVALID,
 )
+from breenix_gdbagent.checks.faults.overrun import Recursion, advice, kind_under, recursion
 from breenix_gdbagent.checks.finding import Code, Finding, Where, place_of
 from breenix_gdbagent.cpumodel.context import NP, PF, Context, Raised, vector_name
 from breenix_gdbagent.cpumodel.delivery import Attempt, Course, handler_fault
@@ -103,6 +104,7 @@ class DefectFacts(Facts):
 
     end: Annotated[WalkEnd | None, SPREAD]
     extent: Annotated[StackExtent | None, SPREAD]
+    recursion: Annotated[Recursion | None, IF_KNOWN]
     defect: Annotated[Defect, ASIDE]
 
     @property
@@ -196,7 +198,7 @@ def _of_stack(kernel: Kernel, context: Context, attempt: Attempt, raised: Raised
     """The stack that was chosen could not be written."""
     assert raised.address is not None and attempt.top is not None and attempt.stack is not None
     va, pointer = raised.address, attempt.stack
-    kind = kind_of(kernel, va, context.root)
+    kind = kind_under(kernel, context, va)
     name = kind.stack.name if kind.stack is not None else pointer
     top = context.rsp if pointer == "RSP" else attempt.top
     here = _Here(kernel, context, va, kind, pointer, top, name)
@@ -331,8 +333,10 @@ def finding_of(kernel: Kernel, context: Context, defect: Defect) -> Finding:
         where = place_of(walk)
         others = mapped_elsewhere(kernel, context, defect.va)
         end = WalkEnd(walk_reason=walk.reason, mapped_in=others[:MOST_SHOWN])
-    facts = DefectFacts(end=end, extent=_extent(defect), defect=defect)
-    return Finding(defect.code, defect.subject, facts, where, severity="error")
+    round_ = recursion(kernel, context, defect.kind)
+    facts = DefectFacts(end=end, extent=_extent(defect), recursion=round_, defect=defect)
+    told = "" if defect.kind is None else advice(kernel, defect.kind)
+    return Finding(defect.code, defect.subject, facts, where, advice=told, severity="error")
 
 
 def _extent(defect: Defect) -> StackExtent | None:

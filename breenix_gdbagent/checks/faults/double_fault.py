@@ -33,6 +33,7 @@ from breenix_gdbagent.checks.faults.interrupted import (
     interrupted,
     subject,
 )
+from breenix_gdbagent.checks.faults.overrun import kind_under
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
 from breenix_gdbagent.checks.spaces import BOOTLOADER
 from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised
@@ -216,7 +217,7 @@ def _finding(
         chain=explanation.chain or (code.title,),
         confidence=explanation.confidence,
         mend=_mend(cause, defects, first),
-        advice=first.advice if first is not None and first.code.name == cause else "",
+        advice=next((f.advice for f in behind if f.code.name == cause), ""),
     )
 
 
@@ -249,6 +250,10 @@ def _stacks(kernel: Kernel, context: Context) -> tuple[StackRow, ...]:
             push = Push(context.page_fault(at_push, 8, "write", user=False))
         except ReadError as lacking:
             push = Push(lacking=lacking.what)
-        kind = kind_of(kernel, at_push, context.root)
+        kind = (
+            kind_under(kernel, context, at_push)
+            if name == "RSP"
+            else kind_of(kernel, at_push, context.root)
+        )
         rows.append(StackRow(stack=name, top=VirtAddr(top), push=push, is_=kind))
     return tuple(rows)

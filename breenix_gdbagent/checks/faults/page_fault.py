@@ -10,8 +10,15 @@ from breenix_gdbagent.addresses import Hex, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions
-from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
-from breenix_gdbagent.checks.faults.cause import STALE_TLB, Cause, Refused, access_of, cause_of
+from breenix_gdbagent.checks.faults.address_kind import AddressKind
+from breenix_gdbagent.checks.faults.cause import (
+    GUARD_PAGE,
+    STALE_TLB,
+    Cause,
+    Refused,
+    access_of,
+    cause_of,
+)
 from breenix_gdbagent.checks.faults.defects import (
     MOST_SHOWN,
     Defect,
@@ -31,6 +38,7 @@ from breenix_gdbagent.checks.faults.interrupted import (
     interrupted,
     subject,
 )
+from breenix_gdbagent.checks.faults.overrun import Recursion, advice, kind_under, recursion
 from breenix_gdbagent.checks.finding import Code, Confidence, Finding, place_of
 from breenix_gdbagent.checks.spaces import BOOTLOADER
 from breenix_gdbagent.checks.tables import NX_WITHOUT_NXE
@@ -70,6 +78,7 @@ class PageFaultFacts(FaultFacts):
     error_bits: PageFaultCode
     predicted: Predicted
     mapped_in: Annotated[tuple[Space, ...], SHORT]
+    recursion: Annotated[Recursion | None, IF_KNOWN]
     hints: Annotated[Hints, SPREAD]
     deviation: Annotated[str, IF_KNOWN]
     walk: Annotated[Walk, ASIDE]
@@ -127,7 +136,7 @@ def page_fault(kernel: Kernel, explanation: Explanation, raised: Raised) -> Page
     """Everything about one #PF of this context. Raises `ReadError`, see `check`."""
     context = explanation.context
     cr2, error_code = raised.address or 0, raised.error_code or 0
-    kind = kind_of(kernel, cr2, context.root)
+    kind = kind_under(kernel, context, cr2)
     cause = cause_of(kernel, context, error_code, cr2, kind)
     course, attempt = explanation.course, None
     if course is not None:
@@ -222,6 +231,8 @@ def _advice(fault: PageFault) -> str:
             return _PARENTS
     if _lost(fault):
         return _NEW_TABLES
+    if fault.cause.code is GUARD_PAGE:
+        return advice(fault.kernel, fault.kind)
     own = _own(fault)
     if own is not None and own.error_code is not None and own.error_code & PF_WRITE:
         return _DESCRIPTORS
@@ -243,6 +254,7 @@ def _facts(
         error_bits=PageFaultCode(fault.error_code),
         predicted=Predicted(fault.cause.predicted),
         mapped_in=others[:MOST_SHOWN],
+        recursion=_recursion(fault),
         hints=hints(kernel, context, walk),
         deviation=fault.cause.deviation,
         walk=walk,
@@ -257,6 +269,12 @@ def _facts(
         doubt=explanation.doubt,
         handler_stack=_handler_stack(fault),
     )
+
+
+def _recursion(fault: PageFault) -> Recursion | None:
+    if fault.cause.code is not GUARD_PAGE:
+        return None
+    return recursion(fault.kernel, fault.context, fault.kind)
 
 
 def _lost(fault: PageFault) -> tuple[str, ...]:
@@ -291,9 +309,11 @@ def _cause(fault: PageFault, defect: Defect | None, mapped: bool) -> str | None:
 
 def _confidence(fault: PageFault) -> Confidence:
     """Proved: what the tables predict for this access is what was pushed, and the access is one
-    that the instruction makes (where its bytes are to be had) or the CPU made for a delivery."""
+    that the instruction makes (where its bytes are to be had) or the CPU made for a delivery; a
+    stack that no layout tells of has a recursion on it."""
     explanation = fault.explanation
-    if fault.cause.code is STALE_TLB:
+    by_the_run_alone = fault.kind.part == "run" and _recursion(fault) is None
+    if fault.cause.code is STALE_TLB or by_the_run_alone:
         return "likely"
     if explanation.course is not None:
         return explanation.confidence

@@ -14,6 +14,7 @@ from breenix_gdbagent.checks.faults.interrupted import (
 )
 from breenix_gdbagent.cpumodel.context import Raised
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.report.wording.base import at, phrases
 from breenix_gdbagent.x86.exceptions import SelectorCode
 from breenix_gdbagent.x86.paging import LEVEL, Entry, Walk
@@ -43,6 +44,8 @@ def address(kind: AddressKind) -> str:
         return _PLAIN[kind.name]
     if kind.name in kinds.TABLES:
         return f"the {kind.name.upper()} of CPU {kind.cpu}"
+    if kind.stack is not None and kind.part == "run":
+        return _below_a_run(kind.stack)
     if kind.stack is not None:
         return _stack(kind, kind.stack.name)
     if kind.name == kinds.STACK_REGION:
@@ -59,6 +62,10 @@ def address(kind: AddressKind) -> str:
 
 
 _NOTHING_KNOWN = ", where nothing known lies"
+
+
+def _below_a_run(stack: KernelStack) -> str:
+    return f"the unmapped page below the stack that begins at {hex64(stack.bottom)}"
 
 
 def _stack(kind: AddressKind, name: str) -> str:

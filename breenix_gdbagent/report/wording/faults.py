@@ -11,11 +11,13 @@ from breenix_gdbagent.checks.faults.double_fault import ChainFacts, Cr2Is, Push
 from breenix_gdbagent.checks.faults.exceptions import ExceptionFacts
 from breenix_gdbagent.checks.faults.interrupted import SelectorErrorCode
 from breenix_gdbagent.checks.faults.misplaced import MisplacedFacts
+from breenix_gdbagent.checks.faults.overrun import Recursion
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts, Predicted
 from breenix_gdbagent.checks.faults.shutdown import EarlyFacts, RebootFacts
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.cpumodel.context import GP, SS, vector_name
 from breenix_gdbagent.cpumodel.delivery import Course
+from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.report.wording.addresses import (
     address,
     entry_words,
@@ -147,7 +149,23 @@ def defect_words(defect: Defect) -> str:
 def defect_behind(finding: Finding, facts: DefectFacts) -> Words:
     """What a fault rests on."""
     said = defect_words(facts.defect)
-    return Words(f"{finding.code.title}: {said}", f"{said}.")
+    kind, edge = facts.defect.kind, ""
+    if kind is not None and kind.stack is not None and kind.part == "run":
+        edge = _edge(kind.stack, facts.defect.top)
+    rounds = rounds_of(facts.recursion)
+    return Words(f"{finding.code.title}: {said}", sentence(f"{said}.", edge, rounds))
+
+
+def rounds_of(recursion: Recursion | None) -> str:
+    """What used a stack up, as a sentence; empty where that is not seen."""
+    if recursion is None:
+        return ""
+    names = list(dict.fromkeys(recursion.functions))
+    times = f"at least {recursion.rounds} rounds of {counted(recursion.bytes, 'byte')}."
+    if len(names) == 1:
+        return f"On it {names[0]} calls itself: {times}"
+    shown = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+    return f"On it {shown} call each other: {times}"
 
 
 # Page faults ---------------------------------------------------------------------------------
@@ -224,12 +242,24 @@ def _depth(facts: PageFaultFacts) -> str:
     stack, rsp = facts.address_is.stack, facts.at.frame.rsp
     if stack is None:
         return ""
+    if facts.address_is.part == "run":
+        return sentence(_edge(stack, rsp), rounds_of(facts.recursion))
     if stack.bottom - 0x2000 <= rsp < stack.bottom + 0x2000:
         return (
             f"RSP {hex64(rsp)} is at the bottom of {stack.name} ({stack.size // 1024} KiB from "
-            f"{hex64(stack.bottom)} to {hex64(stack.top)}): the stack is used up."
-        )
+            f"{hex64(stack.bottom)} to {hex64(stack.top)}): the stack is used up. "
+            f"{rounds_of(facts.recursion)}"
+        ).rstrip()
     return f"RSP {hex64(rsp)} is not near that stack: a stray pointer rather than an overflow."
+
+
+def _edge(stack: KernelStack, rsp: int) -> str:
+    below = stack.bottom - rsp
+    where = f"{hex64(below)} below" if below > 0 else f"{hex64(-below)} above" if below else "at"
+    return (
+        f"RSP {hex64(rsp)} is {where} the lowest byte, {hex64(stack.bottom)}, of a writable run of "
+        f"{stack.size // 1024} KiB: the stack is used up."
+    )
 
 
 def _agreement(facts: PageFaultFacts) -> str:
