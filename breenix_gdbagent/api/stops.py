@@ -19,6 +19,7 @@ from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.expressions import address_at, parse
 from breenix_gdbagent.evaluation.operands import plain
 from breenix_gdbagent.kernel import trace
+from breenix_gdbagent.kernel.adapters import BREENIX
 from breenix_gdbagent.kernel.reason import with_reason
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord, shown_finding
@@ -66,9 +67,10 @@ def examine(at: At) -> Examination:
     return checks.examine(kernel.stop, kernel)
 
 
-def tell(finding: Finding) -> ShownFinding:
+def tell(finding: Finding, at: At | None = None) -> ShownFinding:
     """A finding as a report tells it: its summary, its evidence, what to do. The finding itself
-    holds values (`facts`) and no sentence.
+    holds values (`facts`) and no sentence. What to do is said for the kernel of `at`, else for
+    Breenix.
 
     >>> import breenix_gdbagent as ba
     >>> (finding,) = ba.examine(ba.open_snapshot(snapshot)).findings
@@ -78,7 +80,7 @@ def tell(finding: Finding) -> ShownFinding:
     >>> told.summary.startswith("the kernel")
     True
     """
-    return shown_finding(finding, 0)
+    return shown_finding(finding, 0, BREENIX if at is None else _kernel(at).adapter)
 
 
 def read(at: At, va: int | str, length: int) -> bytes:

@@ -43,12 +43,12 @@ RSP0_MISMATCH = declare(
     "tss.rsp0-mismatch",
     "error",
     "TSS.RSP0 is the stack of another thread than the one that runs",
-    arises="A switch set the per-CPU block and not the TSS, or a cached copy was written back "
-    "(Breenix 3e763f99, 002a8259): the next interrupt from ring 3 lands on a stack that belongs to "
-    "somebody else, and two threads overwrite each other's frames.",
-    confirm="The 8 bytes at TR.base + 4 against gs:[16] and the thread's kernel_stack_top.",
-    mend="Set both in one place at every switch (per_cpu::update_tss_rsp0).",
-    see=("kernel/src/per_cpu.rs", "kernel/src/interrupts/context_switch.rs"),
+    arises="A switch set the per-CPU block and not the TSS, or a cached copy was written back: "
+    "the next interrupt from ring 3 lands on a stack that belongs to somebody else, and two "
+    "threads overwrite each other's frames.",
+    confirm="The 8 bytes at TR.base + 4 against the per-CPU block and the top of the thread's "
+    "kernel stack.",
+    mend="Set both in one place at every switch.",
 )
 IST_SHARED = declare(
     "ist.shared",
@@ -57,8 +57,7 @@ IST_SHARED = declare(
     arises="Two entries of the TSS name the same memory, or a gate uses the #DF stack: when one "
     "exception comes while the other is handled, its frame overwrites the first.",
     confirm="The tops at TR.base + 36 + 8 * (IST - 1), and the IST field of the gates.",
-    mend="Give #DF a stack that nothing else uses (per_cpu_stack.rs), and each IST entry its own.",
-    see=("kernel/src/gdt.rs", "kernel/src/memory/per_cpu_stack.rs"),
+    mend="Give #DF a stack that nothing else uses, and each IST entry its own.",
 )
 
 # kernel/src/interrupts.rs, init_idt: what Breenix installs in both eras, whatever else it has.

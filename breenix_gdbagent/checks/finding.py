@@ -5,7 +5,6 @@ A finding holds values and no sentence: report/ makes the words and the JSON of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +24,8 @@ SEVERITY_ORDER: dict[str, int] = {"error": 0, "warning": 1, "info": 2}
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One finding code: what it means, how it arises in Breenix, how to confirm and mend it.
+    """One finding code: what it means, how it arises, how to confirm and mend it, on any kernel.
+    What one kernel's history and sources add to that its adapter says (`kernel/adapter.py`).
 
     `exit` is the exit code of a run in which nothing else of severity error was found.
     """
@@ -36,7 +36,6 @@ class Code:
     arises: str
     confirm: str
     mend: str
-    see: tuple[str, ...] = ()
     kind: Kind = "state"
     exit: int = 1
 
@@ -52,13 +51,12 @@ def declare(
     arises: str,
     confirm: str,
     mend: str,
-    see: Sequence[str] = (),
     kind: Kind = "state",
     exit: int = 1,
 ) -> Code:
     """Enter a code into the register, once, beside the check that yields it."""
     assert name not in CODES, name
-    code = Code(name, severity, title, arises, confirm, mend, tuple(see), kind, exit)
+    code = Code(name, severity, title, arises, confirm, mend, kind, exit)
     CODES[name] = code
     return code
 
@@ -127,7 +125,7 @@ class Finding:
 
     @property
     def fix(self) -> str:
-        """What to do."""
+        """What to do, on any kernel."""
         return self.advice or (self.mend or self.code).mend
 
     @property

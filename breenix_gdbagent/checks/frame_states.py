@@ -17,7 +17,6 @@ from breenix_gdbagent.kernel.ledger import FrameLedger, Page
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.graph import Node
 
-_FRAMES = "kernel/src/memory/frame_allocator.rs"
 MOST_SHOWN = 16
 OUT_OF_MEMORY = "OUT OF MEMORY"  # kernel/src/memory/process_memory.rs, map_page
 
@@ -25,24 +24,20 @@ TABLE_FREED = declare(
     "table.freed",
     "error",
     "a page table in use lies in a frame that is free",
-    arises="A table was given back while an entry still names it (Breenix 2e13e9a2: "
-    "cleanup_for_exec freed shared kernel tables; 940bc262: exec freed the PML4 in CR3). The next "
-    "owner of the frame overwrites the mappings.",
+    arises="A table was given back while an entry still names it. The next owner of the frame "
+    "overwrites the mappings.",
     confirm="frames FRAME says free; pt who FRAME shows it as a table.",
-    mend="Clear the entry, flush, and only then deallocate_frame; never free tables of kernel "
-    "slots.",
-    see=(_FRAMES, "kernel/src/memory/process_memory.rs"),
+    mend="Clear the entry, flush, and only then give the frame back; never free tables of the "
+    "kernel's slots.",
 )
 FREE_MAPPED = declare(
     "frame.free-but-mapped",
     "error",
     "a page that is mapped lies in a frame that is free",
-    arises="A frame was given back while a leaf still maps it (Breenix 41c68458: an untracked "
-    "frame freed by a copy-on-write decref), or a page was mapped to a frame that was never "
-    "allocated.",
+    arises="A frame was given back while a leaf still maps it, or a page was mapped to a frame "
+    "that was never allocated.",
     confirm="frames FRAME says free or never given out; pt who FRAME shows the mapping.",
-    mend="Unmap before deallocate_frame, and count references of shared frames.",
-    see=(_FRAMES, "kernel/src/memory/process_memory.rs"),
+    mend="Unmap before the frame is given back, and count references of shared frames.",
 )
 DOUBLE = declare(
     "frame.double-allocated",
@@ -50,21 +45,17 @@ DOUBLE = declare(
     "a frame will be given out while it is in use",
     arises="The free list holds a frame that the ledger has as allocated, or the same frame twice: "
     "it was given back twice, or claimed without being taken from the list.",
-    confirm="print FREE_FRAMES; frames FRAME.",
-    mend="Return a frame through its lease only (FrameLease); see the FRAME_RETURN_REFUSED_* "
-    "counters.",
-    see=(_FRAMES,),
+    confirm="frames FRAME; print the allocator's free list.",
+    mend="Let one owner alone give a frame back, once.",
 )
 EXHAUSTED = declare(
     "frames.exhausted",
     "error",
     "there is no free frame left",
-    arises="All usable memory is given out. In 2025 nothing ever comes back (deallocate_frame does "
-    "nothing), so that every process costs frames for good.",
+    arises="All usable memory is given out.",
     confirm="frames shows used and total.",
     mend="Give the machine more memory (-m), or find who does not return frames (frames.leak "
     "between two stops).",
-    see=(_FRAMES,),
 )
 
 

@@ -25,22 +25,18 @@ from breenix_gdbagent.memory import RamMap
 from breenix_gdbagent.x86.graph import Node
 from breenix_gdbagent.x86.paging import PCD, PWT, U, frame_of, index_at, leaf_base
 
-_FRAMES = "kernel/src/memory/frame_allocator.rs"
-_PROCESS = "kernel/src/memory/process_memory.rs"
-_KERNEL = "kernel/src/memory/kernel_page_table.rs"
 MOST_SHOWN = 16
 
 BEYOND_RAM = declare(
     "frame.beyond-ram",
     "error",
     "a page is mapped to where there is no RAM",
-    arises="An address was taken for a frame: mapping a kernel region with physical == virtual "
-    "(Breenix 1dc817d7, 12d1b7de), or an entry that was overwritten. What is written there is lost "
-    "and what is read is not what was written. Memory-mapped devices (below 4 GiB, or mapped "
-    "uncached) and direct maps that are larger than RAM are not meant.",
+    arises="An address was taken for a frame: mapping a kernel region with physical == virtual, "
+    "or an entry that was overwritten. What is written there is lost and what is read is not what "
+    "was written. Memory-mapped devices (below 4 GiB, or mapped uncached) and direct maps that "
+    "are larger than RAM are not meant.",
     confirm="pt walk VA shows the physical address; compare it with the RAM map.",
-    mend="Take frames from allocate_frame only; map devices with NO_CACHE (map_mmio).",
-    see=(_KERNEL, _FRAMES),
+    mend="Take frames from the allocator only; map devices uncached.",
 )
 MAPS_TABLE = declare(
     "frame.maps-page-table",
@@ -50,9 +46,8 @@ MAPS_TABLE = declare(
     "outside its direct map: whoever writes there edits page tables. A frame freed and given out "
     "again while it was still a table, or a table frame mapped by mistake.",
     confirm="pt who FRAME lists its use as a table and the mapping.",
-    mend="Free a table only after its entry is cleared (ProcessPageTable::drop), and never map a "
-    "frame that the allocator did not just give.",
-    see=(_PROCESS, _FRAMES),
+    mend="Free a table only after its entry is cleared, and never map a frame that the allocator "
+    "did not just give.",
 )
 MAPPED_TWICE = declare(
     "frame.mapped-twice",
@@ -62,9 +57,8 @@ MAPPED_TWICE = declare(
     "on purpose, or for ring 3 and for the kernel outside its direct map, or twice in the kernel: "
     "one overwrites the other.",
     confirm="pt who FRAME lists all its mappings.",
-    mend="Look for a frame given out twice, a leaf copied between page tables, or a fork that left "
-    "WRITABLE set (COW_FLAG is bit 9).",
-    see=(_PROCESS, _FRAMES),
+    mend="Look for a frame given out twice, a leaf copied between page tables, or a fork that "
+    "left W set.",
 )
 
 _PCI_HOLE_END = 1 << 32

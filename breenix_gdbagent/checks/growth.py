@@ -18,22 +18,19 @@ FRAMES_LEAK = declare(
     "warning",
     "frames were taken that nothing reaches",
     arises="Between two stops frames were given out that are neither mapped nor a table of any "
-    "space that lives: page tables of dead processes (Breenix #470: d7d08595, 298fc78f), kernel "
-    "stacks of dead threads (#579), DMA buffers never returned. In 2025 every exit does this, "
-    "because deallocate_frame does nothing.",
+    "space that lives: page tables of dead processes, kernel stacks of dead threads, DMA buffers "
+    "never returned.",
     confirm="frames at both stops; pt who FRAME of one that is allocated finds nobody.",
-    mend="Return every frame of a ProcessPageTable and KernelStack when it is dropped.",
-    see=("kernel/src/memory/frame_allocator.rs", "kernel/src/memory/process_memory.rs"),
+    mend="Return every frame of a page table and of a kernel stack when its owner ends.",
 )
 HEAP_LEAK = declare(
     "heap.leak",
     "warning",
     "the kernel heap grew and nothing new lives",
     arises="Between two stops blocks were allocated and not given back, while no process and no "
-    "thread was added: a list that only grows, a Box::leak, a cache without a bound.",
+    "thread was added: a list that only grows, a cache without a bound.",
     confirm="heap at both stops.",
-    mend="Watch the allocator between the two markers (checkpoint at __rust_alloc).",
-    see=("kernel/src/memory/heap.rs",),
+    mend="Watch the allocator between the two markers (a checkpoint at its entry).",
 )
 
 SMALLEST_HEAP_GROWTH = 256

@@ -16,18 +16,13 @@ from breenix_gdbagent.kernel.allocators import Heap, Hole, holes_of
 from breenix_gdbagent.kernel.running import call_names
 from breenix_gdbagent.kernel.view import Kernel
 
-_HEAP = "kernel/src/memory/heap.rs"
-
 EXHAUSTED = declare(
     "heap.exhausted",
     "error",
     "the kernel heap is used up",
-    arises="The 2025 heap bumps a pointer through 1 MiB and starts over only when nothing is left "
-    "allocated, so that every block costs for good (Breenix 42d27c04, d84d155c); a list heap runs "
-    "out by leaks or fragments. The next allocation panics with `allocation error`.",
+    arises="Leaks or fragments, or a heap that is too small: the next allocation fails.",
     confirm="heap shows used, free and the largest hole.",
-    mend="Raise HEAP_SIZE, or find who keeps allocating (heap.leak between two stops).",
-    see=(_HEAP,),
+    mend="Make the heap larger, or find who keeps allocating (heap.leak between two stops).",
 )
 CORRUPT = declare(
     "heap.corrupt",
@@ -35,20 +30,18 @@ CORRUPT = declare(
     "the kernel heap's own structure is broken",
     arises="Something wrote into free memory or past the end of its block: a hole's size or next "
     "pointer is no longer one, or the sum does not come out.",
-    confirm="print ALLOCATOR; heap lists the holes up to the broken one.",
+    confirm="print the allocator's static; heap lists the holes up to the broken one.",
     mend="Look at what lies just below the broken hole: the block before it was overrun, or it was "
     "used after it was freed.",
-    see=(_HEAP,),
 )
 UNINITIALISED = declare(
     "heap.uninitialised",
     "error",
     "the kernel allocates before its heap exists",
     arises="The heap's bounds are 0 although threads or processes exist, or an allocation failed: "
-    "heap::init was not called, or later than its first user.",
-    confirm="print ALLOCATOR: the bounds are 0.",
-    mend="Call memory::init before anything allocates.",
-    see=(_HEAP, "kernel/src/memory/mod.rs"),
+    "it was initialised later than its first user, or never.",
+    confirm="print the allocator's static: the bounds are 0.",
+    mend="Initialise the heap before anything allocates.",
 )
 
 _FAILED = re.compile(r"allocation error|memory allocation of \d+ bytes failed")

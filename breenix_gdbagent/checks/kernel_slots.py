@@ -23,19 +23,15 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.graph import Node
 from breenix_gdbagent.x86.paging import U, W, frame_of, present, slot_start
 
-_PROCESS = "kernel/src/memory/process_memory.rs"
-_MASTER = "kernel/src/memory/kernel_page_table.rs"
-
 SLOT_MISSING = declare(
     "kernel-slot.missing",
     "error",
     "a process lacks a kernel slot that the master has",
-    arises="ProcessPageTable::new copied the master before the slot was filled, or skipped it "
-    "(heap PML4[136]: Breenix 5124c528).",
+    arises="The process's top-level table was copied from the master before the slot was filled, "
+    "or skipped it.",
     confirm="pt walk an address of that slot under both roots.",
     mend="Fill every kernel slot of the master before the first process is created, and copy all "
-    "of them in ProcessPageTable::new.",
-    see=(_PROCESS, _MASTER),
+    "of them into each process.",
 )
 SLOT_DIVERGED = declare(
     "kernel-slot.diverged",
@@ -44,29 +40,26 @@ SLOT_DIVERGED = declare(
     arises="The slot was mapped into a process instead of the master, or the master replaced its "
     "table after the process was made: mappings added later are seen by one side only.",
     confirm="pt diff MASTER PROCESS shows the two tables.",
-    mend="Change kernel mappings through the master's tables only (map_kernel_page) and copy PML4 "
-    "entries verbatim.",
-    see=(_PROCESS, _MASTER),
+    mend="Change kernel mappings through the master's tables only and copy top-level entries "
+    "verbatim.",
 )
 SLOT_ALIASED = declare(
     "kernel-slot.aliased",
     "error",
     "two kernel slots of one space name the same table",
-    arises="The entry of one region was copied into another's slot (402 and 403: Breenix 7b6bc74c, "
-    "5124c528): mapping a page of one region makes it appear in the other.",
+    arises="The entry of one region was copied into another's slot: mapping a page of one region "
+    "makes it appear in the other.",
     confirm="pt walk the first address of both slots: the PML4 entries name one frame.",
-    mend="Give each region its own PDPT in build_master_kernel_pml4; it asserts 402 != 403.",
-    see=(_MASTER,),
+    mend="Give each region its own PDPT when the master is built.",
 )
 SLOT_USER = declare(
     "kernel-slot.user-accessible",
     "error",
     "a kernel slot is open to ring 3",
-    arises="U is set in the PML4 entry, so that nothing but the lower levels keeps ring 3 out; "
-    "map_to ORs U into the parents when a user page is mapped below them.",
+    arises="U is set in the top-level entry, so that nothing but the lower levels keeps ring 3 "
+    "out: mapping a user page below it sets U in the parents.",
     confirm="pt walk the address: U in the PML4 entry, and which levels below have it too.",
-    mend="Clear USER_ACCESSIBLE at the PML4 entry of every kernel slot.",
-    see=(_PROCESS,),
+    mend="Clear U in the top-level entry of every kernel slot.",
 )
 SLOT_READ_ONLY = declare(
     "kernel-slot.read-only",
@@ -75,7 +68,6 @@ SLOT_READ_ONLY = declare(
     arises="The PML4 entry lost W when it was copied with new flags.",
     confirm="pt walk an address of the slot under both roots.",
     mend="Copy the master's entry verbatim, flags included.",
-    see=(_PROCESS,),
 )
 
 

@@ -31,20 +31,17 @@ from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import SHAPE, UNREADABLE, index_at, same_table
 
-SKILL = "kernel/src/memory/kernel_stack.rs"
-
 UNMAPPED = declare(
     "kernel-stack.unmapped",
     "error",
     "a kernel stack is not mapped in every address space",
-    arises="A process PML4 was built before the stack's tables existed, or has a slot 402 of its "
-    "own: the next interrupt or system call taken under that CR3 pushes onto nothing "
-    "(Breenix d90ed3bd, 05889549, 781251e9).",
+    arises="A process's tables were built before the stack's tables existed, or have a top-level "
+    "entry of their own there: the next interrupt or system call taken under that CR3 pushes onto "
+    "nothing.",
     confirm="pt walk TOP-8 --root ROOT shows the level at which the walk ends; the same walk under "
     "the master is mapped.",
-    mend="Build the tables of PML4[402] in the master before the first process exists and copy the "
-    "entry verbatim (kernel_page_table::build_master_kernel_pml4, ProcessPageTable::new).",
-    see=("kernel/src/memory/kernel_page_table.rs", "kernel/src/memory/process_memory.rs", SKILL),
+    mend="Build the tables of the stacks' region in the master before the first process exists "
+    "and copy its top-level entry verbatim into every process.",
 )
 READ_ONLY = declare(
     "kernel-stack.read-only",
@@ -53,8 +50,7 @@ READ_ONLY = declare(
     arises="W is clear at some level above the page; with CR0.WP set the push of an exception "
     "frame faults.",
     confirm="pt walk VA shows which level lacks W.",
-    mend="Map stack pages PRESENT|WRITABLE|NO_EXECUTE at the leaf and writable at every level.",
-    see=(SKILL,),
+    mend="Map stack pages writable and not executable at the leaf, and writable at every level.",
 )
 USER_ACCESSIBLE = declare(
     "kernel-stack.user-accessible",
@@ -63,8 +59,7 @@ USER_ACCESSIBLE = declare(
     arises="U is set at every level down to the page: a process reads and writes return addresses "
     "of the kernel.",
     confirm="pt walk VA shows U at all levels.",
-    mend="Never set USER_ACCESSIBLE in kernel slots; parent flags are OR-ed in by map_to.",
-    see=(SKILL,),
+    mend="Never give the kernel's part of the tables U: at every level, the top-level entries too.",
 )
 DIFFERS = declare(
     "kernel-stack.differs",
@@ -73,8 +68,7 @@ DIFFERS = declare(
     arises="A process holds its own tables for the stack region: what is pushed under one CR3 is "
     "not there under the other.",
     confirm="pt walk VA under both roots gives two physical addresses.",
-    mend="Share the master's PML4[402] entry instead of copying tables.",
-    see=("kernel/src/memory/process_memory.rs",),
+    mend="Share the master's top-level entry instead of copying tables.",
 )
 ALIASED = declare(
     "kernel-stack.aliased",
@@ -83,8 +77,7 @@ ALIASED = declare(
     arises="A frame was given out twice, or a stack slot was mapped over another's frames: two "
     "threads overwrite each other's frames.",
     confirm="pt who FRAME lists both addresses.",
-    mend="Look for a frame freed while mapped, or a slot allocated twice (STACK_BITMAP).",
-    see=(SKILL, "kernel/src/memory/frame_allocator.rs"),
+    mend="Look for a frame freed while mapped, or a stack's place allocated twice.",
 )
 GUARD_MAPPED = declare(
     "kernel-stack.guard-mapped",
@@ -93,17 +86,15 @@ GUARD_MAPPED = declare(
     arises="A mapping call covered one page too many, or another allocator uses the same "
     "addresses: an overflow runs silently into the neighbour.",
     confirm="pt walk GUARD is mapped.",
-    mend="Leave the lowest page of each slot unmapped (kernel_stack::allocate_kernel_stack).",
-    see=(SKILL,),
+    mend="Leave the page below each stack unmapped.",
 )
 EXECUTABLE = declare(
     "kernel-stack.executable",
     "warning",
     "a kernel stack can be executed",
-    arises="The leaf was mapped without NO_EXECUTE. Breenix maps its IST stacks that way.",
+    arises="The leaf was mapped without NX.",
     confirm="pt walk VA shows no NX at any level.",
-    mend="Add NO_EXECUTE to the stack's leaf flags (kernel/src/memory/per_cpu_stack.rs).",
-    see=("kernel/src/memory/per_cpu_stack.rs",),
+    mend="Set NX in the leaves of stacks.",
 )
 IST_UNMAPPED = declare(
     "ist.unmapped",
@@ -112,9 +103,8 @@ IST_UNMAPPED = declare(
     arises="The page that the CPU pushes the exception frame onto is absent in some space: the "
     "exception cannot be delivered there and becomes a double, then a triple fault.",
     confirm="pt walk TOP-8 --root ROOT.",
-    mend="Map the IST stacks through the master's PML4[403] before the IDT is loaded, and share "
-    "that entry with every process.",
-    see=("kernel/src/memory/per_cpu_stack.rs", "kernel/src/gdt.rs"),
+    mend="Map the IST stacks in the master before the IDT is loaded, and share that entry with "
+    "every process.",
 )
 
 

@@ -15,20 +15,15 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import Entry, Walk
 
-_PROCESS = "kernel/src/memory/process_memory.rs"
-
 ALREADY_MAPPED = declare(
     "map.already-mapped",
     "error",
     "a page was to be mapped where one is mapped already",
-    arises="The address is taken in this space (a second map of the same page, mmap_hint reset in "
-    "a fork child: Breenix a963a046), or a table on the way is shared with another space that "
-    "mapped there first (0f2f0b72: all 512 PML4 entries copied; a43d6d48: user stacks through the "
-    "master).",
+    arises="The address is taken in this space (a second map of the same page), or a table on the "
+    "way is shared with another space that mapped there first.",
     confirm="pt walk VA under each root: the topmost table that two walks have in common.",
-    mend="If a table is shared that should not be, give the process its own "
-    "(ProcessPageTable::new); else choose another address, or unmap first.",
-    see=(_PROCESS, "kernel/src/memory/kernel_page_table.rs"),
+    mend="If a table is shared that should not be, give the process its own; else choose another "
+    "address, or unmap first.",
 )
 
 # kernel/src/memory/process_memory.rs, both eras: map_page and map_user_stack_to_process. The last

@@ -26,23 +26,19 @@ PANIC = declare(
     "panic",
     "error",
     "the kernel panicked",
-    arises="A Rust panic: an assertion, an unwrap of None, or a handler that gives up "
-    "(`EXCEPTION: DOUBLE FAULT`). The panic handler prints `KERNEL PANIC:` and halts, or leaves "
-    "QEMU through isa-debug-exit with feature testing.",
+    arises="An assertion failed, or the kernel met a state that it gives up at.",
     confirm="bt at this stop; the last serial lines hold the message.",
     mend="Start at the message's file and line and its backtrace; where a cause is named, there.",
-    see=("kernel/src/main.rs",),
     kind="run",
 )
 HANG = declare(
     "hang",
     "error",
     "the kernel makes no progress",
-    arises="Every CPU spins or halts with interrupts off: a lock taken twice or never released "
-    "(Breenix #609, the logger in a context switch), or a fault handler that ended in `hlt`.",
+    arises="Every CPU spins or halts with interrupts off: a lock taken twice or never released, "
+    "or a fault handler that ended in `hlt`.",
     confirm="bt; print the lock's static to see its lock byte.",
     mend="Release the lock on every path; take it with interrupts off where a handler takes it.",
-    see=("kernel/src/interrupts.rs", "kernel/src/task/scheduler.rs"),
     kind="run",
     exit=4,
 )
@@ -60,11 +56,10 @@ UNEXPECTED_EXIT = declare(
     "unexpected-exit",
     "error",
     "QEMU ended before the run was over",
-    arises="The guest wrote isa-debug-exit (port 0xf4): Breenix's panic handler with feature "
-    "testing exits 35, a missing test disk too. Or it switched the machine off by ACPI (status 0).",
+    arises="The guest wrote isa-debug-exit (port 0xf4), or switched the machine off by ACPI "
+    "(status 0).",
     confirm="the exit status and the last serial lines; bt where QEMU waited (later versions do).",
     mend="Read the last lines; with the ELF given, the stop at the panic handler comes first.",
-    see=("kernel/src/lib.rs",),
     kind="run",
 )
 TESTS_FAILED = declare(
@@ -82,8 +77,7 @@ LOG_ERROR = declare(
     "log.error",
     "warning",
     "the kernel logged an error",
-    arises="A line of level ERROR. Breenix prints `INVALID timer_interrupt_entry address` and "
-    "`INVALID syscall_entry address` at every boot: harmless, and not counted.",
+    arises="A line of level ERROR.",
     confirm="log FILE --level error.",
     mend="Follow the module that the line names.",
 )

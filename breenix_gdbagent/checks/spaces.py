@@ -17,54 +17,44 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS
 
-_SWITCH = "kernel/src/interrupts/context_switch.rs"
-_PROCESS = "kernel/src/memory/process_memory.rs"
-
 UNKNOWN = declare(
     "cr3.unknown",
     "error",
     "CR3 names a page table that nobody owns",
-    arises="A constant or stale value was loaded (Breenix 3962addb: assembly kept 0x101000 after "
-    "the master had moved), or the process that owned it was freed while it ran (940bc262: exec "
-    "freed the PML4 in CR3).",
+    arises="A constant or stale value was loaded, or the process that owned it was freed while it "
+    "ran.",
     confirm="pt roots does not list it as the master's or a process's.",
-    mend="Load CR3 from the process's page table or gs:[72] only, and free a PML4 only after every "
-    "CPU has left it.",
-    see=(_SWITCH, _PROCESS),
+    mend="Load CR3 from the process's page table or the kernel's own only, and free a top-level "
+    "table only after every CPU has left it.",
 )
 BOOTLOADER = declare(
     "cr3.bootloader",
     "error",
     "a CPU is back on the bootloader's page tables",
-    arises="switch_to_kernel_page_table loads KERNEL_PAGE_TABLE_FRAME, the bootloader's PML4, "
-    "which has neither kernel stacks nor heap (Breenix c0d51521, 2d8d5712: on the first switch to "
-    "idle, after the last process has exited): the next push or interrupt faults, then triple "
-    "faults.",
-    confirm="CR3 is not gs:[72], and pt walk RSP under it is not mapped.",
-    mend="Load the master PML4 (gs:[72], MASTER_KERNEL_PML4) instead.",
-    see=(_PROCESS, _SWITCH),
+    arises="The bootloader's top-level table was loaded again, which has neither kernel stacks "
+    "nor heap: the next push or interrupt faults, then triple faults.",
+    confirm="CR3 is not the kernel's own root, and pt walk RSP under it is not mapped.",
+    mend="Load the kernel's own root instead.",
 )
 WRONG_PROCESS = declare(
     "cr3.wrong-process",
     "error",
     "a process runs in an address space that is not its own",
-    arises="A switch took over registers and not CR3, or left ring 3 to start under the master "
-    "(Breenix 79c4818a), or a dead thread went on in another's space (fed61ce9): it reads and "
-    "writes somebody else's memory, and a fault kills the wrong process.",
-    confirm="CR3 against the page table of the process whose thread gs:[8] names.",
-    mend="Write CR3 together with current_thread and RSP0, before interrupts are on again.",
-    see=(_SWITCH,),
+    arises="A switch took over registers and not CR3, or left ring 3 to start under the master, "
+    "or a dead thread went on in another's space: it reads and writes somebody else's memory, and "
+    "a fault kills the wrong process.",
+    confirm="CR3 against the page table of the process whose thread the per-CPU block names.",
+    mend="Write CR3 together with the current thread and RSP0, before interrupts are on again.",
 )
 NO_PAGE_TABLE = declare(
     "process.no-page-table",
     "error",
     "a process that is not dead has no page table",
-    arises="Its page table was dropped or never set: Process.page_table is None and it inherits "
-    "none. Its next turn finds no CR3 to load.",
-    confirm="ps; print PROCESS_MANAGER.processes[PID].page_table.",
-    mend="Take page_table only when the state is Terminated; set it before the thread is published "
-    "to the scheduler.",
-    see=("kernel/src/process/process.rs", "kernel/src/process/manager.rs"),
+    arises="Its page table was dropped or never set, and it inherits none. Its next turn finds no "
+    "CR3 to load.",
+    confirm="ps; print the process's own record.",
+    mend="Take the page table away only when the process is dead; set it before its thread is "
+    "published to the scheduler.",
 )
 
 
@@ -234,8 +224,6 @@ def _next(kernel: Kernel, here: Running) -> Iterator[Finding]:
     code = BOOTLOADER if space.role == "boot" else UNKNOWN
     facts = NextFacts(at=_loaded(kernel, here, space))
     yield Finding(code, "next_cr3", facts, Where(space.root))
-
-
 
 
 def check_processes(kernel: Kernel) -> Iterator[Finding]:

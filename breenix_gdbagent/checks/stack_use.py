@@ -17,31 +17,24 @@ from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
-_STACK = "kernel/src/memory/kernel_stack.rs"
-_SWITCH = "kernel/src/interrupts/context_switch.rs"
-
 OVERFLOW = declare(
     "kernel-stack.overflow",
     "error",
     "a kernel stack has run over its end",
     arises="RSP lies below the bottom of its stack, where the guard page should have stopped it: "
-    "deep recursion, a large local array, or formatting in a fault path (Breenix 3e763f99: debug "
-    "logging in copy_to_user) on a stack whose guard is mapped or was jumped over.",
+    "deep recursion, a large local array, or formatting in a fault path on a stack whose guard is "
+    "mapped or was jumped over.",
     confirm="RSP against the stack's bottom; pt walk GUARD.",
     mend="Find the largest frames with bt; move big buffers to the heap.",
-    see=(_STACK,),
 )
 FOREIGN = declare(
     "kernel-stack.foreign",
     "error",
     "the kernel runs on a stack that is not its thread's",
-    arises="A switch left RSP on the old thread's stack (Breenix 8a7ecb7e: idle returned to "
-    "current_rsp + 256, 55ab7425: idle on a dying thread's or an IST stack): when that thread runs "
-    "again, both write over each other.",
-    confirm="RSP against gs:[16] and the thread's kernel_stack_top.",
-    mend="Return to a thread with its own kernel_stack_top in the iret frame (setup_idle_return, "
-    "setup_kernel_thread_return).",
-    see=(_SWITCH,),
+    arises="A switch left RSP on the old thread's stack: when that thread runs again, both write "
+    "over each other.",
+    confirm="RSP against the per-CPU block and the top of the thread's kernel stack.",
+    mend="Return to a thread with the top of its own kernel stack in the iret frame.",
 )
 NEARLY_FULL = declare(
     "kernel-stack.nearly-full",
@@ -51,7 +44,6 @@ NEARLY_FULL = declare(
     "frames of the stack itself stand there.",
     confirm="Words below RSP that point into the stack or into the kernel's code.",
     mend="Find the largest frames with bt; an interrupt on top of this needs room too.",
-    see=(_STACK,),
 )
 
 ROOM = 16

@@ -18,20 +18,16 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.graph import Link, Node
 from breenix_gdbagent.x86.mapped_space import Spaces
 
-_PROCESS = "kernel/src/memory/process_memory.rs"
-_MASTER = "kernel/src/memory/kernel_page_table.rs"
 MOST_SHOWN = 16
 
 SHARED_USER = declare(
     "shared-table.user",
     "error",
     "two processes share a page table of user memory",
-    arises="All 512 PML4 entries were copied instead of the kernel's (Breenix 0f2f0b72), or a user "
-    "slot was reached through the master (a43d6d48): mapping a page in one process maps it in the "
-    "other, and the second map_to fails with PageAlreadyMapped.",
+    arises="All top-level entries were copied instead of the kernel's, or a user slot was reached "
+    "through the master: mapping a page in one process maps it in the other.",
     confirm="pt walk the address under both roots: the entries name one table frame.",
-    mend="Give each process fresh tables for its user slots (ProcessPageTable::new).",
-    see=(_PROCESS,),
+    mend="Give each process fresh tables for its user slots.",
 )
 SHARED_CONFLICT = declare(
     "shared-table.conflict",
@@ -41,7 +37,6 @@ SHARED_CONFLICT = declare(
     "levels or is named by two entries: a page mapped in one region appears in the other.",
     confirm="pt who FRAME lists both uses.",
     mend="Look for a table freed while referenced.",
-    see=("kernel/src/memory/frame_allocator.rs",),
 )
 CYCLE = declare(
     "table.cycle",
@@ -50,8 +45,7 @@ CYCLE = declare(
     arises="An entry names a table above it: every walk through it ends somewhere unintended and "
     "user code may edit page tables through it.",
     confirm="pt walk the address shows the same frame twice.",
-    mend="Breenix uses no recursive mapping: clear the entry.",
-    see=(_MASTER,),
+    mend="Where no recursive mapping is meant, clear the entry.",
 )
 BEYOND_RAM = declare(
     "table.beyond-ram",
@@ -60,7 +54,6 @@ BEYOND_RAM = declare(
     arises="The entry was overwritten, or a frame number beyond RAM was given out.",
     confirm="pt walk the address: reason unreadable at that level.",
     mend="Check the frame allocator's regions against the memory map.",
-    see=("kernel/src/memory/frame_allocator.rs",),
 )
 
 

@@ -17,31 +17,24 @@ from breenix_gdbagent.kernel.threads import Thread
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
-_SWITCH = "kernel/src/interrupts/context_switch.rs"
-
 DESYNC = declare(
     "thread.desync",
     "error",
     "scheduler and per-CPU block disagree on who runs",
-    arises="A switch was begun and not carried through: schedule() changed current_thread and the "
-    "return path kept the old thread (Breenix f59bccd5, 4aec4006, a1cf4ee2). Registers are then "
-    "saved into the wrong thread.",
-    confirm="print SCHEDULER.current_thread against the id of the thread at gs:[8].",
-    mend="Decide before schedule() whether the switch can be made, or roll it back "
-    "(abort_dispatch_and_resume).",
-    see=(_SWITCH, "kernel/src/task/scheduler.rs", "kernel/src/per_cpu.rs"),
+    arises="A switch was begun and not carried through: the scheduler changed the current thread "
+    "and the return path kept the old one. Registers are then saved into the wrong thread.",
+    confirm="print the scheduler's current thread against that of the per-CPU block.",
+    mend="Decide whether the switch can be made before the scheduler changes anything, or roll it "
+    "back.",
 )
 PRIVILEGE = declare(
     "context.privilege-mismatch",
     "error",
     "a context returns to code of the other ring",
-    arises="A kernel frame was saved as a user context or the reverse (Breenix 3a4b33a8): the CPU "
-    "is sent to kernel code in ring 3 (#PF, error code 0x15), or to a process's code in ring 0, "
-    "with all its rights.",
+    arises="A kernel frame was saved as a user context or the reverse: the CPU is sent to kernel "
+    "code in ring 3 (#PF, error code 0x15), or to a process's code in ring 0, with all its rights.",
     confirm="print the thread's context: cs (bits 0-1 the ring) against rip.",
-    mend="Save a context together with where it came from, and check cs before it is loaded "
-    "(saved_context_is_kernel_frame).",
-    see=(_SWITCH, "kernel/src/task/process_context.rs"),
+    mend="Save a context together with where it came from, and check cs before it is loaded.",
 )
 
 

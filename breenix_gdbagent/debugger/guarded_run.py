@@ -23,6 +23,7 @@ from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of, checkpoint_of, invariant_of
 from breenix_gdbagent.debugger.where import note_where
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.kernel.adapter import Adapter
 from breenix_gdbagent.kernel.firmware_dump import DUMPED, firmware_dump
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import LiveVm
@@ -80,6 +81,7 @@ class Recorded:
     stop: ShownStop
     findings: tuple[tuple[Finding, ShownFinding], ...]
     checks: tuple[ShownCheck, ...]
+    adapter: Adapter
     handled: bool = False
 
 
@@ -321,12 +323,12 @@ class GuardedRun:
         self._record(Examination(seen.kernel, findings, checks, seen.took), handled=True)
 
     def _record(self, seen: Examination, *, handled: bool = False) -> None:
-        number = len(self.recorded)
+        number, adapter = len(self.recorded), seen.kernel.adapter
         self.took += times_of(seen, number)
         checks = tuple(shown_check(c, number) for c in seen.checks)
-        findings = tuple((f, shown_finding(f, number)) for f in seen.findings)
+        findings = tuple((f, shown_finding(f, number, adapter)) for f in seen.findings)
         stop = shown_stop(stop_summary(seen.kernel), number)
-        self.recorded.append(Recorded(stop, findings, checks, handled))
+        self.recorded.append(Recorded(stop, findings, checks, adapter, handled))
 
     def _passes_fault(self, fault: Fault, points: Sequence[Point]) -> bool:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
@@ -419,7 +421,7 @@ class GuardedRun:
                 if one.handled and not self.orders.strict:
                     survived = as_handled(finding, "the kernel went on after it")
                     if survived is not finding:
-                        shown = shown_finding(survived, number)
+                        shown = shown_finding(survived, number, one.adapter)
                 findings.append(shown)
         return History(
             tuple(r.stop for r in self.recorded),

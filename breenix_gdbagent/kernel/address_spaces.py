@@ -8,8 +8,10 @@ from functools import cached_property
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.adapter import Adapter
+from breenix_gdbagent.kernel.adapters import adapter_of
 from breenix_gdbagent.kernel.layout import BOOT_SHARED_SLOT, IST_STACKS, KERNEL_STACKS, Era
-from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
+from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
 from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
 from breenix_gdbagent.kernel.stacks import Leaf, StackRegion, recognise_era
@@ -33,9 +35,14 @@ class AddressSpaces(Machine):
         self.stop = stop
 
     @cached_property
+    def adapter(self) -> Adapter:
+        """What is known of this kernel."""
+        return adapter_of(self.stop, self)
+
+    @cached_property
     def percpus(self) -> tuple[PerCpu, ...]:
         """The per-CPU block of each CPU that has one."""
-        found = (read_percpu(self.tables, cpu) for cpu in self.stop.cpus)
+        found = (self.adapter.percpu(self, cpu) for cpu in self.stop.cpus)
         return tuple(p for p in found if p is not None)
 
     def percpu_of(self, cpu: Cpu) -> PerCpu | None:

@@ -11,9 +11,12 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import CODES, SEVERITY_ORDER, CheckResult, Finding
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.adapter import Adapter
+from breenix_gdbagent.kernel.adapters import BREENIX
 from breenix_gdbagent.kernel.own_tests import Suite
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.report import maps
+from breenix_gdbagent.report.advice import ASSUMED, said_of
 from breenix_gdbagent.report.backtraces import short
 from breenix_gdbagent.report.evidence import evidence_of
 from breenix_gdbagent.report.model import (
@@ -90,7 +93,7 @@ def compose(
 ) -> Report:
     """The whole report of a stop: what the checks said of it, and its `picture`. `extra` are
     findings about the run itself (hang, marker-missing), `tests` what the kernel's own came to."""
-    past = history or History()
+    past, adapter = history or History(), examined.kernel.adapter
     stop_id = len(past.stops)
     findings = sorted((*examined.findings, *extra), key=lambda f: f.sort_key)
     return Report(
@@ -99,11 +102,12 @@ def compose(
         run=_run(run, tests),
         stops=(*past.stops, shown_stop(picture.summary, stop_id)),
         spaces=tuple(shown_space(space) for space in picture.spaces),
-        findings=_once([*past.findings, *(shown_finding(f, stop_id) for f in findings)]),
+        findings=_once([*past.findings, *(shown_finding(f, stop_id, adapter) for f in findings)]),
         checks=(*past.checks, *(shown_check(c, stop_id) for c in examined.checks)),
         serial=_serial(picture.summary.stop.serial, run.markers),
         maps=maps.build(picture.maps),
         provenance=dict(provenance or {}),
+        adapter=None if adapter.name == ASSUMED else adapter.name,
     )
 
 
@@ -207,9 +211,10 @@ def _process(space: Space | None) -> str | None:
     return space.label if space.pid is not None and space.name is not None else space.name
 
 
-def shown_finding(finding: Finding, stop_id: int) -> ShownFinding:
-    """One finding, told."""
+def shown_finding(finding: Finding, stop_id: int, adapter: Adapter = BREENIX) -> ShownFinding:
+    """One finding, told for the kernel of `adapter`."""
     where, said = finding.where, words(finding)
+    mend = finding.mend or finding.code
     return ShownFinding(
         code=finding.code.name,
         severity=finding.effective_severity,
@@ -228,8 +233,8 @@ def shown_finding(finding: Finding, stop_id: int) -> ShownFinding:
             where.level,
         ),
         confidence=finding.confidence,
-        fix=finding.fix,
-        see=finding.code.see,
+        fix=finding.advice or said_of(mend, adapter).mend,
+        see=adapter.advice_for(finding.code.name).see,
         fingerprint=finding.fingerprint,
         because=tuple(dict.fromkeys(f.fingerprint for f in finding.because)),
         kind=finding.code.kind,

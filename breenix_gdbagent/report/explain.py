@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import CODES, Code
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.adapters import BREENIX
+from breenix_gdbagent.report.advice import ASSUMED, code_of, said_of
 from breenix_gdbagent.report.faultline import (
     FAMILY,
     FaultLine,
@@ -30,14 +32,14 @@ _BY_NAME = {
 
 def answer_code(name: str, scenarios: Sequence[str] = ()) -> Answer | None:
     """One code, with the lab scenarios that show it; None when there is no such code."""
-    code = CODES.get(name)
+    code = code_of(name, ASSUMED)
     return None if code is None else {"kind": "code", **_code_json(code), "lab": list(scenarios)}
 
 
 def answer_family(name: str) -> Answer | None:
     """All codes of a family (``page-fault``, ``#PF``), None when there is no such family."""
     family = _BY_NAME.get(name.lower(), name)
-    codes = [c for c in CODES.values() if c.name.split(".")[0] == family]
+    codes = [said_of(c, BREENIX) for c in CODES.values() if c.name.split(".")[0] == family]
     if not codes:
         return None
     return {"kind": "family", "name": family, "codes": [_code_json(c) for c in codes]}
@@ -45,7 +47,9 @@ def answer_family(name: str) -> Answer | None:
 
 def answer_all() -> Answer:
     """Every code there is, by family in the order of severity and name."""
-    codes = sorted(CODES.values(), key=lambda c: (c.name.split(".")[0], c.name))
+    codes = sorted(
+        (said_of(c, BREENIX) for c in CODES.values()), key=lambda c: (c.name.split(".")[0], c.name)
+    )
     return {"kind": "list", "codes": [_code_json(c) for c in codes]}
 
 
@@ -101,7 +105,7 @@ def _code_json(code: Code) -> Answer:
         "arises": code.arises,
         "confirm": code.confirm,
         "mend": code.mend,
-        "see": list(code.see),
+        "see": list(BREENIX.advice_for(code.name).see),
     }
 
 
@@ -236,7 +240,7 @@ def _draw_fault(page: Page, answer: Answer) -> None:
     for note in _strings(answer["notes"]):
         page.text(f"note: {note}", "  ", "    ")
     for code_name in _strings(answer["codes"])[:3]:
-        known = CODES.get(code_name)
+        known = code_of(code_name, ASSUMED)
         if known is not None:
             page.blank()
             page.line(f"{known.name}: {known.title}")

@@ -19,10 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from breenix_gdbagent.addresses import counted, hex64
-from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
+from breenix_gdbagent.report.advice import code_of
 from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.coverage import counts, last_checks, lost, verdict
 from breenix_gdbagent.report.htmllog import log_rows
@@ -149,7 +149,7 @@ def _context(report: Report, detail: StopDetail | None) -> dict[str, Any]:
 
 def _finding(report: Report, number: int, finding: ShownFinding) -> dict[str, Any]:
     named, walk = labels(report), finding.evidence.walk
-    known = CODES.get(finding.code)
+    known = code_of(finding.code, report.adapter)
     return {
         **{part.name: getattr(finding, part.name) for part in fields(finding)},
         "id": f"finding-{number}",

@@ -241,7 +241,8 @@ class ShownSerial:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The whole document."""
+    """The whole document. `adapter` names what is known of the kernel; None, and not written, is
+    Breenix."""
 
     schema: int
     target: Object
@@ -253,10 +254,14 @@ class Report:
     serial: ShownSerial
     maps: Object
     provenance: Object
+    adapter: str | None = None
 
     def to_json(self) -> dict[str, Json]:
         """The document."""
-        return cast(dict[str, Json], to_json(self))
+        written = cast(dict[str, Json], to_json(self))
+        if self.adapter is None:
+            del written["adapter"]
+        return written
 
 
 def shown_walk(walk: Walk) -> ShownWalk:

@@ -20,10 +20,6 @@ from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_USER, PF_WRITE
 from breenix_gdbagent.x86.paging import Entry
 from breenix_gdbagent.x86.verdict import Reserved, Verdict
 
-_HANDLER = "kernel/src/interrupts.rs"
-_TABLES = "kernel/src/memory/process_memory.rs"
-_STACKS = "kernel/src/memory/kernel_stack.rs"
-
 UNMAPPED = declare(
     "page-fault.unmapped",
     "error",
@@ -32,46 +28,41 @@ UNMAPPED = declare(
     "this address space lacks while another has it.",
     confirm="pt walk CR2 shows the level at which the walk ends; compare with pt walk CR2 under "
     "the other roots.",
-    mend="If another space maps it, the kernel slot was not shared: look at ProcessPageTable::new. "
+    mend="If another space maps it, the kernel's part of the tables was not shared with this one. "
     "Else follow the pointer back from the faulting instruction (bt).",
     kind="event",
-    see=(_HANDLER, _TABLES),
 )
 WRITE_PROTECTED = declare(
     "page-fault.write-protected",
     "error",
     "a write to a page that is read-only",
     arises="W is clear at some level: code and read-only data, a page shared copy-on-write whose "
-    "mark (bit 9) was lost, or a parent entry that lost W.",
+    "mark was lost, or a parent entry that lost W.",
     confirm="pt walk CR2 shows which level lacks W.",
-    mend="Check the flags that the mapping call passed, for the parents too (map_to ORs them).",
+    mend="Check the flags that the mapping call passed, for the parents too.",
     kind="event",
-    see=(_HANDLER, _TABLES),
 )
 SUPERVISOR_ONLY = declare(
     "page-fault.supervisor-only",
     "error",
     "ring 3 touched a page that is not user-accessible",
-    arises="A program followed a kernel pointer, or ring 3 was entered at a kernel address "
-    "(a kernel context resumed as user code: Breenix 3a4b33a8). Or U was given to the last entry "
-    "only: it counts when every level has it.",
+    arises="A program followed a kernel pointer, or ring 3 was entered at a kernel address (a "
+    "kernel context resumed as user code). Or U was given to the last entry only: it counts when "
+    "every level has it.",
     confirm="pt walk CR2 shows which level lacks U; compare the frame's CS with its RIP.",
     mend="If RIP is in the kernel image, the saved context of that thread is wrong. If the last "
-    "entry has U, give it to the parent tables too (map_to_with_table_flags). Else the program is "
-    "wrong.",
+    "entry has U, give it to the parent tables too. Else the program is wrong.",
     kind="event",
-    see=("kernel/src/interrupts/context_switch.rs", _HANDLER),
 )
 NO_EXECUTE = declare(
     "page-fault.no-execute",
     "error",
     "an instruction was fetched from a page that is not executable",
-    arises="A jump through a bad pointer, a return address overwritten, or code mapped with "
-    "NO_EXECUTE (a loader that took a segment's flags wrong).",
+    arises="A jump through a bad pointer, a return address overwritten, or code mapped with NX (a "
+    "loader that took a segment's flags wrong).",
     confirm="pt walk CR2 shows which level has NX.",
     mend="Look at the return address and the caller (bt); for code, at the segment's flags.",
     kind="event",
-    see=(_HANDLER, "kernel/src/elf.rs"),
 )
 RESERVED = declare(
     "page-fault.reserved-bit",
@@ -84,7 +75,6 @@ RESERVED = declare(
     mend="Write the entry as its level allows. Where it is no entry at all, find out who owns the "
     "frame of that table (pt who), and who else writes to it.",
     kind="event",
-    see=(_TABLES,),
 )
 SMEP = declare(
     "page-fault.smep",
@@ -95,7 +85,6 @@ SMEP = declare(
     confirm="CR4.SMEP is set and pt walk CR2 shows U at all levels.",
     mend="Look at the call or return that led there (bt).",
     kind="event",
-    see=("kernel/src/interrupts/context_switch.rs",),
 )
 SMAP = declare(
     "page-fault.smap",
@@ -103,9 +92,8 @@ SMAP = declare(
     "ring 0 touched memory of a process without saying so",
     arises="CR4.SMAP is set and the access was not between stac and clac.",
     confirm="RFLAGS.AC of the frame is clear and pt walk CR2 shows U at all levels.",
-    mend="Go through copy_from_user and copy_to_user, with stac and clac around the copy.",
+    mend="Let all copying from and to programs go through one place, with stac and clac around it.",
     kind="event",
-    see=("kernel/src/memory/mod.rs",),
 )
 STALE_TLB = declare(
     "page-fault.stale-tlb",
@@ -116,29 +104,25 @@ STALE_TLB = declare(
     confirm="pt walk CR2 and compare with the pushed error code.",
     mend="Flush with invlpg after every change of a present entry, on every CPU that may hold it.",
     kind="event",
-    see=(_TABLES,),
 )
 GUARD_PAGE = declare(
     "page-fault.guard-page",
     "error",
     "a kernel stack overflowed into its guard page",
-    arises="Recursion, large locals or logging on a deep path: 64 KiB in 2025 (Breenix 3e763f99), "
-    "512 KiB since 7c6ea457; the IST stacks have 8 KiB and no guard page between them.",
+    arises="Recursion, large locals or logging on a deep path, or a stack that is too small for "
+    "it.",
     confirm="RSP of the frame is near the bottom of that stack; bt shows the depth.",
-    mend="Make the path shallower or the stack larger (KERNEL_STACK_SIZE).",
+    mend="Make the path shallower or the stack larger.",
     kind="event",
-    see=(_STACKS, "kernel/src/memory/per_cpu_stack.rs"),
 )
 NULL = declare(
     "page-fault.null",
     "error",
     "an access through a null pointer",
-    arises="A pointer that was never set plus a field's offset (current_thread null: Breenix "
-    "170432da, CR2 = 8).",
+    arises="A pointer that was never set plus a field's offset.",
     confirm="CR2 is the field's offset; the base register in the frame's context is 0.",
     mend="Find where the pointer should have been set.",
     kind="event",
-    see=("kernel/src/per_cpu.rs",),
 )
 NON_CANONICAL = declare(
     "page-fault.non-canonical",
@@ -149,18 +133,16 @@ NON_CANONICAL = declare(
     confirm="The operand address computed from the registers: bits 63:47 are not all equal.",
     mend="Follow the register that holds it back to where it was loaded.",
     kind="event",
-    see=(_HANDLER,),
 )
 HANDLED = declare(
     "page-fault.handled",
     "info",
     "a page fault that the kernel lives on",
-    arises="Copy-on-write after fork (PTE bit 9), growth of a user stack, or a fault of a process "
-    "that the kernel answers by ending the process.",
+    arises="Copy-on-write after fork, growth of a user stack, or a fault of a process that the "
+    "kernel answers by ending the process.",
     confirm="The kernel went on; pt walk CR2 afterwards.",
     mend="Nothing: copy-on-write and growth are meant. Where the process died of it, look at it.",
     kind="event",
-    see=(_HANDLER, _TABLES),
 )
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from breenix_gdbagent.checks.finding import declare
 
-_IDT = "kernel/src/interrupts.rs"
-_GDT = "kernel/src/gdt.rs"
-
 GATE_MISSING = declare(
     "idt.gate-missing",
     "warning",
     "the IDT has no usable gate for a vector",
-    arises="Breenix installs gates 0, 1, 3, 6, 8, 12, 13, 14 and 32 to 255 and no others: #NM, "
-    "#NP, #MF and the like have nowhere to go. A warning until an event needs the gate; then it "
-    "becomes #NP or #GP, and often a double fault.",
+    arises="The kernel installs no gate for that vector, so that its exception has nowhere to go. "
+    "A warning until an event needs the gate; then it becomes #NP or #GP, and often a double "
+    "fault.",
     confirm="The entry at IDTR.base + 16 * vector: P (bit 47) and type 0xE or 0xF (bits 43:40).",
-    mend="Install a handler for every vector below 32 in init_idt, if only to print and halt.",
-    see=(_IDT,),
+    mend="Install a handler for every vector below 32, if only to print and halt.",
 )
 HANDLER_UNMAPPED = declare(
     "idt.handler-unmapped",
@@ -26,10 +22,8 @@ HANDLER_UNMAPPED = declare(
     "handler is not mapped (or not executable) in the space that the exception came from: a "
     "process PML4 that lacks the kernel image, or a gate overwritten.",
     confirm="IDTR (info registers), pt walk IDTR.base and pt walk HANDLER --root CR3.",
-    mend="Load IDTR on every CPU before anything can fault there. Share the kernel image's PML4 "
-    "entry with every process (ProcessPageTable::new), and check the gate's offset against the "
-    "handler's symbol.",
-    see=(_IDT, "kernel/src/memory/process_memory.rs"),
+    mend="Load IDTR on every CPU before anything can fault there. Share the kernel image's "
+    "top-level entry with every process, and check the gate's offset against the handler's symbol.",
 )
 GDT_UNMAPPED = declare(
     "gdt.unmapped",
@@ -40,16 +34,13 @@ GDT_UNMAPPED = declare(
     confirm="pt walk GDTR.base --root CR3.",
     mend="Keep the GDT in the kernel image, load GDTR with its final address, and map that page "
     "in every address space.",
-    see=(_GDT,),
 )
 RSP0_INVALID = declare(
     "tss.rsp0-invalid",
     "error",
     "TSS.RSP0 is no usable kernel stack",
-    arises="RSP0 was never set (Breenix 3e763f99: gs:[0] used as pointer), or computed from an "
-    "RSP instead of taken from the thread (9f67bb79: its own top + 0x3000): the next interrupt "
-    "from ring 3 pushes its frame onto nothing.",
+    arises="RSP0 was never set, or computed from an RSP instead of taken from the thread: the "
+    "next interrupt from ring 3 pushes its frame onto nothing.",
     confirm="The 8 bytes at TR.base + 4, and pt walk RSP0-8.",
-    mend="Set RSP0 from the thread's kernel_stack_top at every switch (per_cpu::set_tss_rsp0).",
-    see=(_GDT, "kernel/src/interrupts/context_switch.rs", "kernel/src/per_cpu.rs"),
+    mend="Set RSP0 from the top of the thread's kernel stack at every switch.",
 )

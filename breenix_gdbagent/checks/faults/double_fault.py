@@ -42,32 +42,27 @@ from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 
-_IDT = "kernel/src/interrupts.rs"
-
 DOUBLE_FAULT = declare(
     "double-fault",
     "error",
     "an exception could not be delivered",
     arises="Delivering the first exception raised a second that does not go together with it: the "
-    "stack that the frame was to be pushed onto is not mapped (Breenix d90ed3bd: int 0x80 under a "
-    "process PML4 without the kernel stack), or the vector has no gate.",
+    "stack that the frame was to be pushed onto is not mapped, or the vector has no gate.",
     confirm="The frame at the #DF handler is that of the first fault; pt walk RSP, RSP0-8 and each "
     "IST top-8 under CR3.",
     mend="Mend the cause, which is a finding of its own.",
     kind="event",
-    see=(_IDT, "kernel/src/gdt.rs"),
 )
 TRIPLE_FAULT = declare(
     "triple-fault",
     "error",
     "the CPU shut down: not even the double fault could be delivered",
-    arises="The #DF stack (IST1) is not mapped under CR3 either, or IDT, GDT or TSS are out of "
-    "reach: a CR3 that lacks the kernel (Breenix c0d51521: the bootloader's PML4 loaded on the way "
-    "to idle). QEMU would reset; ours is paused, with the registers of the first fault.",
+    arises="The #DF stack is not mapped under CR3 either, or IDT, GDT or TSS are out of reach: a "
+    "CR3 that lacks the kernel. QEMU would reset; ours is paused, with the registers of the first "
+    "fault.",
     confirm="RIP and RSP are of the first fault and CR2 of the last failed push: pt walk each.",
     mend="Mend the cause, which is a finding of its own.",
     kind="event",
-    see=(_IDT, "kernel/src/interrupts/context_switch.rs", "kernel/src/memory/per_cpu_stack.rs"),
 )
 
 

@@ -26,52 +26,45 @@ from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.cpumodel.selectors import SELECTOR
 from breenix_gdbagent.kernel.view import Kernel
 
-_IDT = "kernel/src/interrupts.rs"
-
 GENERAL_PROTECTION = declare(
     "general-protection",
     "error",
     "the CPU refused an instruction, a selector or a frame",
     arises="Ring 3 ran an instruction of ring 0 (hlt, cli, mov cr3), a selector is wrong, iretq "
-    "popped a bad frame, an MSR was refused, or an SSE operand is not aligned. The 2025 kernel "
-    "panics on any #GP, from ring 3 too (fixed 252d7fe5).",
+    "popped a bad frame, an MSR was refused, or an SSE operand is not aligned.",
     confirm="The instruction at RIP, and the error code: 0, or the selector that is to blame.",
     mend="See the operand that the explanation names; for iretq, the saved context of the thread.",
     kind="event",
-    see=(_IDT, "kernel/src/interrupts/context_switch.rs"),
 )
 INVALID_OPCODE = declare(
     "invalid-opcode",
     "error",
     "the CPU met no instruction that it knows",
-    arises="ud2, which Rust compiles unreachable code and aborts to; a jump into data; SSE with "
-    "CR4.OSFXSR clear. Breenix's handler halts the CPU, for a fault of ring 3 too.",
+    arises="ud2, which compilers make of unreachable code and aborts; a jump into data; SSE with "
+    "CR4.OSFXSR clear.",
     confirm="disassemble RIP: ud2, or bytes that are no code.",
     mend="For ud2, look at the function for a panic without a message; else at who jumped there.",
     kind="event",
-    see=(_IDT,),
 )
 DIVIDE_ERROR = declare(
     "divide-error",
     "error",
     "a division by zero, or with a quotient that does not fit",
-    arises="div or idiv with a zero divisor. Rust checks its own divisions, so it is asm or C, or "
-    "a program in ring 3; Breenix panics for both.",
+    arises="A div or idiv with a zero divisor, or a quotient that does not fit its register. Rust "
+    "checks its own divisions: there it is asm, C, or a program in ring 3.",
     confirm="The divisor register or memory operand.",
     mend="Check the divisor before dividing.",
     kind="event",
-    see=(_IDT,),
 )
 UNHANDLED = declare(
     "exception.unhandled",
     "error",
     "an exception came that the kernel has no handler for",
-    arises="Breenix installs no gates for 2, 4, 5, 7, 9, 10, 11 and 16 to 21: such an exception "
-    "becomes #NP, whose gate is missing too, and so a double fault.",
+    arises="The kernel installs no gate for that vector: such an exception becomes #NP, and where "
+    "that gate is missing too, a double fault.",
     confirm="The entry at IDTR.base + 16 * vector is not present.",
     mend="Install a handler for that vector, and look at why it came.",
     kind="event",
-    see=(_IDT,),
 )
 
 _CODES = {UD: INVALID_OPCODE, DE: DIVIDE_ERROR, GP: GENERAL_PROTECTION, SS: GENERAL_PROTECTION,

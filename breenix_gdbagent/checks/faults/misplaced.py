@@ -30,7 +30,6 @@ NOT_REMAPPED = declare(
     mend="Before sti write the PIC's initialisation words, with vectors 0x20 and 0x28, or mask all "
     "its lines (0xff to ports 0x21 and 0xa1); give APIC, MSI and IPI vectors from 32 up.",
     kind="event",
-    see=("kernel/src/interrupts.rs",),
 )
 
 _NEVER_RAISED = (9, 15)

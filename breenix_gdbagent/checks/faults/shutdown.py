@@ -30,7 +30,6 @@ REBOOT = declare(
     confirm="The instruction before RIP is an out to such a port; -d int has no triple fault.",
     mend="Look at who calls the reboot function (bt).",
     kind="run",
-    see=("kernel/src/main.rs",),
 )
 
 # Port -> (which bits of the value ask for a reset, their value). IBM AT keyboard controller;

@@ -1,0 +1,27 @@
+"""Which adapter a stop's kernel has: the one that is named, else the first that knows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from breenix_gdbagent.kernel.adapter import Adapter
+from breenix_gdbagent.kernel.breenix import Breenix
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.stop import Stop
+    from breenix_gdbagent.x86.machine import Machine
+
+GENERIC = Adapter()
+BREENIX = Breenix()
+BUILT_IN: tuple[Adapter, ...] = (BREENIX, GENERIC)
+"""Asked in this order; the last one knows any kernel."""
+
+
+def adapter_of(stop: Stop, machine: Machine) -> Adapter:
+    """The adapter of the kernel that runs in `stop`."""
+    return next(one for one in BUILT_IN if one.applies(stop, machine))
+
+
+def named(name: str) -> Adapter:
+    """The adapter of that name; the generic one where there is none of it."""
+    return next((one for one in BUILT_IN if one.name == name), GENERIC)
