@@ -32,7 +32,7 @@ FORMS = {
                   "-c", "ps", "-c", "threads", "-c", "bt", "-c", "heap", "-c", "frames"),
 }  # fmt: skip
 WRITTEN = {"report.html": "--html", "junit.xml": "--junit"}
-TIMES = re.compile(r'(time|timestamp|seconds)(="|": )[0-9.T:Z-]+')
+TIMES = re.compile(r'(time|timestamp|seconds)(="|": |&#34;: )[0-9.T:Ze-]+')
 
 
 def agent(package: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:

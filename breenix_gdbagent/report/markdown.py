@@ -113,7 +113,7 @@ def _told(report: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
     stop = next((s for s in stops if s.id == lead.stop), stops[-1])
     yield _stop(stop)
     yield "## Root cause"
-    yield from _root_cause(document, lead, root)
+    yield from _root_cause(report, lead, root)
     yield "## Evidence"
     for finding in (root, lead) if root is not lead else (lead,):
         yield from _evidence(report, finding)
@@ -125,7 +125,7 @@ def _told(report: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
     if see:
         yield "\n".join(f"- {code(place)}" for place in see)
     yield "## How to confirm"
-    yield "\n".join(f"{n}. {step}" for n, step in enumerate(_confirm(document, lead, root), 1))
+    yield "\n".join(f"{n}. {step}" for n, step in enumerate(_confirm(report, lead, root), 1))
 
 
 def _line_of_causes(findings: Sequence[ShownFinding]) -> list[ShownFinding]:
@@ -161,7 +161,7 @@ def _backtraces(stop: ShownStop) -> Iterator[str]:
             yield fenced(_drawn(lambda page, trace=trace: drawn.backtrace(page, trace, "")))  # type: ignore[misc]
 
 
-def _root_cause(document: Report, lead: ShownFinding, root: ShownFinding) -> Iterator[str]:
+def _root_cause(report: Report, lead: ShownFinding, root: ShownFinding) -> Iterator[str]:
     if root is not lead:
         yield f"{code(str(root.code))}: {escaped(str(root.summary))}"
     told = [paragraph(f) for f in ((lead, root) if root is not lead else (lead,))]
@@ -169,7 +169,7 @@ def _root_cause(document: Report, lead: ShownFinding, root: ShownFinding) -> Ite
     chain = chain_of(lead)
     if chain:
         yield "\n".join(f"{n}. {escaped(step)}" for n, step in enumerate(chain, 1))
-    known = code_of(root.code, document.adapter)
+    known = code_of(root.code, report.adapter)
     if known is not None:
         yield f"How it arises: {escaped(known.arises)}"
     if root.confidence != "proved":
@@ -214,9 +214,9 @@ def _folded(title: str, body: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 
 
-def _confirm(document: Report, lead: ShownFinding, root: ShownFinding) -> Iterator[str]:
+def _confirm(report: Report, lead: ShownFinding, root: ShownFinding) -> Iterator[str]:
     for finding in (root, lead) if root is not lead else (lead,):
-        known = code_of(finding.code, document.adapter)
+        known = code_of(finding.code, report.adapter)
         if known is not None:
             yield f"{code(known.name)}: {escaped(known.confirm)}"
     where = root.where
