@@ -66,11 +66,9 @@ TESTS_FAILED = declare(
     "tests-failed",
     "error",
     "the kernel's own tests failed",
-    arises="The kernel says so itself: `TEST RUNNER: FAILED`, a `TEST_TALLY` with programs that "
-    "exited nonzero, a contract or boot test that failed, or its table of boot-test results.",
+    arises="The kernel says so itself, in the words that it has for that.",
     confirm="log FILE FAIL shows its own lines.",
     mend="Look at what the first test that failed printed: log FILE NAME.",
-    see=("kernel/src/syscall/handlers.rs", "kernel/src/contract_runner.rs"),
     kind="run",
 )
 LOG_ERROR = declare(

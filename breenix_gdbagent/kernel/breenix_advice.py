@@ -510,6 +510,12 @@ ADVICE: Mapping[str, Advice] = {
         "(status 0).",
         see=("kernel/src/lib.rs",),
     ),
+    "tests-failed": Advice(
+        arises="The kernel says so itself: `TEST RUNNER: FAILED`, a `TEST_TALLY` with programs "
+        "that exited nonzero, a contract or boot test that failed, or its table of boot-test "
+        "results.",
+        see=("kernel/src/syscall/handlers.rs", "kernel/src/contract_runner.rs"),
+    ),
     "log.error": Advice(
         arises="A line of level ERROR. Breenix prints `INVALID timer_interrupt_entry address` and "
         "`INVALID syscall_entry address` at every boot: harmless, and not counted.",
