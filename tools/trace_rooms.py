@@ -68,10 +68,12 @@ def counted(package: Path, run: Callable[[list[str]], int], command: list[str]) 
                 threading.setprofile(counter)
                 sys.setprofile(counter)
             try:
-                run(command)
+                code = run(command)
             finally:
                 sys.setprofile(None)
                 threading.setprofile(None)  # type: ignore[arg-type]
+        if code not in (0, 1):
+            sys.exit(f"{' '.join(command)} ended with exit code {code}")
     return counter.counts
 
 

@@ -36,7 +36,7 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.descriptors import TSS_SIZE
-from breenix_gdbagent.x86.paging import UNREADABLE, A, D, Walk, index_at
+from breenix_gdbagent.x86.paging import UNREADABLE, A, D, Walk, slots_of
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 RSP0_MISMATCH = declare(
@@ -215,9 +215,10 @@ def _places(kernel: Kernel) -> Iterator[tuple[Cpu, Sequence[Space]]]:
 def _alike(kernel: Kernel, cpu: Cpu, spaces: Iterable[Space]) -> list[list[Space]]:
     """Spaces whose top-level entries for all that matters here are the same: one stands for all."""
     places = [t.base for t in (cpu.idtr, cpu.gdtr, cpu.tr) if t is not None]
+    needed = set(slots_of(places, kernel.levels))
     with suppress(ReadError):
-        places += [gate.offset for gate in kernel.gates.values()]
-    slots = sorted({index_at(place, kernel.levels) for place in places})
+        needed |= kernel.handler_slots
+    slots = sorted(needed)
     groups: dict[tuple[int, ...], list[Space]] = defaultdict(list)
     for space in spaces:
         table = kernel.tables.table(space.root)

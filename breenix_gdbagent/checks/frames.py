@@ -23,7 +23,7 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory import RamMap
 from breenix_gdbagent.x86.graph import Node
-from breenix_gdbagent.x86.paging import PCD, PWT, U, frame_of, index_at, leaf_base
+from breenix_gdbagent.x86.paging import PCD, PWT, U, frame_of, index_at
 
 MOST_SHOWN = 16
 
@@ -125,10 +125,12 @@ def check_ram(kernel: Kernel) -> Iterator[Finding]:
     ledger = kernel.ledger
     for node in ledger.graph.nodes.values():
         if node.raws and not _all_ram(ram, node):
+            there = node.pages()
+            outside = ram.outside([base for _, _, base in there], 1 << node.shift)
             found = [
                 ledger.page(node, index, raw)
-                for index, raw in node.leaves()
-                if _astray(ledger, ram, node, index, raw)
+                for index, raw, base in there
+                if base in outside and _astray(ledger, node, index, raw, base)
             ]
             if found:
                 yield _beyond(kernel, ledger, found)
@@ -143,10 +145,8 @@ def _all_ram(ram: RamMap, node: Node) -> bool:
     return found is not None and high + (1 << node.shift) <= found.end
 
 
-def _astray(ledger: FrameLedger, ram: RamMap, node: Node, index: int, raw: int) -> bool:
-    pa = leaf_base(node.level, raw)
-    if ram.holds(pa, 1 << node.shift):
-        return False
+def _astray(ledger: FrameLedger, node: Node, index: int, raw: int, pa: int) -> bool:
+    """Whether a page at `pa` outside RAM is no device's and of no direct map."""
     if pa < _PCI_HOLE_END or (raw & (PCD | PWT) and pa < _DEVICES_END):
         return False
     return not ledger.direct(node, index, raw)
@@ -185,7 +185,8 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
                 continue
             hits = [(i, raw) for i, raw in node.leaves() if frame_of(raw) in frames]
         else:
-            hits = [(i, raw) for i, raw in node.leaves() if _covers(ordered, node, raw)]
+            size = 1 << node.shift
+            hits = [(i, raw) for i, raw, base in node.pages() if _covers(ordered, base, size)]
         found = [
             ledger.page(node, index, raw)
             for index, raw in hits
@@ -196,10 +197,10 @@ def check_tables(kernel: Kernel) -> Iterator[Finding]:
     require_user_halves(kernel, ledger)
 
 
-def _covers(ordered: Sequence[int], node: Node, raw: int) -> bool:
-    base = leaf_base(node.level, raw)
+def _covers(ordered: Sequence[int], base: int, size: int) -> bool:
+    """Whether one of the frames lies in the `size` bytes from `base`."""
     at = bisect_left(ordered, base)
-    return at < len(ordered) and ordered[at] < base + (1 << node.shift)
+    return at < len(ordered) and ordered[at] < base + size
 
 
 def _maps_table(ledger: FrameLedger, pages: Sequence[Page], ordered: Sequence[int]) -> Finding:

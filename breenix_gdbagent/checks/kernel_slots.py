@@ -21,7 +21,7 @@ from breenix_gdbagent.kernel.sharing import KernelSlots
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.graph import Node
-from breenix_gdbagent.x86.paging import U, W, frame_of, present, slot_start
+from breenix_gdbagent.x86.paging import U, W, frame_of, indexes_by_frame, present, slot_start
 
 SLOT_MISSING = declare(
     "kernel-slot.missing",
@@ -174,11 +174,7 @@ def _aliased(kernel: Kernel, ledger: FrameLedger, space: Space) -> Iterator[Find
         IST_STACKS_SLOT: "IST stacks",
         HEAP_SLOT: "kernel heap",
     } | {slot: what for slot, what in ledger.slots.uses.items() if present(model[slot])}
-    by_frame: dict[int, list[int]] = defaultdict(list)
-    for slot, raw in enumerate(mine):
-        if present(raw):
-            by_frame[frame_of(raw)].append(slot)
-    for frame, slots in by_frame.items():
+    for frame, slots in indexes_by_frame(mine).items():
         own = [s for s in slots if s in regions]
         if len(slots) < 2 or not own:
             continue

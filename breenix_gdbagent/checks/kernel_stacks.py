@@ -29,7 +29,7 @@ from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import SHAPE, UNREADABLE, index_at, same_table
+from breenix_gdbagent.x86.paging import SHAPE, UNREADABLE, index_at, indexes_naming, present
 
 UNMAPPED = declare(
     "kernel-stack.unmapped",
@@ -254,7 +254,7 @@ def _walked(kernel: Kernel, stack: KernelStack, root: PhysAddr) -> _Leaves:
             raise ReadError(f"the way to {hex64(va)} is not in the memory we have")
         last, right = walk.leaf, walk.effective
         if last is not None and right is not None:
-            found[va] = Leaf(last.raw, last.entry_pa, right.w, right.u, right.nx)
+            found[va] = Leaf(last.target, last.raw, last.entry_pa, right.w, right.u, right.nx)
     return found
 
 
@@ -277,9 +277,7 @@ def _aliased(kernel: Kernel, space: Space, slot: int) -> bool:
     raw = kernel.tables.table(space.root)[slot]
     assert kernel.master is not None
     model = kernel.tables.table(kernel.master.root)
-    return any(
-        other != slot and same_table(raw, entry) for other, entry in enumerate(model.tolist())
-    )
+    return present(raw) and any(other != slot for other in indexes_naming(raw, model.tolist()))
 
 
 def _in_transit(kernel: Kernel, stack: KernelStack, model: _Leaves) -> bool:

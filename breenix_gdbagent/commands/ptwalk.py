@@ -32,9 +32,12 @@ def walk_all(target: Target, options: argparse.Namespace) -> int:
             kernel = Kernel(stop)
             # Who was named by pid is called as `pt roots` calls it; else that costs the DWARF.
             named = options.pid is not None
+            labels = {
+                root: root_label(kernel, root, typed=named)
+                for root in dict.fromkeys(one.root for one in walks)
+            }
             for one in walks:
-                label = root_label(kernel, one.root, typed=named)
-                print(walk_text(one, label, kernel.symbol(one.va)))
+                print(walk_text(one, labels[one.root], kernel.symbol(one.va)))
     return 0 if all(one.mapped for one in walks) else 1
 
 

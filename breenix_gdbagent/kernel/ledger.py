@@ -17,7 +17,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.sharing import KernelSlots, learn_slots
 from breenix_gdbagent.x86.graph import Node, RootPlan, TableGraph
-from breenix_gdbagent.x86.paging import NX, U, W, entry_index, frame_of, index_at, leaf_base, span
+from breenix_gdbagent.x86.paging import NX, U, W, entry_index, frame_of, leaf_base, slots_of, span
 from breenix_gdbagent.x86.reverse import FrameIndex, Who
 
 if TYPE_CHECKING:
@@ -229,8 +229,8 @@ def slots_in_use(kernel: AddressSpaces) -> dict[int, str]:
     with suppress(ReadError):
         places += [("interrupt handlers", gate.offset) for gate in kernel.gates.values()]
     root = kernel.reference_root
-    for what, va in places:
-        slot = index_at(va, kernel.levels)
+    slots = slots_of([va for _, va in places], kernel.levels)
+    for slot, (what, va) in zip(slots, places, strict=True):
         # Slot 0 is the bootloader's identity mapping: a process has its own.
         if slot and slot not in found and root is not None and kernel.walk(root, va).mapped:
             found[slot] = what

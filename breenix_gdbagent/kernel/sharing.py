@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from breenix_gdbagent.addresses import PhysAddr
-from breenix_gdbagent.x86.paging import Tables, effective_of, present, same_target
+from breenix_gdbagent.x86.paging import Tables, effective_of, indexes_present, same_target
 from breenix_gdbagent.x86.toptable import TopTable
 
 
@@ -34,9 +34,9 @@ def learn_slots(
     model = tuple(tables.table(master).tolist())
     others = [tables.table(root) for root in processes]
     slots = []
-    for slot in range(1, 512):
+    for slot in indexes_present(model):
         raw = model[slot]
-        if not present(raw):
+        if not slot:
             continue
         if slot < 256 and slot not in uses:
             if effective_of(raw).u:

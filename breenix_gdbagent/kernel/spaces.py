@@ -17,7 +17,7 @@ from breenix_gdbagent.kernel.layout import (
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.serial_log import LogFacts
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
-from breenix_gdbagent.x86.paging import Tables, frame_of, present, same_table
+from breenix_gdbagent.x86.paging import Tables, frame_of, present, tables_in_common
 
 Role = Literal["master", "process", "boot", "unknown"]
 KERNEL_HALF = 256
@@ -176,15 +176,11 @@ def _role(
         mine, master = tables.table(root), tables.table(reference)
     except ReadError:
         return "unknown"
+    if mine[KERNEL_HALF:].tobytes() == master[KERNEL_HALF:].tobytes():
+        return "process"
     if is_boot_root(mine, master):
         return "boot"
-    half = mine[KERNEL_HALF:].tobytes(), master[KERNEL_HALF:].tobytes()
-    if half[0] == half[1]:
-        return "process"
-    same = there = 0
-    for own, model in zip(mine[KERNEL_HALF:].tolist(), master[KERNEL_HALF:].tolist(), strict=True):
-        there += present(model)
-        same += same_table(own, model)
+    there, same = tables_in_common(mine[KERNEL_HALF:], master[KERNEL_HALF:])
     return "process" if there and same * 4 >= there * 3 else "unknown"
 
 

@@ -16,23 +16,21 @@ from breenix_gdbagent.kernel.layout import (
     PF_STACK,
     Era,
 )
-from breenix_gdbagent.x86.pages import pages
-from breenix_gdbagent.x86.paging import SHAPE, Tables, frame_of, index_at
+from breenix_gdbagent.x86.pages import pages, small_pages
+from breenix_gdbagent.x86.paging import SHAPE, Tables, index_at
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One 4 KiB page of a stack region as one space maps it, permissions over all levels."""
+    """One 4 KiB page of a stack region as one space maps it: `frame` by its entry `raw`, with the
+    permissions of all levels."""
 
+    frame: PhysAddr
     raw: int
     entry_pa: PhysAddr
     w: bool
     u: bool
     nx: bool
-
-    @property
-    def frame(self) -> PhysAddr:
-        return frame_of(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,8 @@ class StackRegion:
                 self.tables, root, self.levels, region.start, region.stop - 1, strict=True
             )
             found = self._known[key] = {
-                page.va: Leaf(page.raw, page.entry_pa, page.w, page.u, page.nx)
-                for page in there
-                if page.level == 1
+                page.va: Leaf(frame, page.raw, page.entry_pa, page.w, page.u, page.nx)
+                for page, frame in small_pages(there)
             }
         return found
 

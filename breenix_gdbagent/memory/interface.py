@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr
@@ -50,6 +50,10 @@ class RamMap:
             pa += step
             length -= step
         return True
+
+    def outside(self, places: Iterable[int], length: int) -> set[int]:
+        """Those of the `places` from which on `length` bytes are not all RAM."""
+        return {pa for pa in places if not self.holds(pa, length)}
 
     @property
     def top(self) -> PhysAddr:

@@ -306,6 +306,8 @@ def stop_words(stop: ShownStop) -> str:
 
 def printable(text: str) -> str:
     """Text of the guest's as a terminal may show it: control characters as ``\\x1b``."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
 
 

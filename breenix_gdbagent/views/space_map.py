@@ -20,7 +20,7 @@ from breenix_gdbagent.x86.paging import (
     SHAPE,
     Effective,
     index_at,
-    present,
+    indexes_present,
     same_target,
     slot_start,
     span,
@@ -105,9 +105,8 @@ class _Regions:
         first = self.entries[self.reference]
         self.shared = {
             slot: first[slot] & SHAPE
-            for slot in range(512)
+            for slot in indexes_present(first)
             if len(shown) > 1
-            and present(first[slot])
             and 2 * sum(not (e[slot] ^ first[slot]) & SHAPE for e in self.entries) > len(shown)
         }
 
@@ -124,11 +123,11 @@ class _Regions:
         by_slot = _by_slot(self.spaces.space(self.shown[number].root).ranges, self.levels)
         found: list[Region] = []
         above: tuple[int, int] | None = None  # the slot before and its entry
+        there = set(indexes_present(entries))
         for slot in slots:
-            raw = entries[slot]
-            key = raw & SHAPE if present(raw) else self.shared.get(slot, 0)
+            key = entries[slot] & SHAPE if slot in there else self.shared.get(slot, 0)
             ranges = by_slot.get(slot, [])
-            if not key or (present(raw) and not ranges):
+            if not key or (slot in there and not ranges):
                 above = None
                 continue
             if above == (slot - 1, key):
@@ -229,8 +228,8 @@ def _slot_names(kernel: Kernel) -> dict[int, str]:
         HEAP_SLOT: "kernel heap",
     }
     try:
-        for gate in kernel.gates.values():
-            names.setdefault(index_at(gate.offset, kernel.levels), "kernel image")
+        for slot in kernel.handler_slots:
+            names.setdefault(slot, "kernel image")
     except ReadError:
         pass
     for block in kernel.percpus:

@@ -82,6 +82,11 @@ class Node:
         """(index, entry) of the entries that map pages."""
         return zip(self.at, self.raws, strict=True)
 
+    def pages(self) -> list[tuple[int, int, int]]:
+        """(index, entry, physical address of the page) of the entries that map pages."""
+        bases = ADDRESS & -(1 << LEVEL[self.level].shift)
+        return [(index, raw, raw & bases) for index, raw in self.leaves()]
+
     def frames(self) -> list[int]:
         """The frames that the entries name which map pages, in the order of `leaves`; of a large
         page with its PAT bit."""

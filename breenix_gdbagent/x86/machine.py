@@ -11,7 +11,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.cpu import Cpu, PagingMode
 from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
 from breenix_gdbagent.x86.mapped_space import Range, Spaces
-from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, walk
+from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, slots_of, walk
 
 if TYPE_CHECKING:
     from breenix_gdbagent.memory import PhysicalMemory
@@ -84,6 +84,11 @@ class Machine:
             if self.reference_root in (None, root):
                 raise
             return read_gates(self.memory_of(self.reference_root or root).read, cpu.idtr)
+
+    @cached_property
+    def handler_slots(self) -> frozenset[int]:
+        """Top-level slots of the handlers that the `gates` lead to. Raises `ReadError`."""
+        return frozenset(slots_of([gate.offset for gate in self.gates.values()], self.levels))
 
     @cached_property
     def merged(self) -> Spaces:

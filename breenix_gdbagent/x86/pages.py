@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, sign_extended
@@ -84,6 +84,11 @@ def pages(
             elif not raw & PS and (ram is None or ram.holds(raw & ADDRESS, PAGE)):
                 below.append((raw & ADDRESS, level - 1, va, rights))
         waiting += reversed(below)
+
+
+def small_pages(there: Iterable[Page]) -> Iterator[tuple[Page, PhysAddr]]:
+    """Those of 4 KiB, each with its frame."""
+    return ((page, PhysAddr(page.raw & ADDRESS)) for page in there if page.level == 1)
 
 
 def _rights(bits: int) -> tuple[bool, bool, bool]:

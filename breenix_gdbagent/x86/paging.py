@@ -13,6 +13,8 @@ from breenix_gdbagent.addresses import PhysAddr, VirtAddr, canonical, sign_exten
 from breenix_gdbagent.errors import NotMapped, Unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from breenix_gdbagent.memory import PhysicalMemory
 
 P = 1 << 0
@@ -100,6 +102,38 @@ def same_table(one: int, other: int) -> bool:
 def same_target(one: int, other: int) -> bool:
     """Whether two entries name one frame, or are both not present with the same number in it."""
     return not (one ^ other) & (P | ADDRESS)
+
+
+def tables_in_common(one: Sequence[int], model: Sequence[int]) -> tuple[int, int]:
+    """Of equally many entries: how many of `model` are present, and how many of those name the same
+    frame as the entry of `one` at the same index, present there too (`same_table`)."""
+    found = [(mine, its) for mine, its in zip(one, model, strict=True) if its & P]
+    return len(found), sum([bool(mine & P) and not (mine ^ its) & ADDRESS for mine, its in found])
+
+
+def indexes_present(entries: Iterable[int]) -> list[int]:
+    """Indexes of the entries of a table that the CPU looks at (`present`)."""
+    return [index for index, raw in enumerate(entries) if raw & P]
+
+
+def indexes_naming(frame: int, entries: Iterable[int]) -> list[int]:
+    """Indexes of the present entries of a table that name a frame."""
+    return [index for index, raw in enumerate(entries) if raw & P and not (raw ^ frame) & ADDRESS]
+
+
+def indexes_by_frame(entries: Iterable[int]) -> dict[PhysAddr, list[int]]:
+    """Frame -> indexes of the present entries of a table that name it, in their order."""
+    found: dict[PhysAddr, list[int]] = {}
+    for index, raw in enumerate(entries):
+        if raw & P:
+            found.setdefault(PhysAddr(raw & ADDRESS), []).append(index)
+    return found
+
+
+def slots_of(addresses: Iterable[int], levels: int = 4) -> list[int]:
+    """Which entry of the top table translates each address."""
+    shift = LEVEL[levels].shift
+    return [va >> shift & 0x1FF for va in addresses]
 
 
 def index_at(va: int, level: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 
 from breenix_gdbagent.x86.paging import ADDRESS, P, U, W, present
@@ -19,10 +20,12 @@ class TopTable:
     def __init__(self, model: Sequence[int], slots: Iterable[int]) -> None:
         self.model = tuple(model)
         self.slots = tuple(sorted(slots))
-        others = set(range(512)) - set(self.slots)
-        self._model = sum(raw << 64 * slot for slot, raw in enumerate(self.model))
-        self._mask = sum(_COMPARED << 64 * slot for slot in self.slots)
-        self._own = sum(P << 64 * slot for slot in others)
+        counts = [False] * len(self.model)
+        for slot in self.slots:
+            counts[slot] = True
+        self._model = _one_number(self.model)
+        self._mask = _one_number([_COMPARED if one else 0 for one in counts])
+        self._own = _one_number([0 if one else P for one in counts])
 
     def differing(self, table: memoryview) -> list[int]:
         """Slots that count in which a top table names another table, or with other rights (P, W,
@@ -42,6 +45,10 @@ class TopTable:
             for slot in self.differing(table)
             if present(table[slot]) and (table[slot] ^ self.model[slot]) & ADDRESS
         ]
+
+
+def _one_number(entries: Sequence[int]) -> int:
+    return int.from_bytes(struct.pack(f"<{len(entries)}Q", *entries), "little")
 
 
 def _slots_set(bits: int) -> list[int]:

@@ -160,7 +160,7 @@ def in_image(kernel: Kernel, va: int) -> bool:
     if image is not None:
         return image.holds(va)
     try:
-        slots = {index_at(g.offset, kernel.levels) for g in kernel.gates.values()}
+        slots = kernel.handler_slots
     except ReadError:
         return False
     return index_at(va, kernel.levels) in slots and va >= USER_LIMIT >> 8
