@@ -151,7 +151,7 @@ def deliver(context: Context, event: Raised) -> Attempt:
     gate = found
     if (wrong := _gate_fault(context, vector, gate, event)) is not None:
         return Attempt(event, "gate", _without_idt(context, wrong), gate)
-    segment = code_for_gate(context, gate.selector)
+    segment = code_for_gate(context, gate)
     if isinstance(segment, Raised):
         return Attempt(event, "selector", segment, gate)
     ring = context.cpl if conforming(segment) else segment.dpl

@@ -16,11 +16,13 @@ from breenix_gdbagent.cpumodel.delivery import IDT_ERROR, Course, run
 from breenix_gdbagent.cpumodel.prediction import Prediction, interrupts, possible, predict
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.exceptions import PF_FETCH
+from breenix_gdbagent.x86.paging import ZeroBeyondRam
 
 _EXT = 1
 _AC_COUNTS = (
     "TCG lets RFLAGS.AC count for the CPU's own accesses from ring 0, which the SDM forbids"
 )
+_ZEROS = "QEMU reads zeros from a table that lies in no RAM, where hardware may read ones"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ def explain(context: Context, observed: Observed) -> Explanation:
     matches, gaps = _matches(context, prediction, observed)
     if not matches and context.rflags & RFLAGS_AC and context.mode.smap:
         matches, _ = _matches(replace(context, ac_counts=True), prediction, observed, _AC_COUNTS)
+    if not matches and not isinstance(context.tables, ZeroBeyondRam):
+        beyond = replace(context, tables=ZeroBeyondRam(context.tables.memory))
+        found = explain(beyond, observed)
+        if found.course is not None:
+            return replace(found, deviation=found.deviation or _ZEROS)
     if not matches:
         return Explanation(context, observed, prediction, None, "possible", doubt="; ".join(gaps))
     best = matches[0]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.cpumodel.context import GP, NP, Context, Raised, refusal
+from breenix_gdbagent.cpumodel.context import GP, NP, Context, Raised, refusal, vector_name
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.descriptors import Segment, parse_segment
+from breenix_gdbagent.x86.descriptors import Gate, Segment, parse_segment
 
 SELECTOR = 0xFFFC  # of an error code: index and table, without RPL
 TABLE_LOCAL = 1 << 2
@@ -70,22 +70,25 @@ def marked(context: Context, found: Segment, register: str) -> Raised | None:
     return replace(fault, why=f"{why}, and that entry {refusal(fault)}", own=True)
 
 
-def code_for_gate(context: Context, selector: int) -> Segment | Raised:
+def code_for_gate(context: Context, gate: Gate) -> Segment | Raised:
     """The code segment that a gate names, checked as for delivery to it (SDM vol. 3, 6.12.1.3):
     not null, a present 64-bit code segment of no less privilege."""
-    if not selector & SELECTOR:
-        return Raised(GP, 0, None, "the gate's selector is null")
+    selector, error = gate.selector, gate.selector & SELECTOR
+    name = f"the gate of {vector_name(gate.vector)}"
+    if not error:
+        return Raised(GP, 0, None, f"{name} names the null selector")
     found = lookup(context, selector)
     if isinstance(found, Raised):
         return found
-    error = selector & SELECTOR
+    named, vector = f"{name} names selector {hex64(selector)}", GP
     if not found.code:
-        return Raised(GP, error, None, f"selector {hex64(selector)} is no code segment")
-    if found.dpl > context.cpl:
-        why = f"the code segment {hex64(selector)} is of ring {found.dpl}, less than ring "
-        return Raised(GP, error, None, f"{why}{context.cpl}")
-    if not found.present:
-        return Raised(NP, error, None, f"the code segment {hex64(selector)} is not present")
-    if not found.long or found.default_big:
-        return Raised(GP, error, None, f"the code segment {hex64(selector)} is not 64-bit code")
-    return found
+        why = f"{named}, which is no code segment"
+    elif found.dpl > context.cpl:
+        why = f"{named}, a code segment of ring {found.dpl}, less than ring {context.cpl}"
+    elif not found.present:
+        vector, why = NP, f"{named}, a code segment that is not present"
+    elif not found.long or found.default_big:
+        why = f"{named}, which is not 64-bit code"
+    else:
+        return found
+    return Raised(vector, error, None, why)

@@ -85,6 +85,13 @@ def parse_pic(text: str) -> Pic | None:
     return Pic(chips[0], chips[1]) if {0, 1} <= chips.keys() else None
 
 
+def parse_phys_bits(text: str) -> int | None:
+    """How many bits physical addresses have, from ``qom-get CPU phys-bits``; None: not told. QEMU's
+    own least and most are 32 and 52 (target/i386/cpu.c, x86_cpu_realizefn)."""
+    found = re.fullmatch(r"\s*([0-9]{2})\s*", text)
+    return int(found[1]) if found is not None and 32 <= int(found[1]) <= 52 else None
+
+
 class HiddenRegisters(NamedTuple):
     """What of one CPU the gdbstub does not have."""
 

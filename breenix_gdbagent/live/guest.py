@@ -13,6 +13,7 @@ from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import (
     HiddenRegisters,
     parse_clock_port,
+    parse_phys_bits,
     parse_pic,
     parse_port,
     parse_ram_map,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 DYING_SECONDS = 2.0
 _NO_INTERRUPTS = ("breakpoint", "step", "marker")
 """Stops that are of no exception, and often: to ask for the PIC takes as long as for the CPUs."""
+FIRST_CPU = "/machine/unattached/device[0]"
+"""The first device that QEMU makes of its own."""
 FIRMWARE_TOP = 1 << 32
 """No firmware's IDT lies above 4 GiB."""
 
@@ -72,6 +75,8 @@ class Guest:
         self._past_firmware = False
         self._clock_port: int | None = None
         self._clock_then: int | None = None
+        self._width: int | None = None
+        self._width_asked = False
         self._memory: RamFile | ProcessMemory | None = None
         self._at_exit: tuple[Cpu, ...] = ()
         self.reading: Callable[[int, int], None] = lambda done, total: None
@@ -194,12 +199,21 @@ class Guest:
             hidden = {cpu.index: cpu for cpu in qmp.cpus(self._ram.ranges[0].start)}
         else:
             hidden = self.hidden()
-        cpus = tuple(_cpu(thread, hidden.get(thread.cpu)) for thread in self.stub.threads())
+        width = self._phys_bits() if wanted else self._width
+        cpus = tuple(_cpu(thread, hidden.get(thread.cpu), width) for thread in self.stub.threads())
         tables = [cpu.idtr for cpu in cpus if cpu.idtr is not None]
         self._past_firmware = self._ram is not None and any(
             table.base >= FIRMWARE_TOP for table in tables
         )
         return cpus
+
+    def _phys_bits(self) -> int | None:
+        """How many bits physical addresses have on the CPUs, which are all of one kind; asked once.
+        The first CPU is the first device that QEMU makes of its own (hw/i386/x86.c)."""
+        if not self._width_asked:
+            self._width_asked = True
+            self._width = parse_phys_bits(self._monitor(f"qom-get {FIRST_CPU} phys-bits"))
+        return self._width
 
     def hidden(self) -> Mapping[int, HiddenRegisters]:
         """What the gdbstub lacks, by CPU; empty where QEMU's monitor cannot be asked."""
@@ -342,8 +356,10 @@ class Guest:
             raise died from error
 
 
-def _cpu(thread: Thread, hidden: Cpu | HiddenRegisters | None) -> Cpu:
-    cpu = Cpu(index=thread.cpu, registers=thread.registers, halted=thread.halted)
+def _cpu(thread: Thread, hidden: Cpu | HiddenRegisters | None, width: int | None) -> Cpu:
+    cpu = Cpu(
+        index=thread.cpu, registers=thread.registers, halted=thread.halted, phys_bits=width
+    )
     if hidden is None:
         return cpu
     return cpu._replace(

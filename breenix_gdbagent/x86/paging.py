@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from breenix_gdbagent.addresses import PhysAddr, VirtAddr, canonical, sign_extended
+from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, canonical, sign_extended
 from breenix_gdbagent.errors import NotMapped, Unreadable
 
 if TYPE_CHECKING:
@@ -298,6 +298,26 @@ class Tables:
             except Unreadable as reason:
                 missing = self._missing[frame] = reason.with_traceback(None)
         raise Unreadable(missing.pa, missing.length, missing.reason)
+
+
+class ZeroBeyondRam(Tables):
+    """The same, with a table that lies in no RAM read as zeros: so does QEMU where nothing answers
+    (system/memory.c, unassigned_mem_read), while hardware mostly reads ones. What only we do not
+    have is still `Unreadable`."""
+
+    __slots__ = ()
+
+    def table(self, pa: int) -> memoryview:
+        try:
+            return super().table(pa)
+        except Unreadable:
+            ram = self.memory.ram
+            if ram is None or ram.holds(PhysAddr(pa & ADDRESS), PAGE):
+                raise
+            return _ZEROS
+
+
+_ZEROS = memoryview(bytes(PAGE)).cast("Q")
 
 
 def walk(tables: Tables, root: int, va: int, levels: int = 4, nxe: bool | None = None) -> Walk:

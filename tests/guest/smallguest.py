@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ LOADER = "fixtures/small/loader.s"
 SOURCE = Path(__file__).parents[2] / "fixtures" / "small" / "small.s"
 IDLES, READS, PIC, RESETS, WAITS, PANICS, DEAD, NO_NXE, UNALIGNED, GDT_READ_ONLY = range(10)
 OVERFLOWS, OVERFLOWS_TOLD, PUSHES_NOWHERE = range(20, 23)
+NO_RAM, EMPTY, NO_TABLE, TOO_HIGH, CPU_1_DIES, CPU_1_HALTS, SHORT_IDT, DATA_GATE = range(10, 18)
 CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE, "loader-fault": LOADER}
 """Codes that no scenario of the lab guest has, and the case of this one, or the loader, that has
 them."""
@@ -60,6 +63,14 @@ class Booted:
     def exceptions(self) -> list[Logged]:
         """The judge: what QEMU itself delivered."""
         return logged_exceptions((self.room / "int.log").read_text())
+
+    def until_logged(self, count: int, seconds: float = 60.0) -> None:
+        """Until QEMU has delivered so many, on whichever CPU. Raises `TimeoutError`."""
+        end = time.monotonic() + seconds
+        while len(self.exceptions) < count:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(self.exceptions)} exceptions")
+            select.select([], [], [], 0.01)
 
 
 @contextmanager

@@ -11,14 +11,22 @@ from breenix_gdbagent.lab import elf
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.guest.smallguest import (
+    CPU_1_DIES,
+    CPU_1_HALTS,
+    DATA_GATE,
     DEAD,
+    EMPTY,
     GDT_READ_ONLY,
     IDLES,
     NO_NXE,
+    NO_RAM,
+    NO_TABLE,
     PANICS,
     PIC,
     READS,
     RESETS,
+    SHORT_IDT,
+    TOO_HIGH,
     UNALIGNED,
     WAITS,
     assembled,
@@ -158,11 +166,15 @@ def test_a_guest_that_shut_down_before_we_came_is_explained(tmp_path: Path) -> N
 
 NX_RESERVED = "bit 63 (NX) is reserved while EFER.NXE is 0 on CPU 0"
 UNALIGNED_FRAME = "bit 13 is reserved in the entry of a large page"
+ABOVE_WIDTH = "bit 45 is reserved on a CPU whose physical addresses have 40 bits"
 
 
 @needs_small_guest
 @pytest.mark.parametrize("attached", [True, False])
-@pytest.mark.parametrize(("case", "said"), [(NO_NXE, NX_RESERVED), (UNALIGNED, UNALIGNED_FRAME)])
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [(NO_NXE, NX_RESERVED), (UNALIGNED, UNALIGNED_FRAME), (TOO_HIGH, ABOVE_WIDTH)],
+)
 def test_which_bit_is_reserved_and_why(
     tmp_path: Path, case: int, said: str, attached: bool
 ) -> None:
@@ -173,12 +185,14 @@ def test_which_bit_is_reserved_and_why(
     if seen is None:
         seen = agent("ci", "--config", "kernel", "--kernel", str(kernel), "--json")
     validate(seen.document)
-    fault, *warned = (f for f in seen.document["findings"] if f["severity"] != "info")
-    assert (seen.code, fault["code"]) == (1, "page-fault.reserved-bit")
+    found = {f["code"]: f for f in seen.document["findings"] if f["severity"] != "info"}
+    fault = found.pop("page-fault.reserved-bit")
+    assert seen.code == 1
     assert int(fault["where"]["va"], 16) == judge.cr2
     assert int(fault["evidence"]["error_code"], 16) == judge.error
     assert said in fault["summary"]
-    assert [f["code"] for f in warned] == ["tables.nx-without-nxe"] * (case == NO_NXE)
+    others = {NO_NXE: {"tables.nx-without-nxe"}, TOO_HIGH: {"frame.beyond-ram"}}
+    assert found.keys() == others.get(case, set())
     assert ("EFER.NXE" in fault["fix"]) is (case == NO_NXE)
 
 
@@ -197,6 +211,84 @@ def test_the_cpus_own_write_of_a_read_only_gdt(tmp_path: Path, attached: bool) -
     assert codes["triple-fault"]["cause"] == "page-fault.write-protected"
     assert "accessed bit" in codes["page-fault.write-protected"]["summary"]
     assert "gdt.unmapped" not in codes and "idt.gate-missing" not in codes
+
+
+PAUSES = ("-action", "reboot=shutdown,shutdown=pause")
+
+
+@needs_small_guest
+@pytest.mark.parametrize("with_elf", [True, False], ids=["elf", "no elf"])
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [(NO_RAM, "no RAM is there"), (EMPTY, "all zeros"), (NO_TABLE, "could be an entry")],
+)
+def test_a_cr3_that_names_no_table_is_said_as_that(
+    tmp_path: Path, case: int, said: str, with_elf: bool
+) -> None:
+    """With the instruction that loaded it; its symbol needs no proof of where the ELF runs."""
+    kernel = assembled(case, tmp_path)
+    with booted(kernel, tmp_path, *PAUSES) as guest:
+        guest.until_logged(2)
+        elf = ["--kernel", str(kernel)] if with_elf else []
+        seen = agent("audit", *guest.options, *elf, "--json")
+        judge = guest.exceptions[0]
+    codes = {f["code"]: f for f in seen.document["findings"]}
+    assert codes["triple-fault"]["cause"] == "page-fault.unmapped"
+    told = codes["page-fault.unmapped"]
+    assert (int(told["where"]["va"], 16), judge.error) == (judge.rip, 0x10)
+    assert f"names no page table: {said}" in told["summary"] or said in told["summary"]
+    place = f"{judge.rip - 3:#x}{' <start64' if with_elf else ','}"
+    assert f"`mov cr3, rax` at {place}" in told["summary"]
+
+
+@needs_small_guest
+@pytest.mark.parametrize(
+    ("case", "codes", "rip"),
+    [
+        (CPU_1_DIES, {"triple-fault", "invalid-opcode", "idt.handler-unmapped"}, "ap64+"),
+        (CPU_1_HALTS, {"page-fault.unmapped"}, "reads+"),
+    ],
+)
+def test_what_only_cpu_1_saw(tmp_path: Path, case: int, codes: set[str], rip: str) -> None:
+    """CPU 0 idles, and QEMU names it."""
+    kernel = assembled(case, tmp_path)
+    until = CAUGHT if case == CPU_1_HALTS else b"\n"
+    with booted(kernel, tmp_path, "-smp", "2", *PAUSES, until=until) as guest:
+        guest.until_logged(3 if case == CPU_1_DIES else 1)
+        seen = agent("audit", *guest.options, "--kernel", str(kernel), "--json")
+        judge = guest.exceptions[0]
+    assert (seen.code, seen.codes("error")) == (1, codes)
+    for finding in seen.document["findings"]:
+        evidence = finding["evidence"]
+        if "rip" in evidence:
+            assert (evidence["cpu"], int(evidence["rip"], 16)) == (1, judge.rip)
+            assert evidence["symbol"].startswith(rip)
+    said = " ".join(f["summary"] for f in seen.document["findings"])
+    assert ("no IDT is loaded on CPU 1" in said) is (case == CPU_1_DIES)
+
+
+@needs_small_guest
+@pytest.mark.parametrize(
+    ("case", "codes", "said"),
+    [
+        (SHORT_IDT, {"triple-fault", "page-fault.unmapped"}, "no entry for #PF: its limit is 0x7f"),
+        (DATA_GATE, {"invalid-opcode"}, "names selector 0x10, which is no code segment"),
+    ],
+)
+def test_an_idt_that_leads_nowhere_is_said_as_what_it_is(
+    tmp_path: Path, case: int, codes: set[str], said: str
+) -> None:
+    """No gate is missing that was read and is not present."""
+    kernel = assembled(case, tmp_path)
+    until = CAUGHT if case == DATA_GATE else b"\n"
+    with booted(kernel, tmp_path, *PAUSES, until=until) as guest:
+        guest.until_logged(2)
+        seen = agent("audit", *guest.options, "--json")
+        judges = guest.exceptions
+    assert seen.codes("error") == {*codes, "idt.handler-unmapped"}
+    assert [one.vector for one in judges] == ([14, 8] if case == SHORT_IDT else [6, 13])
+    (idt,) = (f for f in seen.document["findings"] if f["code"] == "idt.handler-unmapped")
+    assert said in idt["summary"]
 
 
 @needs_small_guest

@@ -36,6 +36,7 @@ DIRECT_MAP = "direct-map"
 USER_STACK = "user-stack"
 USER = "user-memory"
 KERNEL = "kernel-memory"
+LOWER_HALF = "lower-half"
 
 # kernel/src/memory/layout.rs, kernel/src/memory/stack.rs: the same in both eras.
 _USER_IMAGE = range(0x4000_0000, 0x8000_0000)
@@ -84,17 +85,19 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
         return found
     if kernel.is_percpu(va):
         return AddressKind(PER_CPU)
-    if HEAP_START <= va < HEAP_START + _HEAP_SIZE:
+    if kernel.is_breenix and HEAP_START <= va < HEAP_START + _HEAP_SIZE:
         return AddressKind(HEAP)
     if in_image(kernel, va):
         return AddressKind(IMAGE, symbol=kernel.symbol(va))
     base = direct_map_base(kernel)
     if base is not None and base <= va < base + (1 << 40):
         return AddressKind(DIRECT_MAP, physical=va - base)
+    if va < USER_LIMIT and not kernel.is_breenix:
+        return AddressKind(LOWER_HALF)  # whose it is, each kernel decides
     if va < USER_LIMIT and not _kernel_slot(kernel, va):
         space = kernel.space_of(root if root is not None else kernel.stop.cpu.root)
         return _user(space, va)
-    if index_at(va, 4) == HEAP_SLOT:
+    if kernel.is_breenix and index_at(va, 4) == HEAP_SLOT:
         return AddressKind(KERNEL, part="beside-heap")
     return AddressKind(KERNEL)
 
@@ -121,6 +124,8 @@ def _of_stacks(kernel: Kernel, va: int) -> AddressKind | None:
     for stack in kernel.ist:
         if stack.bottom - _BELOW <= va < stack.bottom:
             return AddressKind(BELOW_IST, stack)
+    if not kernel.is_breenix:
+        return None
     if KERNEL_STACKS <= va < KERNEL_STACKS + _STACK_REGION:
         return _slot(kernel, va)
     if IST_STACKS - PAGE <= va < IST_STACKS + (16 << 20):

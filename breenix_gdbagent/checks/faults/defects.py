@@ -40,10 +40,11 @@ MOST_SHOWN = 8
 Flaw = Literal[
     "delivery", "read-only", "ist-unmapped", "rsp0-unmapped", "rsp0-no-top", "rsp-ran-over",
     "rsp-non-canonical", "rsp-refused", "rsp-unmapped-here", "rsp-unmapped", "table-unmapped",
-    "stack-not-here",
+    "stack-not-here", "gate",
     "handler", "handler-not-fetched",
 ]  # fmt: skip
-"""What is wrong: ``delivery`` and ``handler`` have it in the CPU model's words (`why`), the others
+"""What is wrong: ``delivery``, ``gate`` (the IDT has no gate there that leads to a handler) and
+``handler`` have it in the CPU model's words (`why`), the others
 are a stack that cannot be written, a stack pointer that leads to none, a descriptor table that is
 not mapped, the kernel's own stack that only this space lacks, and RIP at a handler's start."""
 
@@ -53,7 +54,8 @@ class Defect:
     """What is wrong with the machine, at `va`, under `root` (`space`).
 
     `name` is the stack or vector concerned; `pointer` and `top` the stack pointer that was chosen
-    (``RSP``, ``RSP0``, ``IST1``) and where it leads.
+    (``RSP``, ``RSP0``, ``IST1``) and where it leads. `advice` is what to do, where the code's own
+    advice says more than is meant here.
     """
 
     code: Code
@@ -67,6 +69,7 @@ class Defect:
     pointer: str = ""
     top: int = 0
     why: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,24 +137,39 @@ def defect_of(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | No
     name = vector_name(attempt.event.vector)
     here = _Here(kernel, context, raised.address)
     if context.cpu.idt_never_loaded and attempt.step in ("idt", "gate"):
-        return here.defect(HANDLER_UNMAPPED, "delivery", "IDT", why=raised.why)
-    if attempt.step == "idt" and raised.vector == PF:
-        return here.defect(_of_table(raised, HANDLER_UNMAPPED), "delivery", "IDT", why=raised.why)
-    if attempt.step in ("idt", "gate"):
+        return here.defect(HANDLER_UNMAPPED, "gate", "IDT", why=raised.why, advice=_LOAD_IDT)
+    if attempt.step == "idt":
+        advice = "" if raised.vector == PF else _WHOLE_IDT
+        code = _of_table(raised, HANDLER_UNMAPPED)
+        return here.defect(code, "gate", "IDT", why=raised.why, advice=advice)
+    if attempt.step == "gate":
         gate = attempt.gate
-        denied = gate is not None and gate.present and gate.dpl < context.cpl
-        if attempt.event.origin == "software" and denied:
+        if gate is None or not gate.present:
+            return here.defect(GATE_MISSING, "gate", name, why=raised.why)
+        if attempt.event.origin == "software" and gate.dpl < context.cpl:
             return None
-        return here.defect(GATE_MISSING, "delivery", name, why=raised.why)
+        return here.defect(HANDLER_UNMAPPED, "gate", name, why=raised.why, advice=_GATE_TYPE)
     if attempt.step == "selector":
         # The descriptor is out of reach or not present; else the gate names a wrong one.
         if raised.address is not None or raised.vector == NP:
             code = _of_table(raised, GDT_UNMAPPED)
             return here.defect(code, "delivery", "GDT", why=raised.why)
-        return here.defect(GATE_MISSING, "delivery", name, why=raised.why)
+        return here.defect(HANDLER_UNMAPPED, "gate", name, why=raised.why, advice=_GATE_CODE)
     if attempt.step == "tss":
         return here.defect(RSP0_INVALID, "delivery", "TSS", why=raised.why)
     return _of_stack(kernel, context, attempt, raised)
+
+
+_LOAD_IDT = "Load IDTR on that CPU (lidt) before anything can fault there."
+_WHOLE_IDT = (
+    "Give the IDT an entry for each vector that comes, those below 32 at least: lidt takes its "
+    "size in bytes minus one, 16 for each entry."
+)
+_GATE_TYPE = "Make it a 64-bit interrupt gate (type 0xE) or trap gate (0xF)."
+_GATE_CODE = (
+    "Put the selector of the kernel's 64-bit code segment, as it is in the GDT that is loaded, "
+    "into each gate."
+)
 
 
 def _of_table(raised: Raised, unmapped: Code) -> Code:
@@ -177,7 +195,9 @@ class _Here:
     top: int = 0
     name: str = ""
 
-    def defect(self, code: Code, flaw: Flaw, subject: str, *, why: str = "") -> Defect:
+    def defect(
+        self, code: Code, flaw: Flaw, subject: str, *, why: str = "", advice: str = ""
+    ) -> Defect:
         root = self.context.root
         return Defect(
             code,
@@ -191,6 +211,7 @@ class _Here:
             self.pointer,
             self.top,
             why,
+            advice,
         )
 
 
@@ -279,7 +300,7 @@ def stack_not_here(kernel: Kernel, context: Context, va: int, kind: AddressKind)
 def only_worse(defect: Defect) -> bool:
     """Whether it turned a fault into a worse one and is not why the fault came: no gate took it, or
     no IDT."""
-    return defect.code is GATE_MISSING or defect.subject == "IDT"
+    return defect.flaw == "gate"
 
 
 def handler_defect(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | None:
@@ -335,7 +356,7 @@ def finding_of(kernel: Kernel, context: Context, defect: Defect) -> Finding:
         end = WalkEnd(walk_reason=walk.reason, mapped_in=others[:MOST_SHOWN])
     round_ = recursion(kernel, context, defect.kind)
     facts = DefectFacts(end=end, extent=_extent(defect), recursion=round_, defect=defect)
-    told = "" if defect.kind is None else advice(kernel, defect.kind)
+    told = defect.advice or ("" if defect.kind is None else advice(kernel, defect.kind))
     return Finding(defect.code, defect.subject, facts, where, advice=told, severity="error")
 
 

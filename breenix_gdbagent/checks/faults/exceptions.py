@@ -10,7 +10,12 @@ from breenix_gdbagent.addresses import Hex, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SPREAD, Facts
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.cause import NON_CANONICAL
-from breenix_gdbagent.checks.faults.defects import Defect, defects_of, findings_of
+from breenix_gdbagent.checks.faults.defects import (
+    Defect,
+    defects_of,
+    findings_of,
+    only_worse,
+)
 from breenix_gdbagent.checks.faults.interrupted import (
     FaultFacts,
     Hints,
@@ -123,7 +128,7 @@ def check(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[
         yield finding(kernel, explanation, told, None, raised)
         return
     first, behind = course.first, findings_of(kernel, explanation.context, defects)
-    if first.origin == "exception" or defects[0].code.name == "idt.gate-missing":
+    if first.origin == "exception" or only_worse(defects[0]):
         told = first
     else:
         told = next(a.raised for a in reversed(course.attempts) if a.raised is not None)

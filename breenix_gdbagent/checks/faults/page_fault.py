@@ -38,6 +38,7 @@ from breenix_gdbagent.checks.faults.interrupted import (
     interrupted,
     subject,
 )
+from breenix_gdbagent.checks.faults.new_root import NewRoot, new_root
 from breenix_gdbagent.checks.faults.overrun import Recursion, advice, kind_under, recursion
 from breenix_gdbagent.checks.finding import Code, Confidence, Finding, place_of
 from breenix_gdbagent.checks.spaces import BOOTLOADER
@@ -48,7 +49,7 @@ from breenix_gdbagent.cpumodel.explanation import Explanation
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.exceptions import PF_USER, PF_WRITE
-from breenix_gdbagent.x86.paging import NOT_PRESENT, Walk
+from breenix_gdbagent.x86.paging import Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ class PageFaultFacts(FaultFacts):
     `implicit`: the access was the CPU's own; `attempt` is then the delivery that it was made for,
     and `defect` what that failed on. `others` counts the spaces that map the address. `pushed`: the
     fault reached its own handler, so that its error code was seen; `unexplained`: no access of the
-    decoded instruction leads there; `lost` names what else of RIP, RSP, IDT and GDT this CR3 does
-    not map, where RIP is not mapped; `own`: the CPU's own access that the instruction needs, to a
-    descriptor table or the TSS. `handler_stack` is the IST stack that the program ran on.
+    decoded instruction leads there; `new_root`: this CR3 maps nothing of what the CPU runs on;
+    `own`: the CPU's own access that the instruction needs, to a descriptor table or the TSS.
+    `handler_stack` is the IST stack that the program ran on.
     """
 
     cr2: VirtAddr
@@ -89,7 +90,7 @@ class PageFaultFacts(FaultFacts):
     pushed: Annotated[bool, ASIDE]
     unexplained: Annotated[bool, ASIDE]
     own: Annotated[Raised | None, ASIDE]
-    lost: Annotated[tuple[str, ...], ASIDE]
+    new_root: Annotated[NewRoot | None, ASIDE]
     doubt: Annotated[str, ASIDE]
     handler_stack: Annotated[str | None, ASIDE]
 
@@ -203,6 +204,10 @@ _NEW_TABLES = (
     "Before CR3 is loaded, its tables have to map the code that loads it, its stack, the IDT and "
     "the GDT at the addresses where they are used."
 )
+_NO_TABLE = (
+    "Load CR3 with the physical address of the top table (not its virtual one), after the table "
+    "has been filled."
+)
 _PARENTS = (
     "Give the right to the parent tables too (map_to_with_table_flags): it counts only when every "
     "level has it."
@@ -229,8 +234,10 @@ def _advice(fault: PageFault) -> str:
             return _BY_REASON[why.reserved[0].why]
         if why.meant is not None:
             return _PARENTS
-    if _lost(fault):
-        return _NEW_TABLES
+    root = new_root(fault.kernel, fault.context, fault.cr2)
+    if root is not None:
+        empty = root.no_table is None or root.no_table.what == "zeros"
+        return _NEW_TABLES if empty else _NO_TABLE
     if fault.cause.code is GUARD_PAGE:
         return advice(fault.kernel, fault.kind)
     own = _own(fault)
@@ -265,7 +272,7 @@ def _facts(
         pushed=explanation.observed.vector == PF,
         unexplained=explanation.course is None and instruction is not None,
         own=_own(fault),
-        lost=_lost(fault),
+        new_root=new_root(kernel, context, fault.cr2),
         doubt=explanation.doubt,
         handler_stack=_handler_stack(fault),
     )
@@ -275,18 +282,6 @@ def _recursion(fault: PageFault) -> Recursion | None:
     if fault.cause.code is not GUARD_PAGE:
         return None
     return recursion(fault.kernel, fault.context, fault.kind)
-
-
-def _lost(fault: PageFault) -> tuple[str, ...]:
-    """What the CPU runs on and CR3 does not map, RIP first; nothing where RIP alone leads
-    nowhere, which is a wild jump and no wrong CR3."""
-    context, cpu = fault.context, fault.context.cpu
-    places = [("RIP", context.rip), ("RSP", (context.rsp - 8) & (1 << 64) - 1)]
-    tables = (("IDT", cpu.idtr), ("GDT", cpu.gdtr))
-    places += [(name, table.base) for name, table in tables if table is not None]
-    gone = [n for n, va in places if fault.kernel.walk(context.root, va).reason == NOT_PRESENT]
-    rip = context.cpl == 0 and fault.cr2 == context.rip
-    return tuple(gone) if rip and gone[:1] == ["RIP"] and len(gone) > 1 else ()
 
 
 def _own(fault: PageFault) -> Raised | None:

@@ -24,6 +24,7 @@ _PLAIN = {
     kinds.NULL_PAGE: "the first 64 KiB, where a null pointer plus an offset leads",
     kinds.PER_CPU: "a per-CPU block",
     kinds.HEAP: "the kernel heap",
+    kinds.LOWER_HALF: "the lower half of the address space, where nothing known lies",
 }
 _ERROR_BITS = (
     (0, "P", "a page was there and refused it", "no page was there"),

@@ -11,6 +11,7 @@ from breenix_gdbagent.checks.faults.double_fault import ChainFacts, Cr2Is, Push
 from breenix_gdbagent.checks.faults.exceptions import ExceptionFacts
 from breenix_gdbagent.checks.faults.interrupted import SelectorErrorCode
 from breenix_gdbagent.checks.faults.misplaced import MisplacedFacts
+from breenix_gdbagent.checks.faults.new_root import NewRoot
 from breenix_gdbagent.checks.faults.overrun import Recursion
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts, Predicted
 from breenix_gdbagent.checks.faults.shutdown import EarlyFacts, RebootFacts
@@ -27,7 +28,7 @@ from breenix_gdbagent.report.wording.addresses import (
     walk_picture,
     who,
 )
-from breenix_gdbagent.report.wording.base import Words, phrases, tells
+from breenix_gdbagent.report.wording.base import Words, at, phrases, tells
 from breenix_gdbagent.x86.paging import LEVEL
 
 _VERB = {"read": "read", "write": "wrote", "fetch": "fetched an instruction from"}
@@ -127,6 +128,7 @@ def defect_words(defect: Defect) -> str:
     top, va = hex64(defect.top), hex64(defect.va or 0)
     return {
         "delivery": defect.why,
+        "gate": defect.why,
         "read-only": f"{defect.pointer} {top} leads to {lies}, which cannot be written under "
         f"{under}",
         "ist-unmapped": f"the top of {defect.name}, {va}, is not mapped under {under}",
@@ -188,8 +190,31 @@ def _accessed(facts: PageFaultFacts) -> str:
             f"`{facts.at.instruction}` of {who(facts.at)} at {rip_of(facts.at)}: "
             f"{facts.own.why}: {place}; {_why(facts)}"
         )
+    if facts.new_root is not None:
+        return f"{_root_lacks(facts.new_root)}; RIP is {rip_of(facts.at)}: {_why(facts)}"
     verb = _VERB[facts.access]
     return f"{who(facts.at)} {verb} {place} at {rip_of(facts.at)}: {_why(facts)}"
+
+
+def _root_lacks(new: NewRoot) -> str:
+    """``CR3 0x800000, which `mov cr3, rax` at 0x1006d9 <kmain+0x137> loaded, maps neither ...``."""
+    *others, last = new.lost
+    by = ""
+    if new.loaded is not None:
+        where = at(new.loaded.at.va, new.loaded.at.symbol)
+        loads = f"`mov cr3, {new.loaded.register}` at {where}"
+        by = f", which the instruction before RIP, {loads}, loaded,"
+    said = f"CR3 {hex64(new.root)}{by} does not map what the CPU runs on: "
+    said += f"{', '.join(others)} and {last}"
+    if new.no_table is None:
+        return said
+    instead = {
+        "no-ram": "no RAM is there",
+        "zeros": "the page there is all zeros",
+        "other": f"{new.no_table.words} of the 512 words there are not 0, and "
+        f"{new.no_table.entries or 'none'} of them could be an entry that leads to a table",
+    }[new.no_table.what]
+    return f"{said}; it names no page table: {instead}"
 
 
 def _story(facts: PageFaultFacts) -> str:
@@ -197,12 +222,10 @@ def _story(facts: PageFaultFacts) -> str:
     under = space.label if space is not None else "an unknown space"
     said = [_what_ran(facts), f"{hex64(facts.cr2)} is in {address(facts.address_is)}."]
     said.append(f"Under CR3 {hex64(facts.at.cr3)} ({under}) {_why(facts)}.")
-    if facts.lost:
-        *others, last = facts.lost
-        said.append(
-            f"This CR3 maps none of what the CPU ran on at {', '.join(others)} and {last}: it was "
-            "loaded before its tables had them, or it is a wrong one."
-        )
+    if facts.new_root is not None:
+        said.append(f"{_root_lacks(facts.new_root)}.")
+        if facts.new_root.no_table is None:
+            said.append("It was loaded before its tables had them, or it is a wrong one.")
     if code not in (HANDLED, STALE_TLB):
         many = f"{facts.others} other address space{'s map' if facts.others != 1 else ' maps'} it."
         said.append(many if facts.others else "No other address space maps it.")

@@ -393,4 +393,17 @@ def test_a_cr3_that_lacks_all_that_the_cpu_runs_on() -> None:
 def test_a_wild_jump_is_not_blamed_on_cr3() -> None:
     m = Machine()
     fault = only(m.fault(14, NOWHERE, ring=0, error=0x10, cr2=NOWHERE))
-    assert "This CR3" not in str(evidence(fault)["explanation"])
+    assert "does not map what the CPU runs on" not in summary(fault)
+
+
+def test_the_instruction_that_loaded_a_wrong_cr3_is_named() -> None:
+    """Where its register still has what CR3 has: else another instruction loaded it."""
+    for register, named in (("rax", True), ("rbx", False)):
+        m = Machine()
+        m.code(TEXT, "900f22d8")
+        m.root = m.tables.new_table()
+        m.registers[register] = m.root
+        stop = m.shutdown(TEXT + 4, cr2=IDT + 8 * 16)
+        other = m.cpu(1, rip=TEXT, rsp=stack_top(1), cs=8, ss=0, eflags=2, cr3=m.master)
+        first = found(stop._replace(cpus=(*stop.cpus, other)))[1]
+        assert ("mov cr3, rax" in summary(first)) is named
