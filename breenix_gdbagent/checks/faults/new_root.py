@@ -12,7 +12,7 @@ from breenix_gdbagent.checks.facts import Place
 from breenix_gdbagent.cpumodel.context import Context
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import ADDRESS, PS, present
+from breenix_gdbagent.x86.paging import table_named
 
 _GENERAL = (
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -70,18 +70,18 @@ def new_root(kernel: Kernel, context: Context, cr2: int) -> NewRoot | None:
     return NewRoot(root, lost, no_table(kernel, root), loaded_by(kernel, context))
 
 
-def no_table(kernel: Kernel, root: int) -> NoTable | None:
+def no_table(kernel: Kernel, root: PhysAddr) -> NoTable | None:
     """None where the page at `root` may be a table, or is not to be had."""
     ram = kernel.stop.memory.ram
     try:
         table = kernel.tables.table(root)
     except ReadError:
-        known = ram is not None and not ram.holds(root & ADDRESS, PAGE)
+        known = ram is not None and not ram.holds(root, PAGE)
         return NoTable("no-ram") if known else None
     used = [raw for raw in table if raw]
-    lead = [raw for raw in used if present(raw) and not raw & PS]
+    lead = [at for raw in used if (at := table_named(kernel.levels, raw)) is not None]
     if ram is not None:
-        lead = [raw for raw in lead if ram.holds(raw & ADDRESS, PAGE)]
+        lead = [at for at in lead if ram.holds(at, PAGE)]
     if 2 * len(lead) > len(used):
         return None
     return NoTable("other", len(used), len(lead)) if used else NoTable("zeros")
