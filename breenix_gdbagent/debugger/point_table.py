@@ -144,10 +144,7 @@ class PointTable:
         bases = self.bases()
         if len(bases) > 1 and len(bases) * len(place.links) > MOST_CANDIDATES:
             return place.fixed
-        found = dict.fromkeys(place.fixed)
-        for base in bases:
-            found.update(dict.fromkeys(place.at(base)))
-        return tuple(found)
+        return place.at_any(bases)
 
     def bases(self) -> tuple[int, ...]:
         """The load bias, or all that are possible."""

@@ -37,7 +37,12 @@ class Place:
 
     def at(self, bias: int) -> tuple[int, ...]:
         """Virtual addresses with the kernel at `bias`."""
-        return (*self.fixed, *((link + bias) & _MASK for link in self.links))
+        return self.at_any((bias,))
+
+    def at_any(self, biases: Iterable[int]) -> tuple[int, ...]:
+        """Virtual addresses with the kernel at any of these biases, each once."""
+        moved = [(link + bias) & _MASK for bias in biases for link in self.links]
+        return tuple(dict.fromkeys((*self.fixed, *moved)))
 
 
 def find_place(text: str, image: Image | None) -> Place:

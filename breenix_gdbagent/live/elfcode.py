@@ -19,7 +19,7 @@ from breenix_gdbagent.memory.elf_header import (
     program_headers,
     read_header,
 )
-from breenix_gdbagent.x86.paging import slot_start
+from breenix_gdbagent.x86.paging import slot_starts
 
 SLOTS = range(1, 9)
 """PML4 slots tried for a position-independent kernel: bootloader takes the first free ones
@@ -96,7 +96,7 @@ class KernelCode(NamedTuple):
         """
         if self.kind == ET_EXEC:
             return [0]
-        out = [int(slot_start(slot)) for slot in SLOTS]
+        out: list[int] = [*slot_starts(SLOTS)]
         if identity and self.segments:
             code = self.segments[0]
             out.append(code.paddr - code.vaddr)

@@ -156,6 +156,13 @@ def slot_start(slot: int, levels: int = 4) -> VirtAddr:
     return sign_extended(slot << LEVEL[levels].shift, levels)
 
 
+def slot_starts(slots: Iterable[int], levels: int = 4) -> list[VirtAddr]:
+    """`slot_start` of each."""
+    shift = LEVEL[levels].shift
+    upper = -(1 << shift + 9) & 0xFFFF_FFFF_FFFF_FFFF
+    return [VirtAddr(slot << shift | (upper if slot & 0x100 else 0)) for slot in slots]
+
+
 def end_of_low_half(levels: int = 4) -> int:
     """The first address behind the canonical ones of the lower half."""
     return 1 << LEVEL[levels].shift + 8
