@@ -88,15 +88,7 @@ def save(
     Raises `OutputError`, and no half file stays; `SaveIncomplete` when it is written and lacks
     memory that was asked for; `StopGone` when the guest has run since, and nothing is written."""
     _still_there(kernel.stop)
-    extra: dict[str, Json] = {
-        "agent": VERSION,
-        "target": dict(target),
-        "run": cast(Json, asdict(run)),
-        "facts": cast(Json, asdict(facts)),
-        "history": to_json(history),
-        "machine": dict(machine),
-        "memory": memory,
-    }
+    extra = {**beside(target, run, facts, history, machine), "memory": memory}
     from breenix_gdbagent.snapshot.saving import save_snapshot
 
     frames = pages_to_keep(kernel, memory)
@@ -108,6 +100,24 @@ def save(
             missing = f"{counted(lacking.pages, 'page')} of RAM"
             fix = "save a stop that has them, or ask for less: all, kernel or tables"
         raise SaveIncomplete(path.name, missing, lacking.reason, fix)
+
+
+def beside(
+    target: Mapping[str, Json],
+    run: RunRecord,
+    facts: run_checks.RunFacts,
+    history: History,
+    machine: Mapping[str, Json],
+) -> dict[str, Json]:
+    """What a report needs besides the stop (see `document_of`), for keeping with it."""
+    return {
+        "agent": VERSION,
+        "target": dict(target),
+        "run": cast(Json, asdict(run)),
+        "facts": cast(Json, asdict(facts)),
+        "history": to_json(history),
+        "machine": dict(machine),
+    }
 
 
 def _still_there(stop: Stop) -> None:

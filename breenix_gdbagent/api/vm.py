@@ -66,11 +66,17 @@ def launch(
     if lab is not None:
         if breenix is not None or image is not None:
             raise InputError("two guests at once", fix="name one: lab, breenix or image")
-        return Vm.of(targets.lab(lab, stripped=stripped, config=config, **settings))
+        return Vm.of(
+            targets.lab(lab, stripped=stripped, config=config, start=targets.plainly, **settings)
+        )
     if breenix is None and image is None and kernel is not None and config is not None:
         return Vm.of(
             targets.kernel(
-                Path(kernel), config=config, disks=[Path(disk) for disk in disks], **settings
+                Path(kernel),
+                config=config,
+                disks=[Path(disk) for disk in disks],
+                start=targets.plainly,
+                **settings,
             )
         )
     if breenix is None and image is None and kernel is None:
@@ -84,6 +90,7 @@ def launch(
             kernel=_path(kernel),
             disks=[Path(disk) for disk in disks],
             config=config,
+            start=targets.plainly,
             **settings,
         )
     )

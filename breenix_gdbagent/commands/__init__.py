@@ -23,6 +23,8 @@ TERMINATED = 128 + signal.SIGTERM
 
 COMMANDS = {
     "ci": "boot, run to a marker or the end, assert no unexpected fault and sound tables",
+    "record": "what ci does, recorded so that it can be replayed",
+    "when": "the first moment of a recording at which a finding holds",
     "snapshot": "boot or attach, stop, examine, write one file",
     "report": "examine a snapshot again, offline",
     "shell": "interactive debugging",

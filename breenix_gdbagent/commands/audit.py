@@ -11,7 +11,7 @@ from breenix_gdbagent.checks.examine import Examination, examine, times_of
 from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.ci import outcome_of
-from breenix_gdbagent.commands.examined import add_run_options, kernel_of
+from breenix_gdbagent.commands.examined import add_run_options, kernel_of, replayed
 from breenix_gdbagent.commands.formats import add_format_options, check_formats, write_formats
 from breenix_gdbagent.commands.provenance import provenance
 from breenix_gdbagent.commands.target import (
@@ -39,6 +39,8 @@ def run(name: str, argv: list[str]) -> int:
     started = time.monotonic()
     if target.boots:
         return _booted(target, options, started)
+    if target.kind == "replay":
+        return replay_report(target, started)
     if not target.runs:
         stop, extra = explained_snapshot(target)
         kernel = Kernel(stop)
@@ -58,6 +60,19 @@ def run(name: str, argv: list[str]) -> int:
         )
         report = _timed(report, seen, started)
         return write_formats(report, options, kernel=kernel)
+
+
+def replay_report(target: Target, started: float) -> int:
+    """A moment of a recording: its end as the recorded run was told, another as it stands."""
+    options = target.options
+    with replayed(target) as (player, stop):
+        at_end = options.at in (None, "end")
+        kernel = Kernel(stop)
+        seen = examine(kernel.stop, kernel, time.monotonic)
+        extra = player.beside if at_end else None
+        document = run_report.document_of(kernel, extra, description(target), examined=seen)
+        document = _timed(document, seen, started)
+        return write_formats(document, options, kernel=kernel)
 
 
 def _timed(report: Report, seen: Examination, started: float) -> Report:

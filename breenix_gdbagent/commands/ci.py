@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent import run_report
 from breenix_gdbagent.checks.finding import CODES
@@ -35,10 +37,24 @@ from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.model import Report, ShownFinding
 from breenix_gdbagent.targets import Machine
 
+if TYPE_CHECKING:
+    from breenix_gdbagent.commands.kept import Kept
+
 
 def run(name: str, argv: list[str]) -> int:
     """``ci``, see the parser."""
     options = _parser().parse_args(argv)
+    if options.record_on_failure is None:
+        return run_with(options, None)
+    from breenix_gdbagent.commands.kept import Kept
+    from breenix_gdbagent.recording.recorder import Recorder
+
+    directory = options.record_on_failure
+    return run_with(options, lambda: Kept(Recorder(directory), if_failed=True))
+
+
+def run_with(options: argparse.Namespace, keeps: Callable[[], Kept] | None) -> int:
+    """A whole run as the options say; what `keeps` gives records it."""
     target = target_of(options, default_lab=False, must_run=True)
     check_options(options)
     expected = [parse_expectation(text) for text in options.expect]
@@ -52,8 +68,12 @@ def run(name: str, argv: list[str]) -> int:
         script=read_script(options.script),
     )
     started = time.monotonic()
-    machine = open_machine(target)
-    with machine.vm as vm:
+    with ExitStack() as closing:
+        kept = None if keeps is None else keeps()
+        if kept is not None:
+            closing.callback(kept.close)
+        machine = open_machine(target, None if kept is None else kept.recorder)
+        vm = closing.enter_context(machine.vm)
         debugger = Debugger(vm, machine.image, _say)
         guarded = GuardedRun(debugger, lingering(orders, options, machine), time.monotonic)
         with Progress(vm):
@@ -62,7 +82,7 @@ def run(name: str, argv: list[str]) -> int:
             ended = guarded.go()
         for point in debugger.table:
             _say(f"{point.describe()}: {point.count}")
-        return conclude(options, target, machine, ended, expected, known, started)
+        return conclude(options, target, machine, ended, expected, known, started, keeps=kept)
 
 
 def lingering(orders: Orders, options: argparse.Namespace, machine: Machine) -> Orders:
@@ -103,9 +123,11 @@ def conclude(
     known: tuple[str, ...],
     started: float,
     clean: str = "passed",
+    keeps: Kept | None = None,
 ) -> int:
     """Report, verdict, snapshot and faces of a run that ended; the exit code. `clean` is the
-    outcome where nothing was found: what was tested has passed, else it was only looked at."""
+    outcome where nothing was found: what was tested has passed, else it was only looked at.
+    `keeps` has recorded it."""
     named = description(target)
     report = run_report.finish(
         ended.kernel,
@@ -121,6 +143,10 @@ def conclude(
         known = tuple(f.fingerprint for f in report.findings)
     judged = judge(report, expected, known)
     outcome, code = outcome_of(judged.counted, options.fail_on, clean, bool(judged.missing))
+    report = run_report.with_outcome(report, outcome, code)
+    if keeps is not None:
+        report = keeps.ended(machine, ended, named, report)
+        judged = replace(judged, report=replace(judged.report, recording=report.recording))
     record = replace(ended.record, outcome=outcome, exit=code)
     kept = run_report.with_outcome(replace(report, provenance={}), outcome, code)
     report = run_report.with_outcome(judged.report, outcome, code, judged.missing, judged.gone)
@@ -200,6 +226,17 @@ def _parser() -> Parser:
         "breenix-gdbagent ci",
         description="boot a kernel, run to a marker or its end, assert that nothing faults",
     )
+    add_ci_options(parser)
+    add_output_options(parser)
+    parser.add_argument(
+        "--record-on-failure", type=Path, metavar="DIR",
+        help="record from the start; keep it only if the run failed",
+    )  # fmt: skip
+    return parser
+
+
+def add_ci_options(parser: argparse.ArgumentParser) -> None:
+    """All of `ci` but where its snapshot goes: `record` does the same, recorded."""
     add_target_options(parser, saved=False)
     add_run_end_options(parser)
     add_expectation_options(parser)
@@ -216,16 +253,19 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--script", type=Path, metavar="FILE", help="send and expect on serial")
     parser.add_argument("--strict", action="store_true", help="survived faults of ring 3 count")
-    return parser
 
 
 def add_run_end_options(parser: argparse.ArgumentParser) -> None:
-    """--until, --timeout, --linger, -o, --memory: the same for `ci` and `snapshot`."""
+    """--until, --timeout, --linger: how a run ends."""
     parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
     parser.add_argument("--timeout", type=seconds, default=60.0, metavar="S", help="seconds (60)")
     parser.add_argument(
         "--linger", type=no_or_seconds, metavar="S",
         help="watch on after the marker (0: not; by itself only after the machine's own success)",
     )  # fmt: skip
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """-o, --memory: the snapshot of `ci` and `snapshot`."""
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="snapshot of the stop")
     parser.add_argument("--memory", choices=("tables", "kernel", "all"), default="kernel")

@@ -14,6 +14,7 @@ from breenix_gdbagent.stop import Stop
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.timeline.player import Player
 
 DEFAULT_SECONDS = 60.0
 RACY = (
@@ -37,6 +38,10 @@ def stop_of(target: Target, *, hidden: bool = True) -> Iterator[Stop]:
     """The stop to examine. A machine that we boot runs to its own marker or first fault; one that
     we attach to is stopped as it stands, and goes on afterwards as it was.
     `hidden`: see `Guest.stop`."""
+    if target.kind == "replay":
+        with replayed(target) as (_, stop):
+            yield stop
+        return
     if not target.runs:
         yield opened_snapshot(target)[0]
         return
@@ -71,6 +76,17 @@ def kernel_of(target: Target) -> Iterator[Kernel]:
         from breenix_gdbagent.kernel.view import Kernel
 
         yield Kernel(with_reason(stop))
+
+
+@contextmanager
+def replayed(target: Target) -> Iterator[tuple[Player, Stop]]:
+    """A recording at the moment that ``--at`` names, by itself its end."""
+    from breenix_gdbagent.timeline.player import Player
+
+    options = target.options
+    with Player(options.replay, options.kernel) as player:
+        options.was = player.beside.get("target")
+        yield player, player.at(player.moment(options.at or "end"))
 
 
 @contextmanager

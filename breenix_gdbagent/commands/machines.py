@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from breenix_gdbagent import targets
 from breenix_gdbagent.commands.target import Target
@@ -14,12 +14,14 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.targets import Machine
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.recording.recorder import Recorder
     from breenix_gdbagent.targets.checkout import Build
     from breenix_gdbagent.targets.machine_choice import MachineChoice
 
 
-def open_machine(target: Target) -> Machine:
-    """Launch or attach. The caller closes `vm`. Raises `InputError`, `QemuError`, `LinkError`."""
+def open_machine(target: Target, recorder: Recorder | None = None) -> Machine:
+    """Launch or attach; what is launched is recorded by `recorder`, where there is one. The caller
+    closes `vm`. Raises `InputError`, `QemuError`, `LinkError`."""
     options = target.options
     if target.kind == "gdb":
         from breenix_gdbagent.commands.progress import SlowRead
@@ -34,12 +36,14 @@ def open_machine(target: Target) -> Machine:
         )
         machine.vm.reading = SlowRead()
         return machine
-    settings = {
+    settings: dict[str, Any] = {
         "smp": options.smp,
         **getattr(options, "settings", {}),
         "accel": options.accel,
         "deterministic": True if options.deterministic else None,
     }
+    if recorder is not None:
+        settings["start"] = recorder.start
     if target.kind == "lab":
         return targets.lab(
             options.lab, stripped=options.stripped, config=options.config, **settings

@@ -19,7 +19,7 @@ from breenix_gdbagent.views.changes import Change, space_changes
 from breenix_gdbagent.views.comparison import paired
 from breenix_gdbagent.x86.mapped_space import Gap
 
-TARGETS = ("lab", "breenix", "image", "config", "gdb", "snapshot")
+TARGETS = ("lab", "breenix", "image", "config", "gdb", "replay", "snapshot")
 
 
 def named_by(options: argparse.Namespace) -> bool:

@@ -33,6 +33,11 @@ def run(name: str, argv: list[str]) -> int:
         "--anew", action="store_true", help="examine it again, also where the file keeps its report"
     )
     options = parser.parse_args(argv)
+    if options.replay is not None and options.file is None:
+        from breenix_gdbagent.commands.audit import replay_report
+
+        check_formats(options)
+        return replay_report(target_of(options, default_lab=False), time.monotonic())
     if (options.file is None) == (options.snapshot is None):
         raise InputError("report examines one snapshot", fix="breenix-gdbagent report FILE")
     options.snapshot = options.snapshot or options.file

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.ci import (
+    add_output_options,
     add_run_end_options,
     check_options,
     conclude,
@@ -74,6 +75,7 @@ def _parser() -> Parser:
     )
     add_target_options(parser, saved=False)
     add_run_end_options(parser)
+    add_output_options(parser)
     add_format_options(parser)
     parser.add_argument("--now", action="store_true", help="as it stands (when attached: default)")
     parser.add_argument(

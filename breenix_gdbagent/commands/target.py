@@ -40,6 +40,12 @@ def add_target_options(
     add("--serial", metavar="ADDR|FILE", help=running("with --gdb: its serial line"))
     ours = "an ELF core, ours or QEMU's" if saved else argparse.SUPPRESS
     add("--snapshot", type=Path, metavar="FILE", help=ours)
+    if saved:
+        add("--replay", type=Path, metavar="DIR", help="a recording (record -o DIR)")
+        when = "with --replay: which moment (end; text that the guest wrote; 1.5s)"
+        add("--at", metavar="ICOUNT|MARKER|end", help=when)
+    else:
+        add("--replay", type=Path, metavar="DIR", help=argparse.SUPPRESS)
     whose = " or ".join(("a bare core",) * saved + ("a QEMU without QMP",) * runs)
     add("--ram-size", metavar="SIZE|RANGES", help=f"RAM of {whose}")
     add("--config", metavar="NAME|FILE", help=running("the machine (qemu_configs/)"))
@@ -57,14 +63,14 @@ def cpus(text: str) -> int:
 
 class Target(NamedTuple):
     """What the options name. `kind`: lab, breenix (an image), kernel (an ELF that QEMU loads by
-    -kernel), gdb, snapshot."""
+    -kernel), gdb, replay, snapshot."""
 
     kind: str
     options: argparse.Namespace
 
     @property
     def runs(self) -> bool:
-        return self.kind != "snapshot"
+        return self.kind not in ("snapshot", "replay")
 
     @property
     def boots(self) -> bool:
@@ -84,6 +90,7 @@ def target_of(options: argparse.Namespace, *, default_lab: bool, must_run: bool 
             ("lab", options.lab is not None),
             ("breenix", options.breenix is not None or options.image is not None),
             ("gdb", options.gdb is not None),
+            ("replay", options.replay is not None),
             ("snapshot", options.snapshot is not None),
         )
         if given
@@ -105,13 +112,18 @@ def target_of(options: argparse.Namespace, *, default_lab: bool, must_run: bool 
                 "no target named",
                 fix="name one: --lab [SCENARIO], --breenix DIR, --image IMG --kernel ELF, "
                 "--config NAME --kernel ELF"
-                + ("" if must_run else ", --snapshot FILE")
+                + ("" if must_run else ", --snapshot FILE, --replay DIR")
                 + " or --gdb ADDR",
             )
         options.lab = "clean"
         named = ["lab"]
     kind = named[0]
     _refuse_strays(kind, options)
+    if must_run and kind == "replay":
+        raise InputError(
+            "this command needs a target that runs, and a recording has run",
+            fix="look at it: audit --replay DIR, or shell --replay DIR",
+        )
     if must_run and kind == "snapshot":
         raise InputError(
             "this command needs a target that runs",
@@ -127,12 +139,13 @@ def _refuse_strays(kind: str, options: argparse.Namespace) -> None:
         "kernel": {"kernel", "disk", "config", "accel", "smp", "deterministic"},
         "gdb": {"qmp", "ram", "serial", "kernel", "ram_size"},
         "snapshot": {"kernel", "ram_size"},
+        "replay": {"kernel", "at"},
     }[kind]
     for name in (
         "stripped", "kernel", "disk", "qmp", "ram", "serial", "ram_size", "config", "accel",
         "smp", "deterministic",
     ):  # fmt: skip
-        if getattr(options, name) and name not in allowed:
+        if getattr(options, name, None) and name not in allowed:
             raise InputError(
                 f"--{name.replace('_', '-')} does not go with --{kind}",
                 _NOT_BOOTED.get(kind, "") if name in _BOOTING else "",
@@ -146,6 +159,7 @@ _BOOTING = ("config", "accel", "smp", "deterministic")
 _NOT_BOOTED = {
     "gdb": "it says how we boot a machine, and this one runs already",
     "snapshot": "it says how we boot a machine, and a snapshot is not booted",
+    "replay": "it says how we boot a machine, and a recording was booted when it was made",
 }
 
 
@@ -154,7 +168,7 @@ def description(target: Target) -> dict[str, Json]:
     was opened is named as what it was taken of."""
     options = target.options
     was = getattr(options, "was", None)
-    if target.kind == "snapshot" and isinstance(was, Mapping):
+    if target.kind in ("snapshot", "replay") and isinstance(was, Mapping):
         return dict(was)
     if target.kind == "lab":
         return {"kind": "lab", "scenario": options.lab, "stripped": options.stripped}

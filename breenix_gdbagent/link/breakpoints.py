@@ -8,7 +8,8 @@ guest moves, and tells the ledger what the stub made of them (the shape is pyOCD
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 _KINDS = {"software": 0, "hardware": 1, "write": 2, "read": 3, "access": 4}
@@ -100,6 +101,15 @@ class Ledger:
             if one in self.inserted:
                 return one
         return None
+
+    @contextmanager
+    def nothing_wanted(self) -> Iterator[None]:
+        """Nobody wants any meanwhile: the guest passes where they stand."""
+        owners, self._owners, self._settled = self._owners, {}, False
+        try:
+            yield
+        finally:
+            self._owners, self._settled = owners, False
 
     # What is in the guest --------------------------------------------------------------------
 

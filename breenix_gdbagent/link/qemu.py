@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -28,15 +28,28 @@ from breenix_gdbagent.link.serial import SerialPort
 STDERR_TAIL = 8192
 _PR_SET_PDEATHSIG = 1
 
+Prepare = Callable[[Path], Mapping[str, str]]
+"""Puts files into a run directory and gives more placeholders of the machine's. Raises `OSError`.
+"""
+
 
 class QemuProcess:
     """One QEMU. `gdb` and `qmp` are our ends of its sockets, `serials` of its serial lines; these
     are read once QEMU has opened them, which it has when it answers."""
 
-    def __init__(self, config: Config, files: Files, *, places: Sequence[Path] | None = None):
+    def __init__(
+        self,
+        config: Config,
+        files: Files,
+        *,
+        places: Sequence[Path] | None = None,
+        prepare: Prepare | None = None,
+        room: int = 0,
+    ):
         """Start it. Raises `InputError`, `QemuMissing`, `OutputError`, `QemuError`.
 
-        `places` are the directories that may hold the run directory.
+        `places` are the directories that may hold the run directory; `prepare` puts more into it,
+        `room` bytes at most.
         """
         config.check(files)
         program = _program(config.program)
@@ -48,7 +61,8 @@ class QemuProcess:
         self._said: str | None = None
         self.serials: list[SerialPort] = []
         self._pairs: list[socket.socket] = []
-        self.run = RunDir(size, places)
+        self._prepare = prepare
+        self.run = RunDir(size + room, places)
         try:
             self._start(program, files, firmware, size)
         except BaseException:
@@ -72,6 +86,8 @@ class QemuProcess:
                 copy = self.run.path / "firmware_vars.fd"
                 shutil.copyfile(firmware.vars, copy)
                 values |= {"firmware_code": str(firmware.code), "firmware_vars": str(copy)}
+            if self._prepare is not None:
+                values |= self._prepare(self.run.path)
         except OSError as error:
             raise OutputError(
                 f"cannot write to {self.run.path}", error.strerror or str(error)

@@ -21,6 +21,7 @@ from breenix_gdbagent.memory import RamMap
 
 if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config, Files
+    from breenix_gdbagent.link.qemu import Prepare
     from breenix_gdbagent.link.serial import SerialLines
 
 START_SECONDS = 20.0
@@ -35,20 +36,24 @@ def launch(
     disks: Sequence[Path] = (),
     append: str | None = None,
     places: Sequence[Path] | None = None,
+    prepare: Prepare | None = None,
+    room: int = 0,
+    vm_class: type[LiveVm] = LiveVm,
     **settings: str | int | bool | None,
 ) -> LiveVm:
     """Start the machine, paused before its first instruction.
 
     `settings` override those of the machine's file (accel, memory, cpu, smp, network,
-    deterministic); `places` are the directories that may hold the run directory. Raises
-    `InputError`, `QemuMissing`, `QemuDied` (with QEMU's own words), `OutputError`.
+    deterministic); `places` are the directories that may hold the run directory, into which
+    `prepare` puts up to `room` bytes more. Raises `InputError`, `QemuMissing`, `QemuDied` (with
+    QEMU's own words), `OutputError`.
     """
     from breenix_gdbagent import configs
 
     machine = configs.load(config) if isinstance(config, str) else config
     machine = machine.with_settings(**settings)
     files = configs.Files(image, kernel, tuple(disks), append)
-    return _uncut(lambda: _launch(machine, files, places))
+    return _uncut(lambda: _launch(machine, files, places, prepare, room, vm_class))
 
 
 def _uncut(opening: Callable[[], LiveVm]) -> LiveVm:
@@ -64,11 +69,18 @@ def _uncut(opening: Callable[[], LiveVm]) -> LiveVm:
     return vm
 
 
-def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> LiveVm:
+def _launch(
+    machine: Config,
+    files: Files,
+    places: Sequence[Path] | None,
+    prepare: Prepare | None,
+    room: int,
+    vm_class: type[LiveVm],
+) -> LiveVm:
     from breenix_gdbagent.link.qemu import QemuProcess
 
     with ExitStack() as undo:
-        process = QemuProcess(machine, files, places=places)
+        process = QemuProcess(machine, files, places=places, prepare=prepare, room=room)
         undo.callback(process.close)
         clock = RunClock()
         # Imported while QEMU starts: the import takes about as long.
@@ -100,7 +112,7 @@ def _launch(machine: Config, files: Files, places: Sequence[Path] | None) -> Liv
             config=machine,
             was_running=False,
         )
-        vm = LiveVm(holds, clock)
+        vm = vm_class(holds, clock)
         undo.pop_all()
     return vm
 

@@ -242,7 +242,7 @@ class ShownSerial:
 @dataclass(frozen=True, slots=True)
 class Report:
     """The whole document. `adapter` names what is known of the kernel; None, and not written, is
-    Breenix."""
+    Breenix. `recording` is where the run was recorded; not written of one that was not."""
 
     schema: int
     target: Object
@@ -255,12 +255,14 @@ class Report:
     maps: Object
     provenance: Object
     adapter: str | None = None
+    recording: Object | None = None
 
     def to_json(self) -> dict[str, Json]:
         """The document."""
         written = cast(dict[str, Json], to_json(self))
-        if self.adapter is None:
-            del written["adapter"]
+        for name in ("adapter", "recording"):
+            if written[name] is None:
+                del written[name]
         return written
 
 

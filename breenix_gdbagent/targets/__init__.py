@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from breenix_gdbagent.errors import InputError
 
@@ -17,6 +17,36 @@ if TYPE_CHECKING:
 
 Setting = str | int | bool | None
 DEFAULT_LINGER = 3.0
+
+
+class Start(Protocol):
+    """Starts a machine, as `live.launch` does; `elf` is its kernel."""
+
+    def __call__(
+        self,
+        config: Config,
+        *,
+        elf: Image,
+        image: Path | None = None,
+        kernel: Path | None = None,
+        disks: Sequence[Path] = (),
+        append: str | None = None,
+    ) -> LiveVm: ...
+
+
+def plainly(
+    config: Config,
+    *,
+    elf: Image,
+    image: Path | None = None,
+    kernel: Path | None = None,
+    disks: Sequence[Path] = (),
+    append: str | None = None,
+) -> LiveVm:
+    """Just that."""
+    from breenix_gdbagent.live import launch
+
+    return launch(config, image=image, kernel=kernel, disks=disks, append=append)
 
 
 class Machine(NamedTuple):
@@ -37,18 +67,19 @@ def lab(
     *,
     stripped: bool = False,
     config: str | None = None,
+    start: Start = plainly,
     **settings: Setting,
 ) -> Machine:
     """Start the lab guest. The caller closes `vm`. Raises `InputError`, `QemuError`."""
     from breenix_gdbagent import lab
-    from breenix_gdbagent.live import launch
     from breenix_gdbagent.symbols import Image
 
     plan = lab.scenario(scenario)
     elf = lab.elf(stripped)
-    machine = _config(config or "lab", settings)
-    vm = launch(machine, kernel=elf, append=plan.append, cpu=plan.cpu)
-    return Machine(vm, Image.open(elf), 0.0)
+    machine = _config(config or "lab", settings).with_settings(cpu=plan.cpu)
+    image = Image.open(elf)
+    vm = start(machine, elf=image, kernel=elf, append=plan.append)
+    return Machine(vm, image, 0.0)
 
 
 def breenix(
@@ -58,12 +89,12 @@ def breenix(
     kernel: Path | None = None,
     disks: Sequence[Path] = (),
     config: str | None = None,
+    start: Start = plainly,
     **settings: Setting,
 ) -> Machine:
     """Start a Breenix: a built checkout, or an image and the ELF that is in it. Machine and disks
     are those that the kernel wants, unless `config` and `disks` name others. The caller closes
     `vm`. Raises `InputError` where they do not belong together, `QemuError`."""
-    from breenix_gdbagent.live import launch
     from breenix_gdbagent.symbols import Image
     from breenix_gdbagent.targets.checkout import find_build, verify
     from breenix_gdbagent.targets.machine_choice import choose
@@ -82,7 +113,7 @@ def breenix(
     machine = _config(choice.config, settings)
     elf = Image.open(kernel)
     loaded = kernel if "kernel" in machine.needs else None
-    vm = launch(machine, image=image, kernel=loaded, disks=choice.disks)
+    vm = start(machine, elf=elf, image=image, kernel=loaded, disks=choice.disks)
     return Machine(vm, elf, DEFAULT_LINGER, (image, *choice.disks), build, choice)
 
 
@@ -97,11 +128,15 @@ def _takes_image(machine: Config) -> None:
 
 
 def kernel(
-    elf: Path, *, config: str, disks: Sequence[Path] = (), **settings: Setting
+    elf: Path,
+    *,
+    config: str,
+    disks: Sequence[Path] = (),
+    start: Start = plainly,
+    **settings: Setting,
 ) -> Machine:
     """Start the kernel `elf`, whoever's, on a machine that boots with QEMU's -kernel. The caller
     closes `vm`. Raises `InputError` for a machine that needs an image, `QemuError`."""
-    from breenix_gdbagent.live import launch
     from breenix_gdbagent.symbols import Image
 
     machine = _config(config, settings)
@@ -112,7 +147,7 @@ def kernel(
             "add --image IMG, or boot the ELF itself: --config kernel",
         )
     image = Image.open(elf)
-    vm = launch(machine, kernel=elf, disks=disks)
+    vm = start(machine, elf=image, kernel=elf, disks=disks)
     return Machine(vm, image, DEFAULT_LINGER, tuple(disks))
 
 

@@ -28,8 +28,10 @@ ORDER = [
     ("link",),
     ("snapshot", "selection"),
     ("live",),
+    ("recording",),
     ("run_report", "targets"),
     ("debugger",),
+    ("timeline",),
     ("api", "selftest"),
     ("commands",),
     ("__init__", "__main__"),
@@ -39,7 +41,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # The outside world: files, sockets, processes, clocks.
 WORLD = {"socket", "subprocess", "time", "os", "tempfile", "mmap", "shutil", "select", "signal"}
 EDGES = {
-    "link", "live", "snapshot", "targets", "commands", "memory", "symbols", "selftest",
+    "link", "live", "recording", "snapshot", "targets", "commands", "memory", "symbols", "selftest",
     "wholefile", "startup", "__main__",
 }  # fmt: skip
 

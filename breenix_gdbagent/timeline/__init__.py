@@ -1,0 +1,1 @@
+"""Questions to a recording, answered by standing at many moments of it."""
