@@ -10,6 +10,7 @@ from breenix_gdbagent.link.qmp import Qmp
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import Holds
+from breenix_gdbagent.stop import Stop, StopReason
 
 SAMPLE_SECONDS = 0.05
 QUIT_SECONDS = 30.0
@@ -61,6 +62,7 @@ class RecordingVm(CountedVm):
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
         self.samples: list[tuple[int, float]] = []
+        self._counts: dict[int, int] = {}
         self._over = threading.Event()
         self._sampler = threading.Thread(target=self._sample, name="icount", daemon=True)
         self._sampler.start()
@@ -72,6 +74,17 @@ class RecordingVm(CountedVm):
                 self.samples.append((self.icount(), seconds))
             except LinkError:
                 return  # it has ended, and whoever runs it is told
+
+    def stop(self, reason: StopReason | None = None, *, hidden: bool = True) -> Stop:
+        """See `LiveVm.stop`; its instruction count is kept."""
+        stop = super().stop(reason, hidden=hidden)
+        if not self.exited and stop.epoch not in self._counts:
+            self._counts[stop.epoch] = self.icount()
+        return stop
+
+    def count_of(self, stop: Stop) -> int | None:
+        """The instruction count of a stop; None of one that was made after QEMU's end."""
+        return self._counts.get(stop.epoch)
 
     def end_samples(self) -> None:
         """Look no more."""

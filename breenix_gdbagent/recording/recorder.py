@@ -140,17 +140,17 @@ class Recorder:
         be written, `LinkError`."""
         assert isinstance(vm, RecordingVm) and self._plan is not None
         vm.end_samples()
-        left = vm.exited
-        icount = 0 if left else vm.icount()
-        samples = (*vm.samples, *(() if left else ((icount, stop.seconds),)))
+        count = vm.count_of(stop)
+        samples = [s for s in vm.samples if count is None or s[0] <= count]
+        if count is not None:
+            samples.append((count, stop.seconds))
         said = vm.quit()
         if "write error" in said or "No space" in said:
             raise OutputError(
                 f"{self.directory} cannot hold the recording", _last(said), "make room there"
             )
-        if left:
-            icount = self._count_in_log()
-        manifest = self._manifest(vm, stop, icount, left, beside)
+        icount = self._count_in_log() if count is None else count
+        manifest = self._manifest(vm, stop, icount, count is None, beside)
         try:
             played = self._played(manifest, samples)
             played.write(self.place)
@@ -215,7 +215,7 @@ class Recorder:
             beside=beside,
         )  # fmt: skip
 
-    def _played(self, manifest: Manifest, samples: tuple[tuple[int, float], ...]) -> Manifest:
+    def _played(self, manifest: Manifest, samples: Sequence[tuple[int, float]]) -> Manifest:
         """The manifest of the recording played to its end, with the snapshots made on the way."""
         every = min(max(4 * _seconds(samples) / SNAPSHOTS, FEW), MANY)
         timed = replace(manifest, waypoints=_merged(manifest.waypoints, samples))
@@ -276,7 +276,7 @@ def _play(vm: ReplayVm, every: float) -> list[Waypoint]:
 
 def _merged(
     waypoints: tuple[Waypoint, ...],
-    samples: tuple[tuple[int, float], ...] = (),
+    samples: Sequence[tuple[int, float]] = (),
     ways: list[Waypoint] | None = None,
 ) -> tuple[Waypoint, ...]:
     """Moments in order, one an instruction count; of many samples some."""
@@ -293,7 +293,7 @@ def _merged(
     return tuple(out)
 
 
-def _seconds(samples: tuple[tuple[int, float], ...]) -> float:
+def _seconds(samples: Sequence[tuple[int, float]]) -> float:
     return samples[-1][1] if samples else 0.0
 
 
