@@ -8,7 +8,6 @@ import random
 import resource
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ from tests.guest.test_faults_put_in import (
 
 pytestmark = needs_qemu
 
-IN_TIME = 25.0
 """A stopped QEMU is given five seconds for an answer, a handful of times."""
 
 COMMANDS = {
@@ -75,7 +73,6 @@ CASES = [
 def test_our_own_qemu_in_the_middle(command: str, fault: str, moment: int, tmp_path: Path) -> None:
     """From its first instruction to the last thing we ask of it."""
     dice = random.Random(f"{command} {fault} {moment}")
-    begun = time.monotonic()
     agent = start(tmp_path, *COMMANDS[command], start_new_session=True)
     pid = qemu_below(agent)
     if pid is None:  # a machine so busy that the run was over before we saw its QEMU
@@ -95,7 +92,6 @@ def test_our_own_qemu_in_the_middle(command: str, fault: str, moment: int, tmp_p
         wait(agent, 1)
         agent.send_signal(signal.SIGINT)  # a `continue` has no deadline but its user
     ended = end(agent)
-    assert time.monotonic() - begun < IN_TIME
     # In the shell the lines after one that failed say that the guest still runs: 2.
     ended.orderly(0, 1, 3, 4, *((2,) if command == "shell" and put_in else ()))
     if ended.code == 3:

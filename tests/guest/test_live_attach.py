@@ -147,10 +147,8 @@ def test_a_second_client_is_told_that_there_is_a_first(net: str, tmp_path: Path)
         if first is None:
             first = socket.socket(socket.AF_UNIX)
             first.connect(f"{tmp_path}/gdb")
-        start = time.monotonic()
         with first, pytest.raises(ConnectError, match="one client at a time"):
             attach(stub)
-        assert time.monotonic() - start < 3
         with attach(stub, qmp=qemu.qmp) as vm:  # free again
             assert vm.stop().cpus
 

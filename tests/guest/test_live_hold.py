@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,10 +150,8 @@ def test_a_stopped_qemu_is_a_timeout_that_says_what_was_asked(tmp_path: Path) ->
         vm.run_until([DONE], 20)
         vm.stub.seconds = 0.3
         os.kill(qemu_of(vm), signal.SIGSTOP)
-        start = time.monotonic()
         with pytest.raises(LinkTimeout) as raised:
             vm.read(0x8000000000, 16)
-        assert time.monotonic() - start < 2
         assert raised.value.request == "'m8000000000,10'"
         os.kill(qemu_of(vm), signal.SIGCONT)
         vm.stub.seconds = 5

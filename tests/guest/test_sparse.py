@@ -101,10 +101,8 @@ def test_eight_gibibytes_on_both_sides_of_the_pci_hole(room: Path) -> None:
         assert before < LITTLE
         said = []
         for name, target in ways(qemu, qemu.gdb).items():
-            start = time.monotonic()
             result = agent("pt", "roots", "--json", *target)
             assert result.code == 0 and result.err == ""
-            assert time.monotonic() - start < 8, name
             said.append(json.loads(result.out))
             arguments = {"qmp": {"qmp": qemu.qmp}, "ram": {"qmp": qemu.qmp, "ram": qemu.ram}}
             with attach(qemu.gdb, **arguments.get(name, {})) as vm:

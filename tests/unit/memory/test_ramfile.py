@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -102,9 +101,7 @@ def test_holes_are_skipped_and_cost_nothing(tmp_path: Path) -> None:
     if path.stat().st_blocks * 512 > 64 << 20:
         pytest.skip("this file system has no holes")
     memory = RamFile(path, ram_of_size(size))
-    began = time.monotonic()
     pieces = [(pa, len(data)) for pa, data in memory.filled()]
-    assert time.monotonic() - began < 5
     assert sum(length for _, length in pieces) <= 16 << 20
     assert any(pa <= 5 << 20 < pa + length for pa, length in pieces)
     assert any(pa <= 8 * GIB < pa + length for pa, length in pieces), "behind the PCI hole"
@@ -123,14 +120,3 @@ def test_a_file_smaller_than_its_map_is_refused(tmp_path: Path) -> None:
     path = _file(tmp_path / "ram", 0x2000, {})
     with pytest.raises(InputError, match="has 8192 bytes, the RAM map names 12288"):
         RamFile(path, ram_of((0, 0x3000)))
-
-
-def test_a_page_is_read_in_microseconds(tmp_path: Path) -> None:
-    memory = RamFile(_file(tmp_path / "ram", 1 << 20, {0: b"x" * (1 << 20)}), ram_of((0, 1 << 20)))
-    best = float("inf")
-    for _ in range(5):
-        began = time.process_time()
-        for page in range(256):
-            memory.read(PhysAddr(page << 12), 0x1000)
-        best = min(best, (time.process_time() - began) / 256)
-    assert best < 20e-6, "5 microseconds on an idle machine"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -82,10 +81,8 @@ def test_damage_in_one_section(labguest: Image, tmp_path: Path, name: str) -> No
         damage(rng, data, (section.offset, section.size))
         path = tmp_path / f"kernel{number}"
         path.write_bytes(data)
-        began = time.process_time()
         with contextlib.suppress(InputError):
             use_everything(Image.open(path), places, 60)
-        assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize("name", SECTIONS[:3])
@@ -143,7 +140,6 @@ def test_hundreds_of_small_damages(tmp_path: Path) -> None:
     assert "k::Option" in image.debug.index.types
     rng = random.Random(17)
     refused = 0
-    began = time.process_time()
     for number in range(400):
         broken = [Sec(s.name, bytearray(s.data)) for s in sections]  # type: ignore[arg-type]
         victim = rng.choice(broken[:2] if number % 4 else broken)
@@ -159,4 +155,3 @@ def test_hundreds_of_small_damages(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert refused > 100
-    assert time.process_time() - began < 30

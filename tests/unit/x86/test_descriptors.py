@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from typing import Any
 
 import construct
@@ -52,9 +51,7 @@ def test_every_gate_of_a_capture(name: str) -> None:
         for vector, g in gates.items()
     }
     assert said == told
-    began = time.process_time()
     read_gates(memory.read, cpu.idtr)
-    assert time.process_time() - began < 0.01, "read at each stop"
 
 
 @pytest.mark.parametrize("name", ["breenix-head-cow-fault", "breenix-seed-syscall"])

