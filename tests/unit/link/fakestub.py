@@ -94,7 +94,8 @@ class FakeStub:
     def _handle(self, event: rsp.Event) -> None:
         if isinstance(event, rsp.Interrupt):
             self.interrupts += 1
-            self.stop(b"T02thread:01;")
+            if self.running:  # else it came too late, and QEMU drops it (gdbstub.c, RS_IDLE)
+                self.stop(b"T02thread:01;")
         if isinstance(event, rsp.Resent):
             self.write(self._codec.data_to_send())
         if not isinstance(event, rsp.Packet):
