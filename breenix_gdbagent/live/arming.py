@@ -234,11 +234,29 @@ class Arming:
         if rip in self._panic_at:
             return StopReason("panic", cpu)
         if rip in self._sites:
-            self._at_lidt(thread, cpu, rip)
+            if self._is_own(rip):
+                self._vm.step_over(thread)
             return None
         return StopReason("breakpoint", cpu, text=hex64(rip))
 
-    def _at_lidt(self, thread: str, cpu: int, rip: int) -> None:
+    def awaits(self, rip: int) -> bool:
+        """Whether the kernel's own ``lidt`` may be at an address."""
+        return rip in self._sites
+
+    def stepped(self, cpu: int, rip: int) -> bool:
+        """One instruction at `rip` has run; True where it was the own ``lidt``, by which faults are
+        caught from now on."""
+        if rip not in self._sites or not self._is_own(rip):
+            return False
+        hidden = self._vm.hidden().get(cpu)
+        table = hidden.idtr if hidden is not None else None
+        if table is None or not table.limit:
+            return False
+        self._load(table, f"the kernel loaded its IDT at {hex64(table.base)}")
+        return True
+
+    def _is_own(self, rip: int) -> bool:
+        """Whether a site has the ELF's code, which proves where it is loaded; else it is none."""
         base, site = self._sites[rip]
         if self.bias is None and not self._proved(base, site):
             assert self._code is not None
@@ -247,15 +265,11 @@ class Arming:
                 "it is not the kernel that runs, or not at this address"
             )
             self._drop({rip})
-            return
+            return False
         if self.bias is None:
             self.bias = base
             self._drop({at for at, (other, _) in self._sites.items() if other != base})
-        self._vm.step_over(thread)
-        hidden = self._vm.hidden().get(cpu)
-        table = hidden.idtr if hidden is not None else None
-        if table is not None and table.limit:
-            self._load(table, f"the kernel loaded its IDT at {hex64(table.base)}")
+        return True
 
     def _proved(self, base: int, site: int) -> bool:
         """Whether the guest has the ELF's code at `base`."""

@@ -103,6 +103,7 @@ class Running(Ending):
             if reply.signal != SIGTRAP or reply.watch is not None:
                 self._pending = reply
                 return
+        self._flush()
         self._move(self.stub.cont)
         self._at.clear()
 
@@ -136,7 +137,9 @@ class Running(Ending):
         """One instruction, not stopped by the breakpoint that the CPU stands on. Where the
         instruction does not end (``hlt``), the guest is stopped again."""
         over = None if self._steps_through else self._stands_on(thread)
-        writes_port = self._writes_port(self.registers_of(int(thread, 16) - 1).get("rip"))
+        cpu = int(thread, 16) - 1
+        rip = self.registers_of(cpu).get("rip")
+        writes_port = self._writes_port(rip)
         self._move(lambda: self.stub.step(thread, without=over))
         self._at.pop(thread, None)
         try:
@@ -154,6 +157,8 @@ class Running(Ending):
             # It asked for a shutdown, and QEMU, which was stopped for the step, forgets about it.
             self.stub.found_over()
             return reply._replace(signal=SIGQUIT)
+        if rip is not None and reply.signal == SIGTRAP and self.arming.stepped(cpu, rip):
+            self.when_armed()
         return reply
 
     def _writes_port(self, rip: int | None) -> bool:
@@ -203,8 +208,9 @@ class Running(Ending):
 
     # Stops ---------------------------------------------------------------------------------
 
-    def _stopped(self, reply: StopReply) -> StopReason | None:
-        """What a stop means; None when it was one of the arming's own."""
+    def _stopped(self, reply: StopReply, *, stepped: bool = False) -> StopReason | None:
+        """What a stop means; None when it was one of the arming's own, whose instruction is then
+        behind it, or for a step (`stepped`) that has come to it before it."""
         self._has_stopped()
         self.watched = reply.watch
         if reply.shutdown:
@@ -219,6 +225,8 @@ class Running(Ending):
         one = self.ledger.code_at(rip)
         if one is not None:
             self._at[thread] = one
+        if stepped and self.arming.awaits(rip):
+            return None
         return self.arming.on_trap(thread, reply.cpu, rip)
 
     def _look(self, thread: str) -> Mapping[str, int]:

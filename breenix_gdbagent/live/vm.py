@@ -248,7 +248,7 @@ class LiveVm(Running):
                 reply = self._single_step(thread)
             except LinkClosed as error:
                 return self._ended(error)
-            reason = self._stopped(reply)
+            reason = self._stopped(reply, stepped=True)
             if reason is None:
                 return StopReason("step", cpu)
             if reason.kind == "breakpoint" and self.watched is None and thread not in self._at:

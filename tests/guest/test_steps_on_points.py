@@ -15,10 +15,11 @@ import pytest
 
 import breenix_gdbagent as ba
 from breenix_gdbagent.debugger.stepping import Stepper
+from breenix_gdbagent.live.elfcode import KernelCode
 from tests.gdb import gdb_command
-from tests.guest.debugged import SYSCALL, debugged, go, set_break, va
+from tests.guest.debugged import BASE, SYSCALL, debugged, go, set_break, va
 from tests.guest.labrun import agent
-from tests.guest.live_support import beside, needs_qemu
+from tests.guest.live_support import DONE, ELF, beside, needs_qemu
 from tests.guest.test_steps_against_gdb import COUNTED
 
 pytestmark = [
@@ -168,3 +169,33 @@ def test_a_watchpoint_that_a_step_triggers_is_hit() -> None:
         assert stop.cpu.rip - before == 2  # push 0
         assert vm.event is not None and vm.event.points == (point,)
         assert point.hits == 1 and vm.event.notes
+
+
+def test_steps_over_the_own_lidt_are_one_instruction_each() -> None:
+    """The kernel's own ``lidt`` has a breakpoint of ours until it has run: a step that comes to it
+    stops before it, the next one runs it, and then faults are caught."""
+    site = next(BASE + at for at in KernelCode.read(ELF).lidt_sites())
+    with debugged() as debugger:
+        point = set_break(debugger, f"{site - 8:#x}")
+        assert go(debugger).points == (point,)
+        assert debugger.vm.registers["rip"] == site - 8
+        stepper = Stepper(debugger)
+        stepper.instruction()
+        stepper.instruction()
+        assert debugger.vm.registers["rip"] == site and debugger.vm.arming.armed_at is None
+        event = stepper.instruction()
+        assert (event.reason.kind, debugger.vm.registers["rip"]) == ("step", site + 3)
+        assert "the kernel loaded its IDT" in str(debugger.vm.arming.armed_at)
+        assert go(debugger, DONE).reason.kind == "marker"
+
+
+def test_a_run_from_the_own_lidt_arms() -> None:
+    """Stopped by a step right before it, the guest runs on: nothing is hit there twice."""
+    site = next(BASE + at for at in KernelCode.read(ELF).lidt_sites())
+    with debugged() as debugger:
+        set_break(debugger, f"{site - 3:#x}")
+        go(debugger)
+        Stepper(debugger).instruction()
+        assert debugger.vm.registers["rip"] == site
+        assert go(debugger, DONE).reason.kind == "marker"
+        assert "the kernel loaded its IDT" in str(debugger.vm.arming.armed_at)
