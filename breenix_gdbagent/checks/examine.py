@@ -19,6 +19,7 @@ from breenix_gdbagent.checks import (
     tables,
     threads,
 )
+from breenix_gdbagent.checks.consequences import followed
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
@@ -105,7 +106,8 @@ def examine(stop: Stop, kernel: Kernel | None = None, clock: Clock | None = None
         results.append(status)
         if clock is not None:
             took[name] = clock() - began
-    findings = _linked([_walked(view, f) for f in _led_there(findings)])
+    caused = followed(_led_there(findings), view.levels)
+    findings = _linked([_walked(view, f) for f in caused])
     findings.sort(key=lambda f: f.sort_key)
     return Examination(view, tuple(findings), tuple(results), took)
 
@@ -177,7 +179,11 @@ def _linked(findings: list[Finding]) -> list[Finding]:
             cause = codes.get(here, codes.get((here[0], None)))
             if cause is not None and all(f.code is not cause.code for f in named):
                 named.insert(0, cause)
-            done[id(finding)] = replace(finding, because=tuple(link(f) for f in named))
+            rests = tuple(link(f) for f in named)
+            advice = finding.advice
+            if rests and rests[0].code.name == finding.cause and finding.code.kind == "event":
+                advice = rests[0].fix  # what to mend is the cause, whatever the CPU made of it
+            done[id(finding)] = replace(finding, because=rests, advice=advice)
         return done[id(finding)]
 
     return [link(f) for f in findings]

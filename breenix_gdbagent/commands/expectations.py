@@ -11,6 +11,7 @@ from pathlib import Path
 from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.commands.output import write_whole
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.report.causes import line_of_causes
 from breenix_gdbagent.report.model import Report, ShownFinding
 
 BASELINE_SCHEMA = 1
@@ -74,14 +75,16 @@ class Judged:
 
 
 def judge(report: Report, expected: Sequence[Expectation], known: Sequence[str]) -> Judged:
-    """Mark expected findings (severity info) and those of the baseline, and leave out the latter
-    of what counts."""
+    """Mark expected findings (severity info) and those of the baseline, with what follows from
+    them, and leave out the latter of what counts."""
     came: set[Expectation] = set()
     findings: list[ShownFinding] = []
     for finding in report.findings:
         match = next((e for e in expected if e.matches(finding)), None)
         if match is None:
-            tolerated = finding.fingerprint in known and finding.severity != "info"
+            line = (finding, *line_of_causes(finding, report.findings))
+            by_cause = any(f.fingerprint in known for f in line)
+            tolerated = by_cause and finding.severity != "info"
             evidence = replace(finding.evidence, baseline=tolerated)
             findings.append(replace(finding, evidence=evidence))
             continue
@@ -91,7 +94,7 @@ def judge(report: Report, expected: Sequence[Expectation], known: Sequence[str])
     prints = {f.fingerprint for f in findings}
     return Judged(
         replace(report, findings=tuple(findings)),
-        tuple(f for f in findings if f.fingerprint not in known),
+        tuple(f for f in findings if f.fingerprint not in known and not f.evidence.baseline),
         tuple(str(e) for e in expected if e not in came),
         tuple(k for k in known if k not in prints),
     )

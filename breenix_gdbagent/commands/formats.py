@@ -33,6 +33,7 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", nargs="?", const=Path("-"), type=Path, metavar="OUT")
     parser.add_argument("--junit", type=Path, metavar="OUT")
     parser.add_argument("--github", action="store_true", help="annotations and step summary")
+    parser.add_argument("-v", "--verbose", action="store_true", help="consequences in full, too")
     parser.add_argument("--fail-on", choices=("error", "warning"), default="error")
 
 
@@ -88,7 +89,7 @@ def write_formats(
     elif answer is not None:
         sys.stdout.write(answer())
     elif not options.github:
-        sys.stdout.write(_for_terminal(report))
+        sys.stdout.write(_for_terminal(report, options.verbose))
     if failed is not None:
         raise failed
     return verdict(report, options.fail_on) if code is None else code
@@ -140,14 +141,14 @@ def _source_reader(options: argparse.Namespace) -> ReadSource:
     return read
 
 
-def _for_terminal(report: Report) -> str:
+def _for_terminal(report: Report, verbose: bool) -> str:
     """Text as wide as the terminal is, painted only there; 100 columns into a pipe."""
     if not sys.stdout.isatty():
-        return render(report, 100)
+        return render(report, 100, verbose=verbose)
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     import shutil
 
-    return render(report, shutil.get_terminal_size((100, 24)).columns, colour)
+    return render(report, shutil.get_terminal_size((100, 24)).columns, colour, verbose)
 
 
 def _tell_github(report: Report, taken: bool) -> None:

@@ -431,7 +431,7 @@ class GuardedRun:
 
 
 def _errors(seen: Examination) -> set[str]:
-    return {f.fingerprint for f in seen.findings if f.severity == "error"}
+    return {f.fingerprint for f in seen.findings if f.effective_severity == "error"}
 
 
 FIRMWARE_SPINS = "the firmware caught an exception, and its handler does not return"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from breenix_gdbagent.report.causes import folded_in
 from breenix_gdbagent.report.model import Report, ShownCheck
 from breenix_gdbagent.report.story import SEVERITIES
 
@@ -29,6 +30,9 @@ def counts(report: Report) -> str:
             noun = "for information" if severity == "info" else severity + "s" * (number != 1)
             said.append(f"{number} {noun}")
     words = ", ".join(said) or "nothing found"
+    number, under = folded_in(report)
+    if number:
+        words += f"; {number} follow{'s' * (number == 1)} from {under}"
     known = sum(1 for f in findings if f.evidence.baseline)
     if known:
         words += f" ({known} known by the baseline)"

@@ -1,4 +1,4 @@
-"""Annotations of a GitHub workflow: one command a finding, on stdout.
+"""Annotations of a GitHub workflow: one command a cause with what follows from it, on stdout.
 
 The escaping is that of GitHub's own toolkit (actions/toolkit, packages/core/src/command.ts).
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
+from breenix_gdbagent.report.causes import Group, groups
 from breenix_gdbagent.report.coverage import lacking
 from breenix_gdbagent.report.model import Object, Report, ShownFinding
 from breenix_gdbagent.report.story import (
     objects,
-    ordered,
     paragraph,
     printable,
 )
@@ -29,19 +29,35 @@ overflow check panics in ``core/src/panicking.rs``), a crate of the registry wit
 
 
 def annotate(report: Report) -> str:
-    """``::error title=CODE::summary`` a finding, at its line where one is known; what was not
+    """``::error title=CODE::summary`` a cause, at its line where one is known; what was not
     checked is a notice a reason, for GitHub shows ten of a step."""
     lines = []
-    for finding in ordered(report):
-        properties = {**_place(report, finding)}
-        properties["title"] = f"breenix-gdbagent: {finding.code}"
-        told = "\n\n".join(t for t in (finding.summary, paragraph(finding)) if t)
-        fix = f"\n\nFix: {finding.fix}" if finding.fix else ""
-        lines.append(_command(COMMAND[finding.severity], properties, told + fix))
+    for group in groups(report):
+        first = group.shown[0]
+        properties = {**(_place(report, first) or _place(report, group.cause))}
+        properties["title"] = f"breenix-gdbagent: {_title(group)}"
+        told = "\n\n".join(_said(group))
+        lines.append(_command(COMMAND[first.severity], properties, told))
     for reason, names in lacking(report).items():
         said = f"not checked: {', '.join(names)}: {reason}"
         lines.append(_command("notice", {"title": "breenix-gdbagent: not checked"}, said))
     return "".join(line + "\n" for line in lines)
+
+
+def _title(group: Group) -> str:
+    """The cause; what the CPU did because of it first."""
+    return group.cause.code if group.lead is None else f"{group.lead.code} <- {group.cause.code}"
+
+
+def _said(group: Group) -> Iterator[str]:
+    """A cause with its consequences inside."""
+    for finding in group.shown:
+        yield from (text for text in (finding.summary, paragraph(finding)) if text)
+    yield from (f"then {f.code}: {f.summary}" for f in group.led_to)
+    if group.cause.fix:
+        yield f"Fix: {group.cause.fix}"
+    if group.folded:
+        yield "\n".join([f"{group.folded_words}:", *(f"- {f.summary}" for f in group.folded)])
 
 
 def _place(report: Report, finding: ShownFinding) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from hashlib import sha256
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,6 +24,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import atlas as atlases
 from breenix_gdbagent.report import tree
 from breenix_gdbagent.report.advice import code_of
+from breenix_gdbagent.report.causes import groups
 from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.coverage import counts, last_checks, lost, verdict
 from breenix_gdbagent.report.htmllog import log_rows
@@ -38,7 +40,6 @@ from breenix_gdbagent.report.story import (
     heading,
     labels,
     matrix_rows,
-    ordered,
     paragraph,
     printable,
     run_words,
@@ -115,7 +116,18 @@ def _asset(name: str) -> str:
 
 
 def _context(report: Report, detail: StopDetail | None) -> dict[str, Any]:
-    findings = [_finding(report, n, f) for n, f in enumerate(ordered(report))]
+    made = groups(report)
+    told = [f for group in made for f in group.told]
+    findings = [_finding(report, n, f) for n, f in enumerate(told)]
+    cards = iter(findings)
+    shown = [
+        {
+            "cards": list(islice(cards, len(group.shown))),
+            "inside": list(islice(cards, len(group.told) - len(group.shown))),
+            "words": group.followed_words,
+        }
+        for group in made
+    ]
     by_code = {f["code"]: f["id"] for f in reversed(findings)}
     for finding in findings:
         finding["cause_id"] = by_code.get(finding["cause"])
@@ -130,6 +142,7 @@ def _context(report: Report, detail: StopDetail | None) -> dict[str, Any]:
         "target": target_words(report),
         "run": ", ".join(p for p in (run_words(report), tests_words(report)) if p),
         "findings": findings,
+        "groups": shown,
         "lost": lost(report),
         "unsure": 2 * sum(c.status == "not_checked" for c in now) > len(now),
         "matrix": _matrix(report),

@@ -1,8 +1,9 @@
 """JUnit XML for test dashboards: each check of each stop is a test case.
 
-``failed`` is a failure that holds its findings, ``not_checked`` is skipped with its reason and
-never a pass. Each has the time that it took, where that was measured. Findings that belong to no
-check (how the run ended) are a case of their own, and its time is the run's. Which elements and
+``failed`` is a failure that holds its findings and what follows from them, ``not_checked`` is
+skipped with its reason and never a pass; so is a check that has only met what follows from the
+finding of another. Each has the time that it took, where that was measured. Findings that belong to
+no check (how the run ended) are a case of their own, and its time is the run's. Which elements and
 attributes there may be is what Jenkins takes (jenkinsci/xunit-plugin,
 types/model/xsd/junit-10.xsd), the strictest of the dialects.
 """
@@ -17,6 +18,7 @@ from xml.etree import ElementTree
 
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.causes import Group, codes_words, groups
 from breenix_gdbagent.report.coverage import counts
 from breenix_gdbagent.report.model import Report, ShownCheck, ShownFinding, ShownStop
 from breenix_gdbagent.report.page import Page
@@ -88,6 +90,9 @@ def _cases(report: Report) -> Iterator[ElementTree.Element]:
     claimed: list[ShownFinding] = []
     named = labels(report)
     took = _check_times(report)
+    made = groups(report)
+    causes = {id(group.cause): group for group in made}
+    under = {id(f): g.cause for g in made for f in g.followed if f.kind == "state"}
     for stop in report.stops:
         mine = [c for c in checks if c.stop == stop.id]
         for check in mine:
@@ -99,14 +104,23 @@ def _cases(report: Report) -> Iterator[ElementTree.Element]:
             told = [f for f in everything if f.check == name]
             if told and all(f.severity == "info" or _tolerated(f) for f in told):
                 check = replace(check, status="passed")
-            yield _case(stop, name, check, new, named, took.get((stop.id, name)))
+            own = [f for f in new if id(f) not in under]
+            if new and not own:
+                check = replace(check, status="not_checked", reason=_told_under(new, under))
+            yield _case(stop, name, check, own, named, took.get((stop.id, name)), causes)
     rest = [f for f in findings if not _tolerated(f) and not any(f is c for c in claimed)]
     last = report.stops[-1]
     ended = ShownCheck(RUN, last.id, "failed" if rest else "passed", None)
-    yield _case(last, RUN, ended, rest, named, report.run.seconds)
+    yield _case(last, RUN, ended, rest, named, report.run.seconds, causes)
     for text in report.run.missing:
         name = f"expected {text}, which did not come"
         yield _case(last, name, ShownCheck(name, last.id, "failed", None), [], named)
+
+
+def _told_under(found: Sequence[ShownFinding], under: Mapping[int, ShownFinding]) -> str:
+    """Why a check whose findings all follow from others' is no failure of its own."""
+    causes = {f"{under[id(f)].code} ({under[id(f)].check})" for f in found}
+    return f"{codes_words(found)}: follows from {', '.join(sorted(causes))}, and is told there"
 
 
 def _check_times(report: Report) -> dict[tuple[int, str], float]:
@@ -130,6 +144,7 @@ def _case(
     found: Sequence[ShownFinding],
     named: Mapping[str, str],
     seconds: float | None = None,
+    causes: Mapping[int, Group] | None = None,
 ) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase",
@@ -148,9 +163,21 @@ def _case(
         failure = ElementTree.SubElement(
             case, "failure", {"message": xml_safe(said), "type": xml_safe(kind)}
         )
-        body = [stop_words(stop), *(_finding(f, named) for f in found), *_traces(stop, found)]
+        told = [t for f in found for t in _with_consequences(f, named, causes or {})]
+        body = [stop_words(stop), *told, *_traces(stop, found)]
         failure.text = xml_safe("\n\n".join(body))
     return case
+
+
+def _with_consequences(
+    finding: ShownFinding, named: Mapping[str, str], causes: Mapping[int, Group]
+) -> Iterator[str]:
+    """A finding, and under it what follows from it."""
+    yield _finding(finding, named)
+    group = causes.get(id(finding))
+    if group is not None and group.followed:
+        rows = [f"- {f.code}: {f.summary}" for f in group.followed]
+        yield "\n".join([f"From {finding.code} follows:", *rows])
 
 
 def _finding(finding: ShownFinding, named: Mapping[str, str]) -> str:

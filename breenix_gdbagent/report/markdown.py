@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.advice import code_of
 from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.causes import groups, line_of_causes
 from breenix_gdbagent.report.coverage import counts, lacking, lost, verdict
 from breenix_gdbagent.report.model import Report, ShownFinding, ShownStop
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
+    SEVERITIES,
     chain_of,
     drawn_by_check,
     facts,
@@ -46,8 +48,7 @@ _HTML = str.maketrans({"<": "&lt;", "&": "&amp;"})
 def render(report: Report) -> str:
     """The whole document as GitHub-flavoured Markdown."""
     findings = ordered(report)
-    errors = [f for f in findings if f.severity != "info"]
-    parts = [*_told(report, findings), *_others(errors, findings), *_checks(report)]
+    parts = [*_told(report, findings), *_others(report, findings), *_checks(report)]
     told = (target_words(report), run_words(report), tests_words(report))
     run = ", ".join(p for p in told if p)
     parts.append(f"<sub>{escaped(run)}. Written by breenix-gdbagent.</sub>")
@@ -130,7 +131,7 @@ def _told(report: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
 
 def _line_of_causes(findings: Sequence[ShownFinding]) -> list[ShownFinding]:
     """The leading finding, what caused it, what caused that."""
-    line = [findings[0]]
+    line = [findings[0], *line_of_causes(findings[0], findings)]
     while (wanted := line[-1].cause) is not None:
         below = [f for f in findings if f.code == wanted and f not in line]
         here = [f for f in below if f.stop == line[-1].stop]
@@ -230,13 +231,26 @@ def _confirm(report: Report, lead: ShownFinding, root: ShownFinding) -> Iterator
     )
 
 
-def _others(errors: Sequence[ShownFinding], findings: Sequence[ShownFinding]) -> Iterator[str]:
-    told = _line_of_causes(findings) if findings else []
-    rest = [f for f in (*errors, *(f for f in findings if f.severity == "info")) if f not in told]
+def _others(report: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
+    """What the leading finding's sections have not told: causes in a table, what follows from each
+    folded under its name."""
+    told = [id(f) for f in _line_of_causes(findings)] if findings else []
+    made = groups(report)
+    made.sort(key=lambda group: SEVERITIES.index(group.cause.severity))
+    rest = [group.cause for group in made if id(group.cause) not in told]
     if rest:
-        rows = ["## Also found", "", "| severity | code | what |", "|---|---|---|"]
-        rows += [f"| {f.severity} | {code(str(f.code))} | {cell(str(f.summary))} |" for f in rest]
-        yield "\n".join(rows)
+        yield "## Also found\n\n" + _table(rest)
+    for group in made:
+        followed = [f for f in group.followed if id(f) not in told]
+        if followed:
+            number = f"{len(followed)} consequence{'s' * (len(followed) != 1)}"
+            yield _folded(f"{number} of {group.cause.code}", _table(followed))
+
+
+def _table(findings: Sequence[ShownFinding]) -> str:
+    rows = ["| severity | code | what |", "|---|---|---|"]
+    rows += [f"| {f.severity} | {code(str(f.code))} | {cell(str(f.summary))} |" for f in findings]
+    return "\n".join(rows)
 
 
 def _checks(report: Report) -> Iterator[str]:

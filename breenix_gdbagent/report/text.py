@@ -7,6 +7,7 @@ from collections.abc import Collection
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report import drawn
 from breenix_gdbagent.report.backtraces import tells
+from breenix_gdbagent.report.causes import Group, fault_of, groups, line_of_causes
 from breenix_gdbagent.report.coverage import counts, lacking, last_checks, lost, verdict
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.model import Object, Report, ShownCpu, ShownFinding
@@ -21,7 +22,6 @@ from breenix_gdbagent.report.story import (
     labels,
     last_lines,
     log_text,
-    ordered,
     paragraph,
     place_words,
     run_words,
@@ -40,16 +40,17 @@ MARK = {"error": "ERROR", "warning": "WARNING", "info": "INFO"}
 OUTCOME_INK = {"passed": "good", "examined": "head"}
 
 
-def render(report: Report, width: int = 100, colour: bool = False) -> str:
-    """The whole document for a terminal of `width` columns; SGR codes only with `colour`."""
+def render(
+    report: Report, width: int = 100, colour: bool = False, verbose: bool = False
+) -> str:
+    """The whole document for a terminal of `width` columns; SGR codes only with `colour`, what
+    follows from a cause in full only with `verbose`."""
     page = Page(width, Ink(True) if colour else PLAIN)
     _headline(page, report)
-    findings = ordered(report)
+    findings = report.findings
     told: set[str] = set()
-    for finding in findings:
-        page.blank()
-        _finding(page, report, finding, told)
-        told.update((finding.code, "\n".join(chain_of(finding))))
+    for group in groups(report):
+        _group(page, report, group, told, verbose)
     page.blank()
     passed = report.run.outcome == "passed"
     _stops(page, report, registers=bool(findings) or not passed)
@@ -58,6 +59,19 @@ def render(report: Report, width: int = 100, colour: bool = False) -> str:
     _checks(page, report)
     if findings:
         _tail(page, report)
+    return str(page)
+
+
+def render_fault(report: Report, width: int = 100, colour: bool = False) -> str | None:
+    """What the CPU did or how the run ended, with its cause, and where the CPUs are: one fault
+    and not the audit. None where the report tells of none."""
+    group = fault_of(report)
+    if group is None:
+        return None
+    page = Page(width, Ink(True) if colour else PLAIN)
+    _group(page, report, group, set(), verbose=False, by="audit -v")
+    page.blank()
+    _stops(page, report, registers=True)
     return str(page)
 
 
@@ -77,9 +91,40 @@ def _headline(page: Page, report: Report) -> None:
         page.text(lost(report), kind="note")
 
 
-def _finding(page: Page, report: Report, finding: ShownFinding, told: Collection[str]) -> None:
+def _group(
+    page: Page,
+    report: Report,
+    group: Group,
+    told: set[str],
+    verbose: bool,
+    by: str = "-v",
+) -> None:
+    """A cause: what the CPU did because of it, itself with how to mend it, and what else followed;
+    what only follows in a line, with what shows it in full (`by`)."""
+    for finding in group.told if verbose else group.shown:
+        page.blank()
+        _finding(page, report, finding, told, advice=finding is not group.lead)
+        told.update((finding.code, "\n".join(chain_of(finding))))
+        if finding is group.cause and not verbose:
+            _consequences(page, group, by)
+
+
+def _consequences(page: Page, group: Group, by: str) -> None:
+    for finding in group.led_to:
+        page.text(f"{finding.code}: {finding.summary}", "  then ", "    ", finding.severity)
+    if group.folded:
+        page.text(f"{group.folded_words} ({by} shows them)", "  ", "    ", "dim")
+
+
+def _finding(
+    page: Page,
+    report: Report,
+    finding: ShownFinding,
+    told: Collection[str],
+    advice: bool = True,
+) -> None:
     """One finding; of a code or chain that was `told` already, not again how to mend it."""
-    again = finding.code in told
+    again = finding.code in told or not advice
     _head(page, report, finding)
     page.text(finding.summary, "  ")
     if paragraph(finding):
@@ -87,7 +132,7 @@ def _finding(page: Page, report: Report, finding: ShownFinding, told: Collection
         page.text(paragraph(finding), "  ")
     if "\n".join(chain_of(finding)) not in told:
         _chain(page, finding)
-    if not again or finding.severity == "error":
+    if finding.code not in told or finding.severity == "error":
         named = labels(report)
         if finding.evidence.walk is not None:
             page.blank()
@@ -109,8 +154,10 @@ def _head(page: Page, report: Report, finding: ShownFinding) -> None:
     rest = [("", f"  {finding.title}")] if heading(finding) else []
     if len(report.stops) > 1:
         rest.append(("dim", f"  ({_first_seen(report, finding)})"))
-    if finding.cause:
-        rest.append(("dim", f"  <- {finding.cause}"))
+    causes = line_of_causes(finding, report.findings)
+    if finding.cause or (causes and finding.kind != "state"):
+        line_of = [finding.cause or "", *(f.code for f in causes)]
+        rest.append(("dim", "".join(f"  <- {code}" for code in dict.fromkeys(line_of) if code)))
     line: list[tuple[str, str]] = [(severity, f"{MARK[severity]} {finding.code}")]
     for part in rest:
         if sum(len(text) for _, text in (*line, part)) > page.width:

@@ -19,6 +19,7 @@ from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.checks.finding import Finding
     from breenix_gdbagent.symbols.backtrace import Backtrace
     from breenix_gdbagent.views.instructions import Disassembled
 
@@ -175,6 +176,8 @@ def _findings(session: Session, event: StopEvent, width: int) -> Iterator[str]:
     session.examine_seconds = time.perf_counter() - begun
     worth_saying = [f for f in found if f.effective_severity != "info"]
     fresh = [f for f in worth_saying if f.fingerprint not in session.reported]
+    follow = [f for f in fresh if f.code.kind == "state" and _follows(f, worth_saying)]
+    fresh = [f for f in fresh if not any(f is one for one in follow)]
     session.reported.update(f.fingerprint for f in found)
     ink = session.screen.ink
     for finding in fresh[:FINDINGS]:
@@ -182,10 +185,19 @@ def _findings(session: Session, event: StopEvent, width: int) -> Iterator[str]:
         text = textwrap.wrap(f"{head}: {summary(finding)}", width, subsequent_indent="  ")
         yield text[0].replace(head, ink(finding.effective_severity, head), 1)
         yield from text[1:]
+    if follow:
+        yield ink("dim", f"{counted(len(follow), 'consequence')} of that: audit -v")
     if len(fresh) > FINDINGS:
         yield f"and {counted(len(fresh) - FINDINGS, 'more finding')}: audit"
     elif any(f.effective_severity == "error" for f in fresh):
-        yield ink("dim", "fault explains it" if kernel.event is not None else "audit explains")
+        faulted = kernel.event is not None or any(f.code.kind == "event" for f in fresh)
+        yield ink("dim", "fault explains it" if faulted else "audit explains")
+
+
+def _follows(finding: Finding, told: Sequence[Finding]) -> bool:
+    """Whether it rests on another one that is told as well."""
+    causes = {base.fingerprint for base in finding.because[:1]}
+    return any(f.fingerprint in causes and f is not finding for f in told)
 
 
 def _at(kernel: Kernel) -> tuple[int, str]:

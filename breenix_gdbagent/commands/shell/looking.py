@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands.shell import context as views
-from breenix_gdbagent.commands.shell.line import Line, arguments, count_of
+from breenix_gdbagent.commands.shell.line import Line, arguments, count_of, parser_of
 from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.errors import InputError, ReadError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.kernel.percpu import PerCpu
     from breenix_gdbagent.kernel.stacks import KernelStack
     from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.report.model import Report
     from breenix_gdbagent.x86.cpu import Cpu
 
 SERIAL_LINES = 20
@@ -242,38 +243,54 @@ def do_memory(session: Session, line: Line) -> int:
 
 
 def do_audit(session: Session, line: Line) -> int:
-    from breenix_gdbagent import run_report
-    from breenix_gdbagent.checks.run import facts_of
     from breenix_gdbagent.commands.formats import verdict
-    from breenix_gdbagent.commands.target import description
-    from breenix_gdbagent.report.document import History, RunRecord
     from breenix_gdbagent.report.text import render
 
-    arguments(line)
+    parser = parser_of(line)
+    parser.add_argument("-v", "--verbose", action="store_true")
+    verbose = parser.parse_args(line.words).verbose
     with session.while_stopped():
-        kernel, target = session.kernel, description(session.target)
-        if session.target.runs:
-            record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
-            seen = session.examine()
-            document = run_report.finish(kernel, target, record, facts, History(), seen)
-        else:
-            beside, seen = session.target.options.beside, session.examine()
-            document = run_report.document_of(kernel, beside, target, examined=seen)
-        print(render(document, session.screen.width, session.screen.ink.on))
-    return verdict(document, "error")
+        report = _report(session)
+        screen = session.screen
+        print(render(report, screen.width, screen.ink.on, verbose))
+    return verdict(report, "error")
+
+
+def _report(session: Session) -> Report:
+    """The report of the stop at hand."""
+    from breenix_gdbagent import run_report
+    from breenix_gdbagent.checks.run import facts_of
+    from breenix_gdbagent.commands.target import description
+    from breenix_gdbagent.report.document import History, RunRecord
+
+    kernel, target = session.kernel, description(session.target)
+    seen = session.examine()
+    if not session.target.runs:
+        beside = session.target.options.beside
+        return run_report.document_of(kernel, beside, target, examined=seen)
+    record, facts = RunRecord(seconds=kernel.stop.seconds), facts_of(kernel.stop.reason)
+    return run_report.finish(kernel, target, record, facts, History(), seen)
 
 
 def do_fault(session: Session, line: Line) -> int:
+    from breenix_gdbagent.report.causes import fault_of
+    from breenix_gdbagent.report.text import render_fault
+
     arguments(line)
     with session.while_stopped():
-        kernel = session.kernel
+        kernel, screen = session.kernel, session.screen
         known = kernel.event is not None or kernel.stop.reason.kind in _FAULTED
-        if not known and (why := _no_fault(kernel)) is not None:
-            print(why)
+        why = None if known else _no_fault(kernel)
+        report = None if why is not None else _report(session)
+        told = None if report is None else render_fault(report, screen.width, screen.ink.on)
+        if report is None or told is None:
+            print(why or "this stop is no fault")
             if session.target.runs:
                 _say_what_is_caught(session)
             return 1
-        return do_audit(session, line)
+        print(told)
+        found = fault_of(report)
+        return int(found is not None and any(f.severity == "error" for f in found.told))
 
 
 def _say_what_is_caught(session: Session) -> None:

@@ -124,8 +124,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("stacks", "", "kernel and IST stacks, their owners, who stands on them", "looking"),
         Command("stack", "[COUNT]", "words on the stack, with the symbols they name", "looking"),
         Command("memory", "VA [LENGTH]", "bytes at a virtual address", "looking", "symbol"),
-        Command("audit", "", "all checks on this stop", "looking"),
-        Command("fault", "", "the fault that the guest stopped at, explained", "looking"),
+        Command("audit", "[-v]", "all checks on this stop; -v: consequences in full", "looking"),
+        Command("fault", "", "the fault that the guest stopped at and its cause", "looking"),
         Command("serial", "[LINES]", "the last lines of serial text", "looking"),
     ),
     "names": (

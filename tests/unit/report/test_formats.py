@@ -189,12 +189,14 @@ def test_junit_survives_what_xml_cannot_write() -> None:
     assert junit.xml_safe("\ud800\ufffe\x00ok") == "\\xd800\\xfffe\\x00ok"
 
 
-def test_github_one_command_a_finding() -> None:
+def test_github_one_command_a_cause() -> None:
     lines = github.annotate(documents.report(documents.faulted())).splitlines()
     assert [line.split(" ")[0] for line in lines] == [
-        "::error", "::error", "::warning", "::notice", "::notice",
+        "::error", "::warning", "::notice", "::notice",
     ]  # fmt: skip
-    assert lines[0].startswith("::error title=breenix-gdbagent%3A double-fault::summary")
+    title = "double-fault <- kernel-stack.unmapped"
+    assert lines[0].startswith(f"::error title=breenix-gdbagent%3A {title}::summary")
+    assert "Fix: " in lines[0]
 
 
 @settings(deadline=None)
