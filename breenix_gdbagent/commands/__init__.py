@@ -25,6 +25,7 @@ COMMANDS = {
     "ci": "boot, run to a marker or the end, assert no unexpected fault and sound tables",
     "record": "what ci does, recorded so that it can be replayed",
     "when": "the first moment of a recording at which a finding holds",
+    "who-wrote": "every write of a physical place over a recording",
     "snapshot": "boot or attach, stop, examine, write one file",
     "report": "examine a snapshot again, offline",
     "shell": "interactive debugging",
@@ -203,7 +204,7 @@ def _dispatch(argv: list[str]) -> int:
     return code
 
 
-MODULES = {
+MODULES = {"who-wrote": "who_wrote"} | {
     name: "names"
     for name in (
         "bt", "ps", "threads", "heap", "frames", "symbol", "print", "type", "list", "disassemble",

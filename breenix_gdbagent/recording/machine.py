@@ -45,7 +45,8 @@ class Recordable:
         words = [*self.words, "-icount", icount]
         if loads is not None:
             words += ["-loadvm", loads]
-        return replace(self.config, arguments=tuple(words), when={}, firmware=())
+        needs = tuple(name for name in self.config.needs if name == "kernel")
+        return replace(self.config, arguments=tuple(words), when={}, firmware=(), needs=needs)
 
 
 def recordable(config: Config, files: Files, elf: Path) -> Recordable:

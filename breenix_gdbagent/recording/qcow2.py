@@ -45,10 +45,11 @@ def _clusters(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < end:
         try:
-            at = os.lseek(fd, at, os.SEEK_DATA) // CLUSTER * CLUSTER
+            begin = os.lseek(fd, at, os.SEEK_DATA)
         except OSError:
             return  # nothing but a hole up to the end (ENXIO)
-        hole = os.lseek(fd, at, os.SEEK_HOLE)
+        hole = os.lseek(fd, begin, os.SEEK_HOLE)
+        at = max(at, begin // CLUSTER * CLUSTER)
         while at < hole:
             data = os.pread(fd, CLUSTER, at)
             if data != _ZEROS[: len(data)]:

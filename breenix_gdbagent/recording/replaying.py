@@ -266,19 +266,21 @@ def open_replay(
     *,
     in_place: bool = False,
     more: Sequence[str] = (),
+    values: Mapping[str, str] | None = None,
 ) -> ReplayVm:
     """Start QEMU to play a recording from its beginning. It works on copies of the disks, so that
-    the directory is only read; `in_place` on themselves. `more` are further words for QEMU. Raises
-    `InputError` for another QEMU than it was recorded with, `QemuError`, `OutputError`."""
+    the directory is only read; `in_place` on themselves. `more` are further words for QEMU, with
+    placeholders that `values` fill in. Raises `InputError` for another QEMU than it was recorded
+    with, `QemuError`, `OutputError`."""
     check_qemu(manifest)
     held = {one.name: one for one in manifest.held}
 
     def prepare(run: Path) -> Mapping[str, str]:
-        if in_place:
-            return {"recording": str(directory), "disks": str(directory)}
-        for name in manifest.disks:
-            copy_sparse(directory / name, run / name)
-        return {"recording": str(directory), "disks": str(run)}
+        if not in_place:
+            for name in manifest.disks:
+                copy_sparse(directory / name, run / name)
+        disks = directory if in_place else run
+        return {**(values or {}), "recording": str(directory), "disks": str(disks)}
 
     room = 0 if in_place else sum(held[name].size for name in manifest.disks if name in held)
     vm = launch(

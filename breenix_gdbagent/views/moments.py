@@ -90,3 +90,36 @@ class Origin:
     checked_before: int = 0
     untold_from: int | None = None
     episodes: tuple[int, ...] = ()
+
+
+WriteKind = Literal["store", "walker", "dma", "push"]
+"""Who wrote: an instruction, the page walker (accessed and dirty bits), a device, or the CPU as it
+delivered an exception or interrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write of a word: the instruction that was about to run, the virtual address it was made
+    by (None where no instruction made it), how many bytes at once, and the word before and after.
+    """
+
+    kind: WriteKind
+    place: Place
+    pa: PhysAddr
+    va: int | None
+    size: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """Every write of a physical range, oldest first. `how`: by a plugin, or by seeks alone;
+    `lacking` says why it may not be every one, and `complete` that it is."""
+
+    pa: PhysAddr
+    length: int
+    how: Literal["plugin", "seek"]
+    complete: bool
+    lacking: tuple[str, ...]
+    writes: tuple[Write, ...]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from breenix_gdbagent.recording import manifest as names
+from breenix_gdbagent.timeline import writers as writers_module
 from breenix_gdbagent.timeline.player import Moment, Player
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
@@ -114,6 +115,44 @@ def test_when_names_the_instruction_that_broke_it(
             stop = player.at(Moment(at))
             word = int.from_bytes(stop.memory.read(pa, 8), "little")
             assert word == int(found["change"][value], 16)
+
+
+def test_who_wrote_an_entry_is_what_its_value_tells(
+    recorded: tuple[Path, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every store of the plugin's, against the word itself before and after it; and the last of
+    them against what seeks alone find, where no plugin can be loaded."""
+    directory = recorded[0]
+    answer = agent("when", str(directory), "kernel-slot.diverged", "--json")
+    pa = json.loads(answer.out)["change"]["pa"]
+    asked = agent("who-wrote", str(directory), pa, "--json")
+    assert asked.code == 0, asked.err
+    told = json.loads(asked.out)
+    assert told["how"] == "plugin" and told["complete"] and told["pa"] == pa
+    last = [write for write in told["writes"] if write["kind"] == "store"][-1]
+    assert GUILTY in last["frames"]
+    with Player(directory) as player:
+        for write in told["writes"]:
+            for at, value in ((write["icount"], "before"), (write["icount"] + 1, "after")):
+                stop = player.at(Moment(at))
+                word = int.from_bytes(stop.memory.read(int(pa, 16), 8), "little")
+                assert word == int(write[value], 16)
+        monkeypatch.setattr(writers_module, "stores_into", lambda *_: None)
+        alone = writers_module.writers(player, int(pa, 16))
+    assert alone.how == "seek" and not alone.complete and alone.lacking
+    assert last["icount"] in [w.place.icount for w in alone.writes if w.kind == "store"]
+
+
+def test_what_is_no_store_is_seen_too(recorded: tuple[Path, dict[str, object]]) -> None:
+    """The accessed bit of an entry that the page walker set."""
+    directory = recorded[0]
+    asked = agent("who-wrote", str(directory), "entry 0x40000010", "--json")
+    assert asked.code == 0, asked.err
+    told = json.loads(asked.out)
+    walker = [w for w in told["writes"] if w["kind"] == "walker"]
+    assert walker and told["complete"]
+    for write in walker:
+        assert int(write["before"], 16) ^ int(write["after"], 16) in (0x20, 0x40, 0x60)
 
 
 def _another_elf(directory: Path) -> list[str]:

@@ -53,6 +53,16 @@ def test_a_disk_has_what_the_image_had(tmp_path: Path) -> None:
     assert counts[:used] == [1] * used and not any(counts[used:])
 
 
+def test_a_disk_of_an_image_with_holes(tmp_path: Path) -> None:
+    with (tmp_path / "raw").open("wb") as raw:
+        for at in (3 * CLUSTER + 4096, 3 * CLUSTER + 5 * 4096, 9 * CLUSTER - 4096):
+            raw.seek(at)
+            raw.write(b"here")
+        raw.truncate(12 * CLUSTER)
+    write_copy(tmp_path / "disk", tmp_path / "raw")
+    assert content(tmp_path / "disk") == (tmp_path / "raw").read_bytes()
+
+
 def test_an_empty_disk(tmp_path: Path) -> None:
     write_empty(tmp_path / "disk", 1 << 20)
     assert content(tmp_path / "disk") == bytes(1 << 20)
