@@ -16,7 +16,7 @@ from breenix_gdbagent.x86.verdict import Access, Processor, Verdict, verdict
 Origin = Literal["exception", "interrupt", "software"]
 AccessKind = Literal["read", "write", "fetch"]
 
-DE, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC, XM = 0, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19
+DE, NMI, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC, XM = 0, 2, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 19
 RFLAGS_IF, RFLAGS_NT, RFLAGS_AC = 1 << 9, 1 << 14, 1 << 18
 
 
@@ -44,9 +44,9 @@ class Raised:
         if self.origin == "software":
             return f"int {self.vector:#x}"
         if self.origin == "interrupt":
-            named = self.vector in VECTORS
-            name = vector_name(self.vector) if named else f"interrupt {self.vector:#x}"
-            return "interrupt" if self.vector < 0 else name
+            if self.vector == NMI:
+                return vector_name(NMI)
+            return "interrupt" if self.vector < 0 else f"interrupt {self.vector:#x}"
         parts = [vector_name(self.vector)]
         if self.error_code is not None:
             parts.append(f"e={hex64(self.error_code)}")
@@ -76,7 +76,8 @@ class Context:
 
     `registers` has what of the general registers is still known, and fs_base, gs_base, cr0, cr4,
     efer where they are. `ac_counts` is a deviation of QEMU's TCG: in rings 0 to 2 it lets RFLAGS.AC
-    count for the CPU's own accesses too (target/i386/cpu.h, cpu_mmu_index_kernel).
+    count for the CPU's own accesses too (target/i386/cpu.h, cpu_mmu_index_kernel). `served` is the
+    vector of the one interrupt that the PIC has in service.
     """
 
     tables: Tables
@@ -90,6 +91,7 @@ class Context:
     ss: int
     registers: Mapping[str, int]
     ac_counts: bool = False
+    served: int | None = None
 
     @property
     def cpl(self) -> int:

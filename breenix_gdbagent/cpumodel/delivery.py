@@ -123,7 +123,7 @@ def run(context: Context, first: Raised) -> Course:
             return Course(first, tuple(attempts), "delivered", cr2)
         if raised.vector == PF:
             cr2 = raised.address
-        if event.vector == DF:
+        if event.vector == DF and event.origin == "exception":
             return Course(first, tuple(attempts), "shutdown", cr2)
         event = (
             Raised(DF, 0, why="two exceptions that cannot be handled one after the other")
@@ -147,10 +147,10 @@ def deliver(context: Context, event: Raised) -> Attempt:
     vector = event.vector if event.vector >= 0 else UNKNOWN_INTERRUPT
     found = _fetch_gate(context, vector, event)
     if isinstance(found, Raised):
-        return Attempt(event, "idt", _without_idt(context, found))
+        return Attempt(event, "idt", _unnamed(event, _without_idt(context, found)))
     gate = found
     if (wrong := _gate_fault(context, vector, gate, event)) is not None:
-        return Attempt(event, "gate", _without_idt(context, wrong), gate)
+        return Attempt(event, "gate", _unnamed(event, _without_idt(context, wrong)), gate)
     segment = code_for_gate(context, gate)
     if isinstance(segment, Raised):
         return Attempt(event, "selector", segment, gate)
@@ -166,6 +166,11 @@ def deliver(context: Context, event: Raised) -> Attempt:
     if (failed := _push(context, stack, top, _words(event))) is not None:
         return Attempt(event, "stack", failed, gate, stack, VirtAddr(top))
     return Attempt(event, None, None, gate, stack, VirtAddr(top))
+
+
+def _unnamed(event: Raised, failed: Raised) -> Raised:
+    """Without the error code that names the vector, where that is not known."""
+    return replace(failed, error_code=None) if event.vector < 0 and failed.vector != PF else failed
 
 
 def _without_idt(context: Context, failed: Raised) -> Raised:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from breenix_gdbagent.cpumodel.confidence import Confidence
-from breenix_gdbagent.cpumodel.context import DF, GP, PF, RFLAGS_AC, Context, Raised
+from breenix_gdbagent.cpumodel.context import DF, GP, NP, PF, RFLAGS_AC, Context, Raised
 from breenix_gdbagent.cpumodel.delivery import IDT_ERROR, Course, run
 from breenix_gdbagent.cpumodel.prediction import Prediction, interrupts, possible, predict
 from breenix_gdbagent.errors import ReadError
@@ -64,7 +64,7 @@ class Explanation:
         if self.course is None:
             return ()
         words, last, pushed = self.course.chain, self.course.last.event, self.observed.error_code
-        if self.deviation and pushed is not None:
+        if pushed is not None and (self.deviation or last.error_code is None):
             words = (*words[:-1], replace(last, error_code=pushed).text)
         return words
 
@@ -166,9 +166,18 @@ def _ends_as(context: Context, course: Course, observed: Observed) -> str | None
     if entry is not None and observed.entry_rsp is not None and entry != observed.entry_rsp:
         return None
     have = observed.error_code
+    if have is not None and have & IDT_ERROR and _names_no_vector(course):
+        return ""
     if have is None or course.last.event.error_code in (None, have):
         return "" if (have is None) == (course.last.event.error_code is None) else None
     return deviation_of(context, course.last.event, have)
+
+
+def _names_no_vector(course: Course) -> bool:
+    """Whether it ends with an exception whose error code names the vector of an interrupt that is
+    not known."""
+    event = course.last.event
+    return course.first.vector < 0 and event.vector in (GP, NP) and event.error_code is None
 
 
 def deviation_of(context: Context, predicted: Raised, pushed: int) -> str | None:

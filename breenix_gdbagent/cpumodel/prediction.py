@@ -25,6 +25,7 @@ from breenix_gdbagent.cpumodel.context import (
     Raised,
 )
 from breenix_gdbagent.cpumodel.instruction import Access, Instruction
+from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
 
@@ -85,6 +86,8 @@ def predict(context: Context) -> Prediction:
         fetched = fetch(context)
     except ReadError as lacking:
         return Prediction(None, (), f"the instruction at {hex64(context.rip)}: {lacking.what}")
+    if fetched.code and runs_32_bit(context):
+        return Prediction(None, (), "it runs as 32-bit code, which is not decoded")
     instruction = decode(fetched.code, context.rip, context.registers) if fetched.code else None
     if instruction is None:
         if fetched.fault is not None:
@@ -139,13 +142,17 @@ def _by_hidden_state(context: Context, instruction: Instruction) -> Iterator[Rai
         or (instruction.operands and (instruction.operands[0].name.startswith(("cr", "dr"))))
     ):
         yield Raised(GP, 0, why="it sets bits that this CPU does not have")
-    if context.cpl == 3 and name in ("in", "out"):
-        yield Raised(GP, 0, why="the I/O bitmap of the TSS forbids the port")
+    for raised in rules.accessed(context, instruction):
+        why = f"{raised.why} (hardware does so for this instruction, QEMU's TCG does not)"
+        yield replace(raised, why=why)
 
 
 def interrupts(context: Context) -> Iterator[Raised]:
     """The events from outside that could have come before the instruction ran."""
     if context.rflags & RFLAGS_IF:
+        if context.served is not None:
+            why = "the PIC has that interrupt in service, and interrupts were on"
+            yield Raised(context.served, None, None, why, "interrupt")
         yield Raised(-1, None, None, "an interrupt came while interrupts were on", "interrupt")
 
 

@@ -21,6 +21,7 @@ from breenix_gdbagent.cpumodel.context import (
     UD,
     Context,
     Raised,
+    refusal,
 )
 from breenix_gdbagent.cpumodel.instruction import Instruction, Operand, register_value
 from breenix_gdbagent.cpumodel.selectors import (
@@ -31,6 +32,7 @@ from breenix_gdbagent.cpumodel.selectors import (
     readable,
     writable_data,
 )
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.descriptors import Segment
 from breenix_gdbagent.x86.exceptions import FRAME, ExceptionFrame, parse_frame
 
@@ -39,6 +41,7 @@ FSW_ES = 1 << 7  # an unmasked exception is pending (SDM vol. 1, 8.1.3)
 CR4_TSD, CR4_PCE, CR4_OSFXSR, CR4_UMIP, CR4_OSXSAVE = 1 << 2, 1 << 8, 1 << 9, 1 << 11, 1 << 18
 EFER_SCE = 1 << 0
 IOPL = 3 << 12
+_HIGHEST_ERROR_CODE = 0xFFFF
 
 
 def _names(words: str) -> frozenset[str]:
@@ -49,7 +52,9 @@ _RING_0 = _names(
     "hlt lgdt lidt lldt ltr clts lmsw invd wbinvd invlpg invpcid rdmsr wrmsr swapgs sysret "
     "sysretq sysexit xsetbv xsaves xrstors"
 )
-_BY_IOPL = frozenset(("cli", "sti", "in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd"))
+_BY_IOPL = frozenset(("cli", "sti"))
+_PORTS = _names("in out insb insw insd outsb outsw outsd")
+_IO_MAP, _SHORTEST_TSS = 0x66, 103
 _UMIP = frozenset(("sgdt", "sidt", "sldt", "str", "smsw"))
 _UNDEFINED = frozenset(("ud0", "ud1", "ud2"))
 _SOFTWARE = {"int": None, "int3": 3, "int1": 1}
@@ -59,7 +64,7 @@ _MISFIT = "the selector that {name} loads, {selector}, {what}"
 
 def before(context: Context, instruction: Instruction) -> Iterator[Raised]:
     """What is checked before any operand is accessed, in the order of the CPU's checks."""
-    for rule in (_undefined, _device, _privileged, _software):
+    for rule in (_undefined, _device, _privileged, _ports, _software):
         yield from rule(context, instruction)
 
 
@@ -120,6 +125,54 @@ def _privileged(context: Context, instruction: Instruction) -> Iterator[Raised]:
         why = f"it ran in ring {ring} and CR4.PCE is 0"
     if why:
         yield Raised(GP, 0, why=why)
+
+
+def _ports(context: Context, instruction: Instruction) -> Iterator[Raised]:
+    """The TSS's I/O bitmap, which decides for a program whose ring is above IOPL (SDM vol. 1,
+    19.5.2): the CPU reads it itself, two bytes (QEMU: helper_check_io)."""
+    if instruction.name not in _PORTS or (context.rflags & IOPL) >> 12 >= context.cpl:
+        return
+    port, size = _port(context, instruction)
+    if port is None:
+        return
+    asks = f"it ran in ring {context.cpl}, IOPL is lower, and"
+    tr = context.cpu.tr
+    if tr is None:
+        raise ReadError("TR is not known")
+    if tr.limit is not None and tr.limit < _SHORTEST_TSS:
+        yield Raised(GP, 0, why=f"{asks} the TSS has no I/O bitmap: its limit is {tr.limit:#x}")
+        return
+    offset = _own_word(context, tr.base + _IO_MAP, "the offset of the TSS's I/O bitmap")
+    if isinstance(offset, Raised):
+        yield offset
+        return
+    at = offset + port // 8
+    if tr.limit is not None and at + 1 > tr.limit:
+        why = f"{asks} port {port:#x} lies beyond the TSS's I/O bitmap (limit {tr.limit:#x})"
+        yield Raised(GP, 0, why=why)
+        return
+    bits = _own_word(context, tr.base + at, "the TSS's I/O bitmap")
+    if isinstance(bits, Raised):
+        yield bits
+    elif bits >> port % 8 & (1 << size) - 1:
+        yield Raised(GP, 0, why=f"{asks} the TSS's I/O bitmap forbids port {port:#x}")
+
+
+def _port(context: Context, instruction: Instruction) -> tuple[int | None, int]:
+    """Which port, None where that is not known, and how many bytes from it on."""
+    named = [o for o in instruction.operands if o.name == "dx" or o.kind == "immediate"]
+    data = [o for o in instruction.operands if o.name in ("al", "ax", "eax")]
+    port = named[0].value if named else register_value("dx", context.registers)
+    size = data[0].size if data else {"b": 1, "w": 2, "d": 4}.get(instruction.name[-1:], 1)
+    return (None if port is None else port & 0xFFFF), size
+
+
+def _own_word(context: Context, va: int, what: str) -> int | Raised:
+    """Two bytes that the CPU reads itself, or the page fault of that access."""
+    fault = context.page_fault(va, 2, "read", user=False)
+    if fault is not None:
+        return replace(fault, why=f"{what}, which the CPU reads itself, {refusal(fault)}", own=True)
+    return int.from_bytes(context.read(va, 2), "little")
 
 
 def _software(context: Context, instruction: Instruction) -> Iterator[Raised]:
@@ -297,7 +350,8 @@ def _data_misfit(found: Segment, ring: int, stack: bool) -> str:
     if stack:
         if not writable_data(found):
             return "is no writable data segment"
-        return f"is not of ring {ring}" if rpl != ring or found.dpl != ring else ""
+        told = f"has RPL {rpl} and names a segment of ring {found.dpl}, and both have to be {ring}"
+        return told if rpl != ring or found.dpl != ring else ""
     if not readable(found):
         return "is no data or readable code segment"
     if not conforming(found) and max(rpl, ring) > found.dpl:
@@ -333,7 +387,38 @@ def _iret(context: Context, instruction: Instruction) -> Iterator[Raised]:
     if context.rflags & RFLAGS_NT:
         yield Raised(GP, 0, why="iretq with RFLAGS.NT set")
     frame = parse_frame(context.read(context.rsp, FRAME.size))
-    yield from bad_frame(context, frame)
+    code = error_code_left(context)
+    told = ""
+    if code is not None:
+        told = f"; what lies at RSP is an error code, {hex64(code)}, and the frame is 8 bytes "
+        told += "above it: the handler did not take the error code off the stack"
+    for raised in bad_frame(context, frame):
+        yield replace(raised, why=raised.why + told)
+
+
+def accessed(context: Context, instruction: Instruction) -> Iterator[Raised]:
+    """The accessed bits that ``iretq`` and a far return set in the descriptors of CS and SS (SDM
+    vol. 3, 3.4.5.1); QEMU's TCG does not (target/i386/tcg/seg_helper.c, helper_ret_protected)."""
+    places = {"iretq": (8, 32), "retfq": (8,)}.get(instruction.name, ())
+    try:
+        for name, up in zip(("CS", "SS"), places, strict=False):
+            selector = int.from_bytes(context.read(context.rsp + up, 2), "little")
+            yield from _marks(context, name, selector)
+    except ReadError:
+        return
+
+
+def error_code_left(context: Context) -> int | None:
+    """The error code that ``iretq`` pops for RIP, the frame that it was to pop one word above it;
+    None where its own frame can be one, and where that is none."""
+    levels = context.mode.levels
+    try:
+        popped, frame = (parse_frame(context.read(context.rsp + up, FRAME.size)) for up in (0, 8))
+    except ReadError:
+        return None
+    if popped.rip > _HIGHEST_ERROR_CODE or (popped.clean and popped.plausible(levels)):
+        return None
+    return popped.rip if frame.clean and frame.plausible(levels) else None
 
 
 def bad_frame(context: Context, frame: ExceptionFrame) -> Iterator[Raised]:

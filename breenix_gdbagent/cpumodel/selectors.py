@@ -49,6 +49,18 @@ def lookup(context: Context, selector: int) -> Segment | Raised:
     return parse_segment(selector, context.read(at, 8))
 
 
+def runs_32_bit(context: Context) -> bool:
+    """Whether the program's CS names code without the L bit, so that long mode runs it as 32-bit
+    code: by the CPU's own copy of the descriptor, else by the GDT. False where it is not known."""
+    if context.cs == context.cpu.get("cs") and context.cpu.code_64 is not None:
+        return not context.cpu.code_64
+    try:
+        found = lookup(context, context.cs)
+    except ReadError:
+        return False
+    return isinstance(found, Segment) and found.code and not found.long
+
+
 def marked(context: Context, found: Segment, register: str) -> Raised | None:
     """What the CPU's own write of a descriptor raises that `register` is loaded with: the accessed
     bit of a code or data segment, the busy bit of a TSS, where it is clear (SDM vol. 3, 3.4.5.1 and

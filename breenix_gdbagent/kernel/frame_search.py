@@ -91,15 +91,15 @@ class _Search:
             self.gates = {}
 
     def _selectors(self) -> Mapping[int, bool] | None:
-        """Selector without RPL -> whether it is of 64-bit code, of those in the GDT; None where it
-        cannot be read."""
+        """Selector without RPL -> whether it is of code, of those in the GDT; None where it cannot
+        be read."""
         if self.cpu.gdtr is None:
             return None
         try:
             segments = read_segments(self.memory.read, self.cpu.gdtr)
         except ReadError:
             return None
-        return {s.selector: s.code and s.long for s in segments if s.present and not s.system}
+        return {s.selector: s.code for s in segments if s.present and not s.system}
 
     def first(self, rip: int, rsp: int) -> Found | None:
         """The innermost frame on the stack of `rsp`, of a program that stands at `rip`."""

@@ -65,5 +65,5 @@ PERCPU = {
 }
 PERCPU_SIZE = 88
 
-# An event at these vectors is how Breenix works, not a fault of it.
-ORDINARY_VECTORS = frozenset({1, 3})
+# An event at these vectors (#DB, NMI, #BP) is how a kernel works, not a fault of it.
+ORDINARY_VECTORS = frozenset({1, 2, 3})

@@ -27,6 +27,7 @@ _REGISTER = (
     r"^(GDT|IDT)= +([0-9a-f]+) ([0-9a-f]+)"
     r"|^(TR|LDT) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+)"
     r"|\b(HLT|EFER|RIP|EIP)=([0-9a-f]+)\b"
+    r"|^CS *=.* (CS16|CS32|CS64) "
 )
 
 
@@ -102,6 +103,7 @@ class HiddenRegisters(NamedTuple):
     halted: bool | None = None
     efer: int | None = None
     rip: int | None = None
+    code_64: bool | None = None
 
 
 def parse_registers(text: str) -> Mapping[int, HiddenRegisters]:
@@ -119,13 +121,16 @@ def _hidden(text: str) -> HiddenRegisters:
     tables: dict[str, DescriptorTable] = {}
     segments: dict[str, SystemSegment] = {}
     plain: dict[str, int] = {}
+    code_64: bool | None = None
     for row in re.findall(_REGISTER, text, flags=re.MULTILINE):
-        table, base, limit, segment, selector, start, size, name, value = row
+        table, base, limit, segment, selector, start, size, name, value, code = row
         if table:
             tables[table] = DescriptorTable(VirtAddr(int(base, 16)), int(limit, 16))
         elif segment:
             where = VirtAddr(int(start, 16))
             segments[segment] = SystemSegment(int(selector, 16), where, int(size, 16))
+        elif code:
+            code_64 = code == "CS64"
         else:
             plain.setdefault(name, int(value, 16))
     halted = plain.get("HLT")
@@ -137,4 +142,5 @@ def _hidden(text: str) -> HiddenRegisters:
         halted=bool(halted) if halted in (0, 1) else None,
         efer=plain.get("EFER"),
         rip=plain.get("RIP", plain.get("EIP")),
+        code_64=code_64,
     )

@@ -367,5 +367,6 @@ def _cpu(thread: Thread, hidden: Cpu | HiddenRegisters | None, width: int | None
         idtr=hidden.idtr,
         tr=hidden.tr,
         ldtr=hidden.ldtr,
+        code_64=hidden.code_64,
         halted=thread.halted if thread.halted is not None else hidden.halted,
     )

@@ -111,7 +111,7 @@ def _cpu(cpu: Cpu) -> Json:
         )
     registers = {name: hex64(value) for name, value in cpu.registers.items()}
     states: dict[str, Json] = {"halted": cpu.halted, "long_mode": cpu.long_mode}
-    states["phys_bits"] = cpu.phys_bits
+    states |= {"phys_bits": cpu.phys_bits, "code_64": cpu.code_64}
     return {"index": cpu.index, "registers": registers, **states, **tables}
 
 
@@ -194,7 +194,8 @@ def _read_cpu(value: Json) -> Cpu:
         ldtr=systems["ldtr"],
         halted=_truth(cpu["halted"]),
         long_mode=_truth(cpu.get("long_mode")),  # the first files of version 1 lack it
-        phys_bits=_optional(cpu.get("phys_bits")),  # and this
+        phys_bits=_optional(cpu.get("phys_bits")),  # and these
+        code_64=_truth(cpu.get("code_64")),
     )
 
 

@@ -133,6 +133,7 @@ def _of_qemu_note(data: bytes, index: int) -> Cpu:
         tr=SystemSegment(told.tr.selector, VirtAddr(told.tr.base), told.tr.limit),
         ldtr=SystemSegment(told.ldt.selector, VirtAddr(told.ldt.base), told.ldt.limit),
         long_mode=True if told.cs.flags & _LONG_CODE else None,
+        code_64=bool(told.cs.flags & _LONG_CODE),
     )
 
 
@@ -168,7 +169,9 @@ def qemu_note(cpu: Cpu) -> Note:
     values: dict[str, object] = {"version": QEMU_VERSION, "size": _SIZE}
     values |= {name: known.get(name, 0) for name in (*_GENERAL, *_CONTROL, "k_gs_base")}
     for name in _SEGMENTS:
-        flags = 0xAF9B00 if name == "cs" else 0xCF9300
+        flags = 0xCF9300
+        if name == "cs":
+            flags = 0xCF9B00 if cpu.code_64 is False else 0xAF9B00
         base = known.get(f"{name}_base", 0)
         values[name] = _segment(known.get(name, 0), 0xFFFF_FFFF, flags, base)
     for name, system, flags in (("ldt", cpu.ldtr, 0x8200), ("tr", cpu.tr, 0x8B00)):

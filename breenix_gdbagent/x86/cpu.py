@@ -48,7 +48,8 @@ class Cpu(NamedTuple):
 
     `long_mode` is what else than EFER.LMA tells of it (an ELF core of QEMU's has no EFER, but its
     machine is x86-64 only in long mode); None where nothing does. `phys_bits` is the width of
-    physical addresses (CPUID 80000008H), None where it is not known.
+    physical addresses (CPUID 80000008H), None where it is not known. `code_64`: the code segment in
+    CS has the L bit; without it long mode runs 32-bit code (compatibility mode, SDM vol. 3, 3.4.5).
     """
 
     index: int  # type: ignore[assignment]  # hides the search of a tuple
@@ -60,6 +61,7 @@ class Cpu(NamedTuple):
     halted: bool | None = None
     long_mode: bool | None = None
     phys_bits: int | None = None
+    code_64: bool | None = None
 
     def get(self, name: str) -> int | None:
         """A register by gdb's name, None when not known."""

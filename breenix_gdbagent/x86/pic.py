@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-LINES = 8
+LINES, CASCADE = 8, 2
 
 WIRED = {
     0: "the timer (PIT)", 1: "the keyboard", 3: "COM2", 4: "COM1", 6: "the floppy", 7: "LPT1",
@@ -38,6 +38,16 @@ class Pic(NamedTuple):
             if chip.base <= vector < chip.base + LINES:
                 return first + vector - chip.base
         return None
+
+    @property
+    def served(self) -> int | None:
+        """The vector of the line being served, None where that is none or more than one. The
+        slave's line is served through line 2 of the master."""
+        lines = [irq for irq in range(2 * LINES) if irq != CASCADE and self.serves(irq)]
+        if len(lines) != 1:
+            return None
+        chip, line = (self.master, lines[0]) if lines[0] < LINES else (self.slave, lines[0] - LINES)
+        return chip.base + line
 
     def serves(self, irq: int) -> bool:
         """Whether that line is being served."""

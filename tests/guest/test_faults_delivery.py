@@ -117,6 +117,11 @@ def tss(offset: int, value: int) -> Callable[[Bench], None]:
     return lambda b: b.tss(offset, value)
 
 
+def bitmap_at(offset: int) -> Callable[[Bench], None]:
+    """The I/O bitmap within the 104 bytes of the TSS itself (its offset are the last two)."""
+    return tss(0x60, offset << 48)
+
+
 def stack(*words: int) -> Callable[[Bench], None]:
     """RSP names these words."""
 
@@ -250,6 +255,8 @@ CASES = (
     Case("hlt", 3, HLT, (), "general-protection"),
     Case("cli", 3, CLI, (), "general-protection"),
     Case("in", 3, IN, (regs(rdx=0x64),), "general-protection"),
+    Case("in-bitmap-forbids", 3, IN, (regs(rdx=0x64), bitmap_at(0x10), tss(0x1C, 0x10)),
+         "general-protection"),
     Case("mov-cr3", 3, MOV_CR3_RAX, (), "general-protection"),
     Case("gp-no-gate", 3, HLT, (gates(v13=absent),),
          "double-fault general-protection idt.gate-missing"),
@@ -257,12 +264,13 @@ CASES = (
     Case("ud2-no-gate", 3, UD2, (gates(v6=absent),),
          "double-fault invalid-opcode idt.gate-missing"),
     Case("ud2-zero-gate", 3, UD2, (gates(v6=zero),), "invalid-opcode idt.gate-missing"),
-    Case("ud2-null-selector", 3, UD2, (gates(v6=selector(0)),), "invalid-opcode idt.gate-missing"),
+    Case("ud2-null-selector", 3, UD2, (gates(v6=selector(0)),),
+         "invalid-opcode idt.handler-unmapped"),
     Case("ud2-far-selector", 3, UD2, (gates(v6=selector(0x100)),), "invalid-opcode gdt.unmapped"),
     Case("ud2-data-selector", 3, UD2, (gates(v6=selector(0x10)),),
-         "invalid-opcode idt.gate-missing"),
+         "invalid-opcode idt.handler-unmapped"),
     Case("ud2-user-selector", 0, UD2, (gates(v6=selector(0x33)),),
-         "invalid-opcode idt.gate-missing"),
+         "invalid-opcode idt.handler-unmapped"),
     Case("ud2-no-stack", 3, UD2, (unmap("RSP0"),),
          "page-fault.unmapped kernel-stack.unmapped invalid-opcode"),
     Case("ud2-in-guard", 0, UD2, (rsp_at("guard"),), "page-fault.guard-page invalid-opcode"),

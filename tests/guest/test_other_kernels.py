@@ -11,11 +11,13 @@ from breenix_gdbagent.lab import elf
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.guest.smallguest import (
+    CODE_32,
     CPU_1_DIES,
     CPU_1_HALTS,
     DATA_GATE,
     DEAD,
     EMPTY,
+    ERROR_CODE_LEFT,
     GDT_READ_ONLY,
     IDLES,
     NO_NXE,
@@ -289,6 +291,36 @@ def test_an_idt_that_leads_nowhere_is_said_as_what_it_is(
     assert [one.vector for one in judges] == ([14, 8] if case == SHORT_IDT else [6, 13])
     (idt,) = (f for f in seen.document["findings"] if f["code"] == "idt.handler-unmapped")
     assert said in idt["summary"]
+
+
+@needs_small_guest
+def test_a_kernel_that_runs_as_32_bit_code_is_said_to(tmp_path: Path) -> None:
+    """Its code segment lacks the L bit; what it does is not decoded as 64-bit code."""
+    kernel = assembled(CODE_32, tmp_path)
+    with booted(kernel, tmp_path, *PAUSES, until=CAUGHT) as guest:
+        seen = agent("audit", *guest.options, "--kernel", str(kernel), "--json")
+        (judge,) = guest.exceptions
+    (fault,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert "run as 32-bit code (CS 0x28 has no L bit)" in fault["summary"]
+    assert int(fault["evidence"]["rip"], 16) == judge.rip
+    assert int(fault["where"]["va"], 16) == judge.cr2
+    assert fault["evidence"]["instruction"] is None and "set L (bit 53)" in fault["fix"]
+
+
+@needs_small_guest
+def test_a_handler_that_leaves_the_error_code_on_the_stack(tmp_path: Path) -> None:
+    kernel = assembled(ERROR_CODE_LEFT, tmp_path)
+    with booted(kernel, tmp_path, *PAUSES, until=CAUGHT) as guest:
+        seen = agent("audit", *guest.options, "--json")
+        first, second = guest.exceptions
+    codes = {f["code"]: f for f in seen.document["findings"] if f["severity"] == "error"}
+    assert codes.keys() == {"page-fault.unmapped", "general-protection"}
+    assert (first.vector, second.vector) == (14, 13)
+    returned = codes["general-protection"]
+    assert int(returned["evidence"]["rip"], 16) == second.rip
+    assert int(returned["evidence"]["error_code"], 16) == second.error
+    assert "did not take the error code off the stack" in returned["summary"]
+    assert "add 8 to RSP" in returned["fix"]
 
 
 @needs_small_guest

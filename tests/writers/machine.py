@@ -108,6 +108,7 @@ class Machine:
         return self.boot
 
     def _descriptors(self) -> None:
+        self.write(TSS + 0x66, struct.pack("<H", 0x68))  # no I/O bitmap
         self.write(GDT, struct.pack("<7Q", *GDT_ENTRIES))
         self.tss(rsp0=stack_top(1), ist1=IST + 0x2000, ist2=IST + 0x4000)
         for vector in range(256):  # the x86_64 crate's table: the type of a gate, not present

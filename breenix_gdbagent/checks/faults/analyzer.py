@@ -11,7 +11,7 @@ from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, h
 from breenix_gdbagent.checks.faults.handled import as_handled
 from breenix_gdbagent.checks.finding import Finding, NotChecked
 from breenix_gdbagent.checks.reasons import FaultNotRead, NotRead
-from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised
+from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised, vector_name
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting, outer_event
@@ -43,38 +43,59 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         doubts = []
         for cpu in kernel.stop.cpus:
             after = list(shutdown.found(kernel, cpu)) if kind in _UNTOLD else []
+            if after:
+                yield from after
+                continue
             inside = exceptions_inside(kernel, cpu)
-            yield from after or _inside(kernel, cpu, inside)
-            if inside.doubt and not after:
-                doubts.append(inside.doubt)
+            found, doubt = _inside(kernel, cpu, inside)
+            yield from found
+            if doubt or inside.doubt:
+                doubts.append(doubt or inside.doubt)
         if doubts:
             raise NotChecked(NotRead(doubts[0]))
     for cpu, vector in faulting(kernel, kernel.stop.reason):
         yield from at_handler(kernel, cpu, vector)
 
 
-def _inside(kernel: Kernel, cpu: Cpu, inside: Inside) -> Iterator[Finding]:
-    """What a CPU is handling, the first exception of all: what followed came of it.
+def _inside(kernel: Kernel, cpu: Cpu, inside: Inside) -> tuple[list[Finding], str]:
+    """What a CPU is handling, the first exception of all: what followed came of it. And the return
+    from a handler that failed, which did not. Else why nothing is said of what may be handled.
 
-    A page fault that the tables do not give any more is left out, its handler may have mended it.
+    A page fault that the tables do not give any more is left out, its handler may have mended it;
+    so is, while the kernel may go on, what nothing accounts for.
     """
+    decided = kernel.stop.reason.kind in _DECIDED or cpu.dead
+    doubt = ""
+    told: list[Finding] = []
     for event in reversed(inside.events):
-        try:
-            explanation, raised = _explain(kernel, cpu, event, event.cr2)
-            if event.vector == PF and raised.address is None and explanation.first is not None:
-                raised = explanation.first
-            came = misplaced.interrupt(kernel, event, explanation)
-            if came is not None:
-                found = [came]
-            else:
-                found = [] if _unknown(raised) else list(_of_vector(kernel, explanation, raised))
-        except ReadError:
+        found, returns = _of_event(kernel, cpu, event)
+        if not found or (told and not returns):
             continue
-        found = [f for f in found if f.code is not STALE_TLB]
-        if found:
-            decided = kernel.stop.reason.kind in _DECIDED or cpu.dead
-            yield from (_told_later(f, decided) for f in found)
-            return
+        if not decided and found[0].confidence == "possible":
+            name = vector_name(event.vector)
+            doubt = f"CPU {cpu.index} may be handling {name}, which nothing seen accounts for"
+            continue
+        told += (_told_later(f, decided) for f in found)
+    return told, doubt
+
+
+def _of_event(kernel: Kernel, cpu: Cpu, event: Event) -> tuple[list[Finding], bool]:
+    """The findings about an exception that is being handled, and whether what it interrupted was
+    the return from a handler."""
+    try:
+        explanation, raised = _explain(kernel, cpu, event, event.cr2)
+        if event.vector == PF and raised.address is None and explanation.first is not None:
+            raised = explanation.first
+        came = misplaced.interrupt(kernel, event, explanation)
+        if came is not None:
+            found = [came]
+        else:
+            found = [] if _unknown(raised) else list(_of_vector(kernel, explanation, raised))
+    except ReadError:
+        return [], False
+    instruction = explanation.prediction.instruction
+    returns = instruction is not None and instruction.name == "iretq"
+    return [f for f in found if f.code is not STALE_TLB], returns
 
 
 def _unknown(raised: Raised) -> bool:
@@ -144,6 +165,7 @@ def _context(kernel: Kernel, event: Event, cpu: Cpu) -> Context:
         event.rsp,
         event.ss,
         registers,
+        served=shutdown.served(kernel, cpu),
     )
 
 

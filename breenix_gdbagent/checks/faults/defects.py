@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr
+from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, hex64
 from breenix_gdbagent.checks import kernel_stacks
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Facts
 from breenix_gdbagent.checks.faults import address_kind as kinds
@@ -28,6 +28,7 @@ from breenix_gdbagent.checks.faults.overrun import Recursion, advice, kind_under
 from breenix_gdbagent.checks.finding import Code, Finding, Where, place_of
 from breenix_gdbagent.cpumodel.context import NP, PF, Context, Raised, vector_name
 from breenix_gdbagent.cpumodel.delivery import Attempt, Course, handler_fault
+from breenix_gdbagent.cpumodel.selectors import SELECTOR
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
@@ -155,12 +156,21 @@ def defect_of(kernel: Kernel, context: Context, attempt: Attempt) -> Defect | No
             code = _of_table(raised, GDT_UNMAPPED)
             return here.defect(code, "delivery", "GDT", why=raised.why)
         return here.defect(HANDLER_UNMAPPED, "gate", name, why=raised.why, advice=_GATE_CODE)
+    tr = context.cpu.tr
+    if attempt.stack not in (None, "RSP") and tr is not None and not tr.selector & SELECTOR:
+        read = f"{attempt.stack} was read from what lies at {hex64(tr.base)}"
+        why = f"no TSS is loaded on CPU {context.cpu.index} (TR is null), and {read}: {raised.why}"
+        return here.defect(RSP0_INVALID, "delivery", "TSS", why=why, advice=_LOAD_TSS)
     if attempt.step == "tss":
         return here.defect(RSP0_INVALID, "delivery", "TSS", why=raised.why)
     return _of_stack(kernel, context, attempt, raised)
 
 
 _LOAD_IDT = "Load IDTR on that CPU (lidt) before anything can fault there."
+_LOAD_TSS = (
+    "Load TR (ltr) with a TSS whose RSP0, and the IST entries that gates name, are tops of stacks, "
+    "before ring 3 is entered or such a gate is used."
+)
 _WHOLE_IDT = (
     "Give the IDT an entry for each vector that comes, those below 32 at least: lidt takes its "
     "size in bytes minus one, 16 for each entry."

@@ -25,10 +25,23 @@ from breenix_gdbagent.checks.faults.interrupted import (
 )
 from breenix_gdbagent.checks.faults.interrupted import subject as subject_of
 from breenix_gdbagent.checks.finding import Code, Finding, Where, declare
-from breenix_gdbagent.cpumodel.context import AC, DE, GP, NP, SS, TS, UD, Raised, vector_name
+from breenix_gdbagent.cpumodel.context import (
+    AC,
+    DE,
+    GP,
+    NP,
+    SS,
+    TS,
+    UD,
+    Context,
+    Raised,
+    vector_name,
+)
 from breenix_gdbagent.cpumodel.delivery import IDT_ERROR
 from breenix_gdbagent.cpumodel.explanation import Explanation
-from breenix_gdbagent.cpumodel.selectors import SELECTOR
+from breenix_gdbagent.cpumodel.rules import error_code_left
+from breenix_gdbagent.cpumodel.selectors import SELECTOR, lookup, runs_32_bit
+from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 
 GENERAL_PROTECTION = declare(
@@ -173,8 +186,32 @@ def finding(
         because=behind,
         chain=explanation.chain or (told.text,),
         confidence=explanation.confidence,
-        advice=_SEGMENTS if _blames_segment(raised) else "",
+        advice=_advice(explanation, raised),
     )
+
+
+LONG_CODE = (
+    "In the descriptor of the kernel's code segment set L (bit 53) and clear D (bit 54), then load "
+    "CS again: long mode runs code without L as 32-bit code, which cuts RIP and RSP."
+)
+
+
+_POP_ERROR_CODE = (
+    "In the handler of a vector that pushes an error code (8, 10 to 14, 17, 21) add 8 to RSP "
+    "before iretq; or declare it as one that takes an error code."
+)
+
+
+def _advice(explanation: Explanation, raised: Raised) -> str:
+    """What to do where the kernel runs as 32-bit code, a handler returned with the error code still
+    on the stack, or a selector is to blame."""
+    context, instruction = explanation.context, explanation.prediction.instruction
+    returns = instruction is not None and instruction.name == "iretq"
+    if raised.vector == GP and returns and error_code_left(context) is not None:
+        return _POP_ERROR_CODE
+    if not context.cpl and runs_32_bit(context):
+        return LONG_CODE
+    return _SEGMENTS if _blames_segment(context, raised) else ""
 
 
 _SEGMENTS = (
@@ -183,10 +220,16 @@ _SEGMENTS = (
 )
 
 
-def _blames_segment(raised: Raised) -> bool:
-    """Whether its error code names a selector of the GDT or the LDT."""
+def _blames_segment(context: Context, raised: Raised) -> bool:
+    """Whether its error code names an entry of the GDT or the LDT that has no segment."""
     code = raised.error_code or 0
-    return raised.vector in (GP, NP, SS) and bool(code & SELECTOR) and not code & IDT_ERROR
+    if raised.vector not in (GP, NP, SS) or not code & SELECTOR or code & IDT_ERROR:
+        return False
+    try:
+        found = lookup(context, code & SELECTOR)
+    except ReadError:
+        return True
+    return isinstance(found, Raised) or found.system or not found.present
 
 
 def _facts(

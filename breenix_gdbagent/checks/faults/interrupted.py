@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
-from breenix_gdbagent.checks.facts import IF_KNOWN, SHORT, SPREAD, Facts, Place
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Facts, Place
 from breenix_gdbagent.checks.faults.address_kind import in_image
 from breenix_gdbagent.cpumodel.context import Context
 from breenix_gdbagent.cpumodel.instruction import Instruction
+from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
@@ -33,7 +34,8 @@ class Frame(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(Facts):
-    """Where, in which ring and space, by what instruction; on which CPU of several."""
+    """Where, in which ring and space, by what instruction; on which CPU of several. `code_32`: in
+    compatibility mode."""
 
     cpu: Annotated[int | None, IF_KNOWN]
     ring: int
@@ -43,6 +45,7 @@ class Interrupted(Facts):
     process: Annotated[Space | None, SHORT]
     cr3: PhysAddr
     frame: Frame
+    code_32: Annotated[bool, ASIDE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ def interrupted(kernel: Kernel, context: Context, instruction: Instruction | Non
             rsp=VirtAddr(context.rsp),
             ss=Hex(context.ss),
         ),
+        code_32=runs_32_bit(context),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr
 from breenix_gdbagent.checks.facts import Place
 from breenix_gdbagent.cpumodel.context import Context
+from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import table_named
@@ -57,7 +58,7 @@ class NewRoot:
 def new_root(kernel: Kernel, context: Context, cr2: int) -> NewRoot | None:
     """What is known of the CR3 under which ring 0 could not fetch RIP; None for another fault, and
     where RIP alone leads nowhere, which is a wild jump and no wrong CR3."""
-    if context.cpl or cr2 != context.rip:
+    if context.cpl or cr2 != context.rip or runs_32_bit(context):
         return None
     cpu = context.cpu
     places = [("RIP", context.rip), ("RSP", (context.rsp - 8) & (1 << 64) - 1)]

@@ -46,6 +46,7 @@ from breenix_gdbagent.checks.tables import NX_WITHOUT_NXE
 from breenix_gdbagent.cpumodel.context import PF, Context, Raised
 from breenix_gdbagent.cpumodel.delivery import Attempt
 from breenix_gdbagent.cpumodel.explanation import Explanation
+from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.exceptions import PF_USER, PF_WRITE
@@ -229,6 +230,8 @@ def _mend(cause: Cause) -> Code | None:
 def _advice(fault: PageFault) -> str:
     """What to do where the refusal itself says it."""
     why = fault.cause.why
+    if not fault.context.cpl and runs_32_bit(fault.context):
+        return exceptions.LONG_CODE
     if isinstance(why, Refused):
         if len(why.reserved) == 1 and why.reserved[0].why in _BY_REASON:
             return _BY_REASON[why.reserved[0].why]

@@ -95,13 +95,19 @@ def _witnesses(kernel: Kernel) -> tuple[list[Explanation], dict[int, str]]:
     found, lacking = list[Explanation](), dict[int, str]()
     for cpu in (about, *(c for c in kernel.stop.cpus if c.index != about.index)):
         try:
-            context = context_of_cpu(kernel.tables, cpu)
+            context = replace(context_of_cpu(kernel.tables, cpu), served=served(kernel, cpu))
         except ReadError as reason:
             if cpu is about or not cpu.at_reset:
                 lacking[cpu.index] = reason.what
             continue
         found.append(explain(context, Observed(None, None, cpu.get("cr2"), None)))
     return found, lacking
+
+
+def served(kernel: Kernel, cpu: Cpu) -> int | None:
+    """The vector of the interrupt that the PIC, which is wired to CPU 0, has in service."""
+    pic = kernel.stop.pic
+    return pic.served if pic is not None and cpu.index == 0 else None
 
 
 def _early(kernel: Kernel) -> Finding:

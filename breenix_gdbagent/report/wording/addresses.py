@@ -144,11 +144,14 @@ def who(program: Interrupted) -> str:
     if program.ring == 3:
         named = space is not None and space.name is not None
         return f"process {label} in ring 3" if named else f"{label} in ring 3"
+    narrow = ""
+    if program.code_32:
+        narrow = f", run as 32-bit code (CS {hex64(program.frame.cs)} has no L bit),"
     if space is not None and space.role == "master":
-        return "the kernel"
+        return f"the kernel{narrow}"
     if space is not None and space.role == "boot":
-        return f"the kernel on {label}"
-    return f"the kernel in the space of {label}"
+        return f"the kernel on {label}{narrow}"
+    return f"the kernel in the space of {label}{narrow}"
 
 
 def rip_of(program: Interrupted) -> str:

@@ -6,9 +6,21 @@ from dataclasses import dataclass
 
 import pytest
 
+from breenix_gdbagent.x86.cpu import SystemSegment
 from tests.said import evidence, summary
 from tests.unit.checks.faults.stops import found, names, only
-from tests.writers.machine import CODE, DATA, HEAP, IST, NX, TEXT, USER_STACK, Machine, stack_top
+from tests.writers.machine import (
+    CODE,
+    DATA,
+    HEAP,
+    IST,
+    NX,
+    TEXT,
+    TSS,
+    USER_STACK,
+    Machine,
+    stack_top,
+)
 from tests.writers.tables import P, U, W
 
 TOP = stack_top(1) - 0x100
@@ -231,3 +243,32 @@ def test_a_program_that_ran_into_its_text() -> None:
     m = Machine()
     m.write(CODE, b"AWAVAUATUSH\x0f\x0b", m.root)
     assert "text_at_rip" not in evidence(only(m.fault(13, CODE, error=0)))
+
+
+def test_without_a_tss_it_is_said_that_none_is_loaded() -> None:
+    """TR is as a reset left it: RSP0 is what happens to lie at address 4."""
+    m = Machine()
+    m.code(CODE, "0f0b")
+    stop = m.shutdown(CODE, ring=3, cr2=0)
+    bare = stop.cpus[0]._replace(tr=SystemSegment(0, HEAP, 0xFFFF))  # type: ignore[arg-type]
+    for place in (4, 36):  # RSP0, and IST1 of #DF
+        m.write(HEAP + place, bytes.fromhex("50ff00f0c3e200f0"))
+    triple, *behind = found(m.shutdown(CODE, ring=3, cr2=0)._replace(cpus=(bare,)))
+    assert triple.code.name == "triple-fault" and triple.cause == "tss.rsp0-invalid"
+    (tss,) = (f for f in behind if f.code.name == "tss.rsp0-invalid")
+    assert "no TSS is loaded on CPU 0 (TR is null)" in summary(tss)
+    assert "ltr" in tss.fix
+
+
+@pytest.mark.parametrize(
+    ("bits", "raises"), [(0x00, False), (0x10, True), (0x01, False)], ids=["none", "its", "another"]
+)
+def test_the_io_bitmap_decides_in_ring_3(bits: int, raises: bool) -> None:
+    """Port 0x64 is bit 4 of byte 12; the bitmap lies within the TSS."""
+    m = Machine()
+    m.write(TSS + 0x66, (0x10).to_bytes(2, "little"))
+    m.write(TSS + 0x10 + 12, bytes([bits]))
+    m.code(CODE, "e464")  # in al, 0x64
+    finding = only(m.fault(13, CODE, error=0))
+    assert finding.confidence == ("proved" if raises else "possible")
+    assert ("bitmap forbids port 0x64" in summary(finding)) is raises
