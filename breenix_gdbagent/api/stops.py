@@ -30,7 +30,7 @@ from breenix_gdbagent.targets.saved import saved
 from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
+    from breenix_gdbagent.evaluation.known import Known
 
 At = Stop | Kernel
 MEMORY = ("tables", "kernel", "all")
@@ -95,9 +95,10 @@ def read(at: At, va: int | str, length: int) -> bytes:
     return Evaluation.of(kernel).memory.read(address(kernel, va), length)
 
 
-def value(at: At, text: str) -> int | float | str | bool | Value | None:
-    """An expression of the shell's (``help print``): numbers, text and None as Python's, a struct
-    as a `Value`, whose fields are ``value["name"]``. Raises `ReadError`, `InputError`.
+def value(at: At, text: str) -> Known:
+    """An expression of the shell's (``help print``): numbers, text and None as Python's, a slice as
+    a tuple, a struct as a `Value`, whose fields are ``value["name"]``. Raises `ReadError`,
+    `InputError`.
 
     >>> import breenix_gdbagent as ba
     >>> stop = ba.open_snapshot(snapshot)

@@ -30,8 +30,10 @@ from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.points import Access, Kind, Only, Point
 from breenix_gdbagent.debugger.stepping import Stepper
 from breenix_gdbagent.debugger.stop_event import StopEvent
+from breenix_gdbagent.debugger.user_breakpoints import links_of
 from breenix_gdbagent.debugger.watchpoints import watch_entry, watch_memory, watch_value
 from breenix_gdbagent.errors import InputError, LinkError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.expressions import Expression, parse
 from breenix_gdbagent.evaluation.places import Place, find_place, parse_vector, vector_place
 from breenix_gdbagent.kernel.view import Kernel
@@ -41,7 +43,7 @@ from breenix_gdbagent.targets import Machine, Setting
 from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
+    from breenix_gdbagent.evaluation.known import Known
 
 
 def launch(
@@ -185,7 +187,7 @@ class Vm:
         """See `stops.read`."""
         return stops.read(self.kernel, va, length)
 
-    def value(self, text: str) -> int | float | str | bool | Value | None:
+    def value(self, text: str) -> Known:
         """See `stops.value`."""
         return stops.value(self.kernel, text)
 
@@ -307,7 +309,8 @@ class Vm:
         """Stop at an address, ``symbol+offset``, ``file.rs:12`` or ``exception 14``, at the
         `count`-th time that CR3 is the `process`'s (pid or name) and `condition` holds. With
         `once` it goes with its first stop. Raises `InputError`, `SymbolNotFound`."""
-        only = self._only(condition, process, cpu)
+        links = links_of(self._place(location), self._debugger.loaded_or_linked)
+        only = self._only(condition, process, cpu, links)
         return self._add("break", location, only, ignore=count - 1, once=once)
 
     def checkpoint(
@@ -315,8 +318,10 @@ class Vm:
     ) -> Point:
         """Take down expressions there and go on: ``point.hits``, ``point.records``."""
         image = self._debugger.loaded_or_linked
-        parsed = tuple(parse(text, image) for text in expressions)
-        return self._add("checkpoint", location, self._only(condition), expressions=parsed)
+        links = links_of(self._place(location), image)
+        parsed = tuple(parse(text, image, links) for text in expressions)
+        only = self._only(condition, links=links)
+        return self._add("checkpoint", location, only, expressions=parsed)
 
     def invariant(self, check: str, location: str | int) -> Point:
         """Run a check of `examine` (or ``audit``: all) there, and stop where it fails."""
@@ -384,10 +389,14 @@ class Vm:
         return self._steppers.setdefault(chosen, Stepper(self._debugger, chosen))
 
     def _only(
-        self, condition: str | None, process: str | int | None = None, cpu: int | None = None
+        self,
+        condition: str | None,
+        process: str | int | None = None,
+        cpu: int | None = None,
+        links: tuple[int, ...] = (),
     ) -> Only:
         image = self._debugger.loaded_or_linked
-        parsed = None if condition is None else parse(condition, image)
+        parsed = None if condition is None else parse(condition, image, links)
         return Only(None if process is None else str(process), cpu, parsed)
 
     def _place(self, location: str | int) -> Place:
@@ -395,7 +404,11 @@ class Vm:
         word, _, vector = text.partition(" ")
         if word == "exception":
             return vector_place(parse_vector(vector.strip()))
-        return find_place(text, self._debugger.image)
+        return find_place(text, self._debugger.image, self._evaluation())
+
+    def _evaluation(self) -> Evaluation | None:
+        """Where the guest stands, for a location that is an expression; None before it has run."""
+        return None if self._kernel is None else Evaluation.of(self.kernel)
 
     def _add(
         self,

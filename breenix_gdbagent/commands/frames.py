@@ -20,6 +20,8 @@ from breenix_gdbagent.views.call_trace import located
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.threads import Thread
 
+ALL = 1 << 12
+FULL = ("full", "-full")
 Traces = Iterator[tuple[str, Callable[[], Backtrace]]]
 
 
@@ -27,9 +29,11 @@ def bt(kernel: Kernel, options: argparse.Namespace) -> int:
     """Print them. What cannot be followed says why, in its place; 1 when nothing could be."""
     answers: list[Json] = []
     code = 1
+    full = options.full or any(word in FULL for word in options.what)
+    most = _most(options.what)
     for title, unwind in _wanted(kernel, options):
         try:
-            traced = located(kernel, unwind())
+            traced = located(kernel, unwind(), ALL if full else 0)
         except ReadError as error:
             answers.append({"of": title, "frames": [], "end": error.what})
             if not options.json:
@@ -38,12 +42,23 @@ def bt(kernel: Kernel, options: argparse.Namespace) -> int:
         code = 0
         answers.append({"of": title, **shown.trace_json(traced)})
         if not options.json:
-            print(f"{title}\n{shown.trace_text(traced)}")
+            print(f"{title}\n{shown.trace_text(traced, most)}")
     if options.json:
         print_json(answers)
     elif not kernel.stop.cpus and not answers:
         print(f"not checked: {kernel.stop.no_paging}")
     return code
+
+
+def _most(words: list[str]) -> int:
+    """How many frames: ``5``, or ``-5`` from the other end; 0 for all. Raises `InputError`."""
+    counts = [word for word in words if word not in FULL]
+    if not counts:
+        return 0
+    found = parse_number(counts[0].removeprefix("-")) if len(counts) == 1 else None
+    if found is None:
+        raise InputError(f"{' '.join(counts)!r} is no number of frames", fix="bt 5, bt -5, bt full")
+    return -found if counts[0].startswith("-") else found
 
 
 def _wanted(kernel: Kernel, options: argparse.Namespace) -> Traces:

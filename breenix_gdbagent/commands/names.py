@@ -5,21 +5,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of
 from breenix_gdbagent.commands.frames import bt
 from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.root import root_of
 from breenix_gdbagent.commands.target import add_target_options, target_of
 from breenix_gdbagent.errors import ReadError, SymbolNotFound
-from breenix_gdbagent.evaluation.values import value_of
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.locations import parse_address, parse_number
+from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report import names as shown
+from breenix_gdbagent.report.numbers import LETTERS
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.views.call_trace import spots
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.evaluation.evaluation import Evaluation
 
 Verb = Callable[[Kernel, argparse.Namespace], int]
 AROUND = 5  # source lines above and below
@@ -65,23 +70,43 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     """The arguments of one command, without the target's; the shell's are the same."""
     parser.add_argument("--json", action="store_true")
     if name == "bt":
+        parser.add_argument("what", nargs="*", metavar="COUNT|full", help="so many frames")
+        parser.add_argument("--full", "-full", action="store_true", help="with their variables")
         parser.add_argument("--pid", metavar="N")
         parser.add_argument("--thread", metavar="N")
         parser.add_argument("--all", action="store_true", help="every CPU and thread")
         parser.add_argument("--cpu", metavar="N")
     elif name in ("symbol", "print", "type"):
-        parser.add_argument("what", metavar={"symbol": "NAME|ADDRESS"}.get(name, "PATH"))
+        parser.add_argument("what", metavar=_WHAT[name])
     elif name in ("list", "disassemble"):
         default = "default: RIP" + ("; N: a line of RIP's file" if name == "list" else "")
         parser.add_argument("what", nargs="?", metavar="LOCATION", help=default)
+    if name == "print":
+        parser.add_argument("--format", metavar="F", choices=LETTERS, help="as gdb's print/F")
+    if name in ("symbol", "print", "list", "disassemble"):
+        parser.add_argument("--pid", metavar="N|NAME", help="whose addresses are meant")
     if name == "list":
         parser.add_argument("--source", type=Path, metavar="DIR", help="where the source lies")
     if name == "disassemble":
         parser.add_argument("--count", type=int, default=INSTRUCTIONS, metavar="N")
 
 
-def _location(kernel: Kernel, text: str | None, image: LoadedImage | None) -> int:
-    """RIP, or what ``0x...``, ``symbol+offset`` or ``file.rs:12`` names; the first of several."""
+def _evaluation(kernel: Kernel, options: argparse.Namespace) -> Evaluation:
+    """What expressions are evaluated on: the stop's CPU, in the process that --pid names."""
+    from breenix_gdbagent.evaluation.evaluation import Evaluation
+
+    root = None if options.pid is None else root_of(kernel, None, options.pid)
+    return Evaluation.of(kernel, root=root)
+
+
+_WHAT = {"symbol": "NAME|ADDRESS", "print": "EXPR", "type": "PATH"}
+
+
+def _location(
+    kernel: Kernel, text: str | None, image: LoadedImage | None, options: argparse.Namespace
+) -> int:
+    """RIP, or what ``0x...``, ``symbol+offset``, ``file.rs:12`` or an expression names; the first
+    of several."""
     if text is None:
         return kernel.stop.cpu.rip
     number = parse_number(text)
@@ -89,7 +114,8 @@ def _location(kernel: Kernel, text: str | None, image: LoadedImage | None) -> in
         return number
     from breenix_gdbagent.evaluation.places import find_place
 
-    place = find_place(text, None if image is None else image.image)
+    elf = None if image is None else image.image
+    place = find_place(text, elf, _evaluation(kernel, options))
     return place.at(0 if image is None else image.bias)[0]
 
 
@@ -160,7 +186,9 @@ def _frames(kernel: Kernel, options: argparse.Namespace) -> int:
 
 def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
     image = kernel.stop.loaded
-    va = parse_address(options.what, image)
+    from breenix_gdbagent.evaluation.expressions import address_at
+
+    va = address_at(_evaluation(kernel, options), options.what)
     hit = image.symbol_at(va)
     lines = spots(image, va)
     if options.json:
@@ -188,26 +216,15 @@ def _symbol(kernel: Kernel, options: argparse.Namespace) -> int:
 
 
 def _print(kernel: Kernel, options: argparse.Namespace) -> int:
-    from breenix_gdbagent.symbols.tree import nodes
-    from breenix_gdbagent.symbols.tree_plain import json_of, plain_of
-    from breenix_gdbagent.symbols.tree_text import lines
+    from breenix_gdbagent.commands.printing import printed, printed_json, split_format
 
-    value = value_of(kernel, options.what)
-    found = nodes(value)
-    text = lines(found, WIDTH, value.space.image.name_of)
+    letter, text = split_format(options.what)
+    letter = options.format or letter
+    found = printed(_evaluation(kernel, options), text, WIDTH, letter)
     if options.json:
-        print_json(
-            {
-                "path": options.what,
-                "type": value.type.name,
-                "address": None if value.address is None else hex64(value.address),
-                "size": value.type.size,
-                "value": json_of(plain_of(found)),
-                "text": list[Json](text),
-            }
-        )
+        print_json(printed_json(found))
     else:
-        print("\n".join(text))
+        print("\n".join(found.lines))
     return 0
 
 
@@ -245,7 +262,7 @@ def _type(kernel: Kernel, options: argparse.Namespace) -> int:
 def _list(kernel: Kernel, options: argparse.Namespace) -> int:
     image = anywhere(kernel)
     line = int(options.what) if (options.what or "").isdecimal() else None
-    va = _location(kernel, None if line is not None else options.what, image)
+    va = _location(kernel, None if line is not None else options.what, image, options)
     chain = spots(image, va)
     if not chain or chain[0].file is None or chain[0].line is None:
         why = "" if image.image.has_dwarf else ": the ELF has no debug information (DWARF)"
@@ -290,8 +307,8 @@ def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.report.code import code_json, code_text
     from breenix_gdbagent.views.instructions import named_instructions
 
-    va = _location(kernel, options.what, _placed(kernel, options.what))
-    root = kernel.stop.cpu.root
+    va = _location(kernel, options.what, _placed(kernel, options.what), options)
+    root = kernel.stop.cpu.root if options.pid is None else root_of(kernel, None, options.pid)
     if root is None:
         raise ReadError("no CPU's CR3 is known")
     found = named_instructions(kernel, root, va, options.count)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from breenix_gdbagent.commands.examined import stop_of
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import Target
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.location import address_in
 from breenix_gdbagent.locations import parse_number
@@ -50,7 +50,22 @@ def _walks(stop: Stop, options: argparse.Namespace) -> Iterator[Walk]:
     ours = _root(stop, options) if any(named is None for _, named in questions) else 0
     for text, named in questions:
         root = ours if named is None else named
-        yield walk(tables, root, address_in(text, stop), levels, nxe)
+        yield walk(tables, root, _address(stop, text), levels, nxe)
+
+
+def _address(stop: Stop, text: str) -> int:
+    """A number or a symbol; what is neither is an expression, for which the kernel is read."""
+    try:
+        return address_in(text, stop)
+    except (InputError, ReadError) as error:
+        from breenix_gdbagent.evaluation.evaluation import Evaluation
+        from breenix_gdbagent.evaluation.expressions import address_at
+        from breenix_gdbagent.kernel.view import Kernel
+
+        try:
+            return address_at(Evaluation.of(Kernel(stop)), text)
+        except SymbolNotFound:
+            raise error from None
 
 
 def _root(stop: Stop, options: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_number
 
+MOST_NAMED = 12
+
 
 def root_of(kernel: Kernel, root: str | None, pid: str | None = None) -> int:
     """The root that --root or --pid names, else CR3 of the stop's CPU. Raises `InputError`."""
@@ -31,17 +33,19 @@ def root_of(kernel: Kernel, root: str | None, pid: str | None = None) -> int:
 
 
 def root_of_pid(kernel: Kernel, text: str) -> int:
-    """The root of a process by its pid as text. Raises `InputError`."""
+    """The root of a process by its pid or name as text. Raises `InputError`."""
     pid = parse_number(text)
-    if pid is None:
-        raise InputError(f"--pid {text!r} is no number", fix="list them: ps")
-    for space in kernel.spaces:
-        if space.pid == pid:
-            return space.root
-    known = sorted({s.pid for s in kernel.spaces if s.pid is not None})
+    spaces = [s for s in kernel.spaces if s.pid is not None]
+    found = {s.root: s for s in spaces if (s.pid == pid if pid is not None else s.name == text)}
+    if len(found) == 1:
+        return next(iter(found))
+    known = ", ".join(f"{s.pid} {s.name or ''}".strip() for s in spaces[:MOST_NAMED])
+    if len(found) > 1:
+        pids = ", ".join(str(s.pid) for s in found.values())
+        raise InputError(f"{len(found)} processes are called {text}", fix=f"give one's pid: {pids}")
     raise InputError(
-        f"no address space is known as that of process {pid}",
-        f"known pids: {', '.join(map(str, known))}"
+        f"no address space is known as that of process {text}",
+        f"known: {known}{', ...' if len(spaces) > MOST_NAMED else ''}"
         if known
         else "neither the kernel's types nor its serial text name any pid here",
         "list the roots with `pt roots` and give --root 0x...",

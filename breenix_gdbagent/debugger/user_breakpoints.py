@@ -8,6 +8,7 @@ import re
 from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.debugger.points import Only, Point
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.expressions import parse, parse_list
 from breenix_gdbagent.evaluation.places import (
     Place,
@@ -25,27 +26,45 @@ _USAGE = "write: [process P] [cpu N] [count N] [if COND]"
 
 
 def breakpoint_of(
-    text: str, image: LoadedImage | None, number: int, *, once: bool = False
+    text: str,
+    image: LoadedImage | None,
+    number: int,
+    *,
+    once: bool = False,
+    evaluation: Evaluation | None = None,
 ) -> Point:
-    """``LOCATION [process P] [cpu N] [count N] [if COND]``. As the others here it raises
-    `InputError`, `SymbolNotFound`, and `ReadError` where the ELF has no lines."""
-    place, rest = place_of(text, image)
-    only, ignore = _when(rest, image)
+    """``LOCATION [process P] [cpu N] [count N] [if COND]``; `evaluation` is where the guest stands,
+    for a location that is an expression. As the others here it raises `InputError`,
+    `SymbolNotFound`, and `ReadError` where the ELF has no lines."""
+    place, rest = place_of(text, image, evaluation)
+    only, ignore = _when(rest, image, place)
     return Point(number, "break", place, only, ignore, once)
 
 
-def checkpoint_of(text: str, image: LoadedImage | None, number: int) -> Point:
+def checkpoint_of(
+    text: str, image: LoadedImage | None, number: int, *, evaluation: Evaluation | None = None
+) -> Point:
     """``[--quiet] LOCATION [EXPR, EXPR...] [if COND]``."""
     quiet = text.startswith("--quiet ")
-    place, rest = place_of(text.removeprefix("--quiet "), image)
+    place, rest = place_of(text.removeprefix("--quiet "), image, evaluation)
     head, condition = split_if(rest)
-    only = Only(condition=parse(condition, image) if condition else None)
+    links = links_of(place, image)
+    only = Only(condition=parse(condition, image, links) if condition else None)
     point = Point(number, "checkpoint", place, only, quiet=quiet)
-    point.expressions = tuple(parse_list(head, image)) if head else ()
+    point.expressions = tuple(parse_list(head, image, links)) if head else ()
     return point
 
 
-def invariant_of(text: str, image: LoadedImage | None, number: int) -> Point:
+def links_of(place: Place, image: LoadedImage | None) -> tuple[int, ...]:
+    """The link addresses of a place of the kernel's code: whose variables a condition may name."""
+    if image is None:
+        return ()
+    return (*place.links, *(image.link(va) for va in place.fixed if image.holds(va)))
+
+
+def invariant_of(
+    text: str, image: LoadedImage | None, number: int, *, evaluation: Evaluation | None = None
+) -> Point:
     """``CHECK at LOCATION [process P] [cpu N] [count N] [if COND]``."""
     name, _, location = text.partition(" at ")
     check = ALIASES.get(name.strip(), name.strip())
@@ -56,18 +75,20 @@ def invariant_of(text: str, image: LoadedImage | None, number: int) -> Point:
             f"checks: {', '.join(known)}, audit",
             "write: CHECK at LOCATION",
         )
-    place, rest = place_of(location.strip(), image)
-    only, ignore = _when(rest, image)
+    place, rest = place_of(location.strip(), image, evaluation)
+    only, ignore = _when(rest, image, place)
     return Point(number, "invariant", place, only, ignore, check=check)
 
 
-def place_of(text: str, image: LoadedImage | None) -> tuple[Place, str]:
+def place_of(
+    text: str, image: LoadedImage | None, evaluation: Evaluation | None = None
+) -> tuple[Place, str]:
     """(the place, the rest of the line). ``exception 14`` is one too."""
     location, rest = split_location(text)
     if location == "exception":
         vector, rest = split_location(rest)
         return vector_place(parse_vector(vector)), rest
-    return find_place(location, None if image is None else image.image), rest
+    return find_place(location, None if image is None else image.image, evaluation), rest
 
 
 def split_if(text: str) -> tuple[str, str]:
@@ -78,7 +99,7 @@ def split_if(text: str) -> tuple[str, str]:
     return head.strip(), condition.strip()
 
 
-def _when(text: str, image: LoadedImage | None) -> tuple[Only, int]:
+def _when(text: str, image: LoadedImage | None, place: Place) -> tuple[Only, int]:
     """(when a hit counts, how many are passed first)."""
     process = cpu = condition = None
     count = 1
@@ -89,7 +110,7 @@ def _when(text: str, image: LoadedImage | None) -> tuple[Only, int]:
             raise InputError(f"cannot read {rest!r}", fix=_USAGE)
         rest = rest[found.end() :]
         if found[1] == "if":
-            condition = parse(rest, image)
+            condition = parse(rest, image, links_of(place, image))
             break
         word, _, rest = rest.partition(" ")
         rest = rest.strip()

@@ -3,33 +3,121 @@ for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
 from breenix_gdbagent.kernel.processes import MANAGER
 from breenix_gdbagent.kernel.typed import number, static_of
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
+from breenix_gdbagent.symbols.backtrace import Frame, registers_of
+from breenix_gdbagent.symbols.cfi import REGISTERS
 from breenix_gdbagent.symbols.values import Value
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
 from breenix_gdbagent.x86.paging import VirtualMemory
 
+if TYPE_CHECKING:
+    from breenix_gdbagent.evaluation.known import Known
+    from breenix_gdbagent.symbols.values import Values
+    from breenix_gdbagent.symbols.variables import Scope, Variable
+
+FRAME_REGISTERS = frozenset(REGISTERS)
+"""Those of which each frame has its own."""
 THREAD = "kernel::task::thread::Thread"
 
 
 class Evaluation:
-    """One CPU at one moment. `kernel()` is made once, and only when somebody needs it."""
+    """One CPU at one moment. `kernel()` is made once, and only when somebody needs it. `frame` is
+    the frame whose registers and variables are meant, None: where the CPU stands; `depth` counts
+    the calls inlined in it that lie further in. `kept` are values by name (``$1``), `root` is
+    whose memory is meant, None: that of the CPU's CR3."""
 
-    def __init__(self, cpu: Cpu, kernel: Callable[[], Kernel]) -> None:
+    def __init__(
+        self,
+        cpu: Cpu,
+        kernel: Callable[[], Kernel],
+        frame: Frame | None = None,
+        depth: int = 0,
+        kept: Mapping[str, Known] | None = None,
+        root: int | None = None,
+    ) -> None:
         self.cpu = cpu
         self._make = kernel
+        self.frame = frame
+        self.depth = depth
+        self.kept: Mapping[str, Known] = kept or {}
+        self.root = root
 
     @classmethod
-    def of(cls, kernel: Kernel, cpu: Cpu | None = None) -> Evaluation:
-        """The CPU that a stop is about, or another one of it."""
-        return cls(kernel.stop.cpu if cpu is None else cpu, lambda: kernel)
+    def of(
+        cls,
+        kernel: Kernel,
+        cpu: Cpu | None = None,
+        frame: Frame | None = None,
+        depth: int = 0,
+        *,
+        kept: Mapping[str, Known] | None = None,
+        root: int | None = None,
+    ) -> Evaluation:
+        """The CPU that a stop is about, or another one of it, or one of its frames."""
+        chosen = kernel.stop.cpu if cpu is None else cpu
+        return cls(chosen, lambda: kernel, frame, depth, kept, root)
+
+    def register(self, name: str) -> int:
+        """A register, in the frame at hand. Raises `ReadError` where it is not known."""
+        if self.frame is not None and name in FRAME_REGISTERS:
+            value = registers_of(self.frame).get(name)
+            if value is None:
+                raise ReadError(
+                    f"{name} is not known in this frame: what it called did not keep it"
+                )
+            return value
+        value = self.cpu.get(name)
+        if value is None:
+            raise ReadError(f"register {name} is not known")
+        return value
+
+    @cached_property
+    def values(self) -> Values:
+        """Rust values in the address space under the CPU's CR3. Raises `ReadError` without types.
+        """
+        from breenix_gdbagent.symbols.values import Values
+
+        return Values(self.kernel.structures.values.image, self.memory.read)
+
+    @cached_property
+    def scopes(self) -> tuple[Scope, ...]:
+        """The calls inlined where the frame stands, innermost first, and its function, with their
+        variables; () where nothing is known of it."""
+        from breenix_gdbagent.symbols.variables import scopes
+
+        frame = self.frame
+        image = self.kernel.stop.image
+        if image is None or not image.image.has_dwarf:
+            return ()
+        if frame is None:
+            rip, rsp = self.cpu.get("rip"), self.cpu.get("rsp")
+            if rip is None or rsp is None or self.cpu.cpl:
+                return ()
+            frame = Frame(
+                VirtAddr(rip), VirtAddr(rsp), "registers", None, True, self.cpu.registers
+            )
+        if not image.holds(frame.lookup) or frame.ring:
+            return ()
+        try:
+            return scopes(self.values, frame)[self.depth :]
+        except (ReadError, InputError):
+            return ()
+
+    def variable(self, name: str) -> Variable | None:
+        """The argument or local of that name, of the frame's function or of what it was inlined
+        into; None when there is none."""
+        found = (scope.find(name) for scope in self.scopes)
+        return next((variable for variable in found if variable is not None), None)
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -38,7 +126,7 @@ class Evaluation:
     @cached_property
     def memory(self) -> VirtualMemory:
         """The address space under the CPU's CR3. Raises `ReadError` while paging is off."""
-        root, mode = self.cpu.root, self.cpu.paging
+        root, mode = self.root or self.cpu.root, self.cpu.paging
         if root is None or mode is None:
             raise ReadError(self.kernel.stop.no_paging)
         return VirtualMemory(self.kernel.tables, root, mode.levels)
@@ -69,7 +157,7 @@ class Evaluation:
     def pid(self) -> int | None:
         """Its pid. By CR3 first: a switch changes the thread before the address space."""
         table = self.kernel.structures.processes
-        root = self.cpu.cr3
+        root = self.root or self.cpu.cr3
         for process in table.processes:
             if root is not None and process.effective_root == root & CR3_ADDRESS:
                 return process.pid

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
+from breenix_gdbagent.evaluation.conversion import convert, dereferenced, indexed, sliced, words
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.operands import (
-    LOWER,
-    REGISTERS,
     compare,
+    is_register,
     number,
-    register,
+    register_named,
     truth,
 )
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols.values import Value
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.evaluation.operands import Evaluate, Known
+    from breenix_gdbagent.evaluation.known import Known
+    from breenix_gdbagent.evaluation.operands import Evaluate
     from breenix_gdbagent.symbols import LoadedImage
     from breenix_gdbagent.symbols.types import Type
 
@@ -30,8 +31,8 @@ _TOKENS = re.compile(
       (?P<number>0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)
     | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     | (?P<quoted>`[^`]*`)
-    | (?P<name>\$?[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_{}\#0-9]+)*)
-    | (?P<sign>==|!=|<=|>=|<<|>>|&&|\|\||[-+*/%&|^~!<>()\[\].,@])
+    | (?P<name>\$?[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_{}\#0-9]+)*|\$\$?[0-9]*)
+    | (?P<sign>==|!=|<=|>=|<<|>>|&&|\|\||\.\.|[-+*/%&|^~!<>()\[\].,;@])
     )""",
     re.VERBOSE,
 )
@@ -63,21 +64,55 @@ class Token(NamedTuple):
     at: int
 
 
-class _Static:
-    """A static by path: looked up once for a kernel, read at each evaluation."""
+class _Name:
+    """A variable of the frame, else a static by path, else a function: its address. A static is
+    looked up once for a kernel, and read at each evaluation."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.known: tuple[LoadedImage, Type, int] | None = None
 
-    def __call__(self, evaluation: Evaluation) -> Value:
-        values = evaluation.kernel.structures.values
-        if self.known is None or self.known[0] != values.image:
+    def __call__(self, evaluation: Evaluation) -> Known:
+        if "::" not in self.path:
+            variable = evaluation.variable(self.path)
+            if variable is not None:
+                if variable.value is None:
+                    raise ReadError(f"{self.path} is {variable.why}")
+                return variable.value
+        return self.static(evaluation)
+
+    def static(self, evaluation: Evaluation) -> Known:
+        loaded = evaluation.kernel.stop.loaded
+        if self.known is not None and self.known[0] == loaded:
+            return evaluation.kernel.structures.values.at(self.known[1], self.known[2])
+        try:
+            if not loaded.image.has_dwarf:
+                raise SymbolNotFound(self.path)
+            values = evaluation.kernel.structures.values
             found = values.static(self.path)
-            if found.address is None:
-                return found
+        except SymbolNotFound:
+            address = _function(loaded, self.path)
+            if address is None:
+                raise
+            return address
+        if found.address is not None:
             self.known = (values.image, found.type, found.address)
-        return values.at(self.known[1], self.known[2])
+        return found
+
+
+def _function(loaded: LoadedImage, path: str) -> int | None:
+    """The address of the function or label of that path; None when there is none. Raises
+    `ReadError` for data, whose type is not known."""
+    symbols = [s for s in loaded.image.symbols.matching(path)]
+    if not symbols:
+        return None
+    if not any(s.executable for s in symbols):
+        raise ReadError(
+            f"{path} has no type here, so its value is not known: the kernel's ELF has no debug "
+            "information (DWARF) of it",
+            fix=f"write u64[&{path}]",
+        )
+    return loaded.va_of(path)
 
 
 def _special(name: str) -> Evaluate:
@@ -109,11 +144,14 @@ def _field(inside: Evaluate, name: str) -> Evaluate:
 
 
 def _item(inside: Evaluate, index: Evaluate) -> Evaluate:
+    return lambda s: indexed(inside(s), number(index(s)))
+
+
+def _slice(inside: Evaluate, first: Evaluate | None, end: Evaluate | None) -> Evaluate:
     def evaluate(evaluation: Evaluation) -> Known:
-        value = inside(evaluation)
-        if not isinstance(value, Value):
-            raise InputError(f"{value!r} has no items")
-        return value.item(number(index(evaluation)))
+        low = 0 if first is None else number(first(evaluation))
+        high = None if end is None else number(end(evaluation))
+        return sliced(inside(evaluation), low, high)
 
     return evaluate
 
@@ -121,11 +159,13 @@ def _item(inside: Evaluate, index: Evaluate) -> Evaluate:
 class Grammar:
     """One text. Each method reads on and gives the evaluation of what it has read.
 
-    `statics` and `typed` collect what the expression needs, see `Expression`.
+    `statics` and `typed` collect what the expression needs, see `Expression`; `kept` are the
+    names of values that were kept (``$1``).
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, kept: Collection[str] = ()) -> None:
         self.text = text
+        self.kept = kept
         self.tokens = _tokens(text)
         if len(self.tokens) > _LONG:
             raise InputError(f"an expression of {len(self.tokens)} words and signs is too long")
@@ -170,11 +210,16 @@ class Grammar:
         self.depth -= 1
         return found
 
-    def index(self) -> Evaluate:
-        """Behind ``[``."""
-        found = self.inside(lambda: self.binary(0))
+    def index(self) -> tuple[Evaluate | None, Evaluate | None, bool]:
+        """Behind ``[``: (the index or where a slice begins, where it ends, whether it is one)."""
+        bounds: list[Evaluate | None] = [None, None]
+        if self.here.text != "..":
+            bounds[0] = self.inside(lambda: self.binary(0))
+        ranged = self.take("..") is not None
+        if ranged and self.here.text != "]":
+            bounds[1] = self.inside(lambda: self.binary(0))
         self.need("]")
-        return found
+        return bounds[0], bounds[1], ranged
 
     def either(self) -> Evaluate:
         parts = [self.both()]
@@ -201,13 +246,62 @@ class Grammar:
 
     def binary(self, level: int) -> Evaluate:
         if level == len(_BINARY):
-            return self.unary()
+            return self.converted()
         found = self.binary(level + 1)
         while (sign := self.take(*_BINARY[level])) is not None:
             found = _applied(_BINARY[level][sign], sign, found, self.binary(level + 1))
         return found
 
+    def converted(self) -> Evaluate:
+        found = self.unary()
+        while self.take("as"):
+            found = self.to_type(found, self.type_text())
+        return found
+
+    def to_type(self, inner: Evaluate, name: str) -> Evaluate:
+        return lambda s: convert(s, inner(s), name)
+
+    def type_text(self) -> str:
+        """A type of Rust's as it is written: ``u32``, ``*const a::B<C>``, ``[u8; 4]``."""
+        begin = self.here.at
+        while self.take("*", "&", "const", "mut"):
+            continue
+        token = self.here
+        if token.kind == "quoted":
+            self.at += 1
+        elif self.take("["):
+            self.type_text()
+            self.need(";")
+            if self.here.kind != "number":
+                raise self.wrong("a length is expected")
+            self.at += 1
+            self.need("]")
+        elif token.kind == "name":
+            self.at += 1
+            if self.here.text == "<" and self.here.at == token.at + len(token.text):
+                self.generics()
+        else:
+            raise self.wrong("a type is expected")
+        return self.text[begin : self.here.at].strip().replace("`", "")
+
+    def generics(self) -> None:
+        """``<...>`` behind a type's name, with what is nested in it."""
+        depth = 0
+        while self.here.kind != "end":
+            sign = self.here.text if self.here.kind == "sign" else ""
+            depth += {"<": 1, "<<": 2, ">": -1, ">>": -2}.get(sign, 0)
+            self.at += 1
+            if depth <= 0:
+                return
+        raise self.wrong("'>' is missing")
+
     def unary(self) -> Evaluate:
+        if self.take("*"):
+            if self.here.text == "&" and self.here.kind == "sign":
+                self.at += 1
+                return self.inside(self.unary)
+            pointer = self.inside(self.unary)
+            return lambda s: dereferenced(s, pointer(s))
         if self.take("-"):
             inner = self.inside(self.unary)
             return lambda s: -number(inner(s))
@@ -249,9 +343,12 @@ class Grammar:
                 self.typed = True
                 found = _field(found, token.text)
             elif self.take("["):
-                index = self.index()
+                first, end, ranged = self.index()
                 self.typed = True
-                found = _item(found, index)
+                if ranged:
+                    found = _slice(found, first, end)
+                elif first is not None:
+                    found = _item(found, first)
             else:
                 return found
 
@@ -277,12 +374,15 @@ class Grammar:
 
     def named(self, name: str) -> Evaluate:
         if name in _MEMORY and self.take("["):
-            at = self.index()
+            at, end, ranged = self.index()
             size = _MEMORY[name]
+            if at is None or (ranged and end is None):
+                raise self.wrong("both ends of the memory are expected")
+            if end is not None:
+                return lambda s: words(s, number(at(s)), number(end(s)), size)
             return lambda s: int.from_bytes(s.memory.read(number(at(s)) & _MASK, size), "little")
-        bare = name.removeprefix("$")
-        if bare in REGISTERS or bare in LOWER:
-            return lambda s: register(s, bare)
+        if is_register(name):
+            return lambda s: register_named(s, name)
         if name in ("true", "false"):
             return lambda s: name == "true"
         if name == "None":
@@ -291,13 +391,16 @@ class Grammar:
             place = self.inside(self.primary)
             self.typed = True
             return lambda s: s.kernel.structures.values.at(name, number(place(s)))
-        self.typed = True
         if name in _SPECIAL:
+            self.typed = True
             return _special(name)
         if name.startswith("$"):
-            raise self.wrong(f"there is no register {name}, before")
+            if name not in self.kept:
+                raise self.wrong(f"there is no register {name}, before")
+            return lambda s: s.kept[name]
+        self.typed = True
         self.statics.append(name)
-        return _Static(name)
+        return _Name(name)
 
 
 def _quotient(a: int, b: int) -> int:

@@ -10,9 +10,8 @@ from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.values import Value
+    from breenix_gdbagent.evaluation.known import Known
 
-    Known = int | float | str | bool | None | Value
     Evaluate = Callable[[Evaluation], Known]
 
 _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
@@ -23,6 +22,16 @@ REGISTERS = {
     "r13", "r14", "r15", "rip", "eflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base",
     "gs_base", "k_gs_base", "cr0", "cr2", "cr3", "cr4", "cr8", "efer",
 }  # fmt: skip
+GDB_NAMES = {"pc": "rip", "sp": "rsp", "fp": "rbp"}
+"""As gdb has them, with a ``$`` before."""
+PARTS: dict[str, tuple[str, int, int]] = {
+    **{f"{n}l": (f"r{n}x", 0, 8) for n in "abcd"},
+    **{f"{n}h": (f"r{n}x", 8, 8) for n in "abcd"},
+    **{n: (f"r{n}", 0, 16) for n in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")},
+    **{f"{n}l": (f"r{n}", 0, 8) for n in ("si", "di", "bp", "sp")},
+    **{f"r{n}{s}": (f"r{n}", 0, b) for n in range(8, 16) for s, b in (("b", 8), ("w", 16))},
+}
+"""(whole register, first bit, bits), with a ``$`` before."""
 LOWER = {f"e{n}": f"r{n}" for n in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")} | {
     f"r{n}d": f"r{n}" for n in range(8, 16)
 }
@@ -34,6 +43,8 @@ def plain(value: Known) -> int | float | str | bool | None:
     from breenix_gdbagent.symbols.tree_plain import to_python
     from breenix_gdbagent.symbols.values import Value
 
+    if isinstance(value, tuple):
+        raise InputError(f"{len(value)} values are neither a number nor text", fix="name one: [0]")
     if not isinstance(value, Value):
         return value
     found = to_python(value)
@@ -74,8 +85,26 @@ def compare(sign: str, left: Known, right: Known) -> bool:
 
 
 def register(evaluation: Evaluation, name: str) -> int:
-    """A register of the evaluation's CPU. Raises `ReadError` where it is not known."""
-    value = evaluation.cpu.get(LOWER.get(name, name))
-    if value is None:
-        raise ReadError(f"register {name} is not known")
+    """A register of the evaluation's CPU, in its frame. Raises `ReadError` where it is not known.
+    """
+    value = evaluation.register(LOWER.get(name, name))
     return value & 0xFFFFFFFF if name in LOWER else value
+
+
+def is_register(name: str) -> bool:
+    """Whether a word is one, a ``$`` before or not: what gdb alone calls so needs it."""
+    bare = name.removeprefix("$")
+    return bare in REGISTERS or bare in LOWER or (
+        bare != name and (bare in GDB_NAMES or bare in PARTS)
+    )
+
+
+def register_named(evaluation: Evaluation, name: str) -> int:
+    """`register`, by any name that `is_register` knows."""
+    bare = name.removeprefix("$")
+    if bare in REGISTERS or bare in LOWER:
+        return register(evaluation, bare)
+    if bare in PARTS and bare not in GDB_NAMES:
+        whole, first, bits = PARTS[bare]
+        return register(evaluation, whole) >> first & (1 << bits) - 1
+    return register(evaluation, GDB_NAMES[bare])

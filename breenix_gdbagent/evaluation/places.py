@@ -9,14 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
+from breenix_gdbagent.evaluation.operands import is_register
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
+if TYPE_CHECKING:
+    from breenix_gdbagent.evaluation.evaluation import Evaluation
+
 _LINE = re.compile(r"(?P<file>[^:\s]+\.\w+):(?P<line>\d+)\Z")
+_PATH = re.compile(r"[A-Za-z_<][\w:<>{}#]*\Z")
 _OFFSET = re.compile(r"(?P<name>.+?)\+(?P<offset>0[xX][0-9a-fA-F_]+|\d+)\Z")
+_WHEN = re.compile(r"\b(process|cpu|count|if)\b")
 _MASK = (1 << 64) - 1
 _NEAR = 4
 _VECTORS = {name.lower().lstrip("#"): vector for vector, name in VECTOR_NAMES.items()}
@@ -45,18 +52,34 @@ class Place:
         return tuple(dict.fromkeys((*self.fixed, *moved)))
 
 
-def find_place(text: str, image: Image | None) -> Place:
-    """The place that `text` names: ``0x...``, ``symbol``, ``symbol+offset``, ``file.rs:12``.
+def find_place(text: str, image: Image | None, evaluation: Evaluation | None = None) -> Place:
+    """The place that `text` names: ``0x...``, ``symbol``, ``symbol+offset``, ``file.rs:12``, or
+    with an `evaluation` any expression, a ``*`` before it or not.
 
     A function that was inlined everywhere is each of its copies. Raises `InputError`,
     `SymbolNotFound`, `ReadError`.
     """
-    text = text.strip().strip("`").removeprefix("*")
-    number = parse_number(text)
+    text = text.strip().strip("`")
+    bare = text.removeprefix("*").removeprefix("&").strip()
+    number = parse_number(bare)
     if number is not None:
         return Place(text, fixed=(number,))
-    if not text:
+    if not bare:
         raise InputError("no location", fix="write 0x..., a symbol, or file.rs:12")
+    if evaluation is None or not is_register(bare):
+        try:
+            return _in_image(bare, image)
+        except (InputError, SymbolNotFound):
+            if evaluation is None or _PATH.match(bare):
+                raise
+    assert evaluation is not None
+    from breenix_gdbagent.evaluation.expressions import address_at
+
+    address = address_at(evaluation, text[1:] if text.startswith("*") else text)
+    return Place(text, fixed=(address,))
+
+
+def _in_image(text: str, image: Image | None) -> Place:
     if image is None:
         raise InputError(
             f"{text!r} is no number, and without the kernel's ELF no symbol is known",
@@ -123,8 +146,12 @@ def vector_place(vector: int) -> Place:
 
 
 def split_location(text: str) -> tuple[str, str]:
-    """(location, the rest): the first word, or what stands in backquotes."""
+    """(location, the rest): the first word, what stands in backquotes, or behind a ``*`` or ``&``
+    all up to a word that says when."""
     text = text.strip()
+    if text[:1] in ("*", "&"):
+        when = _WHEN.search(text)
+        return (text, "") if when is None else (text[: when.start()].strip(), text[when.start() :])
     if text.startswith("`") and (end := text.find("`", 1)) > 0:
         return text[1:end], text[end + 1 :].strip()
     head, _, rest = text.partition(" ")

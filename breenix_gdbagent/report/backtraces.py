@@ -28,8 +28,8 @@ def short(file: Json) -> str | None:
 
 def rows(frame: Object) -> Iterator[dict[str, Json]]:
     """The functions inlined into a frame, innermost first, then the frame itself: ``name``,
-    ``place`` (file:line or ""), ``pc`` (None where inlined), ``times``, ``interrupted`` (what cut
-    in above it, or "")."""
+    ``place`` (file:line or ""), ``variables`` (in one line, or ""), ``pc`` (None where inlined),
+    ``times``, ``interrupted`` (what cut in above it, or "")."""
     chain = objects(frame["lines"])
     for number, spot in enumerate(chain or [cast(Object, {})]):
         last = number >= len(chain) - 1
@@ -41,8 +41,20 @@ def rows(frame: Object) -> Iterator[dict[str, Json]]:
             "file": spot.get("file"),
             "line": spot.get("line"),
             "place": f"{spot['file']}:{spot['line']}" if known else "",
+            "variables": _variables(spot),
             "interrupted": _interrupted(frame) if number == 0 else "",
         }
+
+
+def _variables(spot: Object) -> str:
+    """``pid = 2, done = <optimised out>``."""
+    found = objects(spot.get("variables") or [])
+    return ", ".join(
+        f"{one['name']} = {one['value']}"
+        if one["value"] is not None
+        else f"{one['name']} = <{str(one['reason']).partition(' (')[0]}>"
+        for one in found
+    )
 
 
 def brief(name: str) -> str:

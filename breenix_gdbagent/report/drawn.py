@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from breenix_gdbagent.addresses import counted
+from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.backtraces import brief, rows
 from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.model import Object, Report, ShownWalk
@@ -27,6 +28,7 @@ from breenix_gdbagent.x86.paging import span
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MOST_GROUPS = 6
+MOST_VARIABLES = 300  # characters of a frame's variables
 INKS = {".": "good", "x": "note", "?": "note"}
 
 
@@ -237,6 +239,14 @@ def _region(page: Page, region: Object, changed: bool = False) -> None:
     )
 
 
+def _variables(page: Page, row: Mapping[str, Json], indent: str) -> None:
+    """What a frame's variables are, where that was read."""
+    told = str(row["variables"])
+    if told:
+        shown = told if len(told) <= MOST_VARIABLES else f"{told[:MOST_VARIABLES]}..."
+        page.text(shown, f"{indent}    ", f"{indent}    ", "dim")
+
+
 def backtrace(page: Page, trace: Object, indent: str = "  ", most: int = 24) -> None:
     """A line a frame, innermost first, inlined functions above the one that holds them."""
     shown = [
@@ -256,11 +266,13 @@ def backtrace(page: Page, trace: Object, indent: str = "  ", most: int = 24) -> 
             page.line(("bad", f"{indent}---- {row['interrupted']} ----"))
         if len(name) <= room or len(indent) + len(name) + 2 + len(where) <= page.width:
             page.line(f"{indent}{name:<{widest}}  ", ("dim", where))
+            _variables(page, row, indent)
             continue
         most_of = page.width - len(indent) - 3
         page.line(indent + (name if len(name) <= most_of + 3 else f"{name[:most_of]}..."))
         if where:
             page.line(("dim", f"{indent}    {where}"))
+        _variables(page, row, indent)
     left = max(0, len(shown) - most) + cast(int, trace["left_out"])
     if left > 0:
         page.line(("dim", f"{indent}... {left} more"))

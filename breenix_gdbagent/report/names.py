@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.kernel.scheduler import Scheduler
     from breenix_gdbagent.kernel.threads import Thread
     from breenix_gdbagent.symbols.lines import Spot
+    from breenix_gdbagent.views.variables import ReadVariable
 
 FEW_REGIONS = 4
 FEW = 3  # frames of a stack overflow that are named as its largest
@@ -36,28 +37,57 @@ def trace_json(found: CallTrace) -> dict[str, Json]:
             "ring": frame.ring,
             "vector": frame.vector,
             "size": trace.size(number),
-            "lines": [
-                {"function": s.function, "file": s.file, "line": s.line, "inlined": s.inlined}
-                for s in found.spots[number]
-            ],
+            "lines": lines_json(found, number),
         }
         for number, frame in enumerate(trace.frames)
     ]
     return {"frames": frames, "end": trace.end}
 
 
-def trace_text(found: CallTrace) -> str:
+def lines_json(found: CallTrace, number: int) -> list[Json]:
+    """The functions of one frame, innermost first; with their variables where they were read."""
+    variables = found.variables[number] if number < len(found.variables) else ()
+    rows: list[Json] = []
+    for depth, s in enumerate(found.spots[number]):
+        row: dict[str, Json] = {
+            "function": s.function, "file": s.file, "line": s.line, "inlined": s.inlined
+        }  # fmt: skip
+        if depth < len(variables):
+            row["variables"] = [variable_json(one) for one in variables[depth]]
+        rows.append(row)
+    return rows
+
+
+def variable_json(one: ReadVariable) -> dict[str, Json]:
+    """A variable: its value in words, null where it has none, for the `reason`."""
+    return {
+        "name": one.name,
+        "argument": one.argument,
+        "type": one.type,
+        "value": one.text,
+        "reason": one.reason or None,
+    }
+
+
+def trace_text(found: CallTrace, most: int = 0) -> str:
     """One line a frame, its inlined callees above it; how each was found, why there are no more. A
-    recursion is folded to its first round and its last."""
+    recursion is folded to its first round and its last. The innermost `most` frames alone, or with
+    a negative number the outermost."""
     trace = found.trace
     lines = []
-    for number in trace.folded():
+    folded = trace.folded()
+    shown = folded if not most else folded[:most] if most > 0 else folded[most:]
+    for number in shown:
         if isinstance(number, tuple):
             left, rounds = number
             told = f"{counted(rounds, 'more round')}, {counted(left, 'frame')}"
             lines.append(f"      ---- {told} ----")
         else:
-            lines += frame_lines(number, trace.frames[number], found.spots[number])
+            inner = found.variables[number] if number < len(found.variables) else ()
+            lines += frame_lines(number, trace.frames[number], found.spots[number], inner)
+    if most > 0 and len(shown) < len(folded):
+        lines.append(f"     {counted(len(folded) - len(shown), 'more frame')}")
+        return "\n".join(lines)
     lines.append(f"     no more: {trace.end}")
     circle = trace.cycle()
     if circle is not None:
@@ -68,17 +98,26 @@ def trace_text(found: CallTrace) -> str:
     return "\n".join(lines)
 
 
-def frame_lines(number: int, frame: Frame, chain: Sequence[Spot]) -> list[str]:
-    """One frame: what it was interrupted by, the calls inlined in it, itself."""
+def frame_lines(
+    number: int,
+    frame: Frame,
+    chain: Sequence[Spot],
+    variables: Sequence[Sequence[ReadVariable]] = (),
+) -> list[str]:
+    """One frame: what it was interrupted by, the calls inlined in it, itself; below each its
+    variables where they were read."""
+    inner = [[f"        {v.name} = {v.told}" for v in one] for one in variables]
+    inner += [[]] * (max(len(chain), 1) - len(inner))
     lines = []
     if frame.vector is not None:
         name = VECTOR_NAMES.get(frame.vector, f"vector {frame.vector}")
         lines.append(f"      ---- {name} interrupted: ----")
-    for spot in chain[:-1]:
+    for depth, spot in enumerate(chain[:-1]):
         lines.append(f"#{number:<3} {'(inlined)':>18}  {spot.function}{_place(spot)}")
+        lines += inner[depth]
     place = _place(chain[-1]) if chain else ""
     lines.append(f"#{number:<3} {hex64(frame.pc):>18}  {_called(frame)}{place}   [{frame.how}]")
-    return lines
+    return lines + inner[-1]
 
 
 def _called(frame: Frame) -> str:

@@ -111,3 +111,8 @@ class Backtrace:
         return [
             *every[: begin + length], (left * length, left), *every[begin + (rounds - 1) * length :]
         ]  # fmt: skip
+
+
+def registers_of(frame: Frame) -> Mapping[str, int]:
+    """The registers of a frame that are known, by gdb's names."""
+    return {**frame.registers, "rip": int(frame.pc), "rsp": int(frame.sp)}

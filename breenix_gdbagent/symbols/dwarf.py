@@ -38,6 +38,7 @@ class Unit:
     str_offsets_base: int = 0
     addr_base: int = 0
     rnglists_base: int = 0
+    loclists_base: int = 0
     low_pc: int = 0
 
 
@@ -139,6 +140,14 @@ class Dwarf:
         return self.elf.data(".debug_rnglists")
 
     @cached_property
+    def locations(self) -> bytes:
+        return self.elf.data(".debug_loc")
+
+    @cached_property
+    def loclists(self) -> bytes:
+        return self.elf.data(".debug_loclists")
+
+    @cached_property
     def _abbrev_data(self) -> bytes:
         return self.elf.data(".debug_abbrev")
 
@@ -234,6 +243,7 @@ class Dwarf:
             (dw.DW_AT_str_offsets_base, header),
             (dw.DW_AT_addr_base, header),
             (dw.DW_AT_rnglists_base, 12),
+            (dw.DW_AT_loclists_base, 12),
         ):
             value = root.get(attribute, (0, default))[1]
             if not isinstance(value, int):
@@ -242,8 +252,10 @@ class Dwarf:
                 unit.str_offsets_base = value
             elif attribute == dw.DW_AT_addr_base:
                 unit.addr_base = value
-            else:
+            elif attribute == dw.DW_AT_rnglists_base:
                 unit.rnglists_base = value
+            else:
+                unit.loclists_base = value
         form, low = root.get(dw.DW_AT_low_pc, (dw.DW_FORM_addr, 0))
         if isinstance(low, int):
             unit.low_pc = low if form == dw.DW_FORM_addr else self.address(unit, low)

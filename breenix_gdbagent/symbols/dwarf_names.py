@@ -60,6 +60,7 @@ DW_AT_data_member_location: Final = 0x38
 DW_AT_declaration: Final = 0x3C
 DW_AT_discr_list: Final = 0x3D
 DW_AT_encoding: Final = 0x3E
+DW_AT_frame_base: Final = 0x40
 DW_AT_specification: Final = 0x47
 DW_AT_type: Final = 0x49
 DW_AT_entry_pc: Final = 0x52
@@ -72,6 +73,7 @@ DW_AT_addr_base: Final = 0x73
 DW_AT_rnglists_base: Final = 0x74
 DW_AT_dwo_name: Final = 0x76
 DW_AT_alignment: Final = 0x88
+DW_AT_loclists_base: Final = 0x8C
 DW_AT_GNU_dwo_name: Final = 0x2130
 
 # Base type encodings
@@ -204,6 +206,17 @@ DW_RLE_base_address: Final = 0x05
 DW_RLE_start_end: Final = 0x06
 DW_RLE_start_length: Final = 0x07
 
+# Location-list entries
+DW_LLE_end_of_list: Final = 0x00
+DW_LLE_base_addressx: Final = 0x01
+DW_LLE_startx_endx: Final = 0x02
+DW_LLE_startx_length: Final = 0x03
+DW_LLE_offset_pair: Final = 0x04
+DW_LLE_default_location: Final = 0x05
+DW_LLE_base_address: Final = 0x06
+DW_LLE_start_end: Final = 0x07
+DW_LLE_start_length: Final = 0x08
+
 # Operations of expressions
 DW_OP_addr: Final = 0x03
 DW_OP_deref: Final = 0x06
@@ -280,6 +293,8 @@ DW_OP_xderef_type: Final = 0xA7
 DW_OP_convert: Final = 0xA8
 DW_OP_reinterpret: Final = 0xA9
 DW_OP_GNU_push_tls_address: Final = 0xE0
+DW_OP_GNU_implicit_pointer: Final = 0xF2
+DW_OP_GNU_entry_value: Final = 0xF3
 DW_OP_GNU_addr_index: Final = 0xFB
 DW_OP_GNU_const_index: Final = 0xFC
 

@@ -1,4 +1,4 @@
-"""DWARF location expressions of statics: an address, or bytes put together from pieces.
+"""DWARF location expressions: an address, or bytes put together from pieces and registers.
 
 rustc splits a `static mut Option<T>` that LLVM took apart: each piece lies somewhere else or is
 computed (`addr; deref_size 1; ...; stack_value; piece 8`). Source: DWARF 5 sections 2.5 and 2.6.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.symbols import dwarf_names as dw
@@ -20,9 +21,26 @@ _MAX_STACK = 256
 _MAX_STEPS = 1 << 16
 
 
+class FrameState(Protocol):
+    """What a variable's location may ask of its frame. Each raises `ReadError` where the frame does
+    not have it."""
+
+    def register(self, number: int) -> int:
+        """A register by its DWARF number (System V ABI AMD64, figure 3.36)."""
+
+    def base(self) -> int:
+        """DW_AT_frame_base of the function."""
+
+    def cfa(self) -> int:
+        """The stack pointer before the call."""
+
+    def at_entry(self, expression: bytes) -> int:
+        """What an expression was when the function was entered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a static lives: at virtual address `address`, or as the bytes in `data`.
+    """Where a static or a variable lives: at virtual address `address`, or as the bytes in `data`.
 
     `missing` are [start, end) of `data` that the compiler dropped.
     """
@@ -50,18 +68,20 @@ def evaluate(
     expression: bytes,
     bias: int,
     read_virtual: Callable[[int, int], bytes],
+    frame: FrameState | None = None,
 ) -> Place:
-    """Evaluate a static's location; `bias` is added to every link address in it.
+    """Evaluate a location; `bias` is added to every link address in it, `frame` is the variable's,
+    None of a static.
 
-    Raises `ReadError` when memory cannot be read, `InputError` for an expression that is damaged
-    or uses what only frames have.
+    Raises `ReadError` when memory or a register cannot be read, `InputError` for an expression
+    that is damaged or uses what only frames have.
     """
     with guarded(dwarf.elf, ".debug_info"):
-        return _Machine(dwarf, unit, expression, bias, read_virtual).run()
+        return _Machine(dwarf, unit, expression, bias, read_virtual, frame).run()
 
 
 class _Machine:
-    """The stack machine of DWARF 5 section 2.5, without registers and frames."""
+    """The stack machine of DWARF 5 section 2.5."""
 
     def __init__(
         self,
@@ -70,8 +90,10 @@ class _Machine:
         code: bytes,
         bias: int,
         read: Callable[[int, int], bytes],
+        frame: FrameState | None = None,
     ) -> None:
         self.dwarf, self.unit, self.code, self.bias, self.read = dwarf, unit, code, bias, read
+        self.frame = frame
         self.at = 0
         self.stack: list[int] = []
         self.is_value = False
@@ -159,6 +181,8 @@ class _Machine:
             self.at += size
         elif op == dw.DW_OP_stack_value:
             self.is_value = True
+        elif self.frame is not None and self.of_frame(op, self.frame):
+            return
         elif op in (dw.DW_OP_skip, dw.DW_OP_bra):
             self.jump(op == dw.DW_OP_skip or stack.pop() != 0)
         elif op in _UNARY:
@@ -168,6 +192,46 @@ class _Machine:
             push(_BINARY[op](left, right) & _MASK)
         else:
             self.reorder(op)
+
+    def of_frame(self, op: int, frame: FrameState) -> bool:
+        """The operations on registers and frames; whether it is one of them."""
+        push = self.stack.append
+        if dw.DW_OP_reg0 <= op <= dw.DW_OP_reg31 or op == dw.DW_OP_regx:
+            number = self.operand() if op == dw.DW_OP_regx else op - dw.DW_OP_reg0
+            push(frame.register(number))
+            self.is_value = True
+        elif dw.DW_OP_breg0 <= op <= dw.DW_OP_breg31 or op == dw.DW_OP_bregx:
+            number = self.operand() if op == dw.DW_OP_bregx else op - dw.DW_OP_breg0
+            push((frame.register(number) + self.signed_operand()) & _MASK)
+        elif op == dw.DW_OP_fbreg:
+            push((frame.base() + self.signed_operand()) & _MASK)
+        elif op == dw.DW_OP_call_frame_cfa:
+            push(frame.cfa())
+        elif op in (dw.DW_OP_entry_value, dw.DW_OP_GNU_entry_value):
+            size = self.operand()
+            self.at += size
+            push(frame.at_entry(self.code[self.at - size : self.at]))
+        elif op == dw.DW_OP_convert:
+            self.convert(self.operand())
+        elif op in (dw.DW_OP_implicit_pointer, dw.DW_OP_GNU_implicit_pointer):
+            raise ReadError("a pointer to what was optimised out")
+        else:
+            return False
+        return True
+
+    def signed_operand(self) -> int:
+        value, self.at = sleb(self.code, self.at)
+        return value
+
+    def convert(self, to: int) -> None:
+        """To the base type whose entry is `to` bytes into the unit; 0 is an address's."""
+        if not to:
+            return
+        base = self.dwarf.die(self.unit.offset + to, self.unit)
+        bits = 8 * (base.number(dw.DW_AT_byte_size) or 8)
+        signed = base.number(dw.DW_AT_encoding) in (dw.DW_ATE_signed, dw.DW_ATE_signed_char)
+        value = self.stack.pop() & (1 << bits) - 1
+        self.stack.append((value - (1 << bits) if signed and value >> bits - 1 else value) & _MASK)
 
     def jump(self, taken: bool) -> None:
         """To the operation as many bytes, signed, behind the operand; its end ends the program."""
@@ -195,7 +259,7 @@ class _Machine:
             stack[-1], stack[-2], stack[-3] = stack[-2], stack[-3], stack[-1]
         elif op != dw.DW_OP_nop:
             name = dw.name_of("DW_OP", op)
-            raise BadDwarf(f"has a static whose location uses {name}, which is not read")
+            raise BadDwarf(f"has a location that uses {name}, which is not read")
 
 
 def _signed(value: int) -> int:

@@ -108,12 +108,13 @@ Node = (
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much of a value is taken: levels, items of one collection, bytes of one string, and
-    values in all."""
+    values in all. Without `follow` only what lies in the value itself: no pointer is followed."""
 
     depth: int = 16
     items: int = 256
     text: int = 4096
     nodes: int = 20_000
+    follow: bool = True
 
 
 def nodes(value: Value, limits: Limits | None = None) -> Node:
@@ -124,6 +125,9 @@ def nodes(value: Value, limits: Limits | None = None) -> Node:
 def is_raw(name: str) -> bool:
     """Whether a pointer type is a raw or function pointer, which is shown and not followed."""
     return name.startswith(("*", "fn", "unsafe", "extern"))
+
+
+_COLLECTIONS = frozenset({"BTreeMap", "Vec", "VecDeque", "BTreeSet", "BinaryHeap"})
 
 
 class _Walk:
@@ -161,6 +165,8 @@ class _Walk:
         """Shapes with a meaning of their own; None for plain structs and enums."""
         type_ = value.type
         name = shapes.path_name(type_)
+        if not self.limits.follow and type_.kind != "array":
+            return self.elsewhere(value, name)
         if sequences.is_text(type_):
             return self.text(value)
         if name == "BTreeMap" or hashing.is_map(type_):
@@ -179,6 +185,17 @@ class _Walk:
             return self.value(value.deref(), depth)
         guarded = shapes.guarded_member(value.space.types, type_)
         return None if guarded is None else self.locked(value, value.part(guarded), depth)
+
+    def elsewhere(self, value: Value, name: str) -> Node | None:
+        """Of what lies somewhere else its address, or its name; None for what lies here."""
+        type_ = value.type
+        pointer = shapes.is_pointer_type(type_) or name in shapes.OWNERS or name in ("Rc", "Arc")
+        if pointer or shapes.is_wide(type_) or shapes.is_dyn(type_):
+            return Pointer(cell.address_in(value))
+        collection = hashing.is_map(type_) or hashing.is_set(type_) or lists.is_list(type_)
+        if collection or sequences.is_text(type_) or name in _COLLECTIONS:
+            return Struct(name, ())
+        return None
 
     def dynamic(self, value: Value, depth: int) -> Node:
         """What a trait object is really, by its vtable; its address where that is not told."""

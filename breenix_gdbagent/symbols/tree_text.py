@@ -42,9 +42,9 @@ def render(value: Value, limits: Limits | None = None, width: int = 100) -> list
     return lines(nodes(value, limits), width, value.space.image.name_of)
 
 
-def one_line(value: Value) -> str:
+def one_line(value: Value, limits: Limits | None = None) -> str:
     """The value as one line of text."""
-    return line(nodes(value), value.space.image.name_of)
+    return line(nodes(value, limits), value.space.image.name_of)
 
 
 def line(node: Node, name_of: NameOf | None = None) -> str:

@@ -10,7 +10,11 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.views.call_trace import CallTrace, trace_of_cpu
 from breenix_gdbagent.views.space_map import SpaceMap, space_map
+from breenix_gdbagent.views.variables import INSIDE
 from breenix_gdbagent.x86.cpu import Cpu
+
+FRAMES = 8
+"""Frames of a fault whose variables a report tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,18 @@ def stop_summary(kernel: Kernel) -> StopSummary:
     )
 
 
+def _failed(kernel: Kernel) -> bool:
+    """Whether the stop is where something went wrong, so that one wants the variables there."""
+    return kernel.stop.reason.kind in ("fault", "panic", "shutdown", "handler", "halted")
+
+
 def _cpu(kernel: Kernel, cpu: Cpu) -> CpuSummary:
     rip = cpu.get("rip")
+    failed = kernel.stop.cpu if _failed(kernel) else None
     return CpuSummary(
         cpu,
         kernel.space_of(cpu.root) if cpu.paging is not None else None,
         kernel.symbol(rip) if rip is not None else None,
         kernel.thread_name(cpu),
-        trace_of_cpu(kernel, cpu),
+        trace_of_cpu(kernel, cpu, FRAMES if cpu is failed else 0, INSIDE),
     )

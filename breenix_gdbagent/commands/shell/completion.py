@@ -10,6 +10,7 @@ from pathlib import Path
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
+from breenix_gdbagent.commands.shell.info import TOPICS
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.texts import ALIASES, COMMANDS, GROUPS, Takes, find
 from breenix_gdbagent.errors import AgentError, InputError
@@ -54,6 +55,8 @@ class ShellCompleter(Completer):
         before = rest[: len(rest) - len(word)].split()
         if takes == "command":
             yield from _beginning(word, COMMANDS)
+        elif takes == "topic":
+            yield from _beginning(word, () if before else TOPICS)
         elif takes == "file":
             yield from files(word)
         elif takes == "point":
@@ -148,13 +151,12 @@ class ShellCompleter(Completer):
         kernel = self._kernel()
         if kernel is None:
             return []
-        from breenix_gdbagent.evaluation.evaluation import Evaluation
         from breenix_gdbagent.evaluation.expressions import parse
         from breenix_gdbagent.symbols.values import Value
 
         try:
             with self.session.while_stopped():
-                value = parse(path).value(Evaluation.of(kernel))
+                value = parse(path, kept=self.session.kept).value(self.session.evaluation)
                 return inner_fields(value) if isinstance(value, Value) else []
         except AgentError:
             return []

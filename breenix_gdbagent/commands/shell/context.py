@@ -27,6 +27,7 @@ WIDE = 150  # from here on two panels stand side by side
 BEFORE, BEHIND = 2, 5
 SLOW = 0.03  # seconds of an examination from which on steps go without one
 FINDINGS = 4
+SHORT = 60  # columns of one argument or local
 
 
 class Detail(NamedTuple):
@@ -77,6 +78,7 @@ def _panels(
     left = [
         *textwrap.wrap(how, width if width < WIDE else width // 2 - 2, subsequent_indent="  "),
         *_source(session, kernel, ink, at, detail.around),
+        *_variables(session, ink, at),
         *code(kernel, ink, at, detail.behind, detail.before),
     ]
     right = [
@@ -237,6 +239,21 @@ def _source(session: Session, kernel: Kernel, ink: Ink, at: int, around: int) ->
     for number, text in source_lines(session, file, line, around):
         marked = number == line
         yield ink("head" if marked else "dim", f"{'>' if marked else ' '}{number:5} {text}")
+
+
+def _variables(session: Session, ink: Ink, at: int) -> Iterator[str]:
+    """The arguments and locals where the CPU stands, in a line each. Not while the kernel's types
+    are still being read: the view does not wait for them."""
+    if not session.types_read or at != session.view.stop.cpu.get("rip"):
+        return
+    from breenix_gdbagent.views.variables import SHOWN, read_variable
+
+    for scope in session.evaluation.scopes[:1]:
+        for title, wanted in (("arguments", True), ("locals", False)):
+            found = [v for v in scope.variables if v.argument == wanted]
+            told = (f"{v.name} = {read_variable(v, SHOWN).brief(SHORT)}" for v in found)
+            if found:
+                yield f"{ink('dim', f'{title}:')} {', '.join(told)}"
 
 
 def source_lines(session: Session, file: str, line: int, around: int) -> list[tuple[int, str]]:

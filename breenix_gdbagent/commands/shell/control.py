@@ -91,7 +91,7 @@ def do_until(session: Session, line: Line) -> int:
         return session.run(stepper.until)
     image = kernel.stop.image
     text = in_file_at_hand(session, line.text)
-    place = find_place(text, image.image if image is not None else None)
+    place = find_place(text, image.image if image is not None else None, session.evaluation)
     addresses = place.at(image.bias if image is not None else 0)
     return session.run(lambda: stepper.to(addresses, kernel))
 

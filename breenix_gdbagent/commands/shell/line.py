@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """One command as it was typed: `text` is what stands behind its name."""
+    """One command as it was typed: `text` is what stands behind its name, `form` behind a ``/``."""
 
     command: Command
     text: str
+    form: str = ""
 
     @cached_property
     def words(self) -> list[str]:

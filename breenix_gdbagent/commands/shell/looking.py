@@ -79,7 +79,7 @@ def do_walk(session: Session, line: Line) -> int:
     with session.while_stopped():
         kernel = session.view
         root = root_of(kernel, options.root)
-        walked = kernel.walk(root, _address(kernel, options.va))
+        walked = kernel.walk(root, address_of(session, options.va))
         print(walk_text(walked, root_label(kernel, root), kernel.symbol(walked.va)))
     return 0 if walked.mapped else 1
 
@@ -115,7 +115,7 @@ def do_who(session: Session, line: Line) -> int:
     options = arguments(line, ("pa", ""))
     with session.while_stopped():
         kernel = session.kernel
-        pa, said = _physical(session.view, options.pa)
+        pa, said = _physical(session, options.pa)
         if said:
             print(said)
         print(who_text(frame_users(kernel, pa)))
@@ -126,13 +126,13 @@ PHYSICAL = ("cr3",)
 """Registers that hold a physical address."""
 
 
-def _physical(kernel: Kernel, text: str) -> tuple[int, str]:
+def _physical(session: Session, text: str) -> tuple[int, str]:
     """The physical address that is asked for, and a word where it was named by a virtual one: a
     register or a symbol. A number is what it says. Raises `InputError`, `ReadError`."""
     from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.evaluation.operands import LOWER, REGISTERS
 
-    value = _address(kernel, text)
+    kernel, value = session.view, address_of(session, text)
     bare = text.strip().removeprefix("$")
     named = bare in {*REGISTERS, *LOWER} or re.match(r"[A-Za-z_<][\w:<>]*(\+\w+)?\Z", bare)
     if bare in PHYSICAL:
@@ -230,7 +230,7 @@ def do_memory(session: Session, line: Line) -> int:
         raise InputError(f"{length} bytes are more than are shown at once", fix=f"{MOST_BYTES}")
     with session.while_stopped():
         kernel = session.view
-        va = _address(kernel, options.va)
+        va = address_of(session, options.va)
         root = kernel.stop.cpu.root
         if root is None or kernel.stop.cpu.paging is None:
             raise ReadError(kernel.stop.no_paging)
@@ -332,9 +332,8 @@ def do_serial(session: Session, line: Line) -> int:
     return 0
 
 
-def _address(kernel: Kernel, text: str) -> int:
+def address_of(session: Session, text: str) -> int:
     """A number, a register, a symbol or an expression. Raises `InputError`, `ReadError`."""
-    from breenix_gdbagent.evaluation.evaluation import Evaluation
     from breenix_gdbagent.evaluation.expressions import address_at
 
-    return address_at(Evaluation.of(kernel), text)
+    return address_at(session.evaluation, text)

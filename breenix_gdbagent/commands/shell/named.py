@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from breenix_gdbagent.commands import names
 from breenix_gdbagent.commands.shell.line import Line, parser_of
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.sources import text_of
 from breenix_gdbagent.errors import InputError
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.evaluation.known import Known
+    from breenix_gdbagent.symbols import LoadedImage
 
 AROUND = 8
 
@@ -25,22 +31,24 @@ do_bt = do_ps = do_threads = do_heap = do_frames = do_symbol = do_type = do_disa
 
 def do_print(session: Session, line: Line) -> int:
     """An expression; a whole value of the kernel on as many lines as it takes."""
-    from breenix_gdbagent.evaluation.evaluation import Evaluation
-    from breenix_gdbagent.evaluation.expressions import parse
-    from breenix_gdbagent.symbols.tree_text import render
-    from breenix_gdbagent.symbols.values import Value
+    from breenix_gdbagent.commands.printing import printed, split_format
 
-    if not line.text:
+    letter, text = split_format(f"/{line.form} {line.text}" if line.form else line.text)
+    if not text:
         raise InputError("print what?", fix="see: help print")
     with session.while_stopped():
-        expression = parse(line.text)
-        evaluation = Evaluation.of(session.view)
-        value = expression.value(evaluation)
-        if isinstance(value, Value):
-            print("\n".join(render(value, width=session.screen.width)))
-        else:
-            print(expression.shown(evaluation))
+        found = printed(session.evaluation, text, session.screen.width, letter)
+        print("\n".join(found.lines))
+        keep(session, found.value)
     return 0
+
+
+def keep(session: Session, value: Known) -> None:
+    """As gdb's history of values: ``$`` is the last, ``$$`` the one before, ``$1`` the first."""
+    kept = session.kept
+    number = sum(1 for name in kept if name[1:].isdigit()) + 1
+    kept[f"${number}"] = value
+    kept["$$"], kept["$"] = kept.get("$", value), value
 
 
 def do_list(session: Session, line: Line) -> int:
@@ -58,20 +66,32 @@ def do_list(session: Session, line: Line) -> int:
         if image is None:
             image = kernel.stop.loaded
         if line.text:
-            place = find_place(line.text, image.image)
+            place = find_place(line.text, image.image, session.evaluation)
             va = place.at(image.bias)[0]
             file, number = Source(image).position(va, 0).line
         else:
-            va = kernel.stop.cpu.rip
-            position = session.stepper.position if session.arbiter is not None else None
-            known = position is not None and position.pc == va
-            if position is None or not known:
-                position = Source(image).position(va)
-            file, number = position.line
+            va = session.evaluation.register("rip")
+            file, number = where_chosen(session, image)
         if file is None or number is None:
             raise ReadError(f"no source line is known for {names.called(image, va)}")
         _lines_around(session, file, number, f"{names.called(image, va)} is at {file}:{number}")
     return 0
+
+
+def where_chosen(session: Session, image: LoadedImage) -> tuple[str | None, int | None]:
+    """(file, line) of the chosen frame, or of where the CPU stands."""
+    from breenix_gdbagent.evaluation.source import Source
+    from breenix_gdbagent.views.call_trace import spots
+
+    if session.frame is not None:
+        number, depth = session.frame
+        chain = spots(image, session.backtrace.frames[number].lookup)
+        return (chain[depth].file, chain[depth].line) if depth < len(chain) else (None, None)
+    va = session.view.stop.cpu.rip
+    position = session.stepper.position if session.arbiter is not None else None
+    if position is None or position.pc != va:
+        position = Source(image).position(va)
+    return position.line
 
 
 def _lines_around(session: Session, file: str, number: int, head: str) -> int:
@@ -91,13 +111,11 @@ def _lines_around(session: Session, file: str, number: int, head: str) -> int:
 def file_at_hand(session: Session, number: str) -> str:
     """The source file where the CPU stands, in which a bare line number is meant. Raises
     `InputError`."""
-    from breenix_gdbagent.evaluation.source import Source
-
     kernel = session.view
     image, rip = kernel.stop.image, kernel.stop.cpu.get("rip")
     file = None
     if image is not None and rip is not None:
-        file = Source(image).position(rip).line[0]
+        file = where_chosen(session, image)[0]
     if file is None:
         raise InputError(
             f"{number} is a line number, and the CPU stands in no source file that is known",

@@ -14,6 +14,7 @@ from breenix_gdbagent.debugger.user_breakpoints import (
     breakpoint_of,
     checkpoint_of,
     invariant_of,
+    links_of,
     split_if,
 )
 from breenix_gdbagent.debugger.watchpoints import watch_entry, watch_memory, watch_value
@@ -34,14 +35,21 @@ def do_break(session: Session, line: Line) -> int:
     if not line.text:
         return listed(session)
     text = in_file_at_hand(session, line.text)
-    return _set(session, lambda image, number: breakpoint_of(text, image, number))
+    here = _here(session)
+    return _set(session, lambda image, n: breakpoint_of(text, image, n, evaluation=here))
 
 
 def do_tbreak(session: Session, line: Line) -> int:
     if not line.text:
         raise InputError("no location", fix="see: help tbreak")
     text = in_file_at_hand(session, line.text)
-    return _set(session, lambda image, number: breakpoint_of(text, image, number, once=True))
+    here = _here(session)
+    return _set(session, lambda image, n: breakpoint_of(text, image, n, once=True, evaluation=here))
+
+
+def _here(session: Session) -> Evaluation | None:
+    """Where the guest stands, for a location that is an expression; None before it has run."""
+    return None if session.known is None or session.running else session.evaluation
 
 
 def in_file_at_hand(session: Session, text: str) -> str:
@@ -60,11 +68,13 @@ def do_checkpoint(session: Session, line: Line) -> int:
     number = parse_number(line.text) if line.text.isdigit() else None
     if number is not None:
         return _told(session.debugger.table.get(number))
-    return _set(session, lambda image, number: checkpoint_of(line.text, image, number))
+    here = _here(session)
+    return _set(session, lambda image, n: checkpoint_of(line.text, image, n, evaluation=here))
 
 
 def do_invariant(session: Session, line: Line) -> int:
-    return _set(session, lambda image, number: invariant_of(line.text, image, number))
+    here = _here(session)
+    return _set(session, lambda image, n: invariant_of(line.text, image, n, evaluation=here))
 
 
 def _set(session: Session, make: Callable[[LoadedImage | None, int], Point]) -> int:
@@ -110,7 +120,7 @@ def _watch(session: Session, text: str, access: Access) -> Point:
 def _watch_entry(session: Session, words: list[str]) -> int:
     if len(words) not in (1, 3) or (len(words) == 3 and words[1] != "process"):
         raise InputError("watch which entry?", fix="watch entry VA [process PID|NAME]")
-    va = address_at(Evaluation.of(session.view), words[0])
+    va = address_at(session.evaluation, words[0])
     process = words[2] if len(words) == 3 else None
     watch = watch_entry(session.debugger, session.view, va, process)
     print(f"{watch.point.number}: {watch.point.describe()}")
@@ -205,7 +215,8 @@ def do_condition(session: Session, line: Line) -> int:
     word, _, text = line.text.partition(" ")
     point = session.debugger.table.get(_number(word))
     debugger = session.debugger
-    condition = parse(text, debugger.loaded_or_linked) if text.strip() else None
+    image = debugger.loaded_or_linked
+    condition = parse(text, image, links_of(point.place, image)) if text.strip() else None
     point.only = Only(point.only.process, point.only.cpu, condition)
     return 0
 

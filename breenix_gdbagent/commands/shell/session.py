@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from breenix_gdbagent.debugger.debugger import Debugger
     from breenix_gdbagent.debugger.stepping import Stepper
     from breenix_gdbagent.debugger.stop_event import StopEvent
+    from breenix_gdbagent.evaluation.evaluation import Evaluation
+    from breenix_gdbagent.evaluation.known import Known
     from breenix_gdbagent.symbols import Image
+    from breenix_gdbagent.symbols.backtrace import Backtrace
 
 REPEATED = {"step", "next", "stepi", "nexti"}
 CHANGES_POINTS = {
@@ -74,6 +78,9 @@ class Session:
         self.sources: list[Path] = []
         self.when_stopped: Callable[[], None] = lambda: None
         self.leave: list[Callable[[], None]] = []
+        self.frame: tuple[int, int] | None = None  # the frame chosen, and how deep in its inlining
+        self.kept: dict[str, Known] = {}
+        self._traces: dict[int, Backtrace] = {}
         self._kernel: Kernel | None = Kernel(stop) if stop is not None else None
         self._examined: Examination | None = None
         self._views: dict[int, Kernel] = {}
@@ -160,6 +167,39 @@ class Session:
         return self._views[self.cpu]
 
     @property
+    def backtrace(self) -> Backtrace:
+        """The frames of the chosen CPU, unwound once. Raises `ReadError`, `InputError`."""
+        from breenix_gdbagent.kernel import trace
+
+        kernel = self.view
+        cpu = kernel.stop.cpu
+        if cpu.index not in self._traces:
+            self._traces[cpu.index] = trace.of_cpu(kernel, cpu)
+        return self._traces[cpu.index]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What expressions are evaluated on: the chosen frame of the chosen CPU. Raises `ReadError`
+        where that is gone, `InputError` while the guest runs."""
+        from breenix_gdbagent.evaluation.evaluation import Evaluation
+
+        kernel = self.view
+        if self.frame is None:
+            position = self._stepper_position(kernel)
+            return Evaluation.of(kernel, depth=position, kept=self.kept)
+        number, depth = self.frame
+        frame = self.backtrace.frames[number]
+        return Evaluation.of(kernel, frame=frame, depth=depth, kept=self.kept)
+
+    def _stepper_position(self, kernel: Kernel) -> int:
+        """How many of the calls inlined where the CPU stands have not begun, as steps see it."""
+        if self.arbiter is None or not self._steppers:
+            return 0
+        position = self.stepper.position
+        known = position is not None and position.pc == kernel.stop.cpu.get("rip")
+        return position.hidden if position is not None and known else 0
+
+    @property
     def debugger(self) -> Debugger:
         """The guest's run control. Raises `InputError` for a snapshot."""
         if self.arbiter is None:
@@ -184,12 +224,15 @@ class Session:
             self.previous = {c.index: dict(c.registers) for c in self._kernel.stop.cpus}
         self._kernel = Kernel(stop)
         self._views.clear()
-        self.cpu = None
+        self._traces.clear()
+        self.cpu = self.frame = None
 
     def forget(self) -> None:
         """The machine was reset: there is no stop at hand, and no finding was told."""
         self._kernel = self.event = self._unseen = None
         self._views.clear()
+        self._traces.clear()
+        self.frame = None
         self._steppers.clear()
         self.reported.clear()
 
@@ -343,22 +386,27 @@ class Session:
             if text or not self.background or not self._last:
                 return 0
             text = self._last
-        name, _, rest = text.partition(" ")
-        if not name.isalpha() and name[:1] in "?!":
-            name, rest = name[:1], (name[1:] + " " + rest).strip()
         try:
-            command = find(name, rest.strip())
-            self._last = text if ALIASES.get(name, name) in REPEATED else ""
-            line = Line(command, rest.strip())
-            if not command.raw:
-                line.words  # noqa: B018  (a quote that does not end is refused before anything)
-            return 0 if self._waits(text, line) else self.function(command)(self, line)
+            line = self._line(text)
+            return 0 if self._waits(text, line) else self.function(line.command)(self, line)
         except AgentError as error:
             return self.say(error)
         except SystemExit as done:  # argparse's --help of one command is 0, SIGTERM is not
             if done.code:
                 raise
             return 0
+
+    def _line(self, text: str) -> Line:
+        """A line as it was typed. Raises `InputError`."""
+        name, form, rest = split_head(text)
+        command = find(name, rest)
+        self._last = text if ALIASES.get(name, name) in REPEATED else ""
+        if form and not command.formats:
+            raise InputError(f"{command.name} takes no /{form}", fix=f"see: help {command.name}")
+        line = Line(command, rest, form)
+        if not command.raw:
+            line.words  # noqa: B018  (a quote that does not end is refused before anything)
+        return line
 
     @staticmethod
     def function(command: Command) -> Callable[[Session, Line], int]:
@@ -412,6 +460,18 @@ def space_label(kernel: Kernel) -> str:
         return ""
     found = next((s for s in kernel.named_spaces if s.root == cpu.root), None)
     return "" if found is None else found.label
+
+
+_HEAD = re.compile(r"(?P<name>[a-z]+)(/(?P<form>\w+))?(\s+|$)|(?P<sign>[?!|])")
+
+
+def split_head(text: str) -> tuple[str, str, str]:
+    """(command, what stands behind its ``/``, the rest) of a line."""
+    found = _HEAD.match(text)
+    if found is None:
+        name, _, rest = text.partition(" ")
+        return name, "", rest.strip()
+    return found["name"] or found["sign"], found["form"] or "", text[found.end() :].strip()
 
 
 Show = Callable[[Session, "StopEvent"], str]

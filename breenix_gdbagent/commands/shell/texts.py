@@ -14,13 +14,16 @@ from breenix_gdbagent.errors import InputError
 
 USAGE = 34  # columns of a command with what it takes, in the list
 
-Takes = Literal["", "symbol", "code", "value", "point", "check", "command", "space", "file"]
+Takes = Literal[
+    "", "symbol", "code", "value", "point", "check", "command", "space", "file", "topic"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command. `takes` says what its arguments are, for completion; `raw`: it reads its line
-    itself, quotes and all; `more` is what `help NAME` adds."""
+    itself, quotes and all; `formats`: a ``/`` and a format may stand behind its name; `more` is
+    what `help NAME` adds; `gdb` are words of gdb's, pwndbg's, drgn's or crash's for it."""
 
     name: str
     usage: str
@@ -29,6 +32,8 @@ class Command:
     takes: Takes = ""
     raw: bool = False
     more: str = ""
+    formats: bool = False
+    gdb: tuple[str, ...] = ()
 
     @property
     def function(self) -> str:
@@ -44,6 +49,12 @@ CONDITIONS = (
     "COND compares registers (rdi, $cr2), the thread and process (thread.id, process.name, pid, "
     "tid), cpu, ring, statics (SCHEDULER.current_thread), memory (u64[rsp]) and addresses (&name) "
     "with == != < <= > >=, joined by and, or, not; arithmetic as in Rust."
+)
+
+EXPRESSIONS = (
+    "Registers (rdi, $pc), arguments and locals of the frame, statics (SCHEDULER.current_thread), "
+    "functions, u64[rsp], u64[rsp..rsp+32], *pointer, &name, items [2] and [2..5], conversions "
+    "(rdi as u32, *(rdi as *const kernel::task::thread::Thread)), arithmetic as in Rust."
 )
 
 GROUPS: dict[str, tuple[Command, ...]] = {
@@ -126,10 +137,27 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("memory", "VA [LENGTH]", "bytes at a virtual address", "looking", "symbol"),
         Command("audit", "[-v]", "all checks on this stop; -v: consequences in full", "looking"),
         Command("fault", "", "the fault that the guest stopped at and its cause", "looking"),
+        Command(
+            "info", "[WHAT] [...]", "as in gdb: info registers, locals, line, functions REGEX, ...",
+            "info", "topic", True, "info alone lists what there is.",
+        ),
         Command("serial", "[LINES]", "the last lines of serial text", "looking"),
     ),
     "names": (
-        Command("bt", "[--all|--pid N|--thread N|--cpu N]", "stack frames", "named"),
+        Command(
+            "bt", "[COUNT] [full] [--all|--pid N|...]", "stack frames", "named",
+            more="bt 5     the innermost five; bt -5 the outermost\n"
+            "bt full  with arguments and locals\n"
+            "bt --all | --pid N | --thread N | --cpu N   of others",
+        ),
+        Command(
+            "frame", "[NUMBER]", "choose a frame of bt: its registers and variables are meant then",
+            "stackframes", more="A call inlined in frame 3 is 3, what it was inlined into 3.1.",
+        ),
+        Command("up", "[COUNT]", "the frame that called this one", "stackframes"),
+        Command("down", "[COUNT]", "the frame that this one called", "stackframes"),
+        Command("args", "", "the arguments of the frame", "stackframes"),
+        Command("locals", "", "the local variables of the frame", "stackframes"),
         Command("ps", "", "processes", "named"),
         Command("threads", "", "threads, both copies where two exist", "named"),
         Command("heap", "", "the kernel heap", "named"),
@@ -138,8 +166,12 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "symbol", "NAME|ADDRESS", "address of a name, name of an address", "named", "symbol"
         ),
         Command(
-            "print", "EXPR", "a value: of the kernel, a register, an expression", "named",
-            "value", True, CONDITIONS,
+            "print", "[/F] EXPR", "a value: of the kernel, a register, an expression", "named",
+            "value", True,
+            f"{EXPRESSIONS}\n"
+            "print/x and /d /u /o /t /a /c /z /f as in gdb. $ is the value printed last, $$ the "
+            "one before, $1 the first.",
+            formats=True,
         ),
         Command("type", "PATH", "layout of a Rust type", "named"),
         Command("list", "[LOCATION]", "source lines", "named", "code", more=LOCATIONS),
@@ -176,7 +208,7 @@ COMMANDS: dict[str, Command] = {c.name: c for group in GROUPS.values() for c in 
 
 ALIASES = {
     "c": "continue", "cont": "continue", "n": "next", "s": "step", "si": "stepi", "ni": "nexti",
-    "b": "break", "tb": "tbreak",
+    "b": "break", "tb": "tbreak", "i": "info", "f": "frame",
     "r": "registers", "regs": "registers", "q": "quit", "exit": "quit", "p": "print",
     "disas": "disassemble", "l": "list", "?": "help", "h": "help", "d": "delete", "x": "memory",
     "backtrace": "bt", "where": "bt", "k": "context", "fin": "finish", "u": "until",
@@ -186,8 +218,8 @@ ALIASES = {
 
 ELSEWHERE = {
     "log": "serial", "snapshot": "save", "report": "audit", "explain": "fault", "run": "continue",
-    "pt": "walk, map, who, roots", "info": "registers", "start": "continue", "thread": "threads",
-    "frame": "bt", "up": "bt", "down": "bt", "examine": "memory", "dump": "memory",
+    "pt": "walk, map, who, roots", "start": "continue", "thread": "threads",
+"examine": "memory", "dump": "memory",
 }  # fmt: skip
 """What the command line and gdb call it, and the command here that comes nearest."""
 

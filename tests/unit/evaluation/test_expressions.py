@@ -78,6 +78,16 @@ def test_logic_is_pythons(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("$pc", 0x8000010394),
+        ("$al", 0x89),
+        ("$ah", 0x67),
+        ("$ax", 0x6789),
+        ("rax as u8", 0x89),
+        ("-1 as u16", 0xFFFF),
+        ("0xff as i8", -1),
+        ("rax as u8 + 1", 0x8A),
+        ("rdi as bool", True),
+        ("65 as char", "A"),
         ("$rax", 0x1_2345_6789),
         ("eax", 0x2345_6789),
         ("-7 / 2", -3),

@@ -17,6 +17,7 @@ from breenix_gdbagent.commands.shell.completion import MOST, ShellCompleter, inn
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.commands.shell.texts import COMMANDS
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live.frozen import NoMemory
 from breenix_gdbagent.stop import Stop, StopReason
@@ -32,6 +33,12 @@ class StoppedSession:
     running: bool = False
     arbiter: None = None
     asked: int = 0
+    kept: tuple[str, ...] = ()
+
+    @property
+    def evaluation(self) -> Evaluation:
+        assert self.known is not None
+        return Evaluation.of(self.known)
 
     @property
     def image(self) -> Image | None:

@@ -51,12 +51,8 @@ def test_short_words(word: str, name: str) -> None:
         ("pt roots", "roots"),
         ("pt walk 0x1000", "walk"),
         ("pt", "walk, map, who, roots"),
-        ("info threads", "threads"),
-        ("info reg", "registers"),
         ("log", "serial"),
         ("report x", "audit"),
-        ("x/8gx 0x1000", "memory"),
-        ("p/x rax", "print"),
     ],
 )
 def test_an_unknown_word_leads_to_the_nearest(line: str, near: str) -> None:
