@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from breenix_gdbagent.addresses import PAGE
 from breenix_gdbagent.checks import (
     descriptors,
     faults,
@@ -21,12 +22,14 @@ from breenix_gdbagent.checks import (
 )
 from breenix_gdbagent.checks.consequences import followed
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts
+from breenix_gdbagent.checks.faults.overwritten import OverwrittenFacts, TableRunOver
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
 from breenix_gdbagent.checks.reasons import NotRead
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
 
 CheckFunction = Callable[[Kernel], Iterator[Finding]]
 Clock = Callable[[], float]
@@ -127,7 +130,34 @@ def _led_there(findings: list[Finding]) -> list[Finding]:
     resumed = {f.where.va: f for f in findings if f.code is threads.PRIVILEGE}
     wrong = (spaces.UNKNOWN, spaces.BOOTLOADER, spaces.WRONG_PROCESS)
     astray = {f.where.root: f for f in findings if f.code in wrong}
-    return [_with_cause(f, resumed, astray) for f in findings]
+    return [_with_cause(_on_ruins(f, findings), resumed, astray) for f in findings]
+
+
+def _on_ruins(finding: Finding, findings: list[Finding]) -> Finding:
+    """What came of code that has been written over, or of a table that has: that is the cause."""
+    for found in findings:
+        code = found.facts
+        if isinstance(code, OverwrittenFacts):
+            over, mend, advice = _stood_in(finding, code), found.code, ""
+        elif isinstance(code, TableRunOver) and finding.cause is None:
+            over = (finding.where.entry_pa or 0) & -PAGE == code.table
+            mend, advice = None, found.advice
+        else:
+            continue
+        if over and found is not finding and found not in finding.because:
+            told = replace(finding, mend=mend, advice=advice)
+            return replace(told, cause=found.code.name, because=(found, *finding.because))
+    return finding
+
+
+def _stood_in(finding: Finding, code: OverwrittenFacts) -> bool:
+    """Whether the CPU was in that code when it came to what `finding` tells."""
+    facts = finding.facts
+    if isinstance(facts, TableRunOver):
+        return code.start <= facts.code < code.end
+    if not isinstance(facts, FaultFacts) or facts.at.ring:
+        return False
+    return code.start - LONGEST_INSTRUCTION < facts.at.rip < code.end
 
 
 def _with_cause(

@@ -18,6 +18,7 @@ ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
 EM_386, EM_X86_64, EM_AARCH64 = 3, 62, 183
 PT_LOAD, PT_NOTE = 1, 4
 PF_X = 1
+PF_W = 2
 PN_XNUM = 0xFFFF
 """As `phnum`: the number of program headers is in section header 0."""
 

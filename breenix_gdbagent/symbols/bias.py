@@ -48,6 +48,9 @@ _WINDOWS = 8
 _MANY_WINDOWS = 64
 _ALIKE = 0.75
 _ALIKE_WITHOUT_ID = 0.9
+_PART = 4
+FIXED = "fixed"
+"""How an ELF got its place that is linked to one (ET_EXEC)."""
 PATCHES = {
     ".altinstructions", ".parainstructions", ".smp_locks", ".static_call_sites", "__jump_table",
 }  # fmt: skip
@@ -121,6 +124,7 @@ def find_bias(
         if found is not None:
             return found
     found = search.by_code() or search.scan(leaves or ()) or search.by_scan(executable)
+    found = found or search.by_linking()
     return found if found is not None else search.give_up(kernel_is_up=bool(gs_base))
 
 
@@ -165,7 +169,7 @@ class _Search:
         seen: set[int] = set()
         found: list[tuple[int, str]] = []
         if self.image.elf.type != ET_DYN:
-            found.append((0, "fixed"))
+            found.append((0, FIXED))
         else:
             found += [(value, "gates") for value, _ in self.votes.most_common(_CANDIDATES)]
             if gs_base:
@@ -250,6 +254,30 @@ class _Search:
         said = ", the build id too" if same_id else ""
         share = f"{100 * equal // total} % of {total} bytes of code are equal{said}"
         return f"{share}; this kernel patches its own code"
+
+    def by_linking(self) -> Bias | None:
+        """The one place that the ELF is linked to, where nothing there denies it: its code is not
+        mapped, or has been written over in part. Not of a kernel that may have moved itself."""
+        if self.image.elf.type == ET_DYN or self.patches_itself:
+            return None
+        compared = self.compare(0)
+        if compared.unreadable == compared.total:
+            return Bias(0, FIXED, "unproved: linked to one place, which is not mapped", False)
+        loaded = self.loaded_in_part(0)
+        return Bias(0, FIXED, loaded, False) if loaded else None
+
+    def loaded_in_part(self, value: int) -> str:
+        """Why an ELF that is linked to one place is the one that was loaded there although its code
+        differs, "" where it is not: a fair part of it is equal, the rest has been written over."""
+        equal = total = 0
+        for link, want in _windows(self.image, _MANY_WINDOWS):
+            have = self.read_or_none((link + value) & _MASK, len(want))
+            if have is not None:
+                total += 1
+                equal += have == want
+        if equal < max(GATES_NEEDED, total // _PART):
+            return ""
+        return f"unproved: {equal} of {total} windows of code are equal, the others differ"
 
     def same_build_id(self, value: int) -> bool | None:
         """Whether the build id in memory is the ELF's; None where one of them cannot be read."""

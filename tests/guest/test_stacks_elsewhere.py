@@ -1,4 +1,4 @@
-"""Stacks of a kernel that is not Breenix's: no layout tells of them."""
+"""Stacks, code and tables of a kernel that is not Breenix's: no layout tells of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.guest.smallguest import (
+    CLEARS_CODE,
+    OVER_TABLES,
     OVERFLOWS,
     OVERFLOWS_TOLD,
     PUSHES_NOWHERE,
@@ -63,3 +65,34 @@ def test_what_lies_above_is_a_stack_only_with_calls_on_it(tmp_path: Path) -> Non
         seen = agent("audit", *guest.options, "--json")
         assert [one.vector for one in guest.exceptions] == [14, 8]
     assert seen.codes("error") == {"double-fault", "page-fault.unmapped"}
+
+
+@pytest.mark.parametrize("attached", [True, False])
+@pytest.mark.parametrize(
+    ("case", "cause"),
+    [(CLEARS_CODE, "kernel-code.overwritten"), (OVER_TABLES, "kernel-stack.overflow")],
+)
+def test_what_the_kernel_has_written_over_is_the_cause(
+    tmp_path: Path, case: int, cause: str, attached: bool
+) -> None:
+    kernel = assembled(case, tmp_path)
+    with booted(kernel, tmp_path, until=CAUGHT) as guest:
+        (judge,) = guest.exceptions
+        elf = ("--kernel", str(kernel))
+        seen = agent("audit", *guest.options, *elf, "--json") if attached else None
+    if seen is None:
+        seen = agent("ci", "--config", "kernel", *elf, "--json")
+    validate(seen.document)
+    errors = {f["code"]: f for f in seen.document["findings"] if f["severity"] == "error"}
+    fault = errors["page-fault.unmapped"]
+    assert (seen.code, fault["cause"]) == (1, cause) and fault["fix"] == errors[cause]["fix"]
+    assert int(fault["where"]["va"], 16) == judge.cr2
+    told = errors[cause]["evidence"]
+    if case == CLEARS_CODE:
+        assert int(told["start"], 16) == 0x100000 and told["fill"] == "0x0"
+        # The first byte of `rep stosb` is the last that it has cleared.
+        assert int(told["end"], 16) == judge.rip + 1
+        assert told["elf"].startswith("f3 aa c3") and told["memory"].startswith("00 aa c3")
+    else:
+        assert told["function"] == "over_tables" and told["level"] == 1
+        assert 0 <= 0x1E00 - 0x1000 - told["calls"] * 0x60 < 0x60

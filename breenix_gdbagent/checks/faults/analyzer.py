@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from breenix_gdbagent.checks.faults import double_fault, exceptions, misplaced, page_fault, shutdown
+from breenix_gdbagent.checks.faults import (
+    double_fault,
+    exceptions,
+    misplaced,
+    overwritten,
+    page_fault,
+    shutdown,
+)
 from breenix_gdbagent.checks.faults.cause import STALE_TLB
 from breenix_gdbagent.checks.faults.defects import finding_of, handler_defect, handler_of_rip
 from breenix_gdbagent.checks.faults.handled import as_handled
 from breenix_gdbagent.checks.finding import Finding, NotChecked
 from breenix_gdbagent.checks.reasons import FaultNotRead, NotRead
+from breenix_gdbagent.checks.stack_use import OVERFLOW
 from breenix_gdbagent.cpumodel.context import DF, PF, Context, Raised, vector_name
 from breenix_gdbagent.cpumodel.explanation import Explanation, Observed, explain
 from breenix_gdbagent.errors import ReadError
@@ -29,11 +37,26 @@ _DECIDED = ("panic", "deadline", "halted")
 
 def check(kernel: Kernel) -> Iterator[Finding]:
     """The fault of every CPU that stands at a handler's first instruction, the shutdown, or at
-    another stop the exceptions that a CPU is still handling.
+    another stop the exceptions that a CPU is still handling; and code and tables that are not the
+    kernel's any more, where a CPU stood on them.
 
     Raises `NotChecked` where a fault is there and cannot be looked at, and before 64-bit paging,
     whose exceptions are not judged.
     """
+    places = set[tuple[str, int | None]]()
+    for found in _check(kernel):
+        if found.code in (overwritten.OVERWRITTEN, OVERFLOW):
+            place = found.code.name, found.where.pa or found.where.va
+            if place in places:
+                continue
+            places.add(place)
+        yield found
+
+
+def _check(kernel: Kernel) -> Iterator[Finding]:
+    if kernel.stop.reason.kind not in ("fault", "shutdown"):
+        for cpu in kernel.stop.cpus:
+            yield from overwritten.of_cpu(kernel, cpu)
     kind = kernel.stop.reason.kind
     if kind != "shutdown" and kernel.mode is None:
         raise NotChecked(NotRead(kernel.stop.no_paging))
@@ -170,6 +193,7 @@ def _context(kernel: Kernel, event: Event, cpu: Cpu) -> Context:
 
 
 def _of_vector(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[Finding]:
+    yield from overwritten.of_context(kernel, explanation.context)
     if raised.vector == PF:
         yield from page_fault.check(kernel, explanation, raised)
     elif raised.vector == DF:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
-from breenix_gdbagent.checks.faults import double_fault
+from breenix_gdbagent.checks.faults import double_fault, overwritten
+from breenix_gdbagent.checks.faults.address_kind import TABLES, kind_of
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts, interrupted, subject
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.reasons import ShutdownNotRead
@@ -73,6 +74,8 @@ def check(kernel: Kernel) -> Iterator[Finding]:
         if kernel.stop.cpus:
             yield _early(kernel)
         raise NotChecked(ShutdownNotRead(lacking[kernel.stop.cpu.index]))
+    for witness in witnesses:
+        yield from overwritten.of_context(kernel, witness.context)
     dead = [w for w in witnesses if w.confidence == "proved" and _left_by_triple_fault(w)]
     asked = [(w, found) for w in witnesses if (found := reset_asked(w.context)) is not None]
     possible = [w for w in witnesses if w.course is not None]
@@ -84,7 +87,25 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     elif possible or doubtful:
         yield from double_fault.check(kernel, (possible or doubtful)[0])
     else:
-        yield _reboot(kernel, witnesses[0], None, tuple(lacking))
+        delivering = next((w for w in witnesses if _read_a_table(kernel, w)), None)
+        if delivering is not None:
+            yield from double_fault.check(kernel, replace(delivering, doubt=_OWN_READ))
+        else:
+            yield _reboot(kernel, witnesses[0], None, tuple(lacking))
+
+
+_OWN_READ = (
+    "how it came to that is not seen in the tables as they are; CR2 lies in a descriptor table or "
+    "the TSS, which the CPU itself reads while it delivers an exception"
+)
+
+
+def _read_a_table(kernel: Kernel, witness: Explanation) -> bool:
+    """Whether the last page fault was at a table of the CPU's own that is not mapped now."""
+    cr2, context = witness.observed.cr2, witness.context
+    if cr2 is None or kernel.walk(context.root, cr2).mapped:
+        return False
+    return kind_of(kernel, cr2, context.root).name in TABLES
 
 
 def _witnesses(kernel: Kernel) -> tuple[list[Explanation], dict[int, str]]:

@@ -13,6 +13,7 @@ from breenix_gdbagent.checks.faults.interrupted import SelectorErrorCode
 from breenix_gdbagent.checks.faults.misplaced import MisplacedFacts
 from breenix_gdbagent.checks.faults.new_root import NewRoot
 from breenix_gdbagent.checks.faults.overrun import Recursion
+from breenix_gdbagent.checks.faults.overwritten import OverwrittenFacts, TableRunOver
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts, Predicted
 from breenix_gdbagent.checks.faults.shutdown import EarlyFacts, RebootFacts
 from breenix_gdbagent.checks.finding import Finding
@@ -168,6 +169,45 @@ def rounds_of(recursion: Recursion | None) -> str:
         return f"On it {names[0]} calls itself: {times}"
     shown = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
     return f"On it {shown} call each other: {times}"
+
+
+@tells(OverwrittenFacts)
+def overwritten(finding: Finding, facts: OverwrittenFacts) -> Words:
+    """How far, and what stands there instead."""
+    size = facts.end - facts.start
+    place, to = at(facts.rip, facts.symbol), f"from {hex64(facts.start)} to {hex64(facts.end)}"
+    what = "" if facts.fill is None else f", all of it {facts.fill:#04x}"
+    summary = f"the code at {place} is not the kernel's: memory has {facts.memory[:23]}, the ELF "
+    summary += f"{facts.elf[:23]}; {counted(size, 'byte')} differ, {to}"
+    return Words(
+        summary,
+        sentence(
+            f"{summary}{what}.",
+            "What the CPU ran there was not the kernel's instruction; the fault says nothing of "
+            "the source line that its address has.",
+            "It was read where the ELF was loaded, by physical address: it is not mapped any more."
+            if facts.physical
+            else "",
+        ),
+    )
+
+
+@tells(TableRunOver)
+def table_run_over(finding: Finding, facts: TableRunOver) -> Words:
+    """Which table, and what stands in it."""
+    name = LEVEL[facts.level].name
+    code = f"{facts.calls} of its entries are code addresses ({at(facts.code, facts.function)})"
+    summary = (
+        f"a stack has run over the {name} at {hex64(facts.table)}, on the way to "
+        f"{hex64(facts.va)}: {code}"
+    )
+    return Words(
+        summary,
+        sentence(
+            f"{summary}, as calls and exceptions leave them; RSP was {hex64(facts.rsp)}.",
+            "What the tables say now is not what the kernel had written.",
+        ),
+    )
 
 
 # Page faults ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.checks.run import RunFacts, check
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
+from tests.unit.checks.loaded import overwritten
 from tests.writers.machine import (
     CODE,
     DATA,
@@ -157,6 +158,11 @@ def meets_ud2(m: Machine) -> Stop:
 @mutation("page-fault.reserved-bit", "tables.nx-without-nxe")
 def reads_data_on_a_cpu_without_nxe(m: Machine) -> Stop:
     return access(m, READ, HEAP, 9, ring=0, efer=0x500)
+
+
+@mutation("page-fault.unmapped", "kernel-code.overwritten")
+def runs_zeros_where_its_code_was(m: Machine) -> Stop:
+    return overwritten(m, 0, bytes(0x300))
 
 
 @mutation("divide-error")

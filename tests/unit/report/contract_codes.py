@@ -25,6 +25,7 @@ thread: desync
 context: privilege-mismatch
 map: already-mapped
 pic: not-remapped
+kernel-code: overwritten
 tables: nx-without-nxe(warning)
 -: loader-fault
 -: panic hang unexpected-exit reboot marker-missing tests-failed
