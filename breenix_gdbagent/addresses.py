@@ -10,6 +10,8 @@ Hex = NewType("Hex", int)
 """A register, a table entry or an error code: no address, and shown as one is."""
 
 PAGE = 0x1000
+NEAR_NULL = 0x1_0000
+"""What lies below is reached through a null pointer and a field's offset."""
 
 
 def hex64(value: int) -> str:

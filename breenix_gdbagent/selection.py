@@ -7,7 +7,6 @@ from itertools import islice
 
 from breenix_gdbagent.addresses import PAGE, page_base
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import HEAP_SLOT
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.recording import RecordingMemory
 from breenix_gdbagent.x86.cpu import Cpu
@@ -94,7 +93,8 @@ def _kernel_image(kernel: Kernel) -> Iterator[int]:
     root = kernel.reference_root
     if root is None:
         return
-    slots = {HEAP_SLOT}
+    heap = kernel.adapter.layout.heap_slot
+    slots = set() if heap is None else {heap}
     for cpu in kernel.stop.cpus:
         for place in (cpu.idtr, cpu.gdtr, cpu.tr):
             if place is not None and place.base:

@@ -29,7 +29,6 @@ from breenix_gdbagent.checks.reasons import (
     TableOfFirmware,
 )
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import KERNEL_STACKS
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.running import running, settled
 from breenix_gdbagent.kernel.spaces import Space
@@ -60,9 +59,6 @@ IST_SHARED = declare(
     mend="Give #DF a stack that nothing else uses, and each IST entry its own.",
 )
 
-# kernel/src/interrupts.rs, init_idt: what Breenix installs in both eras, whatever else it has.
-ALWAYS = (0, 1, 3, 6, 8, 12, 13, 14)
-WITH_PROCESSES = (32, 0x80)
 DOUBLE_FAULT = 8
 TABLES = ("IDT", "GDT", "TSS")
 _NAMES = {32: "timer", 0x80: "system call"}
@@ -138,12 +134,13 @@ class IstSharedFacts(Facts):
 
 
 def check_gates(kernel: Kernel) -> Iterator[Finding]:
-    """The gates that Breenix counts on are there. That others are missing by design (#NM, #NP, ...)
-    is no finding before an event needs one: then the fault analyzers say so."""
+    """The gates that the kernel counts on are there. That others are missing by design (#NM, #NP,
+    ...) is no finding before an event needs one: then the fault analyzers say so."""
     if not kernel.is_breenix:
         raise NotChecked(State.GATES_NOT_KNOWN)
     gates = kernel.gates
-    wanted = ALWAYS + (WITH_PROCESSES if any(s.role == "process" for s in kernel.spaces) else ())
+    processes = any(s.role == "process" for s in kernel.spaces)
+    wanted = kernel.adapter.gates(processes=processes)
     for vector in wanted:
         if vector not in gates:
             name = _vector(vector)
@@ -350,7 +347,7 @@ def _flaw(kernel: Kernel, rsp0: int) -> Rsp0Flaw | None:
     assert kernel.master is not None
     if any(stack.top == rsp0 for stack in kernel.stacks):
         return None  # its pages in each space are kernel-stack.*
-    if kernel.era is not None and KERNEL_STACKS <= rsp0 - 8 < kernel.era.stacks_end:
+    if kernel.era is not None and kernel.era.base <= rsp0 - 8 < kernel.era.stacks_end:
         middle = any(s.holds(rsp0) for s in kernel.stacks)
         return "in-the-middle" if middle else "no-stack"
     walk = kernel.walk(kernel.master.root, rsp0 - 8)

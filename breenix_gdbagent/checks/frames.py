@@ -17,7 +17,6 @@ from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.reasons import NotRead, Reason, SharingNotRead, State
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import COW_FLAG
 from breenix_gdbagent.kernel.ledger import FrameLedger, Page
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
@@ -245,8 +244,9 @@ def _of_processes(kernel: Kernel, ledger: FrameLedger) -> Generator[Finding, Non
     first: dict[int, Page] = {}
     pairs: dict[tuple[int, int], list[tuple[Page, Page]]] = defaultdict(list)
     inside: dict[int, list[Page]] = defaultdict(list)
+    marked = kernel.adapter.shared_on_purpose
     for page in ledger.user_pages():
-        if page.node.owner not in counted or not page.w or page.raw & COW_FLAG:
+        if page.node.owner not in counted or not page.w or marked(page.raw):
             continue
         known = first.setdefault(page.pa, page)
         if known is not page and known.node.owner != page.node.owner and not on_purpose(page):

@@ -15,7 +15,6 @@ from breenix_gdbagent.checks.completeness import require_finished_tables
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.reasons import NotRead, State
-from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.ledger import FrameLedger
 from breenix_gdbagent.kernel.sharing import KernelSlots
 from breenix_gdbagent.kernel.spaces import Space
@@ -169,11 +168,11 @@ def _aliased(kernel: Kernel, ledger: FrameLedger, space: Space) -> Iterator[Find
     if space is not ledger.master and not ledger.slots.differing(kernel.tables.table(space.root)):
         return  # what the master has in its slots is reported there
     mine = kernel.tables.table(space.root).tolist()
+    used = ledger.slots.uses.items()
     regions = {
-        KERNEL_STACKS_SLOT: "kernel stacks",
-        IST_STACKS_SLOT: "IST stacks",
-        HEAP_SLOT: "kernel heap",
-    } | {slot: what for slot, what in ledger.slots.uses.items() if present(model[slot])}
+        **kernel.adapter.layout.uses,
+        **{slot: what for slot, what in used if present(model[slot])},
+    }
     for frame, slots in indexes_by_frame(mine).items():
         own = [s for s in slots if s in regions]
         if len(slots) < 2 or not own:

@@ -25,7 +25,6 @@ from breenix_gdbagent.checks.finding import (
 )
 from breenix_gdbagent.checks.reasons import NotRead, Reason, StackInTransit, State, TablesNotRead
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
@@ -234,10 +233,15 @@ def compare(kernel: Kernel) -> Iterator[Compared]:
 def _kinds(kernel: Kernel) -> Iterator[tuple[Sequence[KernelStack], _Reader, int]]:
     """The stacks by region, how a space's pages there are read, and the region's top-level slot.
     An IST stack that lies elsewhere (a static array, another stack) is a region of its own."""
+    layout = kernel.adapter.layout
+
+    def slot_of(region: range) -> int:
+        return index_at(region.start, kernel.levels)
+
     inside = [s for s in kernel.ist if kernel.ist_region.holds(s.top - 1)]
     regions = (
-        (kernel.stacks, kernel.kernel_leaves, KERNEL_STACKS_SLOT),
-        (inside, kernel.ist_leaves, IST_STACKS_SLOT),
+        (kernel.stacks, kernel.kernel_leaves, slot_of(layout.kernel_stacks)),
+        (inside, kernel.ist_leaves, slot_of(layout.ist_stacks)),
     )
     yield from (region for region in regions if region[0])
     for stack in kernel.ist:

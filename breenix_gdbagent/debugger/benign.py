@@ -1,4 +1,5 @@
-"""Faults that a guarded run passes at once: copy-on-write and stack growth, which Breenix answers.
+"""Faults that a guarded run passes at once: copy-on-write and stack growth, which the kernel
+answers.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from dataclasses import dataclass
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.faults import recognised
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.adapter import Adapter
+from breenix_gdbagent.kernel.adapters import GENERIC, adapter_of
 from breenix_gdbagent.kernel.event import frame_entered
-from breenix_gdbagent.kernel.layout import KERNEL_STACKS, Era
-from breenix_gdbagent.kernel.percpu import read_percpu
-from breenix_gdbagent.kernel.stacks import StackRegion, recognise_era
+from breenix_gdbagent.kernel.stacks import Era, StackRegion, recognise_era
 from breenix_gdbagent.live.fault import Fault
+from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.paging import Tables
+from breenix_gdbagent.x86.machine import Machine
 
 DOUBLE_FAULT = 8
-STACK_REGION = 128 << 20
 
 
 def of_ring3(fault: Fault) -> bool:
@@ -44,23 +45,36 @@ class BenignFaults:
     """Page faults that the kernel lives on, recognised from the frame and one walk: no stop is
     made of them."""
 
+    image: Image | None = None
+    adapter: Adapter | None = None
     era: Era | None = None
 
     def known(self, fault: Fault) -> bool:
         """Whether the fault is copy-on-write or stack growth."""
         if fault.reason.vector is None:
             return False
-        tables = Tables(fault.vm.recent_memory())
         cpu = Cpu(fault.reason.cpu, fault.registers)
-        grows = self._grows(tables, cpu)
-        return recognised(cpu, fault.reason.vector, tables, grows=grows) is not None
+        machine = Machine(fault.vm.recent_memory(), (cpu,), cpu)
+        adapter = self._adapter(machine)
+        grows = adapter.grows_stacks(self._era(adapter, machine))
+        tables, vector = machine.tables, fault.reason.vector
+        return recognised(cpu, vector, tables, grows=grows, adapter=adapter) is not None
 
-    def _grows(self, tables: Tables, cpu: Cpu) -> bool:
-        """Whether this kernel grows user stacks: asked of its stacks once they are mapped."""
+    def _adapter(self, machine: Machine) -> Adapter:
+        """What is known of the kernel: asked again as long as nothing is."""
+        if self.adapter is None:
+            found = adapter_of(machine, self.image)
+            if found is GENERIC:
+                return found
+            self.adapter = found
+        return self.adapter
+
+    def _era(self, adapter: Adapter, machine: Machine) -> Era | None:
+        """Asked of the kernel's stacks once they are mapped."""
         if self.era is None:
-            percpu = read_percpu(tables, cpu)
+            percpu = adapter.percpu(machine, machine.cpu)
             if percpu is not None:
-                region = StackRegion(tables, KERNEL_STACKS, KERNEL_STACKS + STACK_REGION, 4)
+                region = StackRegion(machine.tables, adapter.layout.kernel_stacks, 4)
                 with suppress(ReadError):
-                    self.era = recognise_era(region.leaves(percpu.kernel_cr3))
-        return self.era is not None and self.era.name != "2025"
+                    self.era = recognise_era(region.leaves(percpu.kernel_cr3), adapter.eras)
+        return self.era

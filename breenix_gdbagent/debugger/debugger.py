@@ -48,7 +48,7 @@ class Debugger:
         self.hits = Hits(vm, self.table, self.placed, lambda line: self.say(line))
         self.catching: Catching = "unexpected"
         self.benign = 0
-        self.benign_faults = BenignFaults()
+        self.benign_faults = BenignFaults(image)
         self.passes_fault: Callable[[Fault, Sequence[Point]], bool] = self.passes_by_rule
         self._stop: Stop | None = None
         self._moment = (-1, False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.kernel.percpu import PerCpu, read_percpu
+from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.processes import MANAGER
 from breenix_gdbagent.kernel.typed import number, static_of
 from breenix_gdbagent.kernel.view import Kernel
@@ -134,7 +134,7 @@ class Evaluation:
     @cached_property
     def percpu(self) -> PerCpu | None:
         """The per-CPU block of this CPU, None where it has none."""
-        return read_percpu(self.kernel.tables, self.cpu)
+        return self.kernel.adapter.percpu(self.kernel, self.cpu)
 
     @cached_property
     def thread(self) -> Value | None:

@@ -1,14 +1,14 @@
-"""Which adapter a stop's kernel has: the one that is named, else the first that knows it."""
+"""Which adapter a kernel has: the first that knows it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.kernel.adapter import Adapter
-from breenix_gdbagent.kernel.breenix import Breenix
+from breenix_gdbagent.kernel.breenix.adapter import Breenix
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.stop import Stop
+    from breenix_gdbagent.symbols import Image
     from breenix_gdbagent.x86.machine import Machine
 
 GENERIC = Adapter()
@@ -17,9 +17,10 @@ BUILT_IN: tuple[Adapter, ...] = (BREENIX, GENERIC)
 """Asked in this order; the last one knows any kernel."""
 
 
-def adapter_of(stop: Stop, machine: Machine) -> Adapter:
-    """The adapter of the kernel that runs in `stop`."""
-    return next(one for one in BUILT_IN if one.applies(stop, machine))
+def adapter_of(machine: Machine, image: Image | None) -> Adapter:
+    """The adapter of the kernel that runs on the machine, whose ELF `image` is where one is
+    given."""
+    return next(one for one in BUILT_IN if one.applies(machine, image))
 
 
 def named(name: str) -> Adapter:

@@ -10,11 +10,10 @@ from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.adapter import Adapter
 from breenix_gdbagent.kernel.adapters import adapter_of
-from breenix_gdbagent.kernel.layout import BOOT_SHARED_SLOT, IST_STACKS, KERNEL_STACKS, Era
 from breenix_gdbagent.kernel.percpu import PerCpu
-from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
+from breenix_gdbagent.kernel.serial_log import LogFacts
 from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
-from breenix_gdbagent.kernel.stacks import Leaf, StackRegion, recognise_era
+from breenix_gdbagent.kernel.stacks import Era, Leaf, StackRegion, recognise_era
 from breenix_gdbagent.kernel.structures import Structures
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
@@ -37,7 +36,8 @@ class AddressSpaces(Machine):
     @cached_property
     def adapter(self) -> Adapter:
         """What is known of this kernel."""
-        return adapter_of(self.stop, self)
+        stop = self.stop
+        return adapter_of(self, stop.unplaced if stop.image is None else stop.image.image)
 
     @cached_property
     def percpus(self) -> tuple[PerCpu, ...]:
@@ -55,7 +55,7 @@ class AddressSpaces(Machine):
 
     @cached_property
     def log(self) -> LogFacts:
-        return read_log(self.stop.serial)
+        return self.adapter.log(self.stop.serial)
 
     @cached_property
     def reference_root(self) -> PhysAddr | None:
@@ -67,7 +67,7 @@ class AddressSpaces(Machine):
     @cached_property
     def structures(self) -> Structures:
         """What the kernel's own structures say, where their types are known."""
-        return Structures(self.stop, self)
+        return Structures(self.stop, self, self.adapter)
 
     @cached_property
     def listed_processes(self) -> tuple[NamedRoot, ...] | None:
@@ -92,10 +92,10 @@ class AddressSpaces(Machine):
         if reference is not None:
             for candidate in scan_roots(self.stop.memory, reference):
                 scanned[candidate.root] = candidate.how
-            if self.is_breenix:
+            for slot in self.adapter.boot_slots if self.percpus else ():
                 # The bootloader's own root shares only what was there before the master.
-                for candidate in scan_roots(self.stop.memory, reference, (BOOT_SHARED_SLOT,)):
-                    scanned.setdefault(candidate.root, f"slot {BOOT_SHARED_SLOT}")
+                for candidate in scan_roots(self.stop.memory, reference, (slot,)):
+                    scanned.setdefault(candidate.root, f"slot {slot}")
         return find_spaces(
             self.tables, self.stop.cpus, self.percpus, scanned, self.log, self.listed_processes
         )
@@ -168,11 +168,11 @@ class AddressSpaces(Machine):
 
     @cached_property
     def kernel_region(self) -> StackRegion:
-        return StackRegion(self.tables, KERNEL_STACKS, KERNEL_STACKS + (128 << 20), self.levels)
+        return StackRegion(self.tables, self.adapter.layout.kernel_stacks, self.levels)
 
     @cached_property
     def ist_region(self) -> StackRegion:
-        return StackRegion(self.tables, IST_STACKS, IST_STACKS + (16 << 20), self.levels)
+        return StackRegion(self.tables, self.adapter.layout.ist_stacks, self.levels)
 
     def kernel_leaves(self, root: PhysAddr) -> Mapping[int, Leaf]:
         """Kernel-stack pages that `root` maps. Raises `Unreadable`."""
@@ -187,7 +187,7 @@ class AddressSpaces(Machine):
         """The era that the mapped kernel stacks show."""
         if self.master is None:
             return None
-        return recognise_era(self.kernel_leaves(self.master.root))
+        return recognise_era(self.kernel_leaves(self.master.root), self.adapter.eras)
 
     def user_half_is_own(self, space: Space) -> bool:
         """Whether the user half of a process root may be judged: where frames come back, one that
@@ -197,11 +197,9 @@ class AddressSpaces(Machine):
     @cached_property
     def frames_come_back(self) -> bool:
         """Whether a frame may have been given out twice, so that a dead root's tables may serve
-        others: not in 2025 (deallocate_frame does nothing), and never before the first return."""
+        others: not where the allocator takes none back, and never before the first return."""
+        returned = None
         if self.stop.image is not None and self.master is not None:
-            from breenix_gdbagent.kernel.untyped import frames_returned
-
-            returned = frames_returned(self.stop.image, self.memory_of(self.master.root).read)
-            if returned is not None:
-                return returned
-        return self.era is None or self.era.name != "2025"
+            read = self.memory_of(self.master.root).read
+            returned = self.adapter.frames_returned(self.stop.image, read)
+        return self.adapter.takes_frames_back(self.era) if returned is None else returned

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.exceptions import (
@@ -18,6 +17,7 @@ from breenix_gdbagent.x86.exceptions import (
     read_frame,
 )
 from breenix_gdbagent.x86.machine import Machine
+from breenix_gdbagent.x86.vectors import ORDINARY_VECTORS
 
 PAGE_FAULT = 14
 

@@ -18,7 +18,6 @@ from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import PAGE_FAULT, Event
 from breenix_gdbagent.kernel.gate_entry import agreement
-from breenix_gdbagent.kernel.layout import ORDINARY_VECTORS
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.descriptors import Gate, read_segments
 from breenix_gdbagent.x86.exceptions import (
@@ -30,7 +29,7 @@ from breenix_gdbagent.x86.exceptions import (
 )
 from breenix_gdbagent.x86.machine import Machine
 from breenix_gdbagent.x86.paging import walk
-from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
+from breenix_gdbagent.x86.vectors import ORDINARY_VECTORS, WITH_ERROR_CODE
 from breenix_gdbagent.x86.verdict import Access, verdict
 
 REACH = 64 << 10

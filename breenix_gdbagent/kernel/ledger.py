@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.sharing import KernelSlots, learn_slots
 from breenix_gdbagent.x86.graph import Node, RootPlan, TableGraph
 from breenix_gdbagent.x86.paging import NX, U, W, entry_index, frame_of, leaf_base, slots_of, span
@@ -215,11 +214,7 @@ class FrameLedger:
 def slots_in_use(kernel: AddressSpaces) -> dict[int, str]:
     """Top-level slot -> what the kernel keeps there: the regions of Breenix, and what registers and
     gates name, as far as it is mapped there (a broken gate makes no region)."""
-    found = {
-        KERNEL_STACKS_SLOT: "kernel stacks",
-        IST_STACKS_SLOT: "IST stacks",
-        HEAP_SLOT: "kernel heap",
-    }
+    found = dict(kernel.adapter.layout.uses)
     places: list[tuple[str, int]] = []
     for cpu in kernel.stop.cpus:
         for what, place in (("IDT", cpu.idtr), ("GDT", cpu.gdtr), ("TSS", cpu.tr)):

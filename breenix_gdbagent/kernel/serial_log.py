@@ -42,6 +42,12 @@ class LogFacts:
         return next((p for p in reversed(self.processes) if p.root == root), None)
 
 
+def panics(serial: SerialText) -> tuple[str, ...]:
+    """What Rust kernels' panic handlers have said, port by port."""
+    lines = (line for port in serial.ports for line in serial.port(port).splitlines())
+    return tuple(found[1] for line in lines if (found := _PANIC.search(line)))
+
+
 def read_log(serial: SerialText) -> LogFacts:
     """Collect what the log says, port by port (the 2026 kernel logs on COM2)."""
     processes: list[LoggedProcess] = []

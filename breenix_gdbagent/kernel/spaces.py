@@ -9,7 +9,7 @@ from typing import Literal
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import (
+from breenix_gdbagent.kernel.breenix.layout import (
     BOOT_SHARED_SLOT,
     IST_STACKS_SLOT,
     KERNEL_STACKS_SLOT,

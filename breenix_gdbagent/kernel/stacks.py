@@ -9,15 +9,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr
-from breenix_gdbagent.kernel.layout import (
-    DF_STACK,
-    ERAS,
-    KERNEL_STACKS,
-    PF_STACK,
-    Era,
-)
 from breenix_gdbagent.x86.pages import pages, small_pages
 from breenix_gdbagent.x86.paging import SHAPE, Tables, index_at
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """One shape that a kernel's memory has had: a grid of stacks in slots of one size from `base`
+    on, each above a guard of `guard` bytes. Sizes in bytes; the region ends at `stacks_end`."""
+
+    name: str
+    base: int
+    stack_size: int
+    stack_slots: int
+    stacks_end: int
+    guard: int = PAGE
+
+    @property
+    def slot_size(self) -> int:
+        return self.stack_size + self.guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +77,12 @@ class KernelStack:
 class StackRegion:
     """The 4 KiB leaves of one region of virtual addresses, in any space."""
 
-    def __init__(self, tables: Tables, start: int, end: int, levels: int) -> None:
+    def __init__(self, tables: Tables, region: range, levels: int) -> None:
         self.tables = tables
         self.levels = levels
-        self._region = range(start, end)
-        self._slots = range(index_at(start, levels), index_at(end - 1, levels) + 1)
+        self._region = region
+        first, last = (index_at(va, levels) for va in (region.start, region.stop - bool(region)))
+        self._slots = range(first, last + bool(region))
         self._known: dict[tuple[int, ...], Mapping[int, Leaf]] = {}
 
     def holds(self, va: int) -> bool:
@@ -84,6 +95,8 @@ class StackRegion:
         Worked out once for all roots whose entries of the region say the same. Raises `Unreadable`
         when a table in the way cannot be read.
         """
+        if not self._region:
+            return {}
         top = self.tables.table(root)
         key = tuple(top[slot] & SHAPE for slot in self._slots)
         found = self._known.get(key)
@@ -99,14 +112,13 @@ class StackRegion:
         return found
 
 
-def recognise_era(mapped: Iterable[int]) -> Era | None:
-    """The era whose slot grid the mapped stack pages follow: stacks without holes, guards free.
-
-    None when nothing is mapped there.
+def recognise_era(mapped: Iterable[int], eras: Sequence[Era]) -> Era | None:
+    """The one of `eras` whose slot grid the mapped stack pages follow: stacks without holes, guards
+    free. None when nothing is mapped there.
     """
     pages = set(mapped)
     best: tuple[int, Era] | None = None
-    for era in ERAS:
+    for era in eras:
         score = sum(_fits(pages, era, slot) for slot in used_slots(pages, era))
         if best is None or score > best[0]:
             best = (score, era)
@@ -116,8 +128,8 @@ def recognise_era(mapped: Iterable[int]) -> Era | None:
 def _fits(pages: set[int], era: Era, slot: int) -> int:
     """How well a slot of one grid explains the pages in it: by its pages if it is whole, by fewer
     if it is cut off at one end (being mapped or unmapped), not at all if it has holes."""
-    guard = KERNEL_STACKS + slot * era.slot_size
-    there = [va in pages for va in range(guard + PAGE, guard + era.slot_size, PAGE)]
+    guard = era.base + slot * era.slot_size
+    there = [va in pages for va in range(guard + era.guard, guard + era.slot_size, PAGE)]
     count = sum(there)
     first = there.index(True)
     holes = len(there) - count - first - there[::-1].index(True)
@@ -127,30 +139,32 @@ def _fits(pages: set[int], era: Era, slot: int) -> int:
 def used_slots(pages: Iterable[int], era: Era) -> list[int]:
     """Slots of which at least one page is mapped, guard pages not counted."""
     size, end = era.slot_size, era.stack_slots * era.slot_size
-    offsets = (va - KERNEL_STACKS for va in pages)
-    return sorted({at // size for at in offsets if 0 <= at < end and at % size >= PAGE})
+    offsets = (va - era.base for va in pages)
+    return sorted({at // size for at in offsets if 0 <= at < end and at % size >= era.guard})
 
 
 def slot_stack(slot: int, era: Era) -> KernelStack:
-    """Slot i: guard at base + i*slot_size, the stack above it (kernel_stack.rs)."""
-    guard = KERNEL_STACKS + slot * era.slot_size
+    """Slot i: guard at base + i*slot_size, the stack above it."""
+    guard = era.base + slot * era.slot_size
     return KernelStack(
         f"slot {slot}",
-        VirtAddr(guard + PAGE),
+        VirtAddr(guard + era.guard),
         VirtAddr(guard + era.slot_size),
         VirtAddr(guard),
     )
 
 
 def ist_stacks(
-    tops: Sequence[int], vectors: Mapping[int, str], mapped: Mapping[int, Leaf]
+    tops: Sequence[int],
+    vectors: Mapping[int, str],
+    mapped: Mapping[int, Leaf],
+    known: Mapping[int, int],
 ) -> tuple[KernelStack, ...]:
     """One stack for each distinct IST top of the TSS that is not 0.
 
-    Breenix's two have known bottoms (per_cpu_stack.rs); any other reaches down to the first
-    unmapped page or the next top, and is one page when nothing is mapped.
+    `known` has the bottoms of those that the kernel's layout tells, by their tops; any other
+    reaches down to the first unmapped page or the next top, and is one page when nothing is mapped.
     """
-    known = {DF_STACK[1]: DF_STACK[0], PF_STACK[1]: PF_STACK[0]}
     stacks = []
     for index, top in enumerate(tops, 1):
         if not top or top in tops[: index - 1]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from breenix_gdbagent.errors import InputError, ReadError
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.adapter import Adapter
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
     from breenix_gdbagent.kernel.processes import ProcessTable
     from breenix_gdbagent.kernel.scheduler import Scheduler
@@ -26,8 +27,9 @@ _T = TypeVar("_T")
 class Structures:
     """The typed readers of one stop."""
 
-    def __init__(self, stop: Stop, machine: Machine) -> None:
+    def __init__(self, stop: Stop, machine: Machine, adapter: Adapter) -> None:
         self._stop = stop
+        self._adapter = adapter
         self._machine = machine
         self._failed: dict[str, ReadError] = {}
 
@@ -61,44 +63,32 @@ class Structures:
     @cached_property
     def processes(self) -> ProcessTable:
         """The process table."""
-        from breenix_gdbagent.kernel.processes import read_processes
-
-        return self._once("processes", lambda: read_processes(self.values))
+        return self._once("processes", lambda: self._adapter.processes(self.values))
 
     @cached_property
     def no_processes_yet(self) -> bool:
-        """Whether the kernel has surely not come to `process::init`: no root is a process's."""
-        from breenix_gdbagent.kernel.processes import has_manager
-
+        """Whether the kernel has surely made no process yet: no root is a process's."""
         try:
-            return not has_manager(self.values)
+            return not self._adapter.has_processes(self.values)
         except (ReadError, InputError):
             return False
 
     @cached_property
     def scheduler(self) -> Scheduler:
         """Threads, queues, and who runs."""
-        from breenix_gdbagent.kernel.scheduler import read_scheduler
-
-        return self._once("scheduler", lambda: read_scheduler(self.values))
+        return self._once("scheduler", lambda: self._adapter.scheduler(self.values))
 
     @cached_property
     def frames(self) -> FrameAllocator:
         """The frame allocator with its free list and ledger."""
-        from breenix_gdbagent.kernel.allocators import read_frame_allocator
-
-        return self._once("frames", lambda: read_frame_allocator(self.values))
+        return self._once("frames", lambda: self._adapter.frames(self.values))
 
     @cached_property
     def heap(self) -> Heap:
         """The kernel heap's own account."""
-        from breenix_gdbagent.kernel.allocators import read_heap
-
-        return self._once("heap", lambda: read_heap(self.values))
+        return self._once("heap", lambda: self._adapter.heap(self.values))
 
     @cached_property
     def stack_slots(self) -> frozenset[int]:
         """Kernel-stack slots that the bitmap has as taken."""
-        from breenix_gdbagent.kernel.allocators import read_stack_slots
-
-        return self._once("stack_slots", lambda: read_stack_slots(self.values)[0])
+        return self._once("stack_slots", lambda: self._adapter.stack_slots(self.values))

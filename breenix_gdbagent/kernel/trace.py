@@ -70,7 +70,7 @@ def _stacks(kernel: Kernel) -> Iterator[KernelStack]:
         mapped = {} if root is None else kernel.kernel_leaves(root)
     except ReadError:
         mapped = {}
-    era = recognise_era(mapped)
+    era = recognise_era(mapped, kernel.adapter.eras)
     if era is not None:
         yield from (slot_stack(slot, era) for slot in used_slots(mapped, era))
     yield from kernel.ist

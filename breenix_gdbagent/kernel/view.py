@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import VirtAddr, hex64
+from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.address_spaces import AddressSpaces
 from breenix_gdbagent.kernel.event import Event, event_at_handler
-from breenix_gdbagent.kernel.layout import PERCPU_SIZE
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, ist_stacks, slot_stack, used_slots
 from breenix_gdbagent.x86.cpu import Cpu
@@ -71,9 +70,10 @@ class Kernel(AddressSpaces):
             vectors = {g.ist: VECTOR_NAMES.get(v, str(v)) for v, g in self.gates.items() if g.ist}
         except ReadError:
             vectors = {}
+        bottoms = self.adapter.layout.ist_bottoms
         found: dict[int, KernelStack] = {}
         for tss in self.tss.values():
-            for stack in ist_stacks(tss.ist, vectors, mapped):
+            for stack in ist_stacks(tss.ist, vectors, mapped, bottoms):
                 found.setdefault(stack.top, stack)
         return tuple(found[top] for top in sorted(found))
 
@@ -163,4 +163,4 @@ class Kernel(AddressSpaces):
         return f"{hex64(va)} <{name}>" if (name := self.symbol(va)) else hex64(va)
 
     def is_percpu(self, va: int) -> bool:
-        return any(p.base <= va < VirtAddr(p.base + PERCPU_SIZE) for p in self.percpus)
+        return any(p.base <= va < p.base + p.size for p in self.percpus)

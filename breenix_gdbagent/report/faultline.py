@@ -15,13 +15,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from breenix_gdbagent.addresses import canonical, counted, hex64
-from breenix_gdbagent.kernel.layout import (
+from breenix_gdbagent.addresses import NEAR_NULL, canonical, counted, hex64
+from breenix_gdbagent.kernel.breenix.layout import (
     DF_STACK,
     ERAS,
     HEAP_START,
     KERNEL_STACKS,
-    NEAR_NULL,
     PF_STACK,
     USER_LIMIT,
 )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from breenix_gdbagent.addresses import sign_extended
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import HEAP_SLOT, IST_STACKS_SLOT, KERNEL_STACKS_SLOT
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.views.stack_matrix import EMPTY, StackMatrix, stack_matrix
@@ -222,11 +221,7 @@ def _slot_names(kernel: Kernel) -> dict[int, str]:
     """Top slot -> what Breenix keeps there: its constants, and where its code runs."""
     if kernel.levels != 4 or not kernel.is_breenix:
         return {}
-    names = {
-        KERNEL_STACKS_SLOT: "kernel stacks",
-        IST_STACKS_SLOT: "IST stacks",
-        HEAP_SLOT: "kernel heap",
-    }
+    names = dict(kernel.adapter.layout.uses)
     try:
         for slot in kernel.handler_slots:
             names.setdefault(slot, "kernel image")

@@ -35,3 +35,6 @@ EXCEPTIONS = (
 
 VECTOR_NAMES = {vector: mnemonic for vector, mnemonic, _, _ in EXCEPTIONS}
 WITH_ERROR_CODE = frozenset(vector for vector, _, _, pushed in EXCEPTIONS if pushed)
+
+ORDINARY_VECTORS = frozenset({1, 2, 3})
+"""An event at these (#DB, NMI, #BP) is how a kernel or its debugger works, not a fault of it."""

@@ -7,7 +7,7 @@ went on after a fault; `recognised` tells it which faults to pass without any an
 from __future__ import annotations
 
 from breenix_gdbagent.checks.faults.analyzer import check, explain_cpu
-from breenix_gdbagent.checks.faults.benign import recognised
 from breenix_gdbagent.checks.faults.handled import as_handled, is_user_fault
+from breenix_gdbagent.kernel.handled import recognised
 
 __all__ = ["as_handled", "check", "explain_cpu", "is_user_fault", "recognised"]

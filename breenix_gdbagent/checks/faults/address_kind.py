@@ -5,16 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from breenix_gdbagent.addresses import PAGE, canonical
+from breenix_gdbagent.addresses import NEAR_NULL, PAGE, canonical
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.kernel.layout import (
-    HEAP_SLOT,
-    HEAP_START,
-    IST_STACKS,
-    KERNEL_STACKS,
-    NEAR_NULL,
-    USER_LIMIT,
-)
+from breenix_gdbagent.kernel.adapter import Layout
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, slot_stack
 from breenix_gdbagent.kernel.view import Kernel
@@ -38,12 +31,7 @@ USER = "user-memory"
 KERNEL = "kernel-memory"
 LOWER_HALF = "lower-half"
 
-# kernel/src/memory/layout.rs, kernel/src/memory/stack.rs: the same in both eras.
-_USER_IMAGE = range(0x4000_0000, 0x8000_0000)
-_USER_STACKS = range(0x7FFF_FF00_0000, USER_LIMIT)
-_MMAP = range(0x7000_0000_0000, 0x7FFF_FE00_0000)
-_HEAP_SIZE = 64 << 20  # kernel/src/memory/heap.rs (2026); 1 MiB in 2025
-_STACK_REGION = 128 << 20
+LOWER_END = 1 << 47
 # A push may lie this far below the stack that it ran over: a whole interrupt frame.
 _BELOW = 0x1000
 
@@ -85,19 +73,21 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
         return found
     if kernel.is_percpu(va):
         return AddressKind(PER_CPU)
-    if kernel.is_breenix and HEAP_START <= va < HEAP_START + _HEAP_SIZE:
+    layout = kernel.adapter.layout
+    if va in layout.heap:
         return AddressKind(HEAP)
     if in_image(kernel, va):
         return AddressKind(IMAGE, symbol=kernel.symbol(va))
     base = direct_map_base(kernel)
     if base is not None and base <= va < base + (1 << 40):
         return AddressKind(DIRECT_MAP, physical=va - base)
-    if va < USER_LIMIT and not kernel.is_breenix:
-        return AddressKind(LOWER_HALF)  # whose it is, each kernel decides
-    if va < USER_LIMIT and not _kernel_slot(kernel, va):
+    if layout.user_end is None:
+        if va < LOWER_END:
+            return AddressKind(LOWER_HALF)  # whose it is, each kernel decides
+    elif va < layout.user_end and not _kernel_slot(kernel, va):
         space = kernel.space_of(root if root is not None else kernel.stop.cpu.root)
-        return _user(space, va)
-    if kernel.is_breenix and index_at(va, 4) == HEAP_SLOT:
+        return _user(layout, space, va)
+    if layout.heap_slot is not None and index_at(va, 4) == layout.heap_slot:
         return AddressKind(KERNEL, part="beside-heap")
     return AddressKind(KERNEL)
 
@@ -124,11 +114,11 @@ def _of_stacks(kernel: Kernel, va: int) -> AddressKind | None:
     for stack in kernel.ist:
         if stack.bottom - _BELOW <= va < stack.bottom:
             return AddressKind(BELOW_IST, stack)
-    if not kernel.is_breenix:
-        return None
-    if KERNEL_STACKS <= va < KERNEL_STACKS + _STACK_REGION:
+    layout = kernel.adapter.layout
+    if va in layout.kernel_stacks:
         return _slot(kernel, va)
-    if IST_STACKS - PAGE <= va < IST_STACKS + (16 << 20):
+    ist = layout.ist_stacks
+    if ist and ist.start - PAGE <= va < ist.stop:
         return AddressKind(STACK_REGION, part="ist")
     return None
 
@@ -147,14 +137,14 @@ def _current_on(kernel: Kernel, stack: KernelStack) -> int | None:
 
 
 def _slot(kernel: Kernel, va: int) -> AddressKind:
-    """A slot of the grid that nobody maps a page of: the arithmetic of kernel_stack.rs tells."""
+    """A slot of the grid that nobody maps a page of: arithmetic tells."""
     try:
         era = kernel.era
     except ReadError:
         era = None
     if era is None or va >= era.stacks_end:
         return AddressKind(STACK_REGION)
-    stack = slot_stack((va - KERNEL_STACKS) // era.slot_size, era)
+    stack = slot_stack((va - era.base) // era.slot_size, era)
     return AddressKind(GUARD_PAGE if va < stack.bottom else KERNEL_STACK, stack, free=True)
 
 
@@ -168,7 +158,7 @@ def in_image(kernel: Kernel, va: int) -> bool:
         slots = kernel.handler_slots
     except ReadError:
         return False
-    return index_at(va, kernel.levels) in slots and va >= USER_LIMIT >> 8
+    return index_at(va, kernel.levels) in slots and va >= LOWER_END >> 8
 
 
 def direct_map_base(kernel: Kernel) -> int | None:
@@ -201,14 +191,9 @@ def _kernel_slot(kernel: Kernel, va: int) -> bool:
     return present(raw) and not effective_of(raw).u
 
 
-def is_user_stack(va: int) -> bool:
-    """Whether `va` is in the region that Breenix takes user stacks from."""
-    return va in _USER_STACKS
-
-
-def _user(space: Space | None, va: int) -> AddressKind:
-    if va in _USER_STACKS:
+def _user(layout: Layout, space: Space | None, va: int) -> AddressKind:
+    if va in layout.user_stacks:
         return AddressKind(USER_STACK, space=space)
-    if va in _USER_IMAGE:
+    if va in layout.user_image:
         return AddressKind(USER, part="image", space=space)
-    return AddressKind(USER, part="mmap" if va in _MMAP else "", space=space)
+    return AddressKind(USER, part="mmap" if va in layout.mmap else "", space=space)

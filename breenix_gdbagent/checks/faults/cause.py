@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from breenix_gdbagent.checks.faults import address_kind as kinds
-from breenix_gdbagent.checks.faults import benign
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
 from breenix_gdbagent.checks.finding import Code, declare
 from breenix_gdbagent.cpumodel.context import PF, RFLAGS_AC, AccessKind, Context, Raised
 from breenix_gdbagent.cpumodel.explanation import deviation_of
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.adapter import Handled
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86 import verdict as verdicts
@@ -252,7 +252,7 @@ def _reason(
     if found.cause == verdicts.SMAP:
         return SMAP, Refused("smap", entry, ac=bool(context.rflags & RFLAGS_AC))
     if found.cause == verdicts.WRITE_PROTECTED:
-        if benign.copy_on_write(kernel.walk(context.root, cr2), error_code) is not None:
+        if _handled(kernel, context, error_code, cr2) is not None:
             return HANDLED, Refused("copy-on-write", entry)
         return WRITE_PROTECTED, Refused("write-protected", entry, lacking=lacking, meant=meant)
     code = WRITE_PROTECTED if error_code & PF_WRITE else SUPERVISOR_ONLY
@@ -291,21 +291,20 @@ def _not_present(
     if pushed_there and not error_code & PF_USER:  # who runs there has not overflowed a stack
         meant = kind.stack is not None and kind.part != "run"
         return GUARD_PAGE, Refused("unmapped", entry, guard=meant)
-    growth = _growth(kernel, context, error_code, cr2)
+    growth = _handled(kernel, context, error_code, cr2)
     if growth is not None:
         return HANDLED, Refused("growth", entry, below=growth.below)
     return UNMAPPED, Refused("unmapped", entry)
 
 
-def _growth(kernel: Kernel, context: Context, error_code: int, cr2: int) -> benign.Benign | None:
-    """The growth of a user stack, None when it is not or this kernel grows none."""
+def _handled(kernel: Kernel, context: Context, error_code: int, cr2: int) -> Handled | None:
+    """What the kernel does about it by design, None where that is not known."""
     try:
-        era = kernel.era
+        grows = kernel.adapter.grows_stacks(kernel.era)
     except ReadError:
-        return None
-    if era is None or era.name != "2026":
-        return None
-    return benign.growth(kernel.tables, kernel.walk(context.root, cr2), error_code)
+        grows = False
+    way = kernel.walk(context.root, cr2)
+    return kernel.adapter.handled(kernel.tables, way, error_code, grows=grows)
 
 
 def _difference(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from breenix_gdbagent.addresses import PhysAddr
-from breenix_gdbagent.kernel.layout import KERNEL_STACKS
+from breenix_gdbagent.kernel.breenix.layout import KERNEL_STACKS
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.snapshot.opening import open_snapshot
 from tests.unit.captures import BREENIX, LINUX, capture, truth_of

@@ -6,7 +6,8 @@ wins: an era is *recognised* by the stacks that are mapped, never by a version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from breenix_gdbagent.kernel.adapter import Layout
+from breenix_gdbagent.kernel.stacks import Era
 
 KERNEL_STACKS = 0xFFFF_C900_0000_0000  # kernel/src/memory/kernel_stack.rs
 IST_STACKS = 0xFFFF_C980_0000_0000  # kernel/src/memory/per_cpu_stack.rs
@@ -19,29 +20,13 @@ BOOT_SHARED_SLOT = 256  # names KERNEL_PDPT in every root (kernel/src/memory/ker
 
 COW_FLAG = 1 << 9  # kernel/src/memory/process_memory.rs (2026): copy-on-write leaf
 
-GUARD_SIZE = 0x1000
-NEAR_NULL = 0x1_0000
 USER_STACK_GROWTH = 64 * 1024  # 2026: a user fault this far below a user stack grows it
 
 
-@dataclass(frozen=True, slots=True)
-class Era:
-    """One shape of Breenix's memory. Sizes in bytes."""
-
-    name: str
-    stack_size: int
-    stack_slots: int
-    stacks_end: int
-    source: str
-
-    @property
-    def slot_size(self) -> int:
-        return self.stack_size + GUARD_SIZE
-
-
+# kernel/src/memory/kernel_stack.rs
 ERAS = (
-    Era("2026", 512 << 10, 254, KERNEL_STACKS + (128 << 20), "kernel/src/memory/kernel_stack.rs"),
-    Era("2025", 64 << 10, 240, KERNEL_STACKS + (16 << 20), "kernel/src/memory/kernel_stack.rs"),
+    Era("2026", KERNEL_STACKS, 512 << 10, 254, KERNEL_STACKS + (128 << 20)),
+    Era("2025", KERNEL_STACKS, 64 << 10, 240, KERNEL_STACKS + (16 << 20)),
 )
 
 DF_STACK = (IST_STACKS, IST_STACKS + 0x2000)  # kernel/src/memory/per_cpu_stack.rs, [bottom, top)
@@ -65,5 +50,20 @@ PERCPU = {
 }
 PERCPU_SIZE = 88
 
-# An event at these vectors (#DB, NMI, #BP) is how a kernel works, not a fault of it.
-ORDINARY_VECTORS = frozenset({1, 2, 3})
+LAYOUT = Layout(
+    kernel_stacks=range(KERNEL_STACKS, KERNEL_STACKS + (128 << 20)),
+    ist_stacks=range(IST_STACKS, IST_STACKS + (16 << 20)),
+    ist_bottoms={DF_STACK[1]: DF_STACK[0], PF_STACK[1]: PF_STACK[0]},
+    heap=range(HEAP_START, HEAP_START + (64 << 20)),  # kernel/src/memory/heap.rs; 1 MiB in 2025
+    # kernel/src/memory/layout.rs, kernel/src/memory/stack.rs: the same in both eras.
+    user_image=range(0x4000_0000, 0x8000_0000),
+    user_stacks=range(0x7FFF_FF00_0000, USER_LIMIT),
+    mmap=range(0x7000_0000_0000, 0x7FFF_FE00_0000),
+    user_end=USER_LIMIT,
+    uses={
+        KERNEL_STACKS_SLOT: "kernel stacks",
+        IST_STACKS_SLOT: "IST stacks",
+        HEAP_SLOT: "kernel heap",
+    },
+    heap_slot=HEAP_SLOT,
+)
