@@ -29,6 +29,7 @@ from breenix_gdbagent.checks.reasons import NotRead
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
+from breenix_gdbagent.symbols.spots import spots
 from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
 
 CheckFunction = Callable[[Kernel], Iterator[Finding]]
@@ -110,9 +111,17 @@ def examine(stop: Stop, kernel: Kernel | None = None, clock: Clock | None = None
         if clock is not None:
             took[name] = clock() - began
     caused = followed(_led_there(findings), view.levels)
-    findings = _linked([_walked(view, f) for f in caused])
+    findings = _linked([_walked(view, _located(view, f)) for f in caused])
     findings.sort(key=lambda f: f.sort_key)
     return Examination(view, tuple(findings), tuple(results), took)
+
+
+def _located(kernel: Kernel, finding: Finding) -> Finding:
+    """The finding with the source line of the instruction that it is about."""
+    facts = finding.facts
+    if not isinstance(facts, FaultFacts | spaces.BootFacts | spaces.NobodysFacts):
+        return finding
+    return replace(finding, source=spots(kernel.stop.image, facts.at.rip))
 
 
 def _walked(kernel: Kernel, finding: Finding) -> Finding:

@@ -11,6 +11,7 @@ from typing import Literal
 from breenix_gdbagent.checks.facts import Facts
 from breenix_gdbagent.checks.reasons import Reason
 from breenix_gdbagent.cpumodel.confidence import Confidence as Confidence
+from breenix_gdbagent.symbols.lines import Spot
 from breenix_gdbagent.x86.paging import Walk
 
 Severity = Literal["error", "warning", "info"]
@@ -104,7 +105,7 @@ class Finding:
     tells what to do, where it is another's; `advice` says so itself where the facts tell. `walk` is
     the walk of `where`, `survived` stands where the kernel went on after it, and `inside_handler`
     where it was seen only from inside the handler. `check` is the name of the check that found it,
-    None for how a run ended.
+    None for how a run ended. `source` is the line that it happened at, inlined calls first.
     """
 
     code: Code
@@ -122,6 +123,7 @@ class Finding:
     survived: Survived | None = None
     inside_handler: bool = False
     check: str | None = None
+    source: tuple[Spot, ...] = ()
 
     @property
     def fix(self) -> str:

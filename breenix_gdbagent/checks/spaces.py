@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
-from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SPREAD, Facts, Place
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.reasons import FrameNotRead, NotRead, ProcessesUnscheduled, State
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.cr3_loads import last_load
 from breenix_gdbagent.kernel.processes import Process
 from breenix_gdbagent.kernel.running import Running, by_registers, on_own_stack, running, settled
 from breenix_gdbagent.kernel.spaces import Space
@@ -76,10 +77,19 @@ class LoadedSpace(Facts):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load(Facts):
+    """The last ``mov cr3`` that the CPU's frames show, and who called its function."""
+
+    mov_cr3: Place
+    called_by: Annotated[Place | None, IF_KNOWN]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NobodysFacts(Facts):
     """`listed`: whether the kernel's own list of processes could be read."""
 
     at: Annotated[LoadedSpace, SPREAD]
+    load: Annotated[Load | None, SPREAD]
     listed: Annotated[bool, ASIDE]
 
 
@@ -88,6 +98,7 @@ class BootFacts(Facts):
     """A CPU on the bootloader's tables, and the master's root."""
 
     at: Annotated[LoadedSpace, SPREAD]
+    load: Annotated[Load | None, SPREAD]
     master: Annotated[PhysAddr, ASIDE]
 
 
@@ -165,15 +176,26 @@ def _loaded(kernel: Kernel, here: Running, space: Space) -> LoadedSpace:
     )
 
 
+def _load(kernel: Kernel, here: Running) -> Load | None:
+    found = last_load(kernel, here.cpu)
+    if found is None:
+        return None
+    at, caller = found
+    by = None if caller is None else Place(int(caller.lookup), kernel.symbol(caller.lookup))
+    return Load(mov_cr3=Place(at, kernel.symbol(at)), called_by=by)
+
+
 def _nobody(kernel: Kernel, here: Running, space: Space) -> Finding:
     listed = kernel.listed_processes is not None
-    facts = NobodysFacts(at=_loaded(kernel, here, space), listed=listed)
+    load = _load(kernel, here)
+    facts = NobodysFacts(at=_loaded(kernel, here, space), load=load, listed=listed)
     return Finding(UNKNOWN, facts.at.thread or "CR3", facts, Where(space.root))
 
 
 def _bootloader(kernel: Kernel, here: Running, space: Space) -> Finding:
     assert kernel.master is not None
-    facts = BootFacts(at=_loaded(kernel, here, space), master=kernel.master.root)
+    load, at = _load(kernel, here), _loaded(kernel, here, space)
+    facts = BootFacts(at=at, load=load, master=kernel.master.root)
     return Finding(BOOTLOADER, "CR3", facts, Where(space.root))
 
 

@@ -67,7 +67,7 @@ def _wanted(kernel: Kernel, options: argparse.Namespace) -> Traces:
     elif options.thread is not None:
         yield from _of_threads(kernel, {_number(options.thread, "thread")})
     else:
-        yield from _of_cpus(kernel, options.cpu)
+        yield from _of_cpus(kernel, options.cpu, _root(kernel, options.root))
         if options.all:
             yield from _others(kernel)
 
@@ -79,8 +79,17 @@ def _number(text: str, what: str) -> int:
     return number
 
 
-def _of_cpus(kernel: Kernel, only: str | None) -> Traces:
-    """Each CPU, with the thread that it runs where that is known."""
+def _root(kernel: Kernel, text: str | None) -> int | None:
+    """The root to read stacks under, as the user writes it. Raises `InputError`."""
+    if text is None:
+        return None
+    from breenix_gdbagent.commands.root import root_of
+
+    return root_of(kernel, text)
+
+
+def _of_cpus(kernel: Kernel, only: str | None, root: int | None) -> Traces:
+    """Each CPU, with the thread that it runs where that is known; read under `root` where given."""
     from breenix_gdbagent.kernel import trace
 
     chosen = None if only is None else _number(only, "CPU")
@@ -89,7 +98,7 @@ def _of_cpus(kernel: Kernel, only: str | None) -> Traces:
         raise InputError(f"there is no CPU {chosen}", fix=f"there are: {there}")
     for cpu in kernel.stop.cpus:
         if chosen in (None, cpu.index):
-            yield f"CPU {cpu.index}", partial(trace.of_cpu, kernel, cpu)
+            yield f"CPU {cpu.index}", partial(trace.of_cpu, kernel, cpu, root)
 
 
 def _others(kernel: Kernel) -> Traces:

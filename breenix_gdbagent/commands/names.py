@@ -21,7 +21,7 @@ from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.report.numbers import LETTERS
 from breenix_gdbagent.symbols import LoadedImage
-from breenix_gdbagent.views.call_trace import spots
+from breenix_gdbagent.symbols.spots import spots
 
 if TYPE_CHECKING:
     from breenix_gdbagent.evaluation.evaluation import Evaluation
@@ -76,6 +76,7 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--thread", metavar="N")
         parser.add_argument("--all", action="store_true", help="every CPU and thread")
         parser.add_argument("--cpu", metavar="N")
+        parser.add_argument("--root", metavar="CR3", help="read the stacks of the CPUs under it")
     elif name in ("symbol", "print", "type"):
         parser.add_argument("what", metavar=_WHAT[name])
     elif name in ("list", "disassemble"):

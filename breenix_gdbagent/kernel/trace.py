@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import no_paging
@@ -20,21 +21,68 @@ if TYPE_CHECKING:
 GDB_NAMES = {"rflags": "eflags"}
 
 
-def unwinder(kernel: Kernel, root: int) -> Unwinder:
-    """An unwinder that reads under `root`. Raises `ReadError` without the kernel's ELF."""
+def unwinder(kernel: Kernel, root: int, *others: int) -> Unwinder:
+    """An unwinder that reads under `root`, and what that does not map under the first of `others`
+    that does. Raises `ReadError` without the kernel's ELF."""
     image = kernel.stop.loaded
     try:
         gates = {vector: int(gate.offset) for vector, gate in kernel.gates.items()}
     except ReadError:
         gates = {}
-    return Unwinder(image, kernel.memory_of(root).read, gates)
+    return Unwinder(image, _reader(kernel, (root, *others)), gates)
 
 
-def of_cpu(kernel: Kernel, cpu: Cpu) -> Backtrace:
-    """Where `cpu` is, and how it came there. Raises `ReadError`."""
+def _reader(kernel: Kernel, roots: Sequence[int]) -> Callable[[int, int], bytes]:
+    """Reads under the first root that maps the address; as the first does where none does."""
+
+    def read(va: int, length: int) -> bytes:
+        for root in roots[1:]:
+            if not kernel.walk(roots[0], va).mapped and kernel.walk(root, va).mapped:
+                return kernel.memory_of(root).read(va, length)
+        return kernel.memory_of(roots[0]).read(va, length)
+
+    return read
+
+
+def of_cpu(kernel: Kernel, cpu: Cpu, root: int | None = None) -> Backtrace:
+    """Where `cpu` is, and how it came there; read under `root` where one is given. Where CR3 does
+    not map the stack, the frames are read through a space that does, and `end` says so. Raises
+    `ReadError`."""
     if cpu.paging is None or cpu.root is None or "rip" not in cpu.registers:
         raise ReadError(f"{no_paging(cpu)}, where there are no kernel frames")
-    return at_bottom(kernel, unwinder(kernel, cpu.root).backtrace(cpu.registers))
+    if root is not None:
+        found = at_bottom(kernel, unwinder(kernel, root).backtrace(cpu.registers))
+        return replace(found, end=f"{found.end} (read under {hex64(root)})")
+    found = at_bottom(kernel, unwinder(kernel, cpu.root).backtrace(cpu.registers))
+    return found if found.whole else _through_another(kernel, cpu, cpu.root, found)
+
+
+def _through_another(kernel: Kernel, cpu: Cpu, root: int, found: Backtrace) -> Backtrace:
+    """`found`, or the frames that a space shows which maps the stack that `root` does not."""
+    lost = found.unreadable or int(found.frames[-1].sp)
+    if kernel.walk(root, lost).mapped:
+        return found
+    other = next((r for r in _maybe(kernel, cpu) if kernel.walk(r, lost).mapped), None)
+    if other is None:
+        return found
+    more = at_bottom(kernel, unwinder(kernel, root, other).backtrace(cpu.registers))
+    if len(more.frames) <= len(found.frames):
+        return found
+    space = kernel.space_of(other)
+    named = hex64(other) if space is None else f"{hex64(other)}, {space.label}"
+    told = f"CR3 {hex64(root)} does not map this stack: it was read through {named}"
+    return replace(more, end=f"{more.end} ({told})")
+
+
+def _maybe(kernel: Kernel, cpu: Cpu) -> Iterator[int]:
+    """Roots that may map a kernel stack, the likeliest first."""
+    block = kernel.percpu_of(cpu)
+    named = () if block is None else (int(block.kernel_cr3), int(block.saved_process_cr3))
+    known = {space.root for space in kernel.spaces}
+    yield from (root for root in named if root in known)
+    if kernel.reference_root is not None:
+        yield kernel.reference_root
+    yield from (space.root for space in kernel.spaces if space.role in ("master", "process"))
 
 
 def of_thread(kernel: Kernel, thread: Thread, root: int) -> Backtrace:

@@ -72,8 +72,10 @@ def brief(name: str) -> str:
 
 
 def tells(trace: Object) -> bool:
-    """Whether there is more in a backtrace than RIP says already: a caller in the kernel."""
-    return any(frame["ring"] == 0 for frame in objects(trace["frames"])[1:])
+    """Whether there is more in a backtrace than RIP says already: a caller in the kernel, or the
+    line of RIP itself."""
+    frames = objects(trace["frames"])
+    return any(frame["ring"] == 0 for frame in frames[1:]) or any(f["lines"] for f in frames[:1])
 
 
 def _called(frame: Object) -> str:

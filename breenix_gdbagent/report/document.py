@@ -32,6 +32,7 @@ from breenix_gdbagent.report.model import (
     ShownPlace,
     ShownRun,
     ShownSerial,
+    ShownSpot,
     ShownStop,
     ShownSuite,
     from_json,
@@ -239,6 +240,9 @@ def shown_finding(finding: Finding, stop_id: int, adapter: Adapter = BREENIX) ->
         because=tuple(dict.fromkeys(f.fingerprint for f in finding.because)),
         kind=finding.code.kind,
         check=finding.check,
+        source=tuple(
+            ShownSpot(s.function, short(s.file), s.line, s.inlined) for s in finding.source
+        ),
     )
 
 

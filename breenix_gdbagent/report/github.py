@@ -73,7 +73,8 @@ def _place(report: Report, finding: ShownFinding) -> dict[str, str]:
     said = _PLACE.search(named.panic_at)
     if said is not None and not _ELSEWHERE.match(said["file"]):
         return {"file": _whole(said["file"], traces), "line": said["line"]}
-    for spot in _spots(traces, named.rips):
+    own: list[Object] = [{"file": spot.file, "line": spot.line} for spot in finding.source]
+    for spot in (*own, *_spots(traces, named.rips)):
         file, line = spot.get("file"), spot.get("line")
         if file and line and not _ELSEWHERE.match(str(file)):
             return {"file": str(file), "line": str(line)}

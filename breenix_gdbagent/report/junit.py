@@ -29,6 +29,7 @@ from breenix_gdbagent.report.story import (
     ordered,
     paragraph,
     record,
+    source_words,
     stop_words,
     target_words,
 )
@@ -182,6 +183,8 @@ def _with_consequences(
 
 def _finding(finding: ShownFinding, named: Mapping[str, str]) -> str:
     lines = [f"{str(finding.severity).upper()} {finding.code}: {finding.summary}"]
+    if source_words(finding):
+        lines.append(f"At {source_words(finding)}")
     if paragraph(finding):
         lines.append(paragraph(finding))
     lines += [f"  {n}. {step}" for n, step in enumerate(chain_of(finding), 1)]

@@ -31,6 +31,7 @@ from breenix_gdbagent.report.story import (
     place_words,
     printable,
     run_words,
+    source_words,
     stop_words,
     target_words,
     tests_words,
@@ -110,6 +111,8 @@ def _told(report: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
         yield escaped(lost(report))
     yield "## Problem"
     yield escaped(lead.summary)
+    if source_words(lead):
+        yield f"At {code(source_words(lead))}"
     stops = report.stops
     stop = next((s for s in stops if s.id == lead.stop), stops[-1])
     yield _stop(stop)

@@ -191,8 +191,18 @@ class ShownPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownSpot:
+    """A line of source; `inlined`: its code was put into the next one's function."""
+
+    function: str
+    file: str | None
+    line: int | None
+    inlined: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ShownFinding:
-    """A finding, told."""
+    """A finding, told; `source` is the line that it happened at, inlined calls first."""
 
     code: str
     severity: str
@@ -210,6 +220,7 @@ class ShownFinding:
     because: tuple[str, ...]
     kind: str
     check: str | None
+    source: tuple[ShownSpot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

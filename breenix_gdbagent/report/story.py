@@ -201,6 +201,19 @@ def facts(finding: ShownFinding) -> Iterator[tuple[str, Json]]:
     yield from finding.evidence.fate()
 
 
+def source_words(finding: ShownFinding) -> str:
+    """``kernel/src/serial.rs:12 in write, inlined in log (kernel/src/log.rs:80)``; empty where no
+    line is known."""
+    said = ""
+    for spot in finding.source:
+        place = f"{spot.file}:{spot.line}" if spot.file and spot.line else ""
+        if not said:
+            said = f"{place} in {spot.function}" if place else ""
+        else:
+            said += f", inlined in {spot.function}" + (f" ({place})" if place else "")
+    return said
+
+
 def paragraph(finding: ShownFinding) -> str:
     """The paragraph that explains, empty where the summary is all there is."""
     return finding.evidence.explanation

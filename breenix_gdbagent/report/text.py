@@ -25,6 +25,7 @@ from breenix_gdbagent.report.story import (
     paragraph,
     place_words,
     run_words,
+    source_words,
     stop_words,
     table_rows,
     target_words,
@@ -127,6 +128,8 @@ def _finding(
     again = finding.code in told or not advice
     _head(page, report, finding)
     page.text(finding.summary, "  ")
+    if source_words(finding):
+        page.text(f"at {source_words(finding)}", "  ", "    ", "dim")
     if paragraph(finding):
         page.blank()
         page.text(paragraph(finding), "  ")

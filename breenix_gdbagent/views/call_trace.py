@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.errors import AgentError, InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
+from breenix_gdbagent.symbols.spots import spots
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols.lines import Spot
@@ -27,22 +27,6 @@ class CallTrace:
     trace: Backtrace
     spots: tuple[tuple[Spot, ...], ...]
     variables: tuple[tuple[tuple[ReadVariable, ...], ...], ...] = ()
-
-
-def spots(image: LoadedImage | None, va: int) -> tuple[Spot, ...]:
-    """File, line and inline chain of a kernel address, innermost first; () where not known."""
-    if image is None or not image.image.has_dwarf or not image.holds(va):
-        return ()
-    link = image.link(va)
-    symbol = image.image.symbols.covering(link)
-    try:
-        lines = image.image.debug.lines
-        # Hand-written assembly is labels, and has lines only where its unit says so.
-        if symbol is not None and symbol.kind == "label" and not lines.is_listed(link):
-            return ()
-        return lines.at(link)
-    except InputError:
-        return ()
 
 
 def located(

@@ -74,7 +74,7 @@ class ShellCompleter(Completer):
         elif name == "catch":
             yield from _beginning(word, ("all", "unexpected", "none"))
         elif name == "bt":
-            yield from _beginning(word, ("--all", "--pid", "--thread", "--cpu"))
+            yield from _beginning(word, ("--all", "--pid", "--thread", "--cpu", "--root"))
 
     def _invariant(self, word: str, before: list[str]) -> Iterator[str]:
         from breenix_gdbagent.checks.examine import CHECKS

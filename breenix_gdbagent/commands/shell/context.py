@@ -344,7 +344,7 @@ def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink, most: int) -
     if isinstance(found, ReadError):
         yield ink("dim", f"frames: {found.what}")
         return
-    from breenix_gdbagent.views.call_trace import spots
+    from breenix_gdbagent.symbols.spots import spots
 
     shown = 0
     for number in found.folded():

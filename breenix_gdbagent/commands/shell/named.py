@@ -81,7 +81,7 @@ def do_list(session: Session, line: Line) -> int:
 def where_chosen(session: Session, image: LoadedImage) -> tuple[str | None, int | None]:
     """(file, line) of the chosen frame, or of where the CPU stands."""
     from breenix_gdbagent.evaluation.source import Source
-    from breenix_gdbagent.views.call_trace import spots
+    from breenix_gdbagent.symbols.spots import spots
 
     if session.frame is not None:
         number, depth = session.frame

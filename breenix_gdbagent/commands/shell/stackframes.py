@@ -86,7 +86,7 @@ def _choose(session: Session, number: int, depth: int = 0) -> None:
 
 def _inlined(session: Session, frame: Frame) -> int:
     """How many calls are inlined at a frame."""
-    from breenix_gdbagent.views.call_trace import spots
+    from breenix_gdbagent.symbols.spots import spots
 
     return max(len(spots(session.view.stop.image, frame.lookup)) - 1, 0)
 
@@ -115,7 +115,7 @@ def _move(session: Session, line: Line, step: int) -> int:
 
 def frame_told(session: Session) -> list[str]:
     """The chosen frame in gdb's way: number, address, function with its arguments, source line."""
-    from breenix_gdbagent.views.call_trace import spots
+    from breenix_gdbagent.symbols.spots import spots
 
     evaluation = session.evaluation
     number, depth = session.frame or (0, evaluation.depth)

@@ -148,7 +148,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "bt", "[COUNT] [full] [--all|--pid N|...]", "stack frames", "named",
             more="bt 5     the innermost five; bt -5 the outermost\n"
             "bt full  with arguments and locals\n"
-            "bt --all | --pid N | --thread N | --cpu N   of others",
+            "bt --all | --pid N | --thread N | --cpu N   of others\n"
+            "bt --root CR3   stacks read under that root",
         ),
         Command(
             "frame", "[NUMBER]", "choose a frame of bt: its registers and variables are meant then",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.facts import Place
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.spaces import (
     BootFacts,
+    Load,
     NextFacts,
     NobodysFacts,
     NoTableFacts,
@@ -59,7 +61,8 @@ def nobodys_root(finding: Finding, facts: NobodysFacts) -> Words:
         if facts.listed
         else "its kernel half is not this kernel's"
     )
-    return Words(f"CR3 of CPU {facts.at.cpu} is {hex64(facts.at.cr3)}: {known}")
+    said = f"CR3 of CPU {facts.at.cpu} is {hex64(facts.at.cr3)}: {known}"
+    return Words(said, _loaded_by(facts.load))
 
 
 @tells(BootFacts)
@@ -68,8 +71,23 @@ def back_on_the_bootloaders(finding: Finding, facts: BootFacts) -> Words:
     cpu = facts.at
     return Words(
         f"CR3 of CPU {cpu.cpu} is {hex64(cpu.cr3)}, the bootloader's PML4; the master is "
-        f"{hex64(facts.master)} (in {at(cpu.rip, cpu.symbol)})"
+        f"{hex64(facts.master)} (in {at(cpu.rip, cpu.symbol)})",
+        _loaded_by(facts.load),
     )
+
+
+def _loaded_by(load: Load | None) -> str:
+    """Where it was loaded, as far as the frames show it."""
+    if load is None:
+        return ""
+    said = f"The last `mov cr3` that the frames here show is at {_place(load.mov_cr3)}"
+    if load.called_by is not None:
+        said += f", in a function that {_place(load.called_by)} called"
+    return f"{said}: it was loaded there, it seems."
+
+
+def _place(place: Place) -> str:
+    return at(place.va, place.symbol)
 
 
 @tells(NextFacts)
