@@ -28,6 +28,7 @@ from tests.guest.smallguest import (
     READS,
     RESETS,
     SHORT_IDT,
+    TICK_FIRST,
     TOO_HIGH,
     UNALIGNED,
     WAITS,
@@ -94,6 +95,21 @@ def test_an_irq_at_the_vector_of_a_double_fault_is_told_as_one(
     told = finding["evidence"]
     assert (told["irq"], told["in_service"], told["bases"][0]) == (0, True, "0x8")
     assert seen.document["stops"][0]["error_code"] is None
+
+
+@needs_small_guest
+def test_a_fault_that_an_irq_came_before_is_told_as_to_come(tmp_path: Path) -> None:
+    kernel = assembled(TICK_FIRST, tmp_path)
+    with booted(kernel, tmp_path, until=CAUGHT) as guest:
+        (judge,) = guest.exceptions
+    seen = agent("ci", "--config", "kernel", "--kernel", str(kernel), "--json")
+    found = {f["code"]: f for f in seen.document["findings"] if f["severity"] == "error"}
+    assert found.keys() == {"pic.not-remapped", "page-fault.unmapped"}
+    fault = found["page-fault.unmapped"]
+    assert (judge.vector, int(fault["evidence"]["rip"], 16)) == (8, judge.rip)
+    assert "cannot go on: it is to read 0xffff900000001000" in fault["summary"]
+    assert "has not faulted there yet" in fault["evidence"]["explanation"]
+    assert fault["confidence"] == "likely"
 
 
 @needs_small_guest

@@ -111,7 +111,7 @@ def _of_event(kernel: Kernel, cpu: Cpu, event: Event) -> tuple[list[Finding], bo
             raised = explanation.first
         came = misplaced.interrupt(kernel, event, explanation)
         if came is not None:
-            found = [came]
+            found = [came, *page_fault.to_come(kernel, explanation)]
         else:
             found = [] if _unknown(raised) else list(_of_vector(kernel, explanation, raised))
     except ReadError:
@@ -142,6 +142,7 @@ def at_handler(kernel: Kernel, cpu: Cpu, vector: int) -> Iterator[Finding]:
         came = misplaced.interrupt(kernel, event, explanation)
         if came is not None:
             yield came
+            yield from page_fault.to_come(kernel, explanation)
             return
         yield from _of_vector(kernel, explanation, raised)
         yield from _handler(kernel, explanation)

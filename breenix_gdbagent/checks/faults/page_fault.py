@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
@@ -66,10 +66,11 @@ class PageFaultFacts(FaultFacts):
 
     `implicit`: the access was the CPU's own; `attempt` is then the delivery that it was made for,
     and `defect` what that failed on. `others` counts the spaces that map the address. `pushed`: the
-    fault reached its own handler, so that its error code was seen; `unexplained`: no access of the
-    decoded instruction leads there; `new_root`: this CR3 maps nothing of what the CPU runs on;
-    `own`: the CPU's own access that the instruction needs, to a descriptor table or the TSS.
-    `handler_stack` is the IST stack that the program ran on.
+    fault reached its own handler, so that its error code was seen; `to_come`: it has not happened
+    yet, and will as soon as the program goes on; `unexplained`: no access of the decoded
+    instruction leads there; `new_root`: this CR3 maps nothing of what the CPU runs on; `own`: the
+    CPU's own access that the instruction needs, to a descriptor table or the TSS. `handler_stack`
+    is the IST stack that the program ran on.
     """
 
     cr2: VirtAddr
@@ -89,6 +90,7 @@ class PageFaultFacts(FaultFacts):
     attempt: Annotated[Attempt | None, ASIDE]
     defect: Annotated[Defect | None, ASIDE]
     pushed: Annotated[bool, ASIDE]
+    to_come: Annotated[bool, ASIDE]
     unexplained: Annotated[bool, ASIDE]
     own: Annotated[Raised | None, ASIDE]
     new_root: Annotated[NewRoot | None, ASIDE]
@@ -99,7 +101,8 @@ class PageFaultFacts(FaultFacts):
 @dataclass(frozen=True, slots=True)
 class PageFault:
     """One #PF with all that is said of it. `implicit`: the CPU's own access, not the program's;
-    `attempt` is then the delivery that it was made for, where that is known."""
+    `attempt` is then the delivery that it was made for, where that is known. `to_come`: the program
+    was interrupted before the access, and makes it as soon as it goes on."""
 
     kernel: Kernel
     explanation: Explanation
@@ -110,6 +113,7 @@ class PageFault:
     cause: Cause
     implicit: bool
     attempt: Attempt | None = None
+    to_come: bool = False
 
     @property
     def context(self) -> Context:
@@ -132,6 +136,15 @@ def check(kernel: Kernel, explanation: Explanation, raised: Raised) -> Iterator[
         # What had to be delivered when this came, and was overtaken by it.
         yield exceptions.finding(kernel, explanation, first, defect, behind=behind)
     yield from behind
+
+
+def to_come(kernel: Kernel, explanation: Explanation) -> Iterator[Finding]:
+    """The page fault that a program which was interrupted makes as soon as it goes on."""
+    first = next(iter(explanation.prediction.raised), None)
+    if first is None or first.vector != PF or first.error_code is None:
+        return
+    fault = replace(page_fault(kernel, explanation, first), to_come=True)
+    yield replace(finding(fault), chain=(first.text,), confidence="likely")
 
 
 def page_fault(kernel: Kernel, explanation: Explanation, raised: Raised) -> PageFault:
@@ -272,7 +285,8 @@ def _facts(
         others=len(others),
         attempt=fault.attempt,
         defect=defect,
-        pushed=explanation.observed.vector == PF,
+        pushed=explanation.observed.vector == PF and not fault.to_come,
+        to_come=fault.to_come,
         unexplained=explanation.course is None and instruction is not None,
         own=_own(fault),
         new_root=new_root(kernel, context, fault.cr2),

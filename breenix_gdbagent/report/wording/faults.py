@@ -33,6 +33,7 @@ from breenix_gdbagent.report.wording.base import Words, at, phrases, tells
 from breenix_gdbagent.x86.paging import LEVEL
 
 _VERB = {"read": "read", "write": "wrote", "fetch": "fetched an instruction from"}
+_IS_TO = {"read": "read", "write": "write", "fetch": "fetch an instruction from"}
 MOST_NAMED = 4
 
 
@@ -230,6 +231,11 @@ def _accessed(facts: PageFaultFacts) -> str:
             f"`{facts.at.instruction}` of {who(facts.at)} at {rip_of(facts.at)}: "
             f"{facts.own.why}: {place}; {_why(facts)}"
         )
+    if facts.to_come:
+        return (
+            f"{who(facts.at)} was interrupted at {rip_of(facts.at)}, and cannot go on: it is to "
+            f"{_IS_TO[facts.access]} {place}: {_why(facts)}"
+        )
     if facts.new_root is not None:
         return f"{_root_lacks(facts.new_root)}; RIP is {rip_of(facts.at)}: {_why(facts)}"
     verb = _VERB[facts.access]
@@ -268,7 +274,7 @@ def _story(facts: PageFaultFacts) -> str:
             said.append("It was loaded before its tables had them, or it is a wrong one.")
     if code not in (HANDLED, STALE_TLB):
         many = f"{facts.others} other address space{'s map' if facts.others != 1 else ' maps'} it."
-        said.append(many if facts.others else "No other address space maps it.")
+        said.append(many if facts.others else "No other address space that is known maps it.")
     if code is GUARD_PAGE:
         said.append(_depth(facts))
     said.append(_agreement(facts))
@@ -294,6 +300,8 @@ def _what_ran(facts: PageFaultFacts) -> str:
     if facts.implicit:
         return f"While {ran} ran at {place} the CPU itself, as ring 0, accessed {cr2}."
     verb = _VERB[facts.access]
+    if facts.to_come:
+        return f"An interrupt came before {ran} could {_IS_TO[facts.access]} {cr2} at {place}."
     if program.instruction is None:
         return f"{ran} {verb} {cr2} at {place}."
     if facts.own is not None:
@@ -327,6 +335,8 @@ def _edge(stack: KernelStack, rsp: int) -> str:
 
 def _agreement(facts: PageFaultFacts) -> str:
     code = hex64(facts.error_code)
+    if facts.to_come:
+        return f"it has not faulted there yet; by the tables the error code will be {code}."
     if not facts.pushed:
         return f"no handler saw its error code; by the tables it is {code}."
     pushed = f"The CPU pushed error code {code}"
