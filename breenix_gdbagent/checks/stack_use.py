@@ -14,6 +14,7 @@ from breenix_gdbagent.checks.reasons import BottomsMissing, NotRead, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.running import Running, backtrace, not_returning, running
 from breenix_gdbagent.kernel.stacks import KernelStack
+from breenix_gdbagent.kernel.threads import Thread
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 
@@ -35,6 +36,16 @@ FOREIGN = declare(
     "over each other.",
     confirm="RSP against the per-CPU block and the top of the thread's kernel stack.",
     mend="Return to a thread with the top of its own kernel stack in the iret frame.",
+)
+DEAD_OWNER = declare(
+    "kernel-stack.dead-owner",
+    "error",
+    "the kernel runs on the stack of a thread that is over",
+    arises="A switch away from a thread that ended left RSP on its stack (idle, most often): when "
+    "the slot is given back and out again, two write over each other, or it is unmapped under RSP.",
+    confirm="stacks: the slot that RSP is in, and the state of its owner.",
+    mend="Return to the next thread with the top of its own kernel stack in the iret frame, before "
+    "the slot of the one that ended is given back.",
 )
 NEARLY_FULL = declare(
     "kernel-stack.nearly-full",
@@ -103,6 +114,19 @@ class ForeignFacts(Facts):
     use: Annotated[StackUse, SPREAD]
     other_cpu: Annotated[int | None, ASIDE] = None
     own_top: Annotated[VirtAddr | None, ASIDE] = None
+
+    @property
+    def about(self) -> str:
+        return self.use.stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadOwnerFacts(Facts):
+    """The thread whose stack it is, and whose state says that it is over."""
+
+    use: Annotated[StackUse, SPREAD]
+    dead_thread: int
+    dead_name: str
 
     @property
     def about(self) -> str:
@@ -218,12 +242,22 @@ def _foreign(
     if thread is not None and kernel.scheduled(cpu) == thread.id:
         own = thread.kernel_stack_top or own
     owners = kernel.owners_of(stack)
+    dead = kernel.dead_owners_of(stack)
+    if dead and thread is not None and all(one.id != thread.id for one in dead):
+        yield _dead_owner(kernel, here, stack, dead[0])
+        return
     # A wrong kernel_stack_top is tss.rsp0-invalid; then only an owner of the stack proves it.
     known = any(other.top == own for other in kernel.stacks)
     alien = any(name != (thread.name if thread is not None else None) for name in owners)
     if not own or own == stack.top or not (known or alien):
         return
     yield _alien(kernel, here, stack, own_top=own)
+
+
+def _dead_owner(kernel: Kernel, here: Running, stack: KernelStack, dead: Thread) -> Finding:
+    use = _use(kernel, here, stack)
+    facts = DeadOwnerFacts(use=use, dead_thread=dead.id, dead_name=dead.name)
+    return Finding(DEAD_OWNER, use.thread or stack.subject, facts, _at(here))
 
 
 def _alien(

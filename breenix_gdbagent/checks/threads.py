@@ -27,6 +27,15 @@ DESYNC = declare(
     mend="Decide whether the switch can be made before the scheduler changes anything, or roll it "
     "back.",
 )
+DEAD_RUNNING = declare(
+    "thread.dead-running",
+    "error",
+    "a CPU runs a thread that is over",
+    arises="The thread was marked Terminated and the CPU went back to it: an exit path that "
+    "returned, or a handler that ended a process and forgot to switch.",
+    confirm="threads shows its state; the CPU came from ring 3 with it as the current thread.",
+    mend="Switch away before anything can return to a thread that was marked Terminated.",
+)
 PRIVILEGE = declare(
     "context.privilege-mismatch",
     "error",
@@ -48,6 +57,19 @@ class DesyncFacts(Facts):
     percpu_current: VirtAddr
     percpu_id: int | None
     percpu_name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadFacts(Facts):
+    """A thread that is over, and where in ring 3 a CPU runs it all the same."""
+
+    cpu: int
+    thread: int
+    name: str
+    state: str
+    pid: int | None
+    rip: VirtAddr
+    ring: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +113,7 @@ def check_current(kernel: Kernel) -> Iterator[Finding]:
         if block is None or not block.current_thread or not settled(kernel, cpu):
             continue
         looked = True
+        yield from _dead(kernel, cpu)
         wanted = scheduler.current_of(cpu.index)
         there = scheduler.thread_at(block.current_thread)
         if wanted is None or (there is not None and there.id == wanted):
@@ -100,6 +123,26 @@ def check_current(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked(State.SWITCHING_THREADS)
     if scheduler.locked:
         raise NotChecked(State.SCHEDULER_LOCKED)
+
+
+def _dead(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
+    """A CPU that is in ring 3, or has just come from there, with a thread that is over: in ring 0
+    a thread that ends is its own for a while."""
+    scheduler, here = kernel.structures.scheduler, running(kernel, cpu)
+    current = scheduler.current_of(cpu.index)
+    thread = None if current is None else scheduler.thread(current)
+    if here is None or here.cpl != 3 or thread is None or thread.alive or scheduler.locked:
+        return
+    facts = DeadFacts(
+        cpu=cpu.index,
+        thread=thread.id,
+        name=thread.name,
+        state=thread.state,
+        pid=thread.owner_pid,
+        rip=here.rip,
+        ring=here.cpl,
+    )
+    yield Finding(DEAD_RUNNING, thread.name, facts, Where(cpu.root, here.rip))
 
 
 def _desync(kernel: Kernel, cpu: Cpu, block: PerCpu, wanted: int, there: Thread | None) -> Finding:

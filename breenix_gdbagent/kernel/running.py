@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from breenix_gdbagent.x86.cpu import Cpu
 
 RFLAGS_IF = 1 << 9
+_ALWAYS_ONE = 1 << 1
+"""Bit 1 of RFLAGS (SDM volume 1, 3.4.3)."""
 SWITCH = "check_need_resched_and_switch"
 """An exported symbol of Breenix in every version: the only way into a switch of threads."""
 _STUB = re.compile(r"(?i)entry|interrupt|iretq|sysret|return_to")
@@ -62,7 +64,26 @@ def running(kernel: Kernel, cpu: Cpu) -> Running | None:
             return None
         if event is not None:
             return Running(cpu, event.rip, event.rsp, event.cs, event.rflags, True)
-    return by_registers(cpu)
+    return _at_gate(kernel, cpu) or by_registers(cpu)
+
+
+def _at_gate(kernel: Kernel, cpu: Cpu) -> Running | None:
+    """The program of ring 3 that a CPU has just left, at the first instruction of a gate's
+    handler: an interrupt or a system call, at which nothing of the kernel has run yet."""
+    rip = cpu.get("rip")
+    if cpu.cpl != 0 or cpu.root is None or rip is None:
+        return None
+    from breenix_gdbagent.kernel.event import event_at_handler
+
+    try:
+        vectors = [vector for vector, gate in kernel.gates.items() if int(gate.offset) == rip]
+        if len(vectors) != 1:
+            return None
+        event = event_at_handler(cpu, vectors[0], kernel.memory_of(cpu.root).read)
+    except ReadError:
+        return None
+    user = event.cpl == 3 and event.ss & 3 == 3 and event.rflags & _ALWAYS_ONE
+    return Running(cpu, event.rip, event.rsp, event.cs, event.rflags, True) if user else None
 
 
 def by_registers(cpu: Cpu) -> Running | None:

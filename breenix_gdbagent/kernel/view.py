@@ -82,6 +82,24 @@ class Kernel(AddressSpaces):
         known."""
         return self._stack_owners.get(stack.top, ())
 
+    def dead_owners_of(self, stack: KernelStack) -> tuple[Thread, ...]:
+        """The threads that are over and have not given it back, where no live one has it."""
+        if stack.ist is not None or self.owners_of(stack):
+            return ()
+        try:
+            threads = self.structures.scheduler.threads
+        except ReadError:
+            return ()
+        # Where the kernel's threads name the slot that they own, one that is given back is none's.
+        told = any(thread.kernel_stack_slot is not None for thread in threads)
+        return tuple(
+            thread
+            for thread in threads
+            if not thread.alive
+            and thread.kernel_stack_top == stack.top
+            and (thread.kernel_stack_slot is not None or not told)
+        )
+
     @cached_property
     def _stack_owners(self) -> Mapping[int, tuple[str, ...]]:
         try:

@@ -180,10 +180,16 @@ def _cpu(one: CpuSummary) -> ShownCpu:
         efer=_hex(cpu.get("efer")),
         cpl=cpu.cpl,
         symbol=one.symbol,
-        process=_process(one.space),
+        process=None if _is_visited(one) else _process(one.space),
+        space=_process(one.space) if _is_visited(one) else None,
         thread=one.thread,
         backtrace=_backtrace(one.trace),
     )
+
+
+def _is_visited(one: CpuSummary) -> bool:
+    """Whether the space is a process's that the CPU's thread is not of."""
+    return one.visits and one.space is not None and one.space.role == "process"
 
 
 def _backtrace(found: CallTrace) -> dict[str, Json]:

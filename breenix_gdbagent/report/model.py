@@ -83,6 +83,7 @@ class ShownCpu:
     symbol: str | None = None
     process: str | None = None
     thread: str | None = None
+    space: str | None = None
     backtrace: Object = field(default_factory=lambda: NO_TRACE)
 
 

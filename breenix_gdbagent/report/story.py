@@ -163,7 +163,9 @@ def inside(cpu: ShownCpu) -> str:
     """Whose space a CPU is in and which thread it runs: ``process init (pid 1), thread init``."""
     label, thread = cpu.process, cpu.thread
     said = []
-    if label is None:
+    if label is None and cpu.space is not None:
+        said.append(f"in the space of {cpu.space}")
+    elif label is None:
         unpaged = place_words(cpu).endswith(("real mode", "paging off"))
         root = None if unpaged else cpu.cr3
         said += [f"the space of CR3 {root}"] if root is not None else []

@@ -20,13 +20,15 @@ FRAMES = 8
 @dataclass(frozen=True, slots=True)
 class CpuSummary:
     """A CPU: the space that its CR3 names (None: paging off, or not known), the symbol at RIP, the
-    thread that the kernel has on it, its frames."""
+    thread that the kernel has on it, its frames. `visits`: the thread is the kernel's own and only
+    stands in a process's space (idle after that process ended)."""
 
     cpu: Cpu
     space: Space | None
     symbol: str | None
     thread: str | None
     trace: CallTrace
+    visits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +85,12 @@ def _cpu(kernel: Kernel, cpu: Cpu) -> CpuSummary:
         kernel.symbol(rip) if rip is not None else None,
         kernel.thread_name(cpu),
         trace_of_cpu(kernel, cpu, FRAMES if cpu is failed else 0, INSIDE),
+        visits(kernel, cpu),
     )
+
+
+def visits(kernel: Kernel, cpu: Cpu) -> bool:
+    """Whether a thread of the kernel's own runs in a process's space: CR3 is left as it was when
+    the kernel goes idle, and may outlive its process."""
+    thread = kernel.thread_of(cpu)
+    return thread is not None and not thread.user

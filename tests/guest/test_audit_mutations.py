@@ -29,6 +29,7 @@ pytestmark = needs_qemu
 
 P, W, U, NX = 1, 2, 4, 1 << 63
 BOTH = (2025, 2026)
+TERMINATED = 3
 Breaks = Callable[["Hand"], None]
 
 
@@ -280,6 +281,34 @@ def ring_3_in_another_process(hand: Hand) -> None:
 def ring_3_in_its_own_space(hand: Hand) -> None:
     roots = {s.pid: s.root for s in hand.kernel.spaces}
     as_process_2(hand, roots[2])
+
+
+def over(hand: Hand, number: int) -> None:
+    """The scheduler's copy of that process's thread is marked as over."""
+    threads = hand.static("kernel::task::scheduler::SCHEDULER")["threads"].items()
+    own = hand.process(number)["main_thread"]["id"].integer()
+    thread = next(t.deref() for t in threads if t.deref()["id"].integer() == own)
+    hand.write(thread["state"].address, bytes([TERMINATED]))
+
+
+@mutation("thread.dead-running")
+def ring_3_with_a_thread_that_is_over(hand: Hand) -> None:
+    ring_3_in_its_own_space(hand)
+    over(hand, 2)
+
+
+@mutation("kernel-stack.dead-owner")
+def idle_on_the_stack_of_a_thread_that_is_over(hand: Hand) -> None:
+    over(hand, 2)
+    top = hand.process(2)["main_thread"]["kernel_stack_top"].some()
+    assert top is not None
+    hand.stop = with_registers(hand.stop, rsp=top.integer() - 0x100)
+
+
+@mutation()
+def ring_0_with_a_thread_that_is_over(hand: Hand) -> None:
+    """On its way out: it has marked itself, and the switch is still to come."""
+    over(hand, 2)
 
 
 @mutation("cr3.unknown")

@@ -193,7 +193,8 @@ def do_stacks(session: Session, line: Line) -> int:
             if held is not None:
                 on.setdefault(held.name, []).append(cpu.index)
         for stack in (*kernel.stacks, *kernel.ist):
-            owners = ", ".join(kernel.owners_of(stack)) or "owner not known"
+            dead = [f"{one.name}, which is over" for one in kernel.dead_owners_of(stack)]
+            owners = ", ".join((*kernel.owners_of(stack), *dead)) or "owner not known"
             cpus = ", ".join(str(c) for c in on.get(stack.name, ()))
             here = f"   <- RSP of CPU {cpus}" if cpus else ""
             print(f"{stack.name:<12} {hex64(stack.bottom)}-{hex64(stack.top)}  {owners}{here}")

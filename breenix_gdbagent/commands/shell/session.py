@@ -459,7 +459,11 @@ def space_label(kernel: Kernel) -> str:
     if cpu.paging is None or cpu.root is None:
         return ""
     found = next((s for s in kernel.named_spaces if s.root == cpu.root), None)
-    return "" if found is None else found.label
+    if found is None:
+        return ""
+    thread = kernel.thread_of(cpu)
+    visits = found.role == "process" and thread is not None and not thread.user
+    return f"in the space of {found.label}" if visits else found.label
 
 
 _HEAD = re.compile(r"(?P<name>[a-z]+)(/(?P<form>\w+))?(\s+|$)|(?P<sign>[?!|])")

@@ -5,7 +5,12 @@ from __future__ import annotations
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.kernel_stacks import AliasFacts, StackFacts
-from breenix_gdbagent.checks.stack_use import DepthFacts, ForeignFacts, OverflowFacts
+from breenix_gdbagent.checks.stack_use import (
+    DeadOwnerFacts,
+    DepthFacts,
+    ForeignFacts,
+    OverflowFacts,
+)
 from breenix_gdbagent.report.wording.base import Words, and_more, at, named, tells
 
 MOST_NAMED = 8
@@ -65,6 +70,17 @@ def _why_foreign(facts: ForeignFacts) -> str:
     return (
         f"CPU {use.cpu} runs {use.thread or 'the running thread'} on {whose}; its own ends at "
         f"{hex64(facts.own_top)}"
+    )
+
+
+@tells(DeadOwnerFacts)
+def on_a_dead_threads(finding: Finding, facts: DeadOwnerFacts) -> Words:
+    """On whose stack a CPU runs, and that it is over."""
+    use = facts.use
+    return Words(
+        f"CPU {use.cpu} runs {use.thread or 'the running thread'} on {use.stack}, the stack of "
+        f"{facts.dead_name} (thread {facts.dead_thread}), which is over (RSP {hex64(use.rsp)}, in "
+        f"{at(use.rip, use.symbol)})"
     )
 
 

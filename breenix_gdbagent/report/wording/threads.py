@@ -13,7 +13,7 @@ from breenix_gdbagent.checks.spaces import (
     NoTableFacts,
     WrongSpaceFacts,
 )
-from breenix_gdbagent.checks.threads import ContextFacts, DesyncFacts, InterruptedFacts
+from breenix_gdbagent.checks.threads import ContextFacts, DeadFacts, DesyncFacts, InterruptedFacts
 from breenix_gdbagent.report.wording.base import Words, at, tells
 
 
@@ -50,6 +50,15 @@ def mixed_context(finding: Finding, facts: ContextFacts) -> Words:
     return Words(
         f"the saved context of {finding.subject} (pid {facts.pid}, thread {facts.thread}) returns "
         f"to {at(facts.rip, facts.symbol)}: {wrong}"
+    )
+
+
+@tells(DeadFacts)
+def runs_though_over(finding: Finding, facts: DeadFacts) -> Words:
+    """Which thread, on which CPU, and what its state says."""
+    return Words(
+        f"CPU {facts.cpu} runs thread {facts.thread} ({facts.name}) in ring {facts.ring} at "
+        f"{hex64(facts.rip)}, and the scheduler has it as {facts.state}"
     )
 
 

@@ -8,7 +8,7 @@ page-fault: guard-page null non-canonical handled(info)
 -: double-fault triple-fault general-protection invalid-opcode divide-error
 exception: unhandled
 kernel-stack: unmapped read-only user-accessible differs aliased guard-mapped overflow foreign
-kernel-stack: executable(warning) nearly-full(warning)
+kernel-stack: dead-owner executable(warning) nearly-full(warning)
 ist: unmapped shared(warning)
 tss: rsp0-invalid rsp0-mismatch
 idt: gate-missing(warning) handler-unmapped
@@ -21,7 +21,7 @@ frames: exhausted leak(warning)
 heap: exhausted corrupt uninitialised leak(warning)
 cr3: unknown bootloader wrong-process
 process: no-page-table
-thread: desync
+thread: desync dead-running
 context: privilege-mismatch
 map: already-mapped
 pic: not-remapped
