@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from breenix_gdbagent.errors import InputError, QemuMissing
+from breenix_gdbagent.stop import AdapterSource
 
 _PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)")
 _KEYS = {
     "name", "about", "program", "serial_ports", "needs", "arguments", "settings", "when",
-    "markers", "exit", "firmware", "kernel_has", "disks",
+    "markers", "exit", "firmware", "adapter", "kernel_has", "disks",
 }  # fmt: skip
 
 _PLACED = ("accel", "memory", "cpu", "smp")
@@ -79,7 +80,8 @@ class Files:
 class Config:
     """One machine. `success` is the marker that ends a run which names no other end, `failure` are
     those by which the kernel says that its own tests failed. `kernel_has` are texts by which a
-    kernel's ELF is known to want this machine, each with what it means."""
+    kernel's ELF is known to want this machine, each with what it means. `adapter_file` names what
+    is known of the kernel that it boots, `adapter` is that, read."""
 
     name: str
     about: str
@@ -95,6 +97,8 @@ class Config:
     exit_success: frozenset[int] = frozenset()
     exit_failed: frozenset[int] = frozenset()
     firmware: tuple[Firmware, ...] = field(default=())
+    adapter_file: str | None = None
+    adapter: AdapterSource | None = None
     kernel_has: Mapping[str, str] = field(default_factory=dict)
     disks: tuple[CheckoutDisk, ...] = ()
 
@@ -250,7 +254,7 @@ def load(name: str) -> Config:
         # Of tomllib, and of what it calls: text that is no UTF-8, a number of 5,000 digits.
         raise InputError(f"{path} is no TOML", str(error)) from error
     try:
-        return _config(data)
+        return _config(data, path.parent)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path} describes no machine",
@@ -259,7 +263,7 @@ def load(name: str) -> Config:
         ) from error
 
 
-def _config(data: Mapping[str, object]) -> Config:
+def _config(data: Mapping[str, object], folder: Path) -> Config:
     if unknown := set(data) - _KEYS:
         raise KeyError(f"unknown key {', '.join(sorted(unknown))}")
     markers, ends = _table(data.get("markers")), _table(data.get("exit"))
@@ -284,6 +288,7 @@ def _config(data: Mapping[str, object]) -> Config:
         progress=_strings(markers.get("progress", ())),
         exit_success=_statuses(ends.get("success", ())),
         exit_failed=_statuses(ends.get("failed", ())),
+        adapter_file=_beside(data.get("adapter"), folder),
         firmware=tuple(
             Firmware(Path(str(pair["code"])), Path(str(pair["vars"]))) for pair in firmware
         ),
@@ -298,6 +303,15 @@ def _disks(value: object) -> tuple[CheckoutDisk, ...]:
     return tuple(
         CheckoutDisk(**{**disk, "instead": _strings(disk.get("instead", ()))}) for disk in value
     )
+
+
+def _beside(adapter: object, folder: Path) -> str | None:
+    """The adapter's name, or its file beside the machine's."""
+    if adapter is not None and not isinstance(adapter, str):
+        raise TypeError("adapter is no text")
+    if adapter is None or not adapter.endswith(".toml"):
+        return adapter
+    return str(folder / adapter)
 
 
 def _table(value: object) -> Mapping[str, object]:

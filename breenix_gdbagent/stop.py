@@ -61,13 +61,21 @@ class SerialText(NamedTuple):
         return [line for p in self.ports for line in self.port(p).splitlines()]
 
 
+class AdapterSource(NamedTuple):
+    """Which adapter was chosen for the kernel: its name, and of one that is only data its TOML."""
+
+    name: str
+    text: str = ""
+
+
 class Stop(NamedTuple):
     """CPUs, memory, serial text, the reason, and the kernel's ELF, frozen at one moment.
 
     `epoch` counts stops of one run: whatever is cached belongs to one epoch. `seconds` is the
     guest's running time since the start of the run. `image` is the ELF where it runs; `unplaced`
     the ELF that was given while it is not known where, for the reason `unplaced_why`. `pic` is what
-    QEMU says of the interrupt controllers, None where it was not asked or has none.
+    QEMU says of the interrupt controllers, None where it was not asked or has none. `adapter` is
+    the one that was chosen for the kernel; None: the kernel itself shows which.
     """
 
     cpus: tuple[Cpu, ...]
@@ -80,6 +88,7 @@ class Stop(NamedTuple):
     unplaced: Image | None = None
     unplaced_why: str = "the kernel has not come to load its IDT"
     pic: Pic | None = None
+    adapter: AdapterSource | None = None
 
     @property
     def loaded(self) -> LoadedImage:

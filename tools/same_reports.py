@@ -14,6 +14,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,7 @@ def agent(package: Path, arguments: Sequence[str]) -> subprocess.CompletedProces
 def take(folder: Path, names: Sequence[str], package: Path, jobs: int) -> int:
     """A snapshot of every scenario that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(package / "breenix_gdbagent/lab/labguest.elf", folder / "kernel.elf")
     scenarios = json.loads((ROOT / "breenix_gdbagent/lab/scenarios.json").read_text())
     every = names or sorted(s["name"] for s in scenarios)
     wanted = [n for n in every if not (folder / f"{n}.core").exists()]
@@ -65,7 +67,7 @@ def take(folder: Path, names: Sequence[str], package: Path, jobs: int) -> int:
 def subjects(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
     """Name, file, and what else the command takes."""
     for path in sorted(folder.glob("*.core")):
-        yield path.stem, path, []
+        yield path.stem, path, ["--kernel", str((folder / "kernel.elf").resolve())]
     for path in sorted(CAPTURES.glob("*/core.elf")):
         size = json.loads((path.parent / "truth.json").read_text()).get("ram_bytes")
         yield path.parent.name, path, [] if size is None else ["--ram-size", str(size)]

@@ -33,6 +33,7 @@ def open_machine(target: Target, recorder: Recorder | None = None) -> Machine:
             serial=options.serial,
             kernel=options.kernel,
             ram_size=options.ram_size,
+            adapter=getattr(options, "adapter", None),
         )
         machine.vm.reading = SlowRead()
         return machine
@@ -41,6 +42,7 @@ def open_machine(target: Target, recorder: Recorder | None = None) -> Machine:
         **getattr(options, "settings", {}),
         "accel": options.accel,
         "deterministic": True if options.deterministic else None,
+        "adapter": getattr(options, "adapter", None),
     }
     if recorder is not None:
         settings["start"] = recorder.start

@@ -36,8 +36,9 @@ def named_by(options: argparse.Namespace) -> bool:
 def between(options: argparse.Namespace) -> int:
     """0 when every space of one stop maps the same in the other, 1 when not or not all of it is
     known. Raises `InputError` for a file that is no snapshot."""
+    adapter = getattr(options, "adapter", None)
     first, second = (
-        Kernel(saved(Path(text), options.kernel, options.ram_size)[0])
+        Kernel(saved(Path(text), options.kernel, options.ram_size, adapter)[0])
         for text in (options.before, options.after)
     )
     told = [one for a, b in paired(first, second) if (one := _pair(first, a, second, b)).differs]

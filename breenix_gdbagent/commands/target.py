@@ -49,6 +49,7 @@ def add_target_options(
     whose = " or ".join(("a bare core",) * saved + ("a QEMU without QMP",) * runs)
     add("--ram-size", metavar="SIZE|RANGES", help=f"RAM of {whose}")
     add("--config", metavar="NAME|FILE", help=running("the machine (qemu_configs/)"))
+    add("--adapter", metavar="NAME|FILE", help="the kernel: breenix, none, a .toml of it")
     add("--accel", metavar="NAME", help=running("tcg (default), kvm, hvf"))
     add("--smp", type=cpus, metavar="N", help=running("how many CPUs the machine that we boot has"))
     add("--deterministic", action="store_true", help=running("QEMU's instruction counter"))
@@ -189,7 +190,8 @@ def opened_snapshot(target: Target) -> tuple[Stop, Mapping[str, Json] | None]:
     from breenix_gdbagent.targets.saved import saved
 
     options = target.options
-    stop, extra = saved(options.snapshot, options.kernel, options.ram_size)
+    adapter = getattr(options, "adapter", None)
+    stop, extra = saved(options.snapshot, options.kernel, options.ram_size, adapter)
     options.was = (extra or {}).get("target")
     options.beside = extra
     return stop, extra

@@ -15,6 +15,7 @@ from breenix_gdbagent.kernel.adapters import GENERIC, adapter_of
 from breenix_gdbagent.kernel.event import frame_entered
 from breenix_gdbagent.kernel.stacks import Era, StackRegion, recognise_era
 from breenix_gdbagent.live.fault import Fault
+from breenix_gdbagent.stop import AdapterSource
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.machine import Machine
@@ -46,6 +47,7 @@ class BenignFaults:
     made of them."""
 
     image: Image | None = None
+    chosen: AdapterSource | None = None
     adapter: Adapter | None = None
     era: Era | None = None
 
@@ -63,7 +65,7 @@ class BenignFaults:
     def _adapter(self, machine: Machine) -> Adapter:
         """What is known of the kernel: asked again as long as nothing is."""
         if self.adapter is None:
-            found = adapter_of(machine, self.image)
+            found = adapter_of(machine, self.image, self.chosen)
             if found is GENERIC:
                 return found
             self.adapter = found

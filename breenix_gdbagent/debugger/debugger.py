@@ -19,8 +19,9 @@ from breenix_gdbagent.debugger.points import Only, Point
 from breenix_gdbagent.debugger.stop_event import Say, StopEvent
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.places import Place
+from breenix_gdbagent.kernel.adapters import adapter_of
 from breenix_gdbagent.kernel.image import with_image
-from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
+from breenix_gdbagent.kernel.reason import panic_entries
 from breenix_gdbagent.live import LiveVm
 from breenix_gdbagent.live.fault import Fault, Hit
 from breenix_gdbagent.stop import Stop, StopReason
@@ -48,7 +49,7 @@ class Debugger:
         self.hits = Hits(vm, self.table, self.placed, lambda line: self.say(line))
         self.catching: Catching = "unexpected"
         self.benign = 0
-        self.benign_faults = BenignFaults(image)
+        self.benign_faults = BenignFaults(image, vm.adapter)
         self.passes_fault: Callable[[Fault, Sequence[Point]], bool] = self.passes_by_rule
         self._stop: Stop | None = None
         self._moment = (-1, False)
@@ -59,7 +60,8 @@ class Debugger:
     def start(self, passing: Collection[int] = ()) -> None:
         """Catch faults, those of the vectors `passing` apart: before a launched guest's first
         instruction, or now in a running one."""
-        panics = self.image.addresses_of(PANIC_SYMBOL) if self.image is not None else ()
+        adapter = adapter_of(None, self.image, self.vm.adapter)
+        panics = () if self.image is None else panic_entries(self.image, adapter)
         bias = None
         if self.image is not None and self.vm.config is None:
             found = with_image(self.vm.stop(), self.image)[1]

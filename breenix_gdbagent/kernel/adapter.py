@@ -83,13 +83,15 @@ class Adapter:
 
     `advice`: finding code -> what is said of it on this kernel. `handlers`: vector -> the symbol of
     its handler. `panic_functions` are where a panic begins. `layout` and `eras` say where things
-    are, `boot_slots` are top-level slots that a boot loader's tables have in common with the
-    kernel's. `switch_function` is the only way into a switch of threads, where there is one.
-    `success` and `progress` are texts on the serial line, `exit_success` and `exit_failed` statuses
-    of QEMU, for machines whose own file says nothing of them.
+    are; `has_percpu` whether a per-CPU block tells which tables are the kernel's own; `boot_slots`
+    are top-level slots that a boot loader's tables have in common with those. `switch_function` is
+    the only way into a switch of threads, where there is one. `success` and `progress` are texts on
+    the serial line, `exit_success` and `exit_failed` statuses of QEMU, for machines whose own file
+    says nothing of them.
     """
 
     name: str = "none"
+    has_percpu = False
     advice: Mapping[str, Advice] = MappingProxyType({})
     handlers: Mapping[int, str] = MappingProxyType({})
     panic_functions: Sequence[str] = ("rust_begin_unwind",)
@@ -102,9 +104,9 @@ class Adapter:
     exit_success: frozenset[int] = frozenset()
     exit_failed: frozenset[int] = frozenset()
 
-    def applies(self, machine: Machine, image: Image | None) -> bool:
-        """Whether this is the kernel of the machine, by its ELF's names or by what is in memory.
-        Never raises: what cannot be read is no sign."""
+    def applies(self, machine: Machine | None, image: Image | None) -> bool:
+        """Whether this is the kernel of the machine, by its ELF's names or by what is in memory
+        (None: nothing has run yet). Never raises: what cannot be read is no sign."""
         return True
 
     def advice_for(self, code: str) -> Advice:

@@ -37,7 +37,8 @@ class AddressSpaces(Machine):
     def adapter(self) -> Adapter:
         """What is known of this kernel."""
         stop = self.stop
-        return adapter_of(self, stop.unplaced if stop.image is None else stop.image.image)
+        image = stop.unplaced if stop.image is None else stop.image.image
+        return adapter_of(self, image, stop.adapter)
 
     @cached_property
     def percpus(self) -> tuple[PerCpu, ...]:
@@ -185,9 +186,12 @@ class AddressSpaces(Machine):
     @cached_property
     def era(self) -> Era | None:
         """The era that the mapped kernel stacks show."""
-        if self.master is None:
+        root = self.reference_root
+        if self.adapter.has_percpu:
+            root = None if self.master is None else self.master.root
+        if root is None or not self.adapter.eras:
             return None
-        return recognise_era(self.kernel_leaves(self.master.root), self.adapter.eras)
+        return recognise_era(self.kernel_leaves(root), self.adapter.eras)
 
     def user_half_is_own(self, space: Space) -> bool:
         """Whether the user half of a process root may be judged: where frames come back, one that

@@ -40,6 +40,7 @@ def with_image(stop: Stop, image: Image) -> tuple[Stop, Bias | None]:
         bias = find_bias(
             image, cpu, memory.read, _small_pages(kernel, root), gates, gs_base,
             _executable(kernel, root), lambda va: _executes(kernel, root, va),
+            kernel.adapter.handlers,
         )  # fmt: skip
     except ReadError as unknown:
         return unplaced._replace(unplaced_why=unknown.why or unknown.what), None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.adapter import Adapter
 from breenix_gdbagent.kernel.event import infer_reason
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
-
-PANIC_SYMBOL = "rust_begin_unwind"
-"""What `#[panic_handler]` functions are called, with the argument &PanicInfo."""
+from breenix_gdbagent.symbols import Image
 
 
 def with_reason(stop: Stop) -> Stop:
@@ -17,7 +16,8 @@ def with_reason(stop: Stop) -> Stop:
     for what the core lacks."""
     if stop.reason.kind != "core" or not stop.cpus:
         return stop
-    found = infer_reason(Kernel(stop)) or _panic(stop)
+    kernel = Kernel(stop)
+    found = infer_reason(kernel) or _panic(kernel)
     return stop if found is None else stop._replace(reason=found)
 
 
@@ -34,15 +34,21 @@ def in_panic(kernel: Kernel) -> bool:
             frames = of_cpu(kernel, cpu).frames
         except ReadError:
             continue
-        if any(frame.name.partition("+")[0] == PANIC_SYMBOL for frame in frames):
+        if any(frame.name.partition("+")[0] in kernel.adapter.panic_functions for frame in frames):
             return True
     return False
 
 
-def _panic(stop: Stop) -> StopReason | None:
+def panic_entries(image: Image, adapter: Adapter) -> tuple[int, ...]:
+    """Link addresses of the functions where a panic begins."""
+    return tuple(at for name in adapter.panic_functions for at in image.addresses_of(name))
+
+
+def _panic(kernel: Kernel) -> StopReason | None:
+    stop = kernel.stop
     if stop.image is None:
         return None
-    link = stop.image.image.addresses_of(PANIC_SYMBOL)
+    link = panic_entries(stop.image.image, kernel.adapter)
     handlers = {stop.image.va(address) for address in link}
     found = (c for c in stop.cpus if c.get("rip") in handlers)
     return next((StopReason("panic", c.index) for c in found), None)

@@ -45,7 +45,7 @@ class Kernel(AddressSpaces):
         slots: set[int] = set()
         looked_at: set[int] = set()
         for space in self.audited:
-            if space.role in ("master", "process"):
+            if space.role in ("master", "process") or not self.adapter.has_percpu:
                 try:
                     leaves = self.kernel_leaves(space.root)
                 except ReadError:

@@ -80,6 +80,7 @@ class Guest:
         self._memory: RamFile | ProcessMemory | None = None
         self._at_exit: tuple[Cpu, ...] = ()
         self.reading: Callable[[int, int], None] = lambda done, total: None
+        self.adapter = None if holds.config is None else holds.config.adapter
         self.console = Console(holds.serial, holds.config)
 
     @property
@@ -141,6 +142,7 @@ class Guest:
             epoch=self.epoch,
             seconds=self.clock.seconds(),
             pic=self._pic(why),
+            adapter=self.adapter,
         )
 
     def _pic(self, why: StopReason) -> Pic | None:

@@ -10,6 +10,7 @@ Owner ``BREENIX-GDBAGENT``, type the version, content a zlib stream of one JSON 
 ``image``          build-id, SHA-256 and load bias of the kernel, null without its ELF
 ``epoch, seconds`` as of `Stop`
 ``zeros``          [offset, length] of the part of the file that stands for zero pages
+``adapter``        name, and TOML of one that is data, of what was chosen for the kernel, if so
 ``extra``          what the caller wanted kept: configuration, the run, provenance
 ================== =============================================================================
 
@@ -28,7 +29,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import RamMap, RamRange
 from breenix_gdbagent.memory.core import OWNER
 from breenix_gdbagent.memory.elf import Note
-from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
+from breenix_gdbagent.stop import AdapterSource, SerialChunk, SerialText, Stop, StopReason
 from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
 from breenix_gdbagent.x86.pic import Chip, Pic
 
@@ -68,6 +69,7 @@ class NoteContent:
     zeros: tuple[int, int]
     pic: Pic | None
     extra: Mapping[str, Json]
+    adapter: AdapterSource | None = None
 
 
 def note_of(stop: Stop, zeros: tuple[int, int], extra: Mapping[str, Json]) -> Note:
@@ -94,6 +96,8 @@ def note_of(stop: Stop, zeros: tuple[int, int], extra: Mapping[str, Json]) -> No
         "pic": None if stop.pic is None else [list(chip) for chip in stop.pic],
         "extra": extra,
     }
+    if stop.adapter is not None:
+        document["adapter"] = list(stop.adapter)
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     data = zlib.compress(text.encode("ascii"))
     # gdb looks at the type alone, and takes type 1 for registers when it has their size (bfd/elf.c,
@@ -164,6 +168,7 @@ def read_note(data: bytes) -> NoteContent:
             zeros=_pair(document["zeros"]),
             pic=_read_pic(document.get("pic")),  # the first files of version 1 lack it
             extra=_map(document["extra"]),
+            adapter=_read_adapter(document.get("adapter")),
         )
     except (KeyError, IndexError, TypeError, ValueError, RecursionError, zlib.error) as error:
         raise GarbledNote(str(error)) from error
@@ -245,6 +250,10 @@ def _read_pic(value: Json) -> Pic | None:
         return None
     master, slave = ([_int(part) for part in _list(chip)] for chip in _list(value)[:2])
     return Pic(Chip(*master[:4]), Chip(*slave[:4]))
+
+
+def _read_adapter(value: Json) -> AdapterSource | None:
+    return None if value is None else AdapterSource(*(_text(part) for part in _list(value)[:2]))
 
 
 def _pair(value: Json) -> tuple[int, int]:

@@ -79,5 +79,6 @@ def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
         epoch=note.epoch,
         seconds=note.seconds,
         pic=note.pic,
+        adapter=note.adapter,
     )
     return Snapshot(stop, ours.type, note.image, note.extra)

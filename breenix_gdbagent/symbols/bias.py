@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from breenix_gdbagent.addresses import PAGE, counted, hex64
 from breenix_gdbagent.errors import InputError, ReadError
@@ -103,6 +104,7 @@ def find_bias(
     gs_base: int | None = None,
     executable: Iterable[tuple[int, memoryview]] = (),
     executes: Callable[[int], bool] = lambda va: True,
+    handlers: Mapping[int, str] = MappingProxyType({}),
 ) -> Bias:
     """The load bias of `image` at this stop.
 
@@ -116,7 +118,7 @@ def find_bias(
     `ReadError` when nothing tells where the kernel is (it is not loaded yet, or ring 3 without
     a usable IDT, or the stripped ELF names nothing).
     """
-    search = _Search(image, read_virtual, dict(idt_gates or {}), cpu, executes)
+    search = _Search(image, read_virtual, dict(idt_gates or {}), cpu, executes, handlers)
     if gs_base is None:
         gs_base = cpu.get("gs_base")
     for value, how in search.candidates(gs_base):
@@ -151,11 +153,12 @@ class _Search:
         gates: dict[int, int],
         cpu: Cpu,
         executes: Callable[[int], bool],
+        handlers: Mapping[int, str],
     ) -> None:
         self.image = image
         self.read = read
         self.executes = executes
-        self.votes, self.voters = _vote(image, gates)
+        self.votes, self.voters = _vote(image, gates, {**HANDLERS, **handlers})
         self.windows = _windows(image, _WINDOWS)
         self.patches_itself = any(s.name in PATCHES for s in image.sections)
         rip = cpu.get("rip") if cpu.cpl == 0 else None
@@ -402,13 +405,15 @@ def _first_difference(have: bytes, want: bytes) -> int | None:
     return unequal[0]
 
 
-def _vote(image: Image, gates: Mapping[int, int]) -> tuple[Counter[int], int]:
+def _vote(
+    image: Image, gates: Mapping[int, int], handlers: Mapping[int, str]
+) -> tuple[Counter[int], int]:
     """Votes for each bias, and how many gates could vote: one vote a gate and candidate."""
     votes: Counter[int] = Counter()
     voters = 0
     if not gates or not image.has_symbols:
         return votes, 0
-    for vector, name in HANDLERS.items():
+    for vector, name in handlers.items():
         links = image.addresses_of(name)
         if links and gates.get(vector):
             voters += 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.kernel.adapters import adapter_of, source_of
 
 if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config
@@ -159,9 +161,11 @@ def running(
     serial: str | None = None,
     kernel: Path | None = None,
     ram_size: str | None = None,
+    adapter: str | None = None,
 ) -> Machine:
     """Take hold of a QEMU that runs already; closing `vm` leaves it as it was found. Addresses are
     ``unix:PATH`` or ``HOST:PORT``. Raises `InputError`, `LinkError`."""
+    source = None if adapter is None else source_of(adapter)
     ram_map = None
     if ram_size:
         from breenix_gdbagent.memory.ramfile import parse_ram_size
@@ -177,14 +181,34 @@ def running(
     from breenix_gdbagent.live import attach
 
     vm = attach(gdb, _address(qmp), ram, serial, ram_map=ram_map)
+    vm.adapter = source
     return Machine(vm, image, 0.0)
 
 
 def _config(name: str, settings: dict[str, Setting]) -> Config:
-    """The machine with the settings that are given; None leaves one as it is."""
+    """The machine with the settings that are given; None leaves one as it is. ``adapter`` is the
+    word for what is known of the kernel, where the machine's file does not say or says another."""
     from breenix_gdbagent import configs
 
-    return configs.load(name).with_settings(**settings)
+    rest = {key: value for key, value in settings.items() if key != "adapter"}
+    machine = configs.load(name).with_settings(**rest)
+    word = settings.get("adapter") or machine.adapter_file
+    return machine if word is None else _with_adapter(machine, str(word))
+
+
+def _with_adapter(machine: Config, word: str) -> Config:
+    """The machine with what is known of its kernel, whose texts and statuses stand in where the
+    machine's file says nothing of them."""
+    source = source_of(word)
+    adapter = adapter_of(None, None, source)
+    return replace(
+        machine,
+        adapter=source,
+        success=machine.success or adapter.success,
+        progress=machine.progress or tuple(adapter.progress),
+        exit_success=machine.exit_success or adapter.exit_success,
+        exit_failed=machine.exit_failed or adapter.exit_failed,
+    )
 
 
 def _address(path: str | Path | None) -> str | None:

@@ -16,22 +16,31 @@ if TYPE_CHECKING:
 
 
 def saved(
-    path: Path, kernel: Path | None = None, ram_size: str | None = None
+    path: Path,
+    kernel: Path | None = None,
+    ram_size: str | None = None,
+    adapter: str | None = None,
 ) -> tuple[Stop, Mapping[str, Json] | None]:
     """The Stop a snapshot holds, with the kernel's ELF where one is given or is our own, and what
     the run left beside it (None in a bare core). `ram_size` is the RAM map that a bare core lacks
-    (``512M``, or ranges). Raises `InputError`."""
+    (``512M``, or ranges). `adapter` is the word for what is known of the kernel. Raises
+    `InputError`."""
     ram = None
     if ram_size:
         from breenix_gdbagent.memory.ramfile import parse_ram_size
 
         ram = parse_ram_size(ram_size)
     opened = read_snapshot(path, ram)
+    at = opened.stop
+    if adapter is not None:
+        from breenix_gdbagent.kernel.adapters import source_of
+
+        at = at._replace(adapter=source_of(adapter))
     if kernel is None and opened.image is not None:
         from breenix_gdbagent import lab
 
         kernel = lab.elf_of(opened.image.sha256)
-    stop = opened.stop if kernel is None else _with_elf(opened.stop, kernel, opened.image)
+    stop = at if kernel is None else _with_elf(at, kernel, opened.image)
     return stop, opened.extra
 
 

@@ -17,7 +17,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.sentences import summary
 from breenix_gdbagent.report.wording.base import TELLERS
 from tests.unit.test_rooms import ORDER
-from tests.writers.machine import TEXT, Machine
+from tests.writers.machine import PERCPU, TEXT, Machine
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "breenix_gdbagent"
@@ -100,3 +100,12 @@ def test_a_machine(tmp_path: Path) -> None:
     file.write_text(text, encoding="utf-8")
     machine = configs.load(str(file))
     assert (machine.name, machine.needs) == ("mine", ("kernel",))
+
+
+def test_an_adapter() -> None:
+    made = ran("adapter")["MyKernel"]()
+    machine = Machine()
+    machine.write(PERCPU, bytes(0x60))
+    kernel = Kernel(machine.fault(3, TEXT, ring=0))
+    assert not made.applies(kernel, None) and made.grows_stacks(None)
+    assert made.advice_for("heap.exhausted").see == ("mm/heap.c",)

@@ -40,6 +40,7 @@ class Breenix(Adapter):
     """See `Adapter`."""
 
     name = "breenix"
+    has_percpu = True
     handlers = HANDLERS
     layout = LAYOUT
     eras = ERAS
@@ -52,8 +53,9 @@ class Breenix(Adapter):
 
         return ADVICE
 
-    def applies(self, machine: Machine, image: Image | None) -> bool:
-        if any(self.percpu(machine, cpu) is not None for cpu in machine.cpus):
+    def applies(self, machine: Machine | None, image: Image | None) -> bool:
+        cpus = () if machine is None else machine.cpus
+        if machine is not None and any(self.percpu(machine, cpu) is not None for cpu in cpus):
             return True
         return image is not None and _is_breenix(image)
 
