@@ -1,19 +1,8 @@
-"""Fault lines as Breenix prints them, read and put into words without the machine at hand.
-
-What the kernel says (kernel/src/interrupts.rs, both eras)::
-
-    PAGE FAULT at 0x50000000 Error Code: 0x4
-    [DIAG:PAGEFAULT] Fault addr: 0x7fffff033010      and Error code, RIP, CS, RFLAGS, RSP, SS, CR3
-    Accessed Address: VirtAddr(0x50000000)           Error Code: PageFaultErrorCode(USER_MODE)
-    PF @ 0x7fffff033010 Error: 0x6 (P=0, W=1, U=1, I=0)
-    [DIAG:GPF] ... and [DIAG:DOUBLEFAULT] ...         the same fields
-"""
+"""What error codes and addresses of a fault mean, in words, without the machine at hand."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from breenix_gdbagent.addresses import NEAR_NULL, canonical, counted, hex64
 from breenix_gdbagent.kernel.breenix.layout import (
@@ -26,72 +15,10 @@ from breenix_gdbagent.kernel.breenix.layout import (
 )
 from breenix_gdbagent.x86.exceptions import PageFaultCode, SelectorCode
 
-_NUMBER = r"(?:VirtAddr\()?(0x[0-9a-fA-F_]+)"
-_ADDRESS = re.compile(rf"(?:PAGE FAULT at|PF @|Fault addr:|Accessed Address:|CR2:) *{_NUMBER}")
-_ERROR = re.compile(rf"Error(?: [Cc]ode)?: *(?:PageFaultErrorCode\()?{_NUMBER}", re.IGNORECASE)
-_NAMED = re.compile(r"Error(?: [Cc]ode)?: *PageFaultErrorCode\(\s*([A-Z][A-Z_ |\s]*?),?\s*\)")
-_BITS = {
-    "PROTECTION_VIOLATION": 1, "CAUSED_BY_WRITE": 2, "USER_MODE": 4, "MALFORMED_TABLE": 8,
-    "INSTRUCTION_FETCH": 16, "PROTECTION_KEY": 32, "SHADOW_STACK": 64, "HLAT": 128,
-    "SGX": 1 << 15, "RMP": 1 << 31,
-}  # fmt: skip
-"""As the x86_64 crate prints the bits of a ``PageFaultErrorCode`` (structures/idt.rs)."""
-_FIELD = re.compile(rf"\b(RIP|CS|RSP|SS|CR3|RFLAGS): *{_NUMBER}")
-_KINDS = (
-    (8, re.compile(r"DIAG:DOUBLEFAULT|DOUBLE FAULT")),
-    (13, re.compile(r"DIAG:GPF|GENERAL PROTECTION")),
-    (14, re.compile(r"DIAG:PAGEFAULT|PAGE FAULT|\bPF @")),
-    (6, re.compile(r"INVALID OPCODE")),
-    (12, re.compile(r"STACK SEGMENT FAULT")),
-    (0, re.compile(r"DIVIDE BY ZERO")),
-)
 FAMILY = {
-    0: "divide-error", 6: "invalid-opcode", 8: "double-fault", 12: "exception.unhandled",
-    13: "general-protection",
+    0: "divide-error", 6: "invalid-opcode", 8: "double-fault", 10: "exception.unhandled",
+    11: "exception.unhandled", 12: "exception.unhandled", 13: "general-protection",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class FaultLine:
-    """What a pasted text says of one fault; None for what it does not say."""
-
-    vector: int | None = None
-    address: int | None = None
-    error_code: int | None = None
-    rip: int | None = None
-    cs: int | None = None
-    rsp: int | None = None
-    cr3: int | None = None
-
-
-def parse(text: str) -> FaultLine | None:
-    """The first fault that `text` tells of, None where it tells of none."""
-    vector = next((number for number, shape in _KINDS if shape.search(text)), None)
-    address, error = _ADDRESS.search(text), _error_code(text)
-    if vector is None and (address is None or error is None):
-        return None
-    found = FaultLine(
-        14 if vector is None else vector,
-        _value(address[1]) if address else None,
-        error,
-    )
-    for name, digits in _FIELD.findall(text):
-        if name in ("RIP", "CS", "RSP", "CR3") and getattr(found, name.lower()) is None:
-            found = replace(found, **{name.lower(): _value(digits)})
-    return found
-
-
-def _error_code(text: str) -> int | None:
-    """The first error code, as a number or as the names of its bits; None with a name unknown."""
-    number, named = _ERROR.search(text), _NAMED.search(text)
-    if named is None or (number is not None and number.start() < named.start()):
-        return _value(number[1]) if number else None
-    bits = [_BITS.get(name.strip()) for name in named[1].split("|")]
-    return sum(bit for bit in bits if bit is not None) if None not in bits else None
-
-
-def _value(digits: str) -> int:
-    return int(digits.replace("_", ""), 16)
 
 
 def page_fault_sentence(code: int) -> str:
@@ -149,8 +76,9 @@ def codes_of_page_fault(code: int) -> list[str]:
     if meant.reserved:
         return ["page-fault.reserved-bit"]
     if not meant.present:
-        fetch = ["page-fault.null"] if not meant.user else []
-        return ["page-fault.unmapped", "page-fault.guard-page", *fetch, "page-fault.handled"]
+        # A guard page is below a kernel stack: ring 3 did not fall into one by itself.
+        kernels = [] if meant.user else ["page-fault.guard-page", "page-fault.null"]
+        return ["page-fault.unmapped", *kernels, "page-fault.handled"]
     if meant.access == "fetch":
         if meant.user:
             return ["page-fault.supervisor-only", "page-fault.no-execute"]
@@ -196,6 +124,17 @@ def place_words(va: int) -> str | None:
         if 0x4000_0000 <= va < 0x8000_0000:
             return "user code and data"
     return None
+
+
+def in_guard_page(va: int) -> bool:
+    """Whether `va` is in a guard page of Breenix's kernel stacks, of either era."""
+    if DF_STACK[0] - 0x1000 <= va < DF_STACK[0]:
+        return True
+    return any(
+        (va - KERNEL_STACKS) % era.slot_size < 0x1000
+        for era in ERAS
+        if 0 <= va - KERNEL_STACKS < era.stack_slots * era.slot_size
+    )
 
 
 def _stack_words(va: int) -> Iterator[str]:

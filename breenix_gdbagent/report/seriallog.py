@@ -16,7 +16,14 @@ LEVELS = ("error", "warn", "info", "debug", "trace")
 
 # `[ INFO] kernel::x: text` (kernel/src/log.rs), `INFO : text` (the bootloader's).
 _LEVEL = re.compile(r"(?:\[ *|^)(ERROR|WARN|INFO|DEBUG|TRACE)(?: *\]| *: )")
-_LOUD = re.compile(r"KERNEL PANIC|EXCEPTION: |DOUBLE FAULT|PAGE FAULT")
+_LOUD = re.compile(
+    r"KERNEL PANIC|EXCEPTION: |DOUBLE FAULT|PAGE FAULT|GENERAL PROTECTION FAULT|DIAG:DOUBLEFAULT"
+    r"|^\s*Triple fault|!!!! (?:X64|IA32) Exception Type|!!!! (?:Find image|Can't find image)"
+    r"|\bv=08 e=[0-9a-f]{4} i=0|BUG: (?:unable to handle|kernel NULL)|\btrap \d+, error \d+"
+)
+"""Kernels, firmware and QEMU (``-d int``) of what comes to nothing good."""
+_CAUGHT = re.compile(r"\bv=[01][0-9a-f] e=[0-9a-f]{4} i=0")
+"""Another exception that QEMU has delivered: a kernel may live on it."""
 # What the kernel prints in detail, of what is no error too: `[DIAG:PAGETABLE]` of every space it
 # makes, `[DIAG:PAGEFAULT]` of every page fault before it is mended. What comes to nothing good is
 # named below by a line of its own (kernel/src/interrupts.rs, both eras).
@@ -41,10 +48,14 @@ def level_of(text: str) -> str | None:
     match = _LEVEL.search(text)
     if match is not None:
         return match[1].lower()
+    if _LOUD.search(text):
+        return "error"
+    if _CAUGHT.search(text):
+        return "warn"
     detail = _DETAIL.search(text)
     if detail is not None:
         return "info" if detail[1] else "debug"
-    return "error" if _LOUD.search(text) else None
+    return None
 
 
 def lines_of(serial: SerialText) -> list[LogLine]:

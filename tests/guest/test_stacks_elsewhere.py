@@ -14,6 +14,7 @@ from tests.guest.smallguest import (
     OVERFLOWS,
     OVERFLOWS_TOLD,
     PUSHES_NOWHERE,
+    RESETS,
     assembled,
     booted,
     needs_small_guest,
@@ -96,3 +97,20 @@ def test_what_the_kernel_has_written_over_is_the_cause(
     else:
         assert told["function"] == "over_tables" and told["level"] == 1
         assert 0 <= 0x1E00 - 0x1000 - told["calls"] * 0x60 < 0x60
+
+
+@pytest.mark.parametrize(("case", "chain"), [(OVERFLOWS, 3), (RESETS, 4)])
+def test_what_qemu_itself_logged_is_explained(tmp_path: Path, case: int, chain: int) -> None:
+    """The lines of ``-d int``, as QEMU of this machine writes them."""
+    kernel = assembled(case, tmp_path)
+    paused = ("-action", "reboot=shutdown,shutdown=pause")
+    with booted(kernel, tmp_path, *paused, until=CAUGHT if case == OVERFLOWS else b"\n") as guest:
+        agent("audit", *guest.options)  # so that all has happened
+        log = (tmp_path / "int.log").read_text()
+        last = guest.exceptions[-1]
+    answer = agent("explain", "-", "--kernel", str(kernel), "--json", stdin=log).document
+    assert (answer["vector"], int(answer["rip"], 16)) == (8, last.rip)
+    assert len(answer["chain"]) == chain
+    assert (answer["chain"][-1].startswith("triple fault")) is (case == RESETS)
+    function = "calls_itself" if case == OVERFLOWS else "start64"
+    assert answer["symbol"].partition("+")[0] == function

@@ -20,7 +20,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.link.address import Address
 from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.memory.ramfile import parse_ram_size
-from breenix_gdbagent.report import faultline
+from breenix_gdbagent.report import pasted
 from breenix_gdbagent.stop import SerialChunk, SerialText
 from tests.fuzz.target import Target, as_file
 from tests.writers.machine import DATA, TEXT, Machine
@@ -96,7 +96,7 @@ def words(data: bytes) -> None:
         lambda: parse_ram_size(told),
         lambda: parse_expectation(told),
         lambda: Line(next(iter(COMMANDS.values())), told).words,
-        lambda: faultline.parse(told),
+        lambda: pasted.read(told),
     )
     readers[(data[0] if data else 0) % len(readers)]()
 

@@ -9,7 +9,7 @@ import pytest
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.commands import run
-from breenix_gdbagent.report import explain, faultline
+from breenix_gdbagent.report import explain, faultline, pasted
 from tests.unit.report.contract_codes import CONTRACT
 
 all_codes()
@@ -88,8 +88,7 @@ def test_the_mistake_of_breenix_notes_is_named(code: int) -> None:
     ],
 )
 def test_fault_lines_of_breenix(text: str) -> None:
-    found = faultline.parse(text)
-    assert found is not None
+    (found,) = pasted.read(text).faults
     assert (found.vector, found.address, found.error_code) == (14, 0x7FFFFF033010, 6)
 
 
@@ -186,8 +185,7 @@ def test_a_family_lists_its_codes(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_an_error_code_printed_by_the_names_of_its_bits(printed: str, code: int | None) -> None:
-    found = faultline.parse(
+    (found,) = pasted.read(
         f"EXCEPTION: PAGE FAULT\nAccessed Address: VirtAddr(0x50000000)\nError Code: {printed}"
-    )
-    assert found is not None
+    ).faults
     assert (found.vector, found.address, found.error_code) == (14, 0x50000000, code)
