@@ -19,9 +19,12 @@ from breenix_gdbagent.x86.pe import image_holding
 _GAVE_UP = re.compile(
     r"UEFI Interactive Shell|BdsDxe: No bootable option|No bootable device|^grub(?: rescue)?> ?"
     r"|^error: .*(?:not found|no such|unknown|invalid|unrecogni[sz]ed|can't|cannot)"
-    r"|^(?:limine: |PANIC: )"
+    r"|^(?:limine: |PANIC: )|^Failed to boot both default and fallback entries"
 )
 """OVMF and its shell, SeaBIOS, GRUB, Limine: nothing is booted from there on."""
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_GRUB_GAVE_UP, _GRUB_ERROR = "Failed to boot both", "error: "
 
 KERNELS = 1 << 32
 """No firmware's IDT lies above 4 GiB."""
@@ -72,7 +75,7 @@ def fault(kernel: Kernel, *, still: bool) -> Finding | None:
         return None
     if dump is not None:
         return _printed(kernel, dump)
-    if kernel.stop.unplaced is None:
+    if not _absent(kernel):
         return None
     gave_up = _last_words(kernel)
     return _stands(kernel, gave_up) if gave_up or (still and kernel.stop.cpus) else None
@@ -81,8 +84,38 @@ def fault(kernel: Kernel, *, still: bool) -> Finding | None:
 def _last_words(kernel: Kernel) -> str:
     """The line by which a firmware or a loader says that it goes no further, empty where none
     does."""
-    found = (line.strip() for line in kernel.stop.serial.lines() if _GAVE_UP.search(line))
-    return next(found, "")
+    lines = _lines(kernel)
+    found = next(filter(_GAVE_UP.search, lines), "")
+    if not found.startswith(_GRUB_GAVE_UP):
+        return found
+    return next((line for line in lines if line.startswith(_GRUB_ERROR)), found)
+
+
+def _lines(kernel: Kernel) -> list[str]:
+    """What was printed, line by line, without what only moves the cursor of a terminal."""
+    plain = (_ESCAPES.sub("", line).strip() for line in kernel.stop.serial.lines())
+    return [line for line in plain if line]
+
+
+def never_started(kernel: Kernel) -> str:
+    """In what state the CPU is where the kernel whose ELF is known was never started, empty where
+    it was, or that is not known."""
+    absent = bool(kernel.stop.cpus) and _absent(kernel) and not _started(kernel)
+    return kernel.stop.cpu.privilege if absent else ""
+
+
+def _absent(kernel: Kernel) -> bool:
+    """Whether the code of the ELF that is known was nowhere found: where one that is linked to a
+    single place has that, nothing is mapped there."""
+    image = kernel.stop.image
+    if image is None:
+        return kernel.stop.unplaced is not None
+    text = image.image.text
+    if text is None:
+        return False
+    roots = {cpu.root for cpu in kernel.stop.cpus if cpu.paging is not None}
+    at = image.va(text.address)
+    return all(root is None or not kernel.walk(root, at).mapped for root in roots)
 
 
 def _started(kernel: Kernel) -> bool:
@@ -149,8 +182,9 @@ def _base(kernel: Kernel, about: list[Cpu], rip: int) -> VirtAddr | None:
 
 def _stands(kernel: Kernel, gave_up: str) -> Finding:
     cpu = kernel.stop.cpu
-    lines = [line.strip() for line in kernel.stop.serial.lines() if line.strip()]
-    says = gave_up or next(iter(lines[-1:]), "")
+    lines = _lines(kernel)
+    errors = [line for line in lines if line.startswith(_GRUB_ERROR)]
+    says = gave_up or next(iter(errors[-1:] or lines[-1:]), "")
     facts = LoaderFacts(
         vector=None,
         exception=None,

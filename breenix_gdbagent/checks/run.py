@@ -150,12 +150,14 @@ class LoopFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingFacts(Facts):
-    """What did not come within `seconds`; `interrupted` says how the guest was stopped before."""
+    """What did not come within `seconds`; `interrupted` says how the guest was stopped before.
+    `before` is the state of the CPU where the kernel had not started by then."""
 
     waited_for: Annotated[str | None, IF_KNOWN]
     cpus: tuple[CpuFacts, ...]
     seconds: Annotated[float, ASIDE]
     interrupted: Annotated[str | None, ASIDE]
+    before: Annotated[str, ASIDE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,8 +311,17 @@ def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
         cpus=tuple(_cpu_facts(kernel, cpu) for cpu in kernel.stop.cpus),
         seconds=facts.timeout or 0,
         interrupted=(kernel.stop.reason.text or "interrupted") if interrupted else None,
+        before=loader.never_started(kernel),
     )
-    return Finding(MARKER_MISSING, facts.until or "end of run", told)
+    advice = _NOT_STARTED if told.before else ""
+    return Finding(MARKER_MISSING, facts.until or "end of run", told, advice=advice)
+
+
+_NOT_STARTED = (
+    "Raise --timeout if firmware and loader need longer. Else look at what they say: on the "
+    "machine's screen where nothing is on COM1 (an image that is not bootable, a loader that waits "
+    "at its menu or for a key)."
+)
 
 
 def _exit(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:

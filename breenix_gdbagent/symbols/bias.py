@@ -205,17 +205,7 @@ class _Search:
         if self.unanimous(value) and (compared.unreadable or not compared.total):
             proof = f"unproved: no kernel code here to compare .text with; {vote}"
             return Bias(value, "gates", proof, False)
-        if how == "fixed" and compared.unreadable == compared.total and self.linked_here():
-            proof = "unproved: linked to one address, where the CPU runs; CR3 maps none of its code"
-            return Bias(value, how, proof, False)
         return None
-
-    def linked_here(self) -> bool:
-        """Whether the CPU goes to the code of an ELF that cannot be elsewhere, at the addresses
-        that it was linked to."""
-        spans = [(start, start + len(data)) for start, data in _code(self.image)]
-        here = any(first <= at < end for first, end in spans for at in self.goes_to)
-        return here and not self.patches_itself
 
     def unanimous(self, value: int) -> bool:
         """Whether every gate votes for `value`, and there are enough of them.

@@ -94,12 +94,16 @@ def _borne_out(facts: LoaderFacts) -> Iterator[str]:
 
 @tells(MissingFacts)
 def not_printed(finding: Finding, facts: MissingFacts) -> Words:
-    """What did not come, and that the kernel still runs."""
+    """What did not come, and that the kernel still runs or has not started."""
     awaited = facts.waited_for
     wanted = f"{awaited!r} was not printed" if awaited else "the run came to no end"
     if facts.interrupted is not None:
         return Words(f"{wanted}; the guest was {facts.interrupted}")
-    return Words(f"{wanted} within {facts.seconds:g} s; the kernel still runs")
+    runs = "the kernel still runs"
+    if facts.before:
+        at_rip = f" at {hex64(facts.cpus[0].rip)}" if facts.cpus else ""
+        runs = f"the kernel has not started: the CPU is in {facts.before}{at_rip}"
+    return Words(f"{wanted} within {facts.seconds:g} s; {runs}")
 
 
 @tells(ExitFacts)
