@@ -24,6 +24,7 @@ _PVH_NOTE = struct.pack("<III", 4, 4, 18) + b"Xen\0"
 _PVH_NOTE_64 = struct.pack("<III", 4, 8, 18) + b"Xen\0"
 _MULTIBOOT = struct.pack("<I", 0x1BADB002)
 _MULTIBOOT_REACH = 8192
+_SAYS_ITS_ADDRESSES = 1 << 16
 _BOOT_CODE = 440
 """So long is the code of an MBR, which a protective one leaves empty."""
 FIRST = 1 << 20
@@ -55,8 +56,21 @@ def machine_of_kernel(kernel: Path) -> str | None:
         raise InputError(f"{kernel.name} is no ELF file", fix="give the kernel's ELF")
     if _PVH_NOTE in data or _PVH_NOTE_64 in data:
         return "kernel"
+    flags = _multiboot_flags(data[:_MULTIBOOT_REACH])
     thirty_two = header is not None and header.bits == 32
-    return "kernel" if thirty_two and _MULTIBOOT in data[:_MULTIBOOT_REACH] else None
+    loads = flags is not None and (thirty_two or bool(flags & _SAYS_ITS_ADDRESSES))
+    return "kernel" if loads else None
+
+
+def _multiboot_flags(head: bytes) -> int | None:
+    """Of a multiboot header, None where there is none (Multiboot 0.6.96, 3.1.1; QEMU
+    hw/i386/multiboot.c). With bit 16 it has the addresses itself, and the ELF does not matter."""
+    for at in range(0, len(head) - 11, 4):
+        if head.startswith(_MULTIBOOT, at):
+            magic, flags, checksum = struct.unpack_from("<3I", head, at)
+            if not magic + flags + checksum & 0xFFFFFFFF:
+                return int(flags)
+    return None
 
 
 def _read(path: Path, most: int | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,8 +75,18 @@ def test_a_kernel_that_qemu_loads_is_seen_in_its_elf(tmp_path: Path) -> None:
     other = tmp_path / "other.elf"
     other.write_bytes(lab.elf(False).read_bytes().replace(b"Xen\0", b"Zen\0"))
     assert machine_of_kernel(other) is None
-    other.write_bytes(b"\x7fELF\1\1" + bytes(60) + b"\x02\xb0\xad\x1b")
-    assert machine_of_kernel(other) == "kernel"
+
+    def header(flags: int, wrong: int) -> bytes:
+        return struct.pack("<3I", 0x1BADB002, flags, (wrong - 0x1BADB002 - flags) & 0xFFFFFFFF)
+
+    for bits, flags, wrong, seen in (
+        (1, 0, 0, "kernel"),
+        (1, 0, 1, None),
+        (2, 0, 0, None),
+        (2, 1 << 16, 0, "kernel"),  # an ELF of 64 bits that says where its parts go: lk
+    ):
+        other.write_bytes(b"\x7fELF" + bytes([bits, 1]) + bytes(58) + header(flags, wrong))
+        assert machine_of_kernel(other) == seen
 
 
 @pytest.mark.parametrize("boot", MACHINES)
