@@ -138,6 +138,8 @@ def _doubt(prediction: Prediction, best: _Match, others: list[_Match], gaps: lis
     if not best.sure:
         if best.course.first.origin == "interrupt" and prediction.raised:
             return f"the instruction would have raised {prediction.raised[0].text} by itself"
+        if best.course.first.own:
+            return "the selector that it loads is not known any more"
         if prediction.gap and not prediction.raised:
             return "what the instruction there does could not be judged"
         return prediction.gap or f"{best.course.first.text} is possible there, and is not seen"

@@ -142,6 +142,7 @@ def _by_hidden_state(context: Context, instruction: Instruction) -> Iterator[Rai
         or (instruction.operands and (instruction.operands[0].name.startswith(("cr", "dr"))))
     ):
         yield Raised(GP, 0, why="it sets bits that this CPU does not have")
+    yield from rules.selector_not_known(context, instruction)
     for raised in rules.accessed(context, instruction):
         why = f"{raised.why} (hardware does so for this instruction, QEMU's TCG does not)"
         yield replace(raised, why=why)

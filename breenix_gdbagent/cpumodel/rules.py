@@ -42,6 +42,8 @@ CR4_TSD, CR4_PCE, CR4_OSFXSR, CR4_UMIP, CR4_OSXSAVE = 1 << 2, 1 << 8, 1 << 9, 1 
 EFER_SCE = 1 << 0
 IOPL = 3 << 12
 _HIGHEST_ERROR_CODE = 0xFFFF
+_MOST_SELECTORS = 64
+_FREE_TSS = 9
 
 
 def _names(words: str) -> frozenset[str]:
@@ -298,6 +300,30 @@ def _marks(context: Context, register: str, selector: int) -> Iterator[Raised]:
             yield raised
 
 
+def selector_not_known(context: Context, instruction: Instruction) -> Iterator[Raised]:
+    """What ``ltr`` or a load of a segment register raises by the CPU's own write of the descriptor,
+    for each that it may name, where the selector itself is not known any more."""
+    operands, table = instruction.operands, context.cpu.gdtr
+    if table is None or table.limit is None or not operands or context.cpl:
+        return
+    system = instruction.name == "ltr"
+    register = "TR" if system else operands[0].name.upper()
+    value = operands[0 if system else -1].value
+    loads = system or (instruction.name == "mov" and operands[0].name in _SEGMENTS)
+    if not loads or value is not None:
+        return
+    for selector in range(8, min(table.limit + 1, 8 * _MOST_SELECTORS), 8):
+        try:
+            found = lookup(context, selector)
+            if isinstance(found, Raised) or not found.present or found.system is not system:
+                continue
+            raised = marked(context, found, register)
+        except ReadError:
+            continue
+        if raised is not None and (found.type == _FREE_TSS if system else readable(found)):
+            yield raised
+
+
 def _popped(context: Context) -> int:
     return int.from_bytes(context.read(context.rsp, 8), "little")
 
@@ -309,7 +335,7 @@ def _task_register(context: Context, selector: int) -> Iterator[Raised]:
     found = lookup(context, selector)
     if isinstance(found, Raised):
         yield found
-    elif not found.system or found.type != 9:
+    elif not found.system or found.type != _FREE_TSS:
         what = "is no TSS that is free" if found.system else "is no system segment"
         why = _MISFIT.format(name="ltr", selector=hex64(selector), what=what)
         yield Raised(GP, selector & SELECTOR, why=why)

@@ -14,6 +14,7 @@ from tests.unit.checks.faults.stops import found, only
 from tests.writers.machine import (
     CODE,
     DATA,
+    GDT,
     HEAP,
     IDT,
     IST,
@@ -407,3 +408,22 @@ def test_the_instruction_that_loaded_a_wrong_cr3_is_named() -> None:
         other = m.cpu(1, rip=TEXT, rsp=stack_top(1), cs=8, ss=0, eflags=2, cr3=m.master)
         first = found(stop._replace(cpus=(*stop.cpus, other)))[1]
         assert ("mov cr3, rax" in summary(first)) is named
+
+
+@pytest.mark.parametrize(
+    ("code", "entry", "register"), [("8ed8", 2, "DS"), ("0f00d8", 3, "TR")], ids=["mov ds", "ltr"]
+)
+def test_the_cpus_own_write_is_told_where_the_selector_is_not_known(
+    code: str, entry: int, register: str
+) -> None:
+    """Inside a handler RAX is another: CR2 tells which descriptor it was."""
+    m = Machine()
+    m.code(TEXT, code)
+    type_at = GDT + 8 * entry + 5
+    m.write(type_at, bytes([0x92 if register == "DS" else 0x89]))
+    m.change(GDT, clear=W)
+    at = GDT + 8 * entry + 4
+    fault = only(m.fault(14, TEXT, ring=0, error=3, cr2=at, rax=-1))
+    assert (fault.code.name, fault.confidence) == ("page-fault.write-protected", "likely")
+    assert f"{register} is loaded from GDT entry {entry}" in summary(fault)
+    assert "accessed bit of segment descriptors" in fault.fix
