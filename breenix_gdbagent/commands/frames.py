@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report import names as shown
-from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.views.call_trace import located
-
-if TYPE_CHECKING:
-    from breenix_gdbagent.kernel.threads import Thread
+from breenix_gdbagent.views.roots import root_of
+from breenix_gdbagent.views.thread_traces import (
+    Traces,
+    number_of,
+    of_cpus,
+    of_process,
+    of_threads,
+    others,
+)
 
 ALL = 1 << 12
 FULL = ("full", "-full")
-Traces = Iterator[tuple[str, Callable[[], Backtrace]]]
 
 
 def bt(kernel: Kernel, options: argparse.Namespace) -> int:
@@ -63,121 +63,11 @@ def _most(words: list[str]) -> int:
 
 def _wanted(kernel: Kernel, options: argparse.Namespace) -> Traces:
     if options.pid is not None:
-        yield from _of_process(kernel, options.pid)
+        yield from of_process(kernel, options.pid)
     elif options.thread is not None:
-        yield from _of_threads(kernel, {_number(options.thread, "thread")})
+        yield from of_threads(kernel, {number_of(options.thread, "thread")})
     else:
-        yield from _of_cpus(kernel, options.cpu, _root(kernel, options.root))
+        root = None if options.root is None else root_of(kernel, options.root)
+        yield from of_cpus(kernel, options.cpu, root)
         if options.all:
-            yield from _others(kernel)
-
-
-def _number(text: str, what: str) -> int:
-    number = parse_number(text)
-    if number is None:
-        raise InputError(f"{text!r} is no number of a {what}", fix="write it as 0, 1, 2, ...")
-    return number
-
-
-def _root(kernel: Kernel, text: str | None) -> int | None:
-    """The root to read stacks under, as the user writes it. Raises `InputError`."""
-    if text is None:
-        return None
-    from breenix_gdbagent.commands.root import root_of
-
-    return root_of(kernel, text)
-
-
-def _of_cpus(kernel: Kernel, only: str | None, root: int | None) -> Traces:
-    """Each CPU, with the thread that it runs where that is known; read under `root` where given."""
-    from breenix_gdbagent.kernel import trace
-
-    chosen = None if only is None else _number(only, "CPU")
-    if chosen is not None and all(c.index != chosen for c in kernel.stop.cpus):
-        there = ", ".join(str(cpu.index) for cpu in kernel.stop.cpus)
-        raise InputError(f"there is no CPU {chosen}", fix=f"there are: {there}")
-    for cpu in kernel.stop.cpus:
-        if chosen in (None, cpu.index):
-            yield f"CPU {cpu.index}", partial(trace.of_cpu, kernel, cpu, root)
-
-
-def _others(kernel: Kernel) -> Traces:
-    """The threads that no CPU runs."""
-    try:
-        scheduler = kernel.structures.scheduler
-    except ReadError as error:
-        yield "threads", partial(_raise, error)
-        return
-    yield from _of_threads(kernel, {t.id for t in scheduler.threads} - set(scheduler.current))
-
-
-def _raise(error: ReadError) -> Backtrace:
-    raise error
-
-
-def _of_process(kernel: Kernel, text: str) -> Traces:
-    """The threads of a process; without the kernel's types what its address space tells."""
-    pid = _number(text, "process")
-    try:
-        process = kernel.structures.processes.by_pid(pid)
-    except ReadError as error:
-        yield from _by_root(kernel, pid, error)
-        return
-    if process is None:
-        raise InputError(f"there is no process {pid}", fix="see: ps")
-    own = {process.thread.id} if process.thread is not None else set()
-    yield from _of_threads(kernel, {*process.thread_ids, *own})
-
-
-def _by_root(kernel: Kernel, pid: int, lacking: ReadError) -> Traces:
-    """The CPUs that run in a process's address space, where the serial text names its root."""
-    from breenix_gdbagent.kernel import trace
-
-    space = next((s for s in kernel.spaces if s.pid == pid), None)
-    if space is None:
-        raise ReadError(f"{lacking.what}, and nothing else names a process {pid}")
-    inside = [cpu for cpu in kernel.stop.cpus if cpu.root == space.root]
-    if not inside:
-        raise ReadError(
-            f"{space.label} does not run, and where the registers of its thread are saved is not "
-            f"known: {lacking.what}"
-        )
-    for cpu in inside:
-        yield f"{space.label}, on CPU {cpu.index}", partial(trace.of_cpu, kernel, cpu)
-
-
-def _of_threads(kernel: Kernel, wanted: set[int]) -> Traces:
-    from breenix_gdbagent.kernel import trace
-
-    scheduler = kernel.structures.scheduler
-    found = [t for t in scheduler.threads if t.id in wanted]
-    if wanted and not found:
-        raise InputError(
-            f"the scheduler has no thread {', '.join(map(str, sorted(wanted)))}", fix="see: threads"
-        )
-    for thread in found:
-        title = f"thread {thread.id} {thread.name} ({thread.state})"
-        if thread.id in scheduler.current:
-            cpu = scheduler.current.index(thread.id)
-            at = kernel.stop.cpus[min(cpu, len(kernel.stop.cpus) - 1)]
-            yield f"{title}, on CPU {cpu}", partial(trace.of_cpu, kernel, at)
-        else:
-            yield title, partial(_of_thread, kernel, thread)
-
-
-def _of_thread(kernel: Kernel, thread: Thread) -> Backtrace:
-    """From the copy that has its registers, in the address space of its process."""
-    from breenix_gdbagent.kernel import trace
-
-    try:
-        owner = kernel.structures.processes.by_thread(thread.id)
-    except ReadError:
-        owner = None
-    root = owner.effective_root if owner is not None else None
-    # Breenix saves a user thread in Process.main_thread (context_switch.rs of both eras); the
-    # scheduler's copy has what it was made with.
-    copy = owner.thread if owner is not None else None
-    if thread.user and copy is not None and copy.id == thread.id:
-        thread = copy
-    used = root if root is not None else kernel.reference_root or 0
-    return trace.of_thread(kernel, thread, PhysAddr(used))
+            yield from others(kernel)

@@ -12,7 +12,6 @@ from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of
 from breenix_gdbagent.commands.frames import bt
 from breenix_gdbagent.commands.output import print_json
-from breenix_gdbagent.commands.root import root_of
 from breenix_gdbagent.commands.target import add_target_options, target_of
 from breenix_gdbagent.errors import ReadError, SymbolNotFound
 from breenix_gdbagent.jsonvalue import Json
@@ -22,6 +21,7 @@ from breenix_gdbagent.report import names as shown
 from breenix_gdbagent.report.numbers import LETTERS
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.spots import spots
+from breenix_gdbagent.views.roots import root_of
 
 if TYPE_CHECKING:
     from breenix_gdbagent.evaluation.evaluation import Evaluation
@@ -297,7 +297,7 @@ def called(image: LoadedImage, va: int) -> str:
 def source_lines(file: str, line: int, directory: Path | None) -> list[tuple[int, str]]:
     """Lines around one of a source file, looked for below `directory` or where it says; [] when
     the source is not at hand."""
-    from breenix_gdbagent.commands.shell.sources import text_of
+    from breenix_gdbagent.views.sources import text_of
 
     text = text_of(() if directory is None else (directory,), file)
     first = max(line - AROUND, 1)

@@ -73,8 +73,8 @@ def _root(stop: Stop, options: argparse.Namespace) -> int:
     root = stop.cpu.root if stop.cpu.paging is not None else None
     if options.root is None and options.pid is None and root is not None:
         return root
-    from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.kernel.view import Kernel
+    from breenix_gdbagent.views.roots import root_of
 
     return root_of(Kernel(stop), options.root, options.pid)
 

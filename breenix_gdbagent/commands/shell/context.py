@@ -258,7 +258,7 @@ def _variables(session: Session, ink: Ink, at: int) -> Iterator[str]:
 
 def source_lines(session: Session, file: str, line: int, around: int) -> list[tuple[int, str]]:
     """Lines of a source file around one, [] where the file is not at hand."""
-    from breenix_gdbagent.commands.shell.sources import text_of
+    from breenix_gdbagent.views.sources import text_of
 
     text = text_of(session.sources, file)
     first = max(line - around, 1)

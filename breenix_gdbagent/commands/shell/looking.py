@@ -71,8 +71,8 @@ def do_cpu(session: Session, line: Line) -> int:
 
 
 def do_walk(session: Session, line: Line) -> int:
-    from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.report.tables import walk_text
+    from breenix_gdbagent.views.roots import root_of
     from breenix_gdbagent.views.space_listing import root_label
 
     options = arguments(line, ("va", ""), ("root", "?"))
@@ -95,8 +95,8 @@ def do_roots(session: Session, line: Line) -> int:
 
 
 def do_map(session: Session, line: Line) -> int:
-    from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.report.mappings import map_text
+    from breenix_gdbagent.views.roots import root_of
     from breenix_gdbagent.views.space_listing import space_listing
 
     options = arguments(line, ("root", "?"))
@@ -129,8 +129,8 @@ PHYSICAL = ("cr3",)
 def _physical(session: Session, text: str) -> tuple[int, str]:
     """The physical address that is asked for, and a word where it was named by a virtual one: a
     register or a symbol. A number is what it says. Raises `InputError`, `ReadError`."""
-    from breenix_gdbagent.commands.root import root_of
     from breenix_gdbagent.evaluation.operands import LOWER, REGISTERS
+    from breenix_gdbagent.views.roots import root_of
 
     kernel, value = session.view, address_of(session, text)
     bare = text.strip().removeprefix("$")

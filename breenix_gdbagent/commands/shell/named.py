@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.commands import names
 from breenix_gdbagent.commands.shell.line import Line, parser_of
 from breenix_gdbagent.commands.shell.session import Session
-from breenix_gdbagent.commands.shell.sources import text_of
 from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.views.sources import text_of
 
 if TYPE_CHECKING:
     from breenix_gdbagent.evaluation.known import Known
