@@ -44,6 +44,7 @@ COMMANDS = {
     "type": "layout of a Rust type",
     "list": "source lines",
     "disassemble": "instructions",
+    "mcp": "a Model Context Protocol server on stdio, for coding agents",
     "lab": "the lab guest's scenarios",
     "init": "a machine's file for a kernel of your own",
     "selftest": "the page-fault matrix on this machine's QEMU",
@@ -122,7 +123,7 @@ def run(argv: list[str]) -> int:
         _give_up_stdout()
         _say(_by_signal(ended))
     except OSError as error:
-        _say(_refused(error))
+        _say(refused(error))
         _give_up_stdout()
     except Exception as error:
         # In a class body Python 3.11 wraps what a signal raised (type.__new__ and __set_name__).
@@ -130,7 +131,7 @@ def run(argv: list[str]) -> int:
             _give_up_stdout()
             _say(_by_signal(error.__cause__))
         else:
-            _say(_defect(error))
+            _say(defect(error))
     return 3
 
 
@@ -157,14 +158,14 @@ def _give_up_stdout() -> None:
         return  # no stdout of the process's own
 
 
-def _refused(error: OSError) -> AgentError:
+def refused(error: OSError) -> AgentError:
     """What the system refused and nobody nearer to it has put in words."""
     if error.filename is None:
         return AgentError(f"the answer cannot be written: {error.strerror or error}")
     return AgentError(f"{error.filename}: {error.strerror}")
 
 
-def _defect(error: Exception) -> AgentError:
+def defect(error: Exception) -> AgentError:
     """What should not happen; the whole traceback for whoever asks for it."""
     import traceback
 

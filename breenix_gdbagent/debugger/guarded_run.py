@@ -60,7 +60,8 @@ class Orders:
     own marker ends the run. `linger` seconds are watched after the machine's success marker, and
     after whatever `until` is with `always_linger`. `timeout` in seconds. `memory` is what a
     snapshot will keep (see `selection.pages_to_keep`). `first_fault`: any fault that is not
-    recognised as benign ends the run (snapshot)."""
+    recognised as benign ends the run (snapshot). `ends_on_request`: an interrupt is an end as any
+    other, of whoever asks from another thread; else it is a Ctrl-C and raises."""
 
     until: str | None = None
     timeout: float = 60.0
@@ -68,6 +69,7 @@ class Orders:
     always_linger: bool = False
     memory: str = "kernel"
     first_fault: bool = False
+    ends_on_request: bool = False
     fatal_only: bool = False
     audit_every: str | None = None
     strict: bool = False
@@ -83,6 +85,17 @@ class Recorded:
     checks: tuple[ShownCheck, ...]
     adapter: Adapter
     handled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """Where a run has come to, and nothing examined yet. `ended` is what ended it (see `RunFacts`),
+    `awaited` the text that was waited for; `stuck`: looked at again, no CPU got any further."""
+
+    stop: Stop
+    ended: str
+    awaited: str | None = None
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +133,7 @@ class GuardedRun:
         self.account: growth.Account | None = None
         self._decides = True
         self._examined: Examination | None = None
-        debugger.passes_fault = self._passes_fault
+        debugger.passes_fault = self.passes_fault
 
     def start(self) -> None:
         """Arm fault catching; before a launched guest's first instruction."""
@@ -128,7 +141,7 @@ class GuardedRun:
 
     def go(self) -> Ended:
         """Run to the end. Raises `LinkError`, `QemuDied`, `InputError`."""
-        return self._end(*self._to_end())
+        return self.conclude(self.to_end())
 
     def to_stop(self) -> Kernel:
         """`go`, for whoever only looks at the stop where the run ends. That is examined only where
@@ -136,6 +149,15 @@ class GuardedRun:
         stop = self._to_end()[0]
         seen = self._seen(stop)
         return Kernel(stop) if seen is None else seen.kernel
+
+    def to_end(self) -> RunEnd:
+        """Run to the end, for whoever may want it concluded: until then nothing but what decides
+        the run has been examined. Raises `LinkError`, `QemuDied`, `InputError`."""
+        stop, ended, awaited = self._to_end()
+        stuck = False
+        if ended == "deadline":
+            stop, stuck = self._is_stuck(stop)
+        return RunEnd(stop, ended, awaited, stuck)
 
     def _to_end(self) -> tuple[Stop, str, str | None]:
         """The stop that ends the run, what ended it (see `RunFacts`), the text waited for."""
@@ -205,7 +227,7 @@ class GuardedRun:
         """The guest as it stands, without letting it run."""
         reason = self.vm.found_at()
         ended = "" if reason.kind == "attached" else reason.kind
-        return self._end(self.debugger.stop(reason), ended, None)
+        return self.conclude(RunEnd(self.debugger.stop(reason), ended))
 
     def stop_at(self, location: str) -> None:
         """A breakpoint that ends the run, after `start`. Raises `InputError`."""
@@ -280,6 +302,8 @@ class GuardedRun:
         except SystemExit as ended:
             note_where(ended, self.debugger)
             raise
+        if self.orders.ends_on_request:
+            return event
         asked = event.reason.kind == "interrupt" and not event.reason.text
         if asked or self.vm.interrupted:
             raise note_where(KeyboardInterrupt(), self.debugger)
@@ -330,7 +354,7 @@ class GuardedRun:
         stop = shown_stop(stop_summary(seen.kernel), number)
         self.recorded.append(Recorded(stop, findings, checks, adapter, handled))
 
-    def _passes_fault(self, fault: Fault, points: Sequence[Point]) -> bool:
+    def passes_fault(self, fault: Fault, points: Sequence[Point]) -> bool:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
         for a moment (`_decides` is False). A fault of ring 3 proves that the kernel survived the
         one before."""
@@ -358,10 +382,9 @@ class GuardedRun:
 
     # The end ---------------------------------------------------------------------------------
 
-    def _end(self, stop: Stop, ended: str, awaited: str | None) -> Ended:
-        stuck = False
-        if ended == "deadline":
-            stop, stuck = self._is_stuck(stop)
+    def conclude(self, end: RunEnd) -> Ended:
+        """The stop that decides the run, examined, and what the run was. Raises `LinkError`."""
+        stop, ended = end.stop, end.ended
         if ended == "exit" and self._wanted_exit(stop):
             self._survived()
             ended = "marker"
@@ -371,11 +394,11 @@ class GuardedRun:
         status = stop.reason.exit_status
         facts = RunFacts(
             ended=ended,
-            until=awaited,
+            until=end.awaited,
             timeout=self.orders.timeout,
             exit_status=status,
             exit_meaning=config.outcome(status) if config and status is not None else "",
-            stuck=stuck,
+            stuck=end.stuck,
             resets=self.vm.resets,
             faults=len(self.recorded) + (ended == "fault"),
         )
@@ -390,7 +413,7 @@ class GuardedRun:
         )
         seen = self._examine(stop)
         took = (*self.took, *times_of(seen, len(self.recorded)))
-        return Ended(seen, facts, self._history(), record, took)
+        return Ended(seen, facts, self.history(), record, took)
 
     def _wanted_exit(self, stop: Stop) -> bool:
         config, status = self.vm.config, stop.reason.exit_status
@@ -413,7 +436,7 @@ class GuardedRun:
                 return stop, False
         return stop, True
 
-    def _history(self) -> History:
+    def history(self) -> History:
         """Recorded faults in the document's form, those that were survived as handled."""
         findings: list[ShownFinding] = []
         for number, one in enumerate(self.recorded):

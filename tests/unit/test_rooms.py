@@ -33,6 +33,7 @@ ORDER = [
     ("debugger",),
     ("timeline",),
     ("api", "selftest"),
+    ("agents", "editors"),
     ("commands",),
     ("__init__", "__main__"),
 ]

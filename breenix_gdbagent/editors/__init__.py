@@ -1,0 +1,1 @@
+"""Editors: the Debug Adapter Protocol over our own debugger, and launch configurations."""
