@@ -71,6 +71,8 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
+    """A course that what was seen agrees with, but for `deviation`."""
+
     course: Course
     deviation: str
     sure: bool  # raised by the instruction as it stands, and nothing earlier

@@ -55,6 +55,9 @@ class _Program(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Cie:
+    """What several functions have in common (DWARF 5, 6.4.1). `interrupted`: the frame of a signal
+    or an interrupt, whose PC is no return address."""
+
     code_align: int
     data_align: int
     return_register: int
@@ -66,6 +69,8 @@ class _Cie:
 
 @dataclass(frozen=True, slots=True)
 class _Fde:
+    """How to find the caller within [`low`, `high`), link addresses (DWARF 5, 6.4.1)."""
+
     low: int
     high: int
     cie: _Cie

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.symbols.dwarf import Dwarf
 from breenix_gdbagent.symbols.dwarf_index import DwarfIndex
 from breenix_gdbagent.symbols.elf import ElfFile
-from breenix_gdbagent.symbols.types import TypeTable
 
 if TYPE_CHECKING:
     from breenix_gdbagent.symbols.lines import LineTable
+    from breenix_gdbagent.symbols.types import TypeTable
 
 
 class DebugInfo:
@@ -29,6 +29,8 @@ class DebugInfo:
 
     @cached_property
     def types(self) -> TypeTable:
+        from breenix_gdbagent.symbols.types import TypeTable
+
         return TypeTable(self.dwarf, self.index)
 
     @cached_property

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import breenix_gdbagent
 
 HEAVY = {
     "asyncio", "qemu.qmp", "rich", "capstone", "elftools", "prompt_toolkit", "jinja2", "construct",
@@ -29,6 +33,7 @@ process()
 
 STANDARD = """
 import sys
+from pathlib import Path
 from breenix_gdbagent.startup import put_off
 before = set(sys.modules)
 put_off()
@@ -42,6 +47,7 @@ put off put off: nothing that we could leave out."""
 
 DATACLASS = """
 import sys
+from pathlib import Path
 from breenix_gdbagent.startup import put_off
 put_off()
 import dataclasses
@@ -106,7 +112,9 @@ def test_what_was_put_off_is_there_when_it_is_wanted() -> None:
         "import sys\n"
         "from breenix_gdbagent.startup import PUT_OFF, _PutOff, put_off\n"
         "put_off()\n"
-        "import urllib, pathlib, inspect\n"
+        "import urllib, pathlib, inspect, importlib.resources\n"
+        "real = importlib.resources.files('breenix_gdbagent')\n"
+        "assert type(importlib.resources) is _PutOff and (real / 'version.py').is_file()\n"
         "def typed(one: 'int'): pass\n"
         "assert pathlib.Path('/a b').as_uri() == 'file:///a%20b'\n"
         "assert inspect.unwrap(typed) is typed\n"
@@ -115,7 +123,9 @@ def test_what_was_put_off_is_there_when_it_is_wanted() -> None:
         "del typed.__wrapped__\n"
         "assert inspect.get_annotations(typed, eval_str=True) == {'one': int}\n"
         "for name in PUT_OFF: sys.modules[name] = _PutOff(name)\n"
+        "import importlib\n"
         "urllib.parse = sys.modules['urllib.parse']\n"
+        "importlib.resources = sys.modules['importlib.resources']\n"
         "import copy, inspect, ipaddress, selectors, gettext, urllib.parse\n"
         "assert urllib.parse.quote('a b') == 'a%20b'\n"
         "from inspect import signature\n"
@@ -124,7 +134,10 @@ def test_what_was_put_off_is_there_when_it_is_wanted() -> None:
         "assert ipaddress.ip_address('127.0.0.1').is_loopback\n"
         "assert selectors.DefaultSelector().get_map() is not None\n"
         "assert gettext.NullTranslations().gettext('a') == 'a' and gettext.gettext('a') == 'a'\n"
+        "assert importlib.resources.files('breenix_gdbagent').joinpath('version.py').is_file()\n"
+        "import shutil; assert shutil.which('nothing of that name') is None\n"
         "import subprocess, asyncio, dataclasses, logging\n"
+        "assert issubclass(subprocess.TimeoutExpired, subprocess.SubprocessError)\n"
         "assert not any(type(m).__name__ == '_PutOff' for m in sys.modules.values())\n"
         "try: copy.nothing\n"
         "except AttributeError: print('right')\n"
@@ -133,3 +146,16 @@ def test_what_was_put_off_is_there_when_it_is_wanted() -> None:
         [sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "right\n", done.stderr
+
+
+def test_every_dataclass_says_what_it_is() -> None:
+    """To make up a docstring ``dataclasses`` asks `inspect` for the signature: 8 ms of imports."""
+    silent = [
+        f"{path.name}: {node.name}"
+        for path in sorted(Path(breenix_gdbagent.__file__).parent.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any("dataclass" in ast.dump(by) for by in node.decorator_list)
+        and ast.get_docstring(node) is None
+    ]
+    assert silent == []
