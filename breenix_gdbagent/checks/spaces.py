@@ -1,4 +1,4 @@
-"""Which address space each CPU stands in, against who runs there; processes without one."""
+"""Which address space each CPU is in, against who runs there; processes without one."""
 
 from __future__ import annotations
 

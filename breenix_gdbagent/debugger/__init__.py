@@ -1,4 +1,4 @@
-"""Run control of one guest: the debugger, and what is made of it.
+"""Run control of one guest: the debugger, and what uses it: guarded runs, steps, the gdb bridge.
 
 `debugger.Debugger` runs the guest, counts hits and makes stops. `guarded_run` (for `ci` and
 `snapshot`), `stepping` (the step commands) and `gdb_bridge` (the user's own gdb) drive that one

@@ -1,4 +1,4 @@
-"""What a hit of a point comes to: counted, printed, held against a check, or a stop.
+"""What a hit of a breakpoint, checkpoint or invariant does: count, print, run checks, or stop.
 
 It is decided from the registers of the CPU that stopped and from memory; a whole `Stop` is made
 only where an invariant's check needs one.

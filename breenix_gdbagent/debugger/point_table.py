@@ -1,4 +1,4 @@
-"""The table of points, each the owner of its breakpoints in the guest's ledger.
+"""The user's breakpoints, watchpoints and so on by number, and what each needs set in the guest.
 
 A point wants breakpoints as soon as its addresses are known: at once, when the load bias is proved,
 or when the IDT is loaded.

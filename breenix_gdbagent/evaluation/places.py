@@ -1,4 +1,4 @@
-"""Where a breakpoint stands, as users write it: address, symbol, file and line, exception vector.
+"""Where a breakpoint is to be, as users write it: address, symbol, file and line, exception vector.
 
 A place of the kernel is kept as link addresses until the load bias is known; before that, its
 breakpoints stand at every address where the kernel may be loaded, if those are few.

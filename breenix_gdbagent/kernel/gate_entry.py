@@ -1,4 +1,4 @@
-"""Which gate led to where a CPU stands: the entry code of its handler, followed instruction by
+"""Which gate led to where a CPU is: the entry code of its handler, followed instruction by
 instruction.
 
 Entry code is written by hand in most kernels and has no call-frame information. What it does to the

@@ -1,4 +1,4 @@
-"""The exceptions whose handlers a CPU is inside of: found again by the frames they left.
+"""The exceptions whose handlers a CPU is inside of: found by the frames they left on its stacks.
 
 At a handler's first instruction `event_at_handler` reads the frame where RSP says. Later RSP has
 moved, but the frame lies where the delivery put it: at the top of the gate's IST stack, at RSP0, or

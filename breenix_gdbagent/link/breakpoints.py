@@ -1,4 +1,4 @@
-"""The one ledger of a guest's break- and watchpoints: who wants which, and which are in it.
+"""The one ledger of a guest's break- and watchpoints: who wants which, and which are set.
 
 Owners (the catching of faults, the user's points, each gdb at a bridge, the test bench) say what
 they want; nothing of that is sent. `gdbstub.GdbStub` sends all changes in one write just before the

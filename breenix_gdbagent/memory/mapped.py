@@ -1,4 +1,4 @@
-"""Physical memory that lies in a file, mapped into ours: what RAM files and ELF cores share."""
+"""Physical memory that lies in a file, which is mapped here: what RAM files and ELF cores share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stack matrix: how each kernel stack stands in each address space.
+"""The stack matrix: how each address space maps each kernel stack.
 
 The judgement is that of the check, `checks.kernel_stacks.compare`; here it is only put in rows.
 """
