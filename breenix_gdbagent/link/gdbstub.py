@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from breenix_gdbagent.errors import LinkError, LinkTimeout, ResumeRefused, StubError
@@ -34,12 +33,7 @@ class GdbStub(StubReader):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self.close()
 
     # Breakpoints ---------------------------------------------------------------------------

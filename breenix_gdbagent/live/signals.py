@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 TERMINATED = 128 + signal.SIGTERM
@@ -33,12 +33,7 @@ class Uncut:
                 self._before.append((number, signal.signal(number, self.note)))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         # A signal that comes while this runs is noted still, or is the next handler's already.
         _restore(self._before)
         noted, self.noted = self.noted, 0
@@ -72,17 +67,12 @@ class Interrupts(Uncut):
             self._fd_before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         if self._fd_before is not None:
             signal.set_wakeup_fd(self._fd_before)
         self.wake.close()
         self._waker.close()
-        super().__exit__(kind, error, trace)
+        super().__exit__(*ended)
 
     def drain(self) -> None:
         """Take what made `wake` readable: signals that are none of ours do too."""

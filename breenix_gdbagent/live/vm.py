@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from breenix_gdbagent.errors import LinkClosed, LinkError, ResumeRefused
@@ -55,12 +54,7 @@ class LiveVm(Running):
         self._termination.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self.close()
         self._termination.stop()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from breenix_gdbagent.errors import InputError
@@ -45,13 +44,8 @@ class Player:
         self.vm.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.vm.__exit__(kind, error, trace)
+    def __exit__(self, *ended: object) -> None:
+        self.vm.__exit__(*ended)
 
     @property
     def end(self) -> Moment:
