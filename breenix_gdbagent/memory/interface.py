@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from breenix_gdbagent.addresses import PhysAddr
-
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    # A protocol takes a millisecond to make, and nobody asks it anything at run time.
-    Protocol = object
 
 
 class RamRange(NamedTuple):
