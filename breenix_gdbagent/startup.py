@@ -21,7 +21,6 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
@@ -72,6 +71,8 @@ def _unwrap(of: object, **how: object) -> object:
 
 def _files(*package: object) -> object:
     """The folder of a package, which capstone asks for its library."""
+    from pathlib import Path  # by now it has been imported with what it needs put off
+
     file = getattr(sys.modules.get(str(package[0])), "__file__", None) if package else None
     home = None if file is None else Path(file).parent
     if home is not None and home.is_dir():

@@ -380,6 +380,8 @@ _Say = Callable[["re.Match[str]"], str]
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
+    """One shape of a line: what matches it, what it says, its code, and where it has an address."""
+
     pattern: re.Pattern[str]
     means: _Say
     code: str

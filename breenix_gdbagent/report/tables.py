@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.report.model import ShownSpace, shown_walk, to_json
 from breenix_gdbagent.x86.paging import Walk
+
+if TYPE_CHECKING:
+    from breenix_gdbagent.kernel.spaces import Space
 
 LEAST = 16  # columns of the text in a table's last column
 MOST_DEAD = 8

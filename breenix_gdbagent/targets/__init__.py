@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.kernel.adapters import adapter_of, source_of
 
 if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config
@@ -165,7 +164,11 @@ def running(
 ) -> Machine:
     """Take hold of a QEMU that runs already; closing `vm` leaves it as it was found. Addresses are
     ``unix:PATH`` or ``HOST:PORT``. Raises `InputError`, `LinkError`."""
-    source = None if adapter is None else source_of(adapter)
+    source = None
+    if adapter is not None:
+        from breenix_gdbagent.kernel.adapters import source_of  # 17 of the 117 ms of `pt walk`
+
+        source = source_of(adapter)
     ram_map = None
     if ram_size:
         from breenix_gdbagent.memory.ramfile import parse_ram_size
@@ -199,6 +202,8 @@ def _config(name: str, settings: dict[str, Setting]) -> Config:
 def _with_adapter(machine: Config, word: str) -> Config:
     """The machine with what is known of its kernel, whose texts and statuses stand in where the
     machine's file says nothing of them."""
+    from breenix_gdbagent.kernel.adapters import adapter_of, source_of
+
     source = source_of(word)
     adapter = adapter_of(None, None, source)
     return replace(
