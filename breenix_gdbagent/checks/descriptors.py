@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical, page_base
+from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical, hex64, page_base
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.faults.descriptors import (
     GATE_MISSING,
@@ -280,13 +280,14 @@ def check_tss(kernel: Kernel) -> Iterator[Finding]:
         raise NotChecked(NotRead(kernel.no_master))
     if not kernel.tss:
         raise NotChecked(State.NO_TSS)
-    # Before there is a process nothing comes from ring 3, and RSP0 is not used.
+    # Before there is a process nothing comes from ring 3, and RSP0 is not used: there it is wrong
+    # only where it is set and its first push would fault.
     processes = any(s.role == "process" for s in kernel.spaces)
-    if processes:
-        for cpu in kernel.stop.cpus:
-            tss, block = kernel.tss.get(cpu.index), kernel.percpu_of(cpu)
-            if tss is not None and block is not None:
-                yield from _rsp0(kernel, cpu, block, tss.rsp0)
+    for cpu in kernel.stop.cpus:
+        tss, block = kernel.tss.get(cpu.index), kernel.percpu_of(cpu)
+        early = not processes and not (tss is not None and _faults(kernel, tss.rsp0))
+        if tss is not None and block is not None and not early:
+            yield from _rsp0(kernel, cpu, block, tss.rsp0)
     yield from _ist_shared(kernel)
     if processes and _not_yet(kernel):
         raise NotChecked(State.NO_THREAD_YET)
@@ -309,7 +310,7 @@ def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Findin
     if flaw is not None:
         inside = next((s.name for s in kernel.stacks if s.holds(rsp0)), None)
         wrong = Rsp0InvalidFacts(at=facts, flaw=flaw, inside=inside)
-        yield Finding(RSP0_INVALID, "TSS", wrong, where)
+        yield Finding(RSP0_INVALID, "TSS", wrong, where, advice=_advice(kernel, facts))
         return
     if not block.kernel_stack_top or not block.current_thread or not settled(kernel, cpu):
         return
@@ -323,6 +324,35 @@ def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Findin
             at=facts, stack=None if whose is None else whose.name, right=VirtAddr(right)
         )
         yield Finding(RSP0_MISMATCH, "TSS", mismatch, where)
+
+
+def _faults(kernel: Kernel, rsp0: int) -> bool:
+    """Whether RSP0 is set and its first push would fault under the master."""
+    if not rsp0 or kernel.master is None:
+        return False
+    if not canonical(rsp0 - 8, kernel.levels):
+        return True
+    walk = kernel.walk(kernel.master.root, rsp0 - 8)
+    if walk.reason == UNREADABLE:
+        return False
+    return walk.effective is None or not walk.effective.w
+
+
+def _advice(kernel: Kernel, facts: Rsp0) -> str:
+    """What to mend, where the cause shows: RSP0 is as wrong as what it was set from, or only
+    itself; empty where neither is known."""
+    top = facts.kernel_stack_top
+    usable = any(stack.top == top for stack in kernel.stacks)
+    if facts.rsp0 and facts.rsp0 == top:
+        right = facts.thread_stack_top
+        known = right is not None and right != top and any(s.top == right for s in kernel.stacks)
+        own = f" ({hex64(right)} is the top of its own stack)" if known and right else ""
+        return (
+            "RSP0 was set from the per-CPU kernel_stack_top, which is wrong itself: set that from "
+            f"the top of the stack that the running thread was given{own}, and do not compute it "
+            "from RSP."
+        )
+    return "Set RSP0 from the per-CPU kernel_stack_top, at every switch." if usable else ""
 
 
 def _not_yet(kernel: Kernel) -> set[int]:

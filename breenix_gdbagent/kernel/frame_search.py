@@ -32,6 +32,7 @@ from breenix_gdbagent.x86.paging import walk
 from breenix_gdbagent.x86.vectors import ORDINARY_VECTORS, WITH_ERROR_CODE
 from breenix_gdbagent.x86.verdict import Access, verdict
 
+RFLAGS_IF = 1 << 9
 REACH = 64 << 10
 """Bytes of a stack above RSP that are looked through."""
 MOST = 16
@@ -54,22 +55,24 @@ class Found:
     vector: int | None = None
 
 
-def frames_above(machine: Machine, cpu: Cpu) -> Iterator[Found]:
-    """Frames of which `cpu` has not returned, innermost first, from stack to interrupted stack."""
+def frames_above(machine: Machine, cpu: Cpu, known: int = 0) -> Iterator[Found]:
+    """Frames of which `cpu` has not returned, innermost first, from stack to interrupted stack. Up
+    to the address `known` the stack is that of calls that were unwound: what lies there besides is
+    left of something that is over."""
     if cpu.root is None or cpu.get("rsp") is None or cpu.get("rip") is None:
         return
     search = _Search(machine, cpu)
-    rip, rsp = int(cpu.rip), int(cpu.rsp)
+    rip, rsp, flags = int(cpu.rip), int(cpu.rsp), cpu.get("eflags") or 0
     seen = set[int]()
     while len(seen) < MOST:
-        found = search.first(rip, rsp)
+        found = search.first(rip, rsp, 0 if seen else known, bool(flags & RFLAGS_IF))
         if found is None or found.at in seen:
             return
         seen.add(found.at)
         yield found
         if found.frame.cpl:
             return
-        rip, rsp = int(found.frame.rip), int(found.frame.rsp)
+        rip, rsp, flags = int(found.frame.rip), int(found.frame.rsp), int(found.frame.rflags)
 
 
 class _Search:
@@ -100,12 +103,14 @@ class _Search:
             return None
         return {s.selector: s.code for s in segments if s.present and not s.system}
 
-    def first(self, rip: int, rsp: int) -> Found | None:
-        """The innermost frame on the stack of `rsp`, of a program that stands at `rip`."""
+    def first(self, rip: int, rsp: int, known: int, interrupts: bool) -> Found | None:
+        """The innermost frame on the stack of `rsp`, from `known` on, of a program that stands at
+        `rip`. With interrupts on none on an IST stack: its handler keeps them off, for the next
+        exception would overwrite its frame, so that such a frame is left of one that is over."""
         words = self._words(rsp)
         for at in words:
-            frame = self._frame(words, at)
-            if frame is not None:
+            frame = self._frame(words, at) if at >= known else None
+            if frame is not None and not (interrupts and at + FRAME.size in self.ist.values()):
                 found = self._entered(frame, at, rip, rsp, words)
                 if found is not None:
                     return found

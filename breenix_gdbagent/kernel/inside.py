@@ -48,12 +48,20 @@ def exceptions_inside(kernel: Kernel, cpu: Cpu) -> Inside:
     trace = _trace(kernel, cpu)
     unwound = [] if trace is None else list(_by_unwinding(kernel, cpu, trace))
     if trace is not None and _tells_all(trace):
-        found = unwound or list(_by_ist(kernel, cpu))
+        # Where the calls come to a beginning there is nothing else; an end at the top of a stack
+        # may be the frame of a gate that the unwinder does not know.
+        found = unwound or (list(_by_ist(kernel, cpu)) if trace.unreadable is not None else [])
         return Inside(with_cr2(found, cpu.get("cr2")))
-    frames = list(frames_above(kernel, cpu))
+    frames = list(frames_above(kernel, cpu, _known(trace)))
     searched = [f.event for f in frames if f.event is not None]
     found = _joined(unwound, searched) or list(_by_ist(kernel, cpu))
     return Inside(with_cr2(found, cpu.get("cr2")), "" if found else _doubt(cpu, frames))
+
+
+def _known(trace: Backtrace | None) -> int:
+    """How far up the stack is accounted for by calls; 0 where none was unwound."""
+    last = None if trace is None else trace.frames[-1]
+    return 0 if last is None or last.ring else int(last.sp)
 
 
 def _joined(unwound: list[Event], searched: list[Event]) -> list[Event]:
@@ -133,7 +141,7 @@ def _by_ist(kernel: Kernel, cpu: Cpu) -> Iterator[Event]:
         seen.add(stack.top)
         vectors = [v for v, g in kernel.gates.items() if g.ist == stack.ist and _is_exception(v)]
         event = _frame_below(kernel, cpu, vectors[0], stack.top) if len(vectors) == 1 else None
-        if event is None:
+        if event is None or event.frame_at < rsp:
             return
         yield event
         if event.cpl:

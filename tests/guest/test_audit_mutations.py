@@ -305,6 +305,15 @@ def idle_on_the_stack_of_a_thread_that_is_over(hand: Hand) -> None:
     hand.stop = with_registers(hand.stop, rsp=top.integer() - 0x100)
 
 
+@mutation("kernel-stack.foreign")
+def idle_below_a_frame_of_a_handler_that_is_over(hand: Hand) -> None:
+    """The frame that a page fault left is nothing that the CPU is inside of."""
+    stack = next(s for s in hand.kernel.ist if s.ist == 2)
+    words = (0, hand.kernel.stop.cpu.rip, 8, 2, hand.kernel.stacks[0].top - 64, 0x10)
+    hand.write(stack.top - 48, b"".join(word.to_bytes(8, "little") for word in words))
+    hand.stop = with_registers(hand.stop, rsp=int(stack.top) - 0x800, cr2=0x4444_5000_0008)
+
+
 @mutation()
 def ring_0_with_a_thread_that_is_over(hand: Hand) -> None:
     """On its way out: it has marked itself, and the switch is still to come."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent.kernel.inside import Inside, exceptions_inside
+from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.targets.saved import saved as saved_stop
 from tests.guest.labrun import agent
 from tests.guest.live_support import ELF, needs_qemu
 
@@ -43,3 +46,16 @@ def test_a_stack_under_the_root_that_is_named(saved: Path) -> None:
     assert len(own["frames"]) == 1
     assert [frame["name"] for frame in through["frames"][:2]] == CALLERS
     assert f"read under {root}" in through["end"]
+
+
+def test_a_frame_of_a_handler_that_is_over_is_nothing_that_the_cpu_is_inside_of(
+    tmp_path: Path,
+) -> None:
+    """Idle was left on the page fault's stack, below the frame of a fault of long ago."""
+    file = tmp_path / "stop"
+    done = agent("ci", "--lab", "handler-long-over", "-o", str(file), "--json")
+    assert done.codes("error") == {"kernel-stack.foreign"}
+    kernel = Kernel(saved_stop(file, ELF)[0])
+    stack = kernel.stack_at(kernel.stop.cpu.rsp)
+    assert stack is not None and stack.ist == 2
+    assert exceptions_inside(kernel, kernel.stop.cpu) == Inside()
