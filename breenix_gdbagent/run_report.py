@@ -89,6 +89,8 @@ def save(
     memory that was asked for; `StopGone` when the guest has run since, and nothing is written."""
     _still_there(kernel.stop)
     extra = {**beside(target, run, facts, history, machine), "memory": memory}
+    if report is not None and report.recording is not None:
+        extra["recording"] = cast(Json, dict(report.recording))
     from breenix_gdbagent.snapshot.saving import save_snapshot
 
     frames = pages_to_keep(kernel, memory)
@@ -153,7 +155,7 @@ def document_of(
     try:
         run = dict(extra["run"])
         run["markers"] = tuple(Marker(**m) for m in run["markers"])
-        return finish(
+        report = finish(
             kernel,
             extra["target"],
             RunRecord(**run),
@@ -162,6 +164,7 @@ def document_of(
             examined,
             provenance,
         )
+        return replace(report, recording=extra.get("recording"))
     except (KeyError, TypeError) as error:
         raise InputError(f"the snapshot's note lacks or garbles {error}") from error
 

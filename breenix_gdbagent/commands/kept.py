@@ -12,7 +12,10 @@ from breenix_gdbagent.debugger.guarded_run import Ended
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.recording.recorder import Recorder
 from breenix_gdbagent.report.model import Report
+from breenix_gdbagent.report.moments import origin_json
 from breenix_gdbagent.targets import Machine
+from breenix_gdbagent.timeline.player import Player
+from breenix_gdbagent.timeline.when import When
 
 
 class Kept:
@@ -35,12 +38,20 @@ class Kept:
         )
         made = self.recorder.finish(machine.vm, ended.kernel.stop, beside)
         self._done = True
+        told = made.to_json()
+        if self._if_failed:
+            told["moments"] = list(self._moments())
         aside(
             f"breenix-gdbagent: recorded {made.icount:,} instructions into {made.path} "
             f"({made.bytes / 1e6:.1f} MB), from {_FROM[made.start]}"
             + (f"; recorded with {', '.join(made.changes)}" if made.changes else "")
         )
-        return replace(report, recording=made.to_json())
+        return replace(report, recording=told)
+
+    def _moments(self) -> list[dict[str, Json]]:
+        """When each finding first held: who reads the report may not have the recording."""
+        with Player(self.recorder.directory) as player:
+            return [origin_json(one) for one in When(player).every()]
 
     def close(self) -> None:
         """What is no recording is not left behind."""

@@ -14,7 +14,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.report.moments import ReadLines, moments_text, origin_json, origin_text
 from breenix_gdbagent.timeline.player import Player
 from breenix_gdbagent.timeline.probes import Probes
-from breenix_gdbagent.timeline.when import When, parse_code
+from breenix_gdbagent.timeline.when import When, in_order, parse_code
 from breenix_gdbagent.views.moments import Origin
 
 
@@ -51,7 +51,7 @@ def _answer(options: argparse.Namespace, player: Player, origins: list[Origin]) 
     last = player.manifest.end.icount
     several = options.every or len(origins) > 1
     if several:
-        origins.sort(key=lambda one: (one.place is None, one.place.icount if one.place else 0))
+        origins = in_order(origins)
     if options.json:
         told = [origin_json(one) for one in origins]
         print_json({"moments": list(told)} if several else told[0])

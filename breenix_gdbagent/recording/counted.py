@@ -42,6 +42,12 @@ class CountedVm(LiveVm):
         if said:
             raise LinkError("QEMU cannot keep a snapshot of this machine", said)
 
+    def delete_snapshot(self, name: str) -> None:
+        """Forget one. Raises `LinkError` with QEMU's words."""
+        said = self.monitor.hmp(f"delvm {name}", MONITOR_SECONDS).strip()
+        if said:
+            raise LinkError("QEMU cannot delete a snapshot of this machine", said)
+
     def quit(self) -> str:
         """Have QEMU end by itself, so that all it writes is written; what it said on stderr."""
         process = self._holds.process

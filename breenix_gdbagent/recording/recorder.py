@@ -31,6 +31,8 @@ STATE_BYTES = 1 << 20
 ENTRY_SECONDS = 120.0
 FEW, MANY = 0.05, 2.0
 SNAPSHOTS = 20
+MOST_SNAPSHOTS = 32
+"""Each takes as much of the disk as the guest uses of its RAM: of more, every second one goes."""
 ENTRY = "entry"
 MOST_SAMPLES = 400
 
@@ -266,6 +268,10 @@ def _play(vm: ReplayVm, every: float) -> list[Waypoint]:
         ports = range(vm.manifest.serial_ports)
         text = tuple(written.get(port, 0) for port in ports)
         ways.append(Waypoint(icount, vm.seconds_at(icount), text, name))
+        if len(ways) >= MOST_SNAPSHOTS:
+            for way in ways[::2]:
+                vm.delete_snapshot(way.snapshot or "")
+            ways, every = ways[1::2], 2 * every
     recorded: dict[int, int] = {}
     for chunk in vm.manifest.serial:
         recorded[chunk.port] = recorded.get(chunk.port, 0) + chunk.length

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.backtraces import short
+from breenix_gdbagent.report.model import Object, Report
 from breenix_gdbagent.report.names import trace_text
+from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.views.moments import Origin, Place
 
 ReadLines = Callable[[str, int], list[tuple[int, str]]]
@@ -129,22 +132,13 @@ def _how_known(origin: Origin) -> list[str]:
 
 def moments_text(origins: Sequence[Origin]) -> str:
     """The findings of a recording in the order in which they first held, a row each."""
-    rows = [("instruction", "seconds", "finding", "function", "line")]
-    for origin in origins:
-        place = origin.place
-        if place is None:
-            rows.append(("never", "", origin.code, "", ""))
-            continue
-        file, line = place.line
-        note = {"end-only": " (at the end only)", "always": " (always)"}.get(origin.status, "")
-        where = f"{short(file)}:{line}" if file and line else ""
-        rows.append(
-            (
-                f"{place.icount:,}", f"{place.seconds:.6f}", origin.code + note,
-                place.function or "?", where,
-            )
-        )  # fmt: skip
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return moments_table([cast(Object, origin_json(one)) for one in origins])
+
+
+def moments_table(moments: Sequence[Object]) -> str:
+    """The same of a document."""
+    rows = [HEADS, *moment_rows(moments)]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(HEADS))]
     return "\n".join(
         "  ".join(
             text.rjust(width) if n < 2 else text.ljust(width)
@@ -153,3 +147,38 @@ def moments_text(origins: Sequence[Origin]) -> str:
         for row in rows
     )
 
+
+HEADS = ("instruction", "seconds", "finding", "function", "line", "called by")
+CALLERS = 3
+_NOTES = {"end-only": " (at the end only)", "always": " (always)", "never": " (not at the end)"}
+
+
+def moment_rows(moments: Sequence[Object]) -> list[tuple[str, ...]]:
+    """A row of `HEADS` each."""
+    rows: list[tuple[str, ...]] = []
+    for one in moments:
+        known = one["icount"] is not None
+        place = f"{short(one['file'])}:{one['line']}" if one["file"] and one["line"] else ""
+        code = f"{one['code']}@{one['subject']}" if one["subject"] else str(one["code"])
+        rows.append(
+            (
+                f"{one['icount']:,}" if known else "", f"{one['seconds']:.6f}" if known else "",
+                code + _NOTES.get(str(one["status"]), ""), str(one["function"] or "?"), place,
+                _callers(one),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _callers(moment: Object) -> str:
+    """Who called that function, by the last part of their names."""
+    names = [str(name) for name in cast(list[str], moment["frames"])]
+    own = str(moment["function"])
+    start = names.index(own) + 1 if own in names else 1
+    callers = names[start : start + CALLERS]
+    return " < ".join(name.rpartition("::")[2] if name[:1] != "<" else name for name in callers)
+
+
+def moments_of(report: Report) -> list[Object]:
+    """The table that a report of a recorded run has; [] of another one."""
+    return objects((report.recording or {}).get("moments"))

@@ -11,6 +11,7 @@ from breenix_gdbagent.report.causes import Group, fault_of, groups, line_of_caus
 from breenix_gdbagent.report.coverage import counts, lacking, last_checks, lost, verdict
 from breenix_gdbagent.report.ink import PLAIN, Ink
 from breenix_gdbagent.report.model import Object, Report, ShownCpu, ShownFinding
+from breenix_gdbagent.report.moments import moments_of, moments_table
 from breenix_gdbagent.report.order import order_words
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
@@ -52,6 +53,11 @@ def render(
     told: set[str] = set()
     for group in groups(report):
         _group(page, report, group, told, verbose)
+    if moments := moments_of(report):
+        page.blank()
+        page.text("In the order in which things broke", kind="head")
+        for line in moments_table(moments).splitlines():
+            page.line(f"  {line}")
     page.blank()
     passed = report.run.outcome == "passed"
     _stops(page, report, registers=bool(findings) or not passed)

@@ -9,7 +9,7 @@ that tells of the contrary, makes the search go on before it).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.checks.finding import CODES, Finding
@@ -59,6 +59,10 @@ class When:
     def codes(self) -> tuple[str, ...]:
         """The codes of all that was found there."""
         return tuple(dict.fromkeys(f.code.name for f in self.end().findings))
+
+    def every(self) -> list[Origin]:
+        """When each finding of the last stop first held, in that order. Raises `LinkError`."""
+        return in_order([self.first(code) for code in self.codes()])
 
     def first(self, code: str, subject: str | None = None) -> Origin:
         """When that finding first held. Raises `LinkError`."""
@@ -182,6 +186,13 @@ class When:
     @staticmethod
     def _found(seen: Seen, question: Question) -> Finding:
         return next(f for f in seen.findings if question.answers(f))
+
+
+def in_order(origins: Sequence[Origin]) -> list[Origin]:
+    """By instruction count, those without one last."""
+    return sorted(
+        origins, key=lambda one: (one.place is None, one.place.icount if one.place else 0)
+    )
 
 
 def _names(finding: Finding, code: str, subject: str | None) -> bool:

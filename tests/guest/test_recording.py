@@ -220,6 +220,25 @@ def test_two_cpus_are_refused_with_what_can_be_done(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_a_failed_runs_snapshot_tells_when_it_broke(tmp_path: Path) -> None:
+    """Without the recording, from the report that the file keeps and made anew."""
+    room, file = tmp_path / "r", tmp_path / "f.core"
+    failed = agent(
+        "ci", "--lab", SCENARIO, "--record-on-failure", str(room), "-o", str(file), "--json"
+    )
+    assert failed.code == 1, failed.err
+    validate(failed.document)
+    told = failed.document["recording"]["moments"]
+    assert [one["code"] for one in told][:2] == ["kernel-slot.diverged", "kernel-stack.unmapped"]
+    assert GUILTY in told[1]["frames"]
+    shutil.rmtree(room)
+    for more in ((), ("--anew",)):
+        again = agent("report", str(file), "--json", *more)
+        assert again.document["recording"]["moments"] == told
+        text = agent("report", str(file), *more).out
+        assert "In the order in which things broke" in text
+
+
 def test_a_run_that_passes_keeps_no_recording(tmp_path: Path) -> None:
     passed = agent("ci", "--lab", "--record-on-failure", str(tmp_path / "r"))
     assert passed.code == 0, passed.err
