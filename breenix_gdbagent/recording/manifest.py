@@ -102,6 +102,12 @@ class Manifest:
     end: End
     beside: Mapping[str, Json]
 
+    @property
+    def begin(self) -> int:
+        """The instruction count at which the recording begins: what ran before it was recorded
+        counts too."""
+        return next(w.icount for w in self.waypoints if w.snapshot is not None)
+
     def write(self, directory: Path) -> None:
         """Raises `OSError`."""
         text = json.dumps(to_json(self), indent=1)

@@ -67,6 +67,7 @@ class Recorder:
         self.place = directory.absolute()
         self._plan: Recordable | None = None
         self._elf: Path | None = None
+        self._begin = 0
         self.start_at = "reset"
         try:
             if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -106,6 +107,11 @@ class Recorder:
         if "kernel" not in config.needs and self._to_entry(plan):
             self.start_at, loads = "kernel-entry", ENTRY
         vm = self._launch(plan.machine("record", loads), RecordingVm)
+        try:
+            self._begin = vm.icount()
+        except BaseException:
+            vm.close()
+            raise
         return vm
 
     def _launch(self, machine: Config, kind: type[CountedVm]) -> CountedVm:
@@ -209,7 +215,9 @@ class Recorder:
             disks=("state.qcow2", *plan.disks),
             held=(),
             serial=tuple(Chunk(c.port, c.seconds, len(c.data)) for c in serial.chunks),
-            waypoints=(Waypoint(0, 0.0, (0,) * config.serial_ports, names.INIT),),
+            waypoints=(
+                Waypoint(self._begin, 0.0, (0,) * config.serial_ports, names.INIT),
+            ),
             end=End(
                 icount, rip, reason.kind, reason.cpu, reason.vector, reason.text,
                 reason.exit_status, reason.resets, left,

@@ -48,7 +48,7 @@ class ReplayVm(CountedVm):
         self._taken = 0
         self._aimed: int | None = None
         self._exact: tuple[int, int] | None = None
-        self.loads = 0
+        self._begun = False
 
     def begin(self, manifest: Manifest, serial: bytes) -> None:
         """What is played, and all that it writes to its serial ports."""
@@ -82,7 +82,7 @@ class ReplayVm(CountedVm):
         points = self.manifest.waypoints
         at = bisect_right(points, seconds, key=lambda w: w.seconds)
         if at == 0 or at == len(points):
-            return 0 if at == 0 else self.manifest.end.icount
+            return self.manifest.begin if at == 0 else self.manifest.end.icount
         before, after = points[at - 1], points[at]
         part = (seconds - before.seconds) / max(after.seconds - before.seconds, 1e-9)
         return before.icount + int(part * (after.icount - before.icount))
@@ -135,10 +135,10 @@ class ReplayVm(CountedVm):
     def seek(self, icount: int) -> None:
         """Stand before the instruction number `icount`. Raises `InputError` for one that was not
         recorded, `LinkError`."""
-        last = self.manifest.end.icount
-        if not 0 <= icount <= last:
+        first, last = self.manifest.begin, self.manifest.end.icount
+        if not first <= icount <= last:
             raise InputError(
-                f"the recording has no instruction {icount}", f"it has 0 to {last}"
+                f"the recording has no instruction {icount}", f"it has {first} to {last}"
             )
         here = self.icount()
         if self._exact == (icount, self.epoch):
@@ -160,12 +160,15 @@ class ReplayVm(CountedVm):
 
     def _load(self, way: Waypoint) -> None:
         """Back (or on) to a snapshot. Raises `LinkError` with QEMU's words."""
+        if not self._begun:
+            # A QEMU that has not run yet takes a snapshot, and dies when it is to run it.
+            self._begun = True
+            self._play_to(min(self.manifest.begin + 1, self.manifest.end.icount))
         self.written()
         with self._uncut():
             said = self.monitor.hmp(f"loadvm {way.snapshot}", MONITOR_SECONDS).strip()
         if said:
             raise LinkError(f"QEMU does not load the snapshot at {way.icount}", said)
-        self.loads += 1
         self.console.sync()
         self._taken = len(self.console.text.chunks)
         self._base = dict(enumerate(way.serial))
@@ -192,6 +195,7 @@ class ReplayVm(CountedVm):
                 )
 
     def _aim(self, icount: int) -> None:
+        self._begun = True
         self.monitor.execute("replay-break", {"icount": icount}, MONITOR_SECONDS)
         self._aimed = icount
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,11 +56,11 @@ def _played(vm: ReplayVm) -> list[Store]:
     vm.run()
     vm.quit()
     data = (vm.ram_file.parent / RECORDS).read_bytes()
-    return list(_records(data))
+    return _records(data, vm.manifest.begin)
 
 
-def _records(data: bytes) -> Sequence[Store]:
+def _records(data: bytes, begin: int) -> list[Store]:
     out = []
     for count, rip, va, pa, before, after, size in _RECORD.iter_unpack(data):
-        out.append(Store(count - 1, rip if size else None, va, pa, before, after, size))
+        out.append(Store(begin + count - 1, rip if size else None, va, pa, before, after, size))
     return out

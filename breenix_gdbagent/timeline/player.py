@@ -93,16 +93,18 @@ class Player:
         return self._written(text)
 
     def _within(self, icount: int) -> Moment:
-        last = self.manifest.end.icount
-        if icount > last:
-            raise InputError(f"the recording has no instruction {icount}", f"it has 0 to {last}")
+        first, last = self.manifest.begin, self.manifest.end.icount
+        if not first <= icount <= last:
+            raise InputError(
+                f"the recording has no instruction {icount}", f"it has {first} to {last}"
+            )
         return Moment(icount)
 
     def _written(self, text: str) -> Moment:
         """Raises `InputError` for text that the guest did not write."""
         pattern = compiled(text, "the marker", flags=re.MULTILINE)
         recorded: dict[int, bytes] = {}
-        self.vm.seek(0)
+        self.vm.seek(self.manifest.begin)
         for chunk in self.vm.recorded:
             recorded[chunk.port] = recorded.get(chunk.port, b"") + chunk.data
         for port, data in sorted(recorded.items()):
@@ -117,7 +119,7 @@ class Player:
 
     def _first_written(self, port: int, length: int) -> int:
         """The first instruction count at which a port had written so many bytes."""
-        low, high = 0, self.manifest.end.icount
+        low, high = self.manifest.begin, self.manifest.end.icount
         while high - low > 1:
             middle = (low + high) // 2
             self.vm.seek(middle)

@@ -48,6 +48,7 @@ class When:
     def __init__(self, player: Player, probes: Probes | None = None) -> None:
         self.player = player
         self.probes = probes or Probes(player)
+        self.begin = player.manifest.begin
         self._end: Seen | None = None
 
     def end(self) -> Seen:
@@ -77,14 +78,14 @@ class When:
         events = CODES[code].kind == "event"
         if events or seen is Verdict.NOT:
             return self._end_only(question, found[0], began)
-        if self.probes.at(0).verdict(question) is Verdict.HOLDS:
-            return self._origin(question, 0, began, "always")
+        if self.probes.at(self.begin).verdict(question) is Verdict.HOLDS:
+            return self._origin(question, self.begin, began, "always")
         return self._searched(question, last, began)
 
     # The search ------------------------------------------------------------------------------
 
     def _searched(self, question: Question, last: int, began: int) -> Origin:
-        low, high = 0, last
+        low, high = self.begin, last
         if self.probes.at(last).verdict(question) is Verdict.UNTOLD:
             high = last + 1
         for _ in range(ROUNDS):
@@ -115,10 +116,10 @@ class When:
     def _held_before(self, question: Question, first: int) -> int | None:
         """A moment before `first` at which it holds already, with none in between at which it
         does not."""
-        for sample in _near(first, -1, 0):
+        for sample in _near(first, -1, self.begin):
             if self.probes.at(sample).verdict(question) is Verdict.NOT:
                 break
-        for sample in _spread(0, first):
+        for sample in _spread(self.begin, first):
             self.probes.at(sample)
         for icount, verdict in reversed(self.probes.known(question)):
             if icount >= first:
@@ -138,7 +139,7 @@ class When:
 
     def _not_before(self, question: Question, icount: int) -> int:
         known = self.probes.known(question)
-        return max((i for i, v in known if i < icount and v is Verdict.NOT), default=0)
+        return max((i for i, v in known if i < icount and v is Verdict.NOT), default=self.begin)
 
     # The answers -----------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class When:
             status = "always"
         known = [i for i, v in before if v is Verdict.NOT]
         told = bool(known) and known[-1] == first - 1
-        at = max(first - 1, 0)
+        at = max(first - 1, self.begin)
         kernel = self.player.kernel(Moment(at))
         place = place_of(kernel, at)
         entry = finding.where.entry_pa
@@ -172,7 +173,7 @@ class When:
         words += [pa for _, pa in writes_of(kernel)]
         old = {pa: _word(kernel, pa) for pa in words}
         change = None
-        if first:
+        if first > self.begin:
             after = self.player.kernel(Moment(first))
             changes = (_change(pa, old[pa], _word(after, pa)) for pa in words)
             change = next((one for one in changes if one is not None), None)

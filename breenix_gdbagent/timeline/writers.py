@@ -86,7 +86,7 @@ class _Search:
 
     def __init__(self, player: Player, tell: Tell) -> None:
         self.player = player
-        self.last = player.manifest.end.icount
+        self.begin, self.last = player.manifest.begin, player.manifest.end.icount
         self._tell = tell
         self._drift = 0
         self._lost = 0
@@ -99,11 +99,11 @@ class _Search:
         before: dict[int, int] = {}
         for store in stores:
             if store.rip is None:
-                start = before.get(store.pa, 0)
+                start = before.get(store.pa, self.begin)
                 out += self._unseen(store, start, min(store.icount - self._drift + 1, self.last))
             else:
                 out.append(self._stored(store))
-            before[store.pa] = out[-1].place.icount + 1 if out else 0
+            before[store.pa] = out[-1].place.icount + 1 if out else self.begin
             self._tell(len(out))
         return sorted(out, key=lambda one: (one.place.icount, one.pa))
 
@@ -112,7 +112,7 @@ class _Search:
         a plugin counts an instruction that faulted twice."""
         for drift in range(self._drift, self._drift + DRIFT):
             at = store.icount - drift
-            if at < 0:
+            if at < self.begin:
                 break
             kernel = self.player.kernel(Moment(at))
             rip = kernel.stop.cpu.get("rip")
