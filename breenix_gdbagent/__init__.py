@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.api.replay import ReplayedVm, replay
     from breenix_gdbagent.api.stops import (
         backtrace,
         examine,
@@ -33,6 +34,7 @@ __all__ = [
     "Finding",
     "Kernel",
     "Point",
+    "ReplayedVm",
     "Stop",
     "StopReason",
     "Vm",
@@ -43,6 +45,7 @@ __all__ = [
     "launch",
     "open_snapshot",
     "read",
+    "replay",
     "save",
     "tell",
     "value",
@@ -57,6 +60,7 @@ _HOMES = {
     "Point": "debugger.points",
     "Stop": "stop",
     "StopReason": "stop",
+    **dict.fromkeys(("ReplayedVm", "replay"), "api.replay"),
     **dict.fromkeys(("Vm", "attach", "launch"), "api.vm"),
     **dict.fromkeys(
         ("backtrace", "examine", "open_snapshot", "read", "save", "tell", "value", "walk"),

@@ -59,12 +59,12 @@ def _answer(options: argparse.Namespace, player: Player, origins: list[Origin]) 
         if several:
             print(moments_text(origins) if origins else "nothing was found where it ends")
             print()
-        read = _reader(options.source)
+        read = reader(options.source)
         print("\n\n".join(origin_text(one, read, last) for one in origins))
     return 0 if all(one.status == "found" for one in origins) else 1
 
 
-def _reader(source: Path | None) -> ReadLines:
+def reader(source: Path | None) -> ReadLines:
     """Source lines: of the directory named, of our own lab guest, else where DWARF says."""
     places = (source, *lab.sources(), None)
 

@@ -34,11 +34,12 @@ STALL_SECONDS = 20.0
 is replayed without waiting."""
 _MOST_PHASES = 8
 _PIECE = 1 << 20
-AT_END = "the recording ends here"
+AT_END, AT_LIMIT = "the recording ends here", "the run was to come to here"
 
 
 class ReplayVm(CountedVm):
-    """A guest that is played from a recording. `record` is to be called first."""
+    """A guest that is played from a recording. `begin` is to be called first; `limit` is the
+    instruction count before which a run ends, None for the recording's end."""
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)
@@ -47,8 +48,9 @@ class ReplayVm(CountedVm):
         self._base: dict[int, int] = {}
         self._taken = 0
         self._aimed: int | None = None
+        self.limit: int | None = None
         self._exact: tuple[int, int] | None = None
-        self._begun = False
+        self._fresh = True
 
     def begin(self, manifest: Manifest, serial: bytes) -> None:
         """What is played, and all that it writes to its serial ports."""
@@ -160,15 +162,16 @@ class ReplayVm(CountedVm):
 
     def _load(self, way: Waypoint) -> None:
         """Back (or on) to a snapshot. Raises `LinkError` with QEMU's words."""
-        if not self._begun:
-            # A QEMU that has not run yet takes a snapshot, and dies when it is to run it.
-            self._begun = True
-            self._play_to(min(self.manifest.begin + 1, self.manifest.end.icount))
+        if self._fresh:
+            # A QEMU that has not run since it took a snapshot takes another one, and dies when it
+            # is to run it (7.2, with virtio disks).
+            self._play_to(min(self.icount() + 1, self.manifest.end.icount))
         self.written()
         with self._uncut():
             said = self.monitor.hmp(f"loadvm {way.snapshot}", MONITOR_SECONDS).strip()
         if said:
             raise LinkError(f"QEMU does not load the snapshot at {way.icount}", said)
+        self._fresh = True
         self.console.sync()
         self._taken = len(self.console.text.chunks)
         self._base = dict(enumerate(way.serial))
@@ -195,21 +198,21 @@ class ReplayVm(CountedVm):
                 )
 
     def _aim(self, icount: int) -> None:
-        self._begun = True
+        self._fresh = False
         self.monitor.execute("replay-break", {"icount": icount}, MONITOR_SECONDS)
         self._aimed = icount
 
     def _go(self) -> None:
         """Never beyond the end: QEMU ends there, and some of its versions cannot come back."""
         if self._aimed is None:
-            self._aim(self.manifest.end.icount)
+            self._aim(self.manifest.end.icount if self.limit is None else self.limit)
         super()._go()
 
     def _paused(self, reply: StopReply) -> StopReason:
         """Where QEMU was told to stop."""
         if self._aimed is not None and self.icount() == self._aimed:
             self._aimed = None
-            return StopReason("interrupt", reply.cpu, text=AT_END)
+            return StopReason("interrupt", reply.cpu, text=AT_END if self.at_end() else AT_LIMIT)
         return super()._paused(reply)
 
     def at_end(self) -> bool:
@@ -225,6 +228,8 @@ class ReplayVm(CountedVm):
     ) -> StopReason:
         """See `LiveVm.run`. The end of the recording stops it for the reason for which the
         recorded run was stopped there."""
+        if self._aimed is None and self.limit is not None and self.icount() >= self.limit:
+            return StopReason("interrupt", text=AT_LIMIT)
         if self._aimed is None and self.at_end():
             return self._ended_here()
         reason = super().run(patterns, deadline, on_fault, on_hit)

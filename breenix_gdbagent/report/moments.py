@@ -8,7 +8,7 @@ from typing import cast
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.backtraces import short
+from breenix_gdbagent.report.backtraces import brief, short
 from breenix_gdbagent.report.model import Object, Report
 from breenix_gdbagent.report.names import trace_text
 from breenix_gdbagent.report.story import objects
@@ -163,7 +163,8 @@ def moment_rows(moments: Sequence[Object]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 f"{one['icount']:,}" if known else "", f"{one['seconds']:.6f}" if known else "",
-                code + _NOTES.get(str(one["status"]), ""), str(one["function"] or "?"), place,
+                code + _NOTES.get(str(one["status"]), ""), brief(str(one["function"] or "?")),
+                place,
                 _callers(one),
             )
         )  # fmt: skip
@@ -176,7 +177,7 @@ def _callers(moment: Object) -> str:
     own = str(moment["function"])
     start = names.index(own) + 1 if own in names else 1
     callers = names[start : start + CALLERS]
-    return " < ".join(name.rpartition("::")[2] if name[:1] != "<" else name for name in callers)
+    return " < ".join(brief(name).rpartition("::")[2] for name in callers)
 
 
 def moments_of(report: Report) -> list[Object]:

@@ -46,7 +46,7 @@ def writers_text(found: Writers) -> str:
     title = f"physical {hex64(found.pa)} to {hex64(end)}: {counted(len(found.writes), 'write')}"
     lines = [title]
     for same in _rounds(found.writes):
-        lines += ["", *_write_rows(same)]
+        lines += ["", *write_rows(same)]
     lines.append("")
     if found.complete:
         lines.append("these are all: every store was seen, and nothing else can have changed it")
@@ -67,7 +67,8 @@ def _rounds(writes: Sequence[Write]) -> list[list[Write]]:
     return out
 
 
-def _write_rows(same: Sequence[Write]) -> list[str]:
+def write_rows(same: Sequence[Write]) -> list[str]:
+    """One write, or rounds of one."""
     first, last = same[0], same[-1]
     place = first.place
     rounds = "" if len(same) == 1 else f" ({len(same)} rounds)"

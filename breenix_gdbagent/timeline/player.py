@@ -47,6 +47,10 @@ class Player:
     def __exit__(self, *ended: object) -> None:
         self.vm.__exit__(*ended)
 
+    def close(self) -> None:
+        """End QEMU. Twice does no harm."""
+        self.vm.close()
+
     @property
     def end(self) -> Moment:
         """The last moment."""

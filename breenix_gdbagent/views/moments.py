@@ -12,8 +12,9 @@ from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.symbols.lines import Spot
 from breenix_gdbagent.views.call_trace import CallTrace
 
-_LIBRARY = re.compile(r"/rustc/|/library/(?:core|alloc|std)/")
-"""Source files of Rust's own libraries, as compilers name them."""
+_LIBRARY = re.compile(r"/rustc/|/library/(?:core|alloc|std)/|/registry/src/|/git/checkouts/")
+"""Source files that are not the kernel's own: of Rust's libraries, as compilers name them, and of
+crates, where cargo puts them."""
 
 Status = Literal["found", "always", "never", "end-only"]
 
@@ -34,14 +35,17 @@ class Place:
 
     @property
     def spot(self) -> Spot | None:
-        """The innermost line that is not of Rust's own libraries, else the innermost one."""
-        chains = [spot for chain in self.trace.spots[:1] for spot in chain]
-        own = (spot for spot in chains if not _LIBRARY.search(spot.file or ""))
-        return next(own, next(iter(chains), None))
+        """The innermost line of the kernel's own source, in this function or in who called it, else
+        the innermost one there is."""
+        own = (
+            spot for chain in self.trace.spots for spot in chain
+            if spot.file and not _LIBRARY.search(spot.file)
+        )  # fmt: skip
+        return next(own, next((s for chain in self.trace.spots[:1] for s in chain), None))
 
     @property
     def function(self) -> str | None:
-        """The function of that line, inlined or not."""
+        """The function of that line, inlined or not; without lines the one at RIP."""
         if self.spot is not None:
             return self.spot.function
         frame = next(iter(self.trace.trace.frames), None)

@@ -14,6 +14,7 @@ from breenix_gdbagent.commands.target import Target, add_target_options, target_
 from breenix_gdbagent.errors import InputError
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.commands.shell.screen import Screen
     from breenix_gdbagent.commands.shell.session import Session
     from breenix_gdbagent.debugger.stop_event import StopEvent
 
@@ -83,6 +84,8 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
     from breenix_gdbagent.commands.shell.session import Session
 
     screen = Screen(terminal)
+    if target.kind == "replay":
+        return _replayed(target, leave, screen)
     if not target.runs:
         from breenix_gdbagent.commands.target import explained_snapshot
 
@@ -97,6 +100,23 @@ def _open(target: Target, leave: ExitStack, *, terminal: bool) -> Session:
     session = Session(screen, target, debugger=debugger)
     session.show = _show
     leave.callback(session.close)
+    return session
+
+
+def _replayed(target: Target, leave: ExitStack, screen: Screen) -> Session:
+    """A session on a recording, at the moment that ``--at`` names, by itself its end."""
+    from breenix_gdbagent.commands.shell.session import Session
+    from breenix_gdbagent.timeline.player import Player
+    from breenix_gdbagent.timeline.travel import Traveller, debugger_of
+
+    player = leave.enter_context(Player(target.options.replay, target.options.kernel))
+    debugger = debugger_of(player)
+    session = Session(screen, target, debugger=debugger)
+    session.traveller = travel = Traveller(player, debugger)
+    session.show = _show
+    leave.callback(session.close)
+    event = travel.go_to(travel.moment(target.options.at or "end"))
+    session.take(debugger.stop(event.reason))
     return session
 
 

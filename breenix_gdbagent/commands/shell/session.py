@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from breenix_gdbagent.evaluation.known import Known
     from breenix_gdbagent.symbols import Image
     from breenix_gdbagent.symbols.backtrace import Backtrace
+    from breenix_gdbagent.timeline.travel import Traveller
 
-REPEATED = {"step", "next", "stepi", "nexti"}
+REPEATED = {
+    "step", "next", "stepi", "nexti", "reverse-step", "reverse-next", "reverse-stepi", "last",
+}  # fmt: skip
 CHANGES_POINTS = {
     "break", "tbreak", "watch", "checkpoint", "invariant", "delete", "enable", "disable", "ignore",
     "condition",
@@ -93,6 +96,7 @@ class Session:
         self._mover = SHELL
         self._echo: Echo | None = None
         self.beside: object | None = None  # who asks a gdb of ours, see `beside`
+        self.traveller: Traveller | None = None  # of a recording, see `timeline.travel`
         self.show: Show = _bare
         self.arbiter: Arbiter | None = None
         if debugger is not None:
@@ -441,7 +445,8 @@ class Session:
         space = f" in {self.space}" if self.space else ""
         if len(several) + len(name) + len(space) > self.screen.width - ROOM:
             name = name.rpartition("::")[2]
-        return f"({several}{name}{space}) "
+        when = "" if self.traveller is None else f"{self.traveller.position:,} "
+        return f"({when}{several}{name}{space}) "
 
     @property
     def space(self) -> str:

@@ -37,7 +37,7 @@ class Command:
 
     @property
     def function(self) -> str:
-        return f"do_{self.name}"
+        return f"do_{self.name.replace('-', '_')}"
 
 
 LOCATIONS = (
@@ -77,6 +77,29 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("interrupt", "", "stop the guest (Ctrl-C does the same)", "control"),
         Command("wait", "REGEX [SECONDS]", "run until serial text matches", "control", raw=True),
         Command("reset", "", "reset the machine; breakpoints stay", "control"),
+    ),
+    "in time": (
+        Command(
+            "goto", "COUNT|TIME|MARKER|end", "to a moment of a recording", "intime", raw=True,
+            more="goto 7_839_317   before that instruction (bare digits, _ and , allowed)\n"
+            "goto 1.5s        a time of the run\n"
+            "goto TEXT        the first moment at which the guest had written text that matches\n"
+            "goto NAME        a bookmark",
+        ),
+        Command("reverse-continue", "", "back to the last point or fault", "intime"),
+        Command("reverse-step", "", "back to the line before, into calls", "intime"),
+        Command("reverse-next", "", "back to the line before, over calls", "intime"),
+        Command("reverse-stepi", "[COUNT]", "instructions back", "intime"),
+        Command("reverse-finish", "", "back to the call of this function", "intime"),
+        Command(
+            "last", "EXPR", "back to the last write of a value; again: to the one before", "intime",
+            "value", True,
+        ),
+        Command(
+            "when", "CODE[@SUBJECT]", "to the instruction that made a finding hold", "intime",
+            raw=True,
+        ),
+        Command("bookmark", "[NAME]", "name this moment; without a name: list them", "intime"),
     ),
     "points": (
         Command(
@@ -208,6 +231,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
 COMMANDS: dict[str, Command] = {c.name: c for group in GROUPS.values() for c in group}
 
 ALIASES = {
+    "rc": "reverse-continue", "rs": "reverse-step", "rn": "reverse-next",
+    "rsi": "reverse-stepi",
     "c": "continue", "cont": "continue", "n": "next", "s": "step", "si": "stepi", "ni": "nexti",
     "b": "break", "tb": "tbreak", "i": "info", "f": "frame",
     "r": "registers", "regs": "registers", "q": "quit", "exit": "quit", "p": "print",
