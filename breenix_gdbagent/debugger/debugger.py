@@ -57,13 +57,14 @@ class Debugger:
 
     # Stops ---------------------------------------------------------------------------------
 
-    def start(self, passing: Collection[int] = ()) -> None:
+    def start(self, passing: Collection[int] = (), bias: int | None = None) -> None:
         """Catch faults, those of the vectors `passing` apart: before a launched guest's first
-        instruction, or now in a running one."""
+        instruction, or now in a running one; in one whose load `bias` is known, now."""
         adapter = adapter_of(None, self.image, self.vm.adapter)
         panics = () if self.image is None else panic_entries(self.image, adapter)
-        bias = None
-        if self.image is not None and self.vm.config is None:
+        if bias is not None:
+            self.table.base = bias
+        elif self.image is not None and self.vm.config is None:
             found = with_image(self.vm.stop(), self.image)[1]
             bias = found.value if found is not None else None
         kernel = self.image.path if self.image is not None else None

@@ -4,6 +4,7 @@ is played once to its end before it is called good."""
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from breenix_gdbagent.configs import Config, Files
-from breenix_gdbagent.errors import AgentError, InputError, LinkError, OutputError
+from breenix_gdbagent.errors import AgentError, InputError, LinkError, OutputError, QemuDied
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.live import LiveVm, launch
 from breenix_gdbagent.live.elfcode import KernelCode
@@ -28,6 +29,7 @@ from breenix_gdbagent.version import VERSION
 
 STATE_BYTES = 1 << 20
 """Size of the disk that is there for snapshots alone: what they hold lies behind it."""
+FULL_BYTES = 1 << 20
 ENTRY_SECONDS = 120.0
 FEW, MANY = 0.05, 2.0
 SNAPSHOTS = 20
@@ -106,7 +108,15 @@ class Recorder:
         loads = None
         if "kernel" not in config.needs and self._to_entry(plan):
             self.start_at, loads = "kernel-entry", ENTRY
-        vm = self._launch(plan.machine("record", loads), RecordingVm)
+        try:
+            vm = self._launch(plan.machine("record", loads), RecordingVm)
+        except QemuDied as died:
+            if _is_full(self.place):
+                raise OutputError(
+                    f"{self.directory} cannot hold the recording", died.why,
+                    "make room there, or name another directory",
+                ) from died  # fmt: skip
+            raise
         try:
             self._begin = vm.icount()
         except BaseException:
@@ -223,6 +233,8 @@ class Recorder:
                 reason.exit_status, reason.resets, left,
             ),
             beside=beside,
+            adapter=None if config.adapter is None else config.adapter.name,
+            adapter_text="" if config.adapter is None else config.adapter.text,
         )  # fmt: skip
 
     def _played(self, manifest: Manifest, samples: Sequence[tuple[int, float]]) -> Manifest:
@@ -235,8 +247,11 @@ class Recorder:
                 ways = _play(vm, every)
                 vm.quit()
         except AgentError as error:
-            if isinstance(error, OutputError):
-                raise
+            if _is_full(self.place):
+                raise OutputError(
+                    f"{self.directory} cannot hold the recording", "its disk is full",
+                    "make room there, or name another directory",
+                ) from error  # fmt: skip
             raise OutputError(
                 f"{self.directory} does not replay: {error.what}", error.why, error.fix
             ) from error
@@ -309,6 +324,11 @@ def _merged(
 
 def _seconds(samples: Sequence[tuple[int, float]]) -> float:
     return samples[-1][1] if samples else 0.0
+
+
+def _is_full(place: Path) -> bool:
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize < FULL_BYTES
 
 
 def _sha256(path: Path) -> str:

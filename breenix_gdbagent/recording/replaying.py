@@ -24,7 +24,7 @@ from breenix_gdbagent.live.guest import Holds
 from breenix_gdbagent.recording import manifest as names
 from breenix_gdbagent.recording.counted import MONITOR_SECONDS, CountedVm
 from breenix_gdbagent.recording.manifest import Manifest, Waypoint
-from breenix_gdbagent.stop import SerialChunk, SerialText, Stop, StopReason
+from breenix_gdbagent.stop import AdapterSource, SerialChunk, SerialText, Stop, StopReason
 
 if TYPE_CHECKING:
     from breenix_gdbagent.live.fault import OnFault, OnHit
@@ -244,6 +244,11 @@ class ReplayVm(CountedVm):
             return self.end_reason
         return super().step(cpu)
 
+    def _writes_port(self, rip: int | None) -> bool:
+        """What a step over an OUT may make of the machine is known: the recorded run went on. A
+        shutdown that QEMU told of is that of the recording's end."""
+        return False
+
     def _ended_here(self) -> StopReason:
         self._settle()
         return self.end_reason
@@ -322,6 +327,9 @@ def _config(manifest: Manifest, more: Sequence[str]) -> Config:
         needs=needs,
         success=manifest.success,
         progress=manifest.progress,
+        adapter=None
+        if manifest.adapter is None
+        else AdapterSource(manifest.adapter, manifest.adapter_text),
     )
 
 

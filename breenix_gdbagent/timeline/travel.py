@@ -19,7 +19,6 @@ from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.expressions import parse
 from breenix_gdbagent.evaluation.source import Source
 from breenix_gdbagent.kernel import trace
-from breenix_gdbagent.kernel.reason import PANIC_SYMBOL
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.timeline.player import Moment, Player
@@ -265,8 +264,5 @@ def debugger_of(player: Player) -> Debugger:
     `LinkError`."""
     player.vm.seek_end()
     debugger = Debugger(player.vm, player.image)
-    if player.manifest.bias is not None:
-        debugger.table.base = player.manifest.bias
-    panics = player.image.addresses_of(PANIC_SYMBOL)
-    player.vm.arm(player.image.path, panic=panics, bias=player.manifest.bias)
+    debugger.start(bias=player.manifest.bias)
     return debugger
