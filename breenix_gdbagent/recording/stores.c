@@ -46,6 +46,8 @@ uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *);
 unsigned qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t);
 bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t);
 
+enum { PAGE = 4096, WIDEST = 64 };
+
 int qemu_plugin_version = 1;
 
 static void *(*scoreboard_new)(size_t);
@@ -99,6 +101,9 @@ static void write_one(uint64_t n, uint64_t rip, uint64_t va, uint64_t at, uint64
 
 static void store(unsigned cpu, qemu_plugin_meminfo_t info, uint64_t va, void *rip)
 {
+    /* A page keeps the offset of what lies in it: most stores are told apart by that alone. */
+    if (hi - lo < PAGE - WIDEST && ((va - lo + WIDEST) & (PAGE - 1)) >= hi - lo + WIDEST)
+        return;
     /* QEMU 7.2 calls this for loads too, though only writes were asked for. */
     if (!qemu_plugin_mem_is_store(info))
         return;

@@ -7,7 +7,17 @@ import compileall
 from pathlib import Path
 
 import breenix_gdbagent
-from tests.bench import checkpoints, generated, live, offline, peers, shell, spaces, startup
+from tests.bench import (
+    checkpoints,
+    generated,
+    live,
+    offline,
+    peers,
+    recording,
+    shell,
+    spaces,
+    startup,
+)
 from tests.bench.harness import report
 
 OUT = Path("build") / "bench.json"
@@ -29,6 +39,7 @@ def main() -> None:
         "spaces": spaces.rows,
         "startup": startup.rows,
         "shell": shell.rows,
+        "recording": recording.rows,
         "peers": lambda: peers.rows(where),
         "generated": generated.rows,
     }

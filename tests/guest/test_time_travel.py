@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,3 +106,34 @@ def test_the_shell_goes_both_ways(recording: Path) -> None:
 def test_a_guest_that_runs_does_not_go_back() -> None:
     told = agent("shell", "--lab", "-c", "reverse-continue")
     assert told.code == 2 and "only a recording goes back in time" in told.err
+
+
+def test_lines_after_the_fact(recording: Path) -> None:
+    """Each hit once, in order, and the run is the recorded one: its count at a syscall is the one
+    at which the guest stands when it is gone to."""
+    told = agent("trace", str(recording), "syscall_entry rax, pid if rax != 39", "--json")
+    assert told.code == 0, told.err
+    rows = json.loads(told.out)
+    counts = [row["icount"] for row in rows]
+    assert len(rows) > 5 and counts == sorted(set(counts))
+    assert all(re.fullmatch(r"syscall_entry: rax = 0x\w+, pid = \d", r["text"]) for r in rows)
+    with ba.replay(recording) as vm:
+        stop = vm.goto(rows[-1]["icount"])
+        assert vm.kernel.symbol(stop.cpu.rip) == SYSCALL
+        assert f"rax = {stop.cpu.registers['rax']:#x}" in rows[-1]["text"]
+
+
+def test_where_the_instructions_went(recording: Path) -> None:
+    told = agent("profile", str(recording), "--samples", "60", "--json")
+    rows = json.loads(told.out)
+    assert sum(row["samples"] for row in rows) == 60
+    assert "memset" in [row["function"] for row in rows]
+    assert told.out == agent("profile", str(recording), "--samples", "60", "--json").out
+
+
+def test_the_writes_of_a_variable_backwards(recording: Path) -> None:
+    told = agent("last", str(recording), "SCHEDULER", "--count", "3", "--json")
+    rows = json.loads(told.out)
+    counts = [row["icount"] for row in rows]
+    assert len(rows) == 3 and counts == sorted(counts, reverse=True)
+    assert all(row["kind"] == "store" for row in rows)

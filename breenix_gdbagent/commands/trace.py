@@ -1,0 +1,58 @@
+"""``trace``: lines that one wishes the kernel had printed, from a recording: no rebuild, and not a
+nanosecond of its timing touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.debugger.user_breakpoints import checkpoint_of
+from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.timeline.player import Player
+from breenix_gdbagent.timeline.travel import Traveller, debugger_of
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``trace DIR 'LOCATION EXPR, ... if COND'...``: 1 where nothing was hit."""
+    parser = Parser(
+        "breenix-gdbagent trace",
+        description="print values at places of a recorded run, as if the kernel had printed them",
+    )
+    parser.add_argument("recording", type=Path, metavar="DIR")
+    parser.add_argument("points", nargs="+", metavar="'LOCATION [EXPR, ...] [if COND]'")
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    rows: list[Json] = []
+    with Player(options.recording, options.kernel) as player:
+        debugger = debugger_of(player)
+        debugger.catching = "none"
+        travel = Traveller(player, debugger)
+        for text in options.points:
+            try:
+                image = debugger.loaded_or_linked
+                debugger.add(checkpoint_of(text, image, debugger.table.number()))
+            except ReadError as error:
+                raise InputError(error.what, error.why, error.fix) from error
+
+        def say(line: str) -> None:
+            at = travel.position
+            row: dict[str, Json] = {
+                "icount": at,
+                "seconds": round(player.vm.seconds_at(at), 6),
+                "text": line.split(None, 1)[-1] if line[:1].isspace() else line,
+            }
+            rows.append(row)
+            if not options.json:
+                print(f"{at:>14,}  {row['seconds']:.6f} s  {row['text']}")
+
+        debugger.say = say
+        travel.go_to(travel.moment(str(player.manifest.begin)))
+        debugger.go()
+        if not travel.vm.at_end():
+            raise InputError("the trace did not come to the end of the recording")
+    if options.json:
+        print_json(rows)
+    return 0 if rows else 1
