@@ -11,6 +11,7 @@ from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.finding import Finding, Where, declare
 from breenix_gdbagent.cpumodel.context import PF, vector_name
 from breenix_gdbagent.kernel.firmware_dump import FirmwareDump, firmware_dump
+from breenix_gdbagent.kernel.started import absent, started
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.paging import walk
@@ -25,9 +26,6 @@ _GAVE_UP = re.compile(
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _GRUB_GAVE_UP, _GRUB_ERROR = "Failed to boot both", "error: "
-
-KERNELS = 1 << 32
-"""No firmware's IDT lies above 4 GiB."""
 
 LOADER_FAULT = declare(
     "loader-fault",
@@ -71,11 +69,11 @@ def fault(kernel: Kernel, *, still: bool) -> Finding | None:
     """The finding where the kernel has not started; None where it has, or nothing shows that what
     comes before it has failed. `still`: nothing moves any more."""
     dump = firmware_dump(kernel.stop.serial)
-    if _started(kernel):
+    if started(kernel):
         return None
     if dump is not None:
         return _printed(kernel, dump)
-    if not _absent(kernel):
+    if not absent(kernel):
         return None
     gave_up = _last_words(kernel)
     return _stands(kernel, gave_up) if gave_up or (still and kernel.stop.cpus) else None
@@ -100,35 +98,8 @@ def _lines(kernel: Kernel) -> list[str]:
 def never_started(kernel: Kernel) -> str:
     """In what state the CPU is where the kernel whose ELF is known was never started, empty where
     it was, or that is not known."""
-    absent = bool(kernel.stop.cpus) and _absent(kernel) and not _started(kernel)
-    return kernel.stop.cpu.privilege if absent else ""
-
-
-def _absent(kernel: Kernel) -> bool:
-    """Whether the code of the ELF that is known was nowhere found: where one that is linked to a
-    single place has that, nothing is mapped there."""
-    image = kernel.stop.image
-    if image is None:
-        return kernel.stop.unplaced is not None
-    text = image.image.text
-    if text is None:
-        return False
-    roots = {cpu.root for cpu in kernel.stop.cpus if cpu.paging is not None}
-    at = image.va(text.address)
-    return all(root is None or not kernel.walk(root, at).mapped for root in roots)
-
-
-def _started(kernel: Kernel) -> bool:
-    """Whether a kernel runs: its ELF has its place and a CPU is in it, or a CPU has an IDT that no
-    firmware has."""
-    image = kernel.stop.image
-    for cpu in kernel.stop.cpus:
-        rip = cpu.get("rip")
-        if image is not None and rip is not None and image.holds(rip):
-            return True
-        if cpu.paging is not None and cpu.idtr is not None and cpu.idtr.base >= KERNELS:
-            return True
-    return False
+    before = bool(kernel.stop.cpus) and absent(kernel) and not started(kernel)
+    return kernel.stop.cpu.privilege if before else ""
 
 
 def _printed(kernel: Kernel, dump: FirmwareDump) -> Finding:

@@ -53,9 +53,15 @@ def _message(line: bytes) -> Message:
 
 class _Client(QMPClient):
     """It takes STOP and RESUME off the line before they are parsed: each breakpoint that is passed
-    brings four of them."""
+    brings four of them. And any event that QEMU sends before its answer to ``qmp_capabilities``,
+    which qemu.qmp takes for that answer: of a guest that resets again and again there are many."""
 
     resumed = False
+    negotiated = False
+
+    async def _negotiate(self) -> None:
+        await super()._negotiate()
+        self.negotiated = True
 
     async def _do_recv(self) -> Message:
         while True:
@@ -63,7 +69,9 @@ class _Client(QMPClient):
             if line.endswith(_RESUME):
                 self.resumed = True
             elif not line.endswith(_STOP):
-                return _message(line)
+                message = _message(line)
+                if self.negotiated or "event" not in message:
+                    return message
 
 
 @dataclass(frozen=True, slots=True)

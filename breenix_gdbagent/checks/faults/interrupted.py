@@ -15,6 +15,7 @@ from breenix_gdbagent.cpumodel.instruction import Instruction
 from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
+from breenix_gdbagent.kernel.started import absent, started
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import Walk
 
@@ -35,7 +36,7 @@ class Frame(Facts):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(Facts):
     """Where, in which ring and space, by what instruction; on which CPU of several. `code_32`: in
-    compatibility mode."""
+    compatibility mode. `before`: the kernel has not started, a firmware or a boot loader ran."""
 
     cpu: Annotated[int | None, IF_KNOWN]
     ring: int
@@ -46,6 +47,7 @@ class Interrupted(Facts):
     cr3: PhysAddr
     frame: Frame
     code_32: Annotated[bool, ASIDE]
+    before: Annotated[bool, ASIDE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ def interrupted(kernel: Kernel, context: Context, instruction: Instruction | Non
             ss=Hex(context.ss),
         ),
         code_32=runs_32_bit(context),
+        before=absent(kernel) and not started(kernel),
     )
 
 

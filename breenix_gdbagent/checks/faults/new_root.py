@@ -47,12 +47,14 @@ class NoTable:
 @dataclass(frozen=True, slots=True)
 class NewRoot:
     """A CR3 that maps neither the code that runs nor the rest of what the CPU runs on: `lost`
-    names what of RIP, RSP, IDT and GDT, RIP first."""
+    names what of RIP, RSP, IDT and GDT, RIP first. `earlier`: there is no table (any more),
+    and the instruction before RIP, which is known, did not load CR3."""
 
     root: PhysAddr
     lost: tuple[str, ...]
     no_table: NoTable | None
     loaded: Loaded | None
+    earlier: bool = False
 
 
 def new_root(kernel: Kernel, context: Context, cr2: int) -> NewRoot | None:
@@ -68,7 +70,12 @@ def new_root(kernel: Kernel, context: Context, cr2: int) -> NewRoot | None:
     if lost[:1] != ("RIP",) or len(lost) == 1:
         return None
     root = PhysAddr(context.root)
-    return NewRoot(root, lost, no_table(kernel, root), loaded_by(kernel, context))
+    loaded = loaded_by(kernel, context)
+    image = kernel.stop.image
+    known = image is not None and image.holds(context.rip)
+    instead = no_table(kernel, root)
+    earlier = known and loaded is None and instead is not None
+    return NewRoot(root, lost, instead, loaded, earlier)
 
 
 def no_table(kernel: Kernel, root: PhysAddr) -> NoTable | None:

@@ -218,6 +218,10 @@ _NEW_TABLES = (
     "Before CR3 is loaded, its tables have to map the code that loads it, its stack, the IDT and "
     "the GDT at the addresses where they are used."
 )
+_TABLE_OVERWRITTEN = (
+    "The kernel ran on that table until it was written over: look at what the instruction at RIP "
+    "writes, and for a stack or a buffer that runs into the table, or a frame given out twice."
+)
 _NO_TABLE = (
     "Load CR3 with the physical address of the top table (not its virtual one), after the table "
     "has been filled."
@@ -252,6 +256,8 @@ def _advice(fault: PageFault) -> str:
             return _PARENTS
     root = new_root(fault.kernel, fault.context, fault.cr2)
     if root is not None:
+        if root.earlier:
+            return _TABLE_OVERWRITTEN
         empty = root.no_table is None or root.no_table.what == "zeros"
         return _NEW_TABLES if empty else _NO_TABLE
     if fault.cause.code is GUARD_PAGE:

@@ -145,6 +145,8 @@ def who(program: Interrupted) -> str:
         named = space is not None and space.name is not None
         return f"process {label} in ring 3" if named else f"{label} in ring 3"
     narrow = ""
+    if program.before:
+        return "the firmware or its boot loader"
     if program.code_32:
         narrow = f", run as 32-bit code (CS {hex64(program.frame.cs)} has no L bit),"
     if space is not None and space.role == "master":

@@ -270,7 +270,9 @@ def _story(facts: PageFaultFacts) -> str:
     said.append(f"Under CR3 {hex64(facts.at.cr3)} ({under}) {_why(facts)}.")
     if facts.new_root is not None:
         said.append(f"{_root_lacks(facts.new_root)}.")
-        if facts.new_root.no_table is None:
+        if facts.new_root.earlier:
+            said.append("What is before RIP did not load it: its tables have changed since.")
+        elif facts.new_root.no_table is None:
             said.append("It was loaded before its tables had them, or it is a wrong one.")
     if code not in (HANDLED, STALE_TLB):
         many = f"{facts.others} other address space{'s map' if facts.others != 1 else ' maps'} it."
