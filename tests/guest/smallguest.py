@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "fixtures" / "small" / "small.s"
 IDLES, READS, PIC, RESETS, WAITS, PANICS, DEAD, NO_NXE, UNALIGNED, GDT_READ_ONLY = range(10)
 NO_RAM, EMPTY, NO_TABLE, TOO_HIGH, CPU_1_DIES, CPU_1_HALTS, SHORT_IDT, DATA_GATE = range(10, 18)
 CODE_32, ERROR_CODE_LEFT = 18, 19
-TICK_FIRST = 23
+TICK_FIRST, UPPER_LEVELS = 23, 24
 OVERFLOWS, OVERFLOWS_TOLD, PUSHES_NOWHERE, CLEARS_CODE, OVER_TABLES = range(20, 25)
 CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE, "loader-fault": LOADER,
          "kernel-code.overwritten": CLEARS_CODE}  # fmt: skip

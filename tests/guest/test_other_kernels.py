@@ -31,6 +31,7 @@ from tests.guest.smallguest import (
     TICK_FIRST,
     TOO_HIGH,
     UNALIGNED,
+    UPPER_LEVELS,
     WAITS,
     assembled,
     booted,
@@ -212,6 +213,21 @@ def test_which_bit_is_reserved_and_why(
     others = {NO_NXE: {"tables.nx-without-nxe"}, TOO_HIGH: {"frame.beyond-ram"}}
     assert found.keys() == others.get(case, set())
     assert ("EFER.NXE" in fault["fix"]) is (case == NO_NXE)
+
+
+@needs_small_guest
+def test_every_level_that_lacks_the_right_is_named(tmp_path: Path) -> None:
+    kernel = assembled(UPPER_LEVELS, tmp_path)
+    with booted(kernel, tmp_path, until=CAUGHT) as guest:
+        seen = agent("audit", *guest.options, "--json")
+        (judge,) = guest.exceptions
+    (fault,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert (fault["code"], judge.error) == ("page-fault.write-protected", 3)
+    assert int(fault["where"]["va"], 16) == judge.cr2
+    said = fault["summary"]
+    assert "the PDPT entry" in said and "as does the PD entry" in said
+    assert "the PT entry" in said and "meant for writing" in said
+    assert "parent tables" in fault["fix"]
 
 
 @needs_small_guest
