@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from breenix_gdbagent.kernel.firmware_dump import firmware_dump
 from breenix_gdbagent.kernel.view import Kernel
 
 KERNELS = 1 << 32
@@ -9,12 +10,13 @@ KERNELS = 1 << 32
 
 
 def started(kernel: Kernel) -> bool:
-    """Whether a kernel runs: its ELF has its place and a CPU is in it, or a CPU has an IDT that no
-    firmware has."""
+    """Whether a kernel runs: its ELF has its place and a CPU is in it, with its code, its stack or
+    its IDT, or a CPU has an IDT that no firmware has."""
     image = kernel.stop.image
     for cpu in kernel.stop.cpus:
         rip = cpu.get("rip")
-        if image is not None and rip is not None and image.holds(rip):
+        places = (rip, cpu.get("rsp"), cpu.idtr.base if cpu.idtr is not None else None)
+        if image is not None and any(at is not None and image.holds(at) for at in places):
             return True
         if cpu.paging is not None and cpu.idtr is not None and cpu.idtr.base >= KERNELS:
             return True
@@ -33,3 +35,11 @@ def absent(kernel: Kernel) -> bool:
     roots = {cpu.root for cpu in kernel.stop.cpus if cpu.paging is not None}
     at = image.va(text.address)
     return all(root is None or not kernel.walk(root, at).mapped for root in roots)
+
+
+def surely_before(kernel: Kernel) -> bool:
+    """Whether what runs is no kernel: the one that is known has not started, and nothing of its one
+    place is mapped, or the firmware printed that it caught an exception."""
+    if not kernel.stop.cpus or started(kernel) or not absent(kernel):
+        return False
+    return kernel.stop.image is not None or firmware_dump(kernel.stop.serial) is not None

@@ -15,7 +15,7 @@ from breenix_gdbagent.cpumodel.instruction import Instruction
 from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.kernel.started import absent, started
+from breenix_gdbagent.kernel.started import surely_before
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.paging import Walk
 
@@ -107,7 +107,7 @@ def interrupted(kernel: Kernel, context: Context, instruction: Instruction | Non
             ss=Hex(context.ss),
         ),
         code_32=runs_32_bit(context),
-        before=absent(kernel) and not started(kernel),
+        before=surely_before(kernel),
     )
 
 
