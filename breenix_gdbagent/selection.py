@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from breenix_gdbagent.addresses import PAGE, page_base
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.recording import RecordingMemory
-from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.pages import pages
 from breenix_gdbagent.x86.paging import index_at, slot_start, span, translate
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from breenix_gdbagent.arch.cpu import Arch, Cpu, Mode
+from breenix_gdbagent.architectures import ARCHITECTURES as ARCHITECTURES
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.memory import PhysicalMemory
-from breenix_gdbagent.x86.cpu import CR0_PG, CR4_PAE, Cpu, PagingMode
 from breenix_gdbagent.x86.pic import Pic
 
 if TYPE_CHECKING:
@@ -116,7 +117,12 @@ class Stop(NamedTuple):
         return self.cpus[0] if self.cpus else Cpu(self.reason.cpu, {})
 
     @property
-    def paging(self) -> PagingMode | None:
+    def arch(self) -> Arch:
+        """The architecture of the machine."""
+        return self.cpu.arch
+
+    @property
+    def paging(self) -> Mode | None:
         """Paging mode of that CPU, else of any CPU with paging on; None in early boot."""
         modes = (cpu.paging for cpu in (self.cpu, *self.cpus))
         return next((mode for mode in modes if mode is not None), None)
@@ -131,10 +137,5 @@ class Stop(NamedTuple):
 
 
 def no_paging(cpu: Cpu) -> str:
-    """Why `cpu` translates no addresses of 64-bit mode, in words."""
-    cr0 = cpu.get("cr0")
-    if cr0 is None:
-        return f"the control registers of CPU {cpu.index} are not known"
-    kind = "32-bit paging (PAE)" if (cpu.get("cr4") or 0) & CR4_PAE else "32-bit paging"
-    paged = f"under {kind}, " if cr0 & CR0_PG else ""
-    return f"CPU {cpu.index} is {paged}in {cpu.privilege}: early boot"
+    """Why `cpu` translates no addresses, in words."""
+    return cpu.arch.no_translation(cpu)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent import run_report
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks import examine as checks
 from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import Finding
@@ -27,7 +28,6 @@ from breenix_gdbagent.report.model import ShownFinding
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.targets.saved import saved
-from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
     from breenix_gdbagent.evaluation.known import Known

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 from breenix_gdbagent import targets
 from breenix_gdbagent.api import stops
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.examine import CHECKS, Examination
 from breenix_gdbagent.debugger.arbiter import PYTHON, Arbiter
 from breenix_gdbagent.debugger.debugger import Debugger
@@ -39,7 +40,6 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialText, Stop
 from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.targets import Machine, Setting
-from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
     from breenix_gdbagent.evaluation.known import Known

@@ -13,6 +13,8 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical, hex64, page_base
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.walks import UNREADABLE, Walk
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.faults.descriptors import (
     GATE_MISSING,
@@ -33,9 +35,8 @@ from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.running import running, settled
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.descriptors import TSS_SIZE
-from breenix_gdbagent.x86.paging import UNREADABLE, A, D, Walk, slots_of
+from breenix_gdbagent.x86.paging import A, D, slots_of
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 RSP0_MISMATCH = declare(

@@ -30,7 +30,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols.spots import spots
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 CheckFunction = Callable[[Kernel], Iterator[Finding]]
 Clock = Callable[[], float]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.facts import Facts
 from breenix_gdbagent.checks.reasons import Reason
 from breenix_gdbagent.cpumodel.confidence import Confidence as Confidence
 from breenix_gdbagent.symbols.lines import Spot
-from breenix_gdbagent.x86.paging import Walk
 
 Severity = Literal["error", "warning", "info"]
 KINDS = ("event", "run", "state")

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Annotated
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.arch.walks import UNREADABLE
 from breenix_gdbagent.checks.completeness import require_finished_tables
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import (
@@ -28,7 +29,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, Leaf
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import SHAPE, UNREADABLE, index_at, indexes_naming, present
+from breenix_gdbagent.x86.paging import SHAPE, index_at, indexes_naming, present
 
 UNMAPPED = declare(
     "kernel-stack.unmapped",

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.finding import Finding, Where, declare
 from breenix_gdbagent.cpumodel.context import PF, vector_name
 from breenix_gdbagent.kernel.firmware_dump import FirmwareDump, firmware_dump
 from breenix_gdbagent.kernel.started import absent, started
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.paging import walk
 from breenix_gdbagent.x86.pe import image_holding
 
@@ -134,10 +134,11 @@ def _printed(kernel: Kernel, dump: FirmwareDump) -> Finding:
 
 def _given(kernel: Kernel, about: list[Cpu], dump: FirmwareDump) -> int | None:
     """The error code that the tables give for the access that was printed."""
+    from breenix_gdbagent.x86.control import PagingMode
     from breenix_gdbagent.x86.exceptions import PageFaultCode
     from breenix_gdbagent.x86.verdict import Access, verdict
 
-    mode, root = (about[0].paging, about[0].root) if about else (None, None)
+    mode, root = (PagingMode.of(about[0]), about[0].root) if about else (None, None)
     if mode is None or root is None or dump.error_code is None:
         return None
     way = walk(kernel.tables, root, dump.cr2, mode.levels)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.arch.walks import Entry, Walk
 from breenix_gdbagent.checks.facts import ASIDE, SHORT, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare, place_of
 from breenix_gdbagent.checks.reasons import State
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import Entry, Walk
 
 ALREADY_MAPPED = declare(
     "map.already-mapped",

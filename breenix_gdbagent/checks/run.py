@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks import loader
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.faults.shutdown import REBOOT
@@ -18,7 +19,6 @@ from breenix_gdbagent.kernel.panic import panic_place
 from breenix_gdbagent.kernel.reason import in_panic
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
-from breenix_gdbagent.x86.cpu import Cpu
 
 RFLAGS_IF = 1 << 9
 

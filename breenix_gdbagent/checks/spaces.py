@@ -16,7 +16,7 @@ from breenix_gdbagent.kernel.processes import Process
 from breenix_gdbagent.kernel.running import Running, by_registers, on_own_stack, running, settled
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import CR3_ADDRESS
+from breenix_gdbagent.x86.control import CR3_ADDRESS
 
 UNKNOWN = declare(
     "cr3.unknown",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.reasons import BottomsMissing, NotRead, State
@@ -16,7 +17,6 @@ from breenix_gdbagent.kernel.running import Running, backtrace, not_returning, r
 from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.kernel.threads import Thread
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
 
 OVERFLOW = declare(
     "kernel-stack.overflow",

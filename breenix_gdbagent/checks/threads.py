@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.facts import ASIDE, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
 from breenix_gdbagent.checks.reasons import HalfSaved, ProcessesUnscheduled, State
@@ -15,7 +16,6 @@ from breenix_gdbagent.kernel.processes import Process
 from breenix_gdbagent.kernel.running import running, settled
 from breenix_gdbagent.kernel.threads import Thread
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
 
 DESYNC = declare(
     "thread.desync",

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from breenix_gdbagent.addresses import VirtAddr, hex64
+from breenix_gdbagent.arch.spaces import Range
 from breenix_gdbagent.commands.examined import kernel_of
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import Target
@@ -15,7 +16,6 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.locations import parse_address, parse_number
 from breenix_gdbagent.report.tables import spaces_json, spaces_text
 from breenix_gdbagent.views.roots import root_of, root_of_pid
-from breenix_gdbagent.x86.mapped_space import Range
 
 
 def answer(target: Target, options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.spaces import Gap
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
@@ -17,7 +18,6 @@ from breenix_gdbagent.report.mappings import changes_json, changes_text
 from breenix_gdbagent.targets.saved import saved
 from breenix_gdbagent.views.changes import Change, space_changes
 from breenix_gdbagent.views.comparison import paired
-from breenix_gdbagent.x86.mapped_space import Gap
 
 TARGETS = ("lab", "breenix", "image", "config", "gdb", "replay", "snapshot")
 

@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.commands.examined import stop_of
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.target import Target
@@ -16,7 +18,6 @@ from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.report.model import shown_walk, to_json
 from breenix_gdbagent.report.tables import walk_text
 from breenix_gdbagent.stop import Stop
-from breenix_gdbagent.x86.paging import Tables, Walk, walk
 
 
 def walk_all(target: Target, options: argparse.Namespace) -> int:
@@ -43,14 +44,13 @@ def walk_all(target: Target, options: argparse.Namespace) -> int:
 
 def _walks(stop: Stop, options: argparse.Namespace) -> Iterator[Walk]:
     tables = Tables(stop.memory)
-    mode = stop.paging
-    levels, nxe = (mode.levels, mode.nxe) if mode is not None else (4, None)
+    walk, mode = stop.arch.paging.walk, stop.paging
     questions = list(_questions(options.va))
     # A root that each line of stdin names is asked for nowhere else.
     ours = _root(stop, options) if any(named is None for _, named in questions) else 0
     for text, named in questions:
         root = ours if named is None else named
-        yield walk(tables, root, _address(stop, text), levels, nxe)
+        yield walk(tables, root, _address(stop, text), mode)
 
 
 def _address(stop: Stop, text: str) -> int:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, canonical, hex64
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.cpu import Cpu, PagingMode
+from breenix_gdbagent.x86.control import PagingMode
 from breenix_gdbagent.x86.exceptions import PF_PRESENT, PF_RESERVED, PF_WRITE, VECTORS
-from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
+from breenix_gdbagent.x86.paging import VirtualMemory, walk
 from breenix_gdbagent.x86.verdict import Access, Processor, Verdict, verdict
 
 Origin = Literal["exception", "interrupt", "software"]
@@ -153,7 +155,7 @@ def context_of_cpu(tables: Tables, cpu: Cpu) -> Context:
 
     Raises `ReadError` where paging is off or a register is missing.
     """
-    mode, root = cpu.paging, cpu.root
+    mode, root = PagingMode.of(cpu), cpu.root
     missing = [n for n in ("rip", "rsp", "cs", "ss", "eflags") if cpu.get(n) is None]
     if mode is None or root is None or missing:
         raise ReadError(

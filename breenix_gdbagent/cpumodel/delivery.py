@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from breenix_gdbagent.addresses import VirtAddr, hex64
+from breenix_gdbagent.arch.cpu import SystemSegment
+from breenix_gdbagent.arch.descriptors import Gate
 from breenix_gdbagent.cpumodel.context import (
     DF,
     GP,
@@ -26,14 +28,7 @@ from breenix_gdbagent.cpumodel.context import (
 )
 from breenix_gdbagent.cpumodel.selectors import code_for_gate, conforming
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.cpu import SystemSegment
-from breenix_gdbagent.x86.descriptors import (
-    GATE_SIZE,
-    INTERRUPT_GATE,
-    TRAP_GATE,
-    Gate,
-    parse_gate,
-)
+from breenix_gdbagent.x86.descriptors import GATE_SIZE, INTERRUPT_GATE, TRAP_GATE, parse_gate
 from breenix_gdbagent.x86.vectors import WITH_ERROR_CODE
 
 Step = Literal["idt", "gate", "selector", "tss", "stack", "handler"]

@@ -27,7 +27,7 @@ from breenix_gdbagent.cpumodel.context import (
 from breenix_gdbagent.cpumodel.instruction import Access, Instruction
 from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 _MASK = (1 << 64) - 1
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.descriptors import Gate
 from breenix_gdbagent.cpumodel.context import GP, NP, Context, Raised, refusal, vector_name
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.descriptors import Gate, Segment, parse_segment
+from breenix_gdbagent.x86.descriptors import Segment, parse_segment
 
 SELECTOR = 0xFFFC  # of an error code: index and table, without RPL
 TABLE_LOCAL = 1 << 2

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.machine import Machine
 from breenix_gdbagent.checks.faults import recognised
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.adapter import Adapter
@@ -17,8 +19,6 @@ from breenix_gdbagent.kernel.stacks import Era, StackRegion, recognise_era
 from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.stop import AdapterSource
 from breenix_gdbagent.symbols import Image
-from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.machine import Machine
 
 DOUBLE_FAULT = 8
 

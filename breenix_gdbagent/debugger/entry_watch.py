@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import PhysAddr, hex64, sign_extended
+from breenix_gdbagent.arch.walks import Entry
 from breenix_gdbagent.debugger.points import Point, Watched
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import CR0_WP, CR3_ADDRESS
-from breenix_gdbagent.x86.paging import LEVEL, A, D, Entry, entry_index, present, span
+from breenix_gdbagent.x86.control import CR0_WP, CR3_ADDRESS
+from breenix_gdbagent.x86.paging import LEVEL, A, D, entry_index, present, span
 from breenix_gdbagent.x86.reverse import FrameIndex
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.finding import NotChecked
 from breenix_gdbagent.debugger.entry_watch import EntryWatch
@@ -24,7 +25,6 @@ from breenix_gdbagent.live.frozen import FrozenMemory
 from breenix_gdbagent.report.sentences import summary
 from breenix_gdbagent.report.wording.reasons import reason_words
 from breenix_gdbagent.stop import Stop, StopReason
-from breenix_gdbagent.x86.cpu import Cpu
 
 MOST_TOLD = 3
 

@@ -11,7 +11,7 @@ from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.expressions import Expression
 from breenix_gdbagent.evaluation.places import Place
-from breenix_gdbagent.x86.cpu import CR3_ADDRESS
+from breenix_gdbagent.x86.control import CR3_ADDRESS
 
 Kind = Literal["break", "watch", "entry", "checkpoint", "invariant", "passage"]
 Access = Literal["write", "read", "access"]

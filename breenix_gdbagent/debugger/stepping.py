@@ -20,7 +20,7 @@ from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.symbols.backtrace import Frame
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 MOST_STEPS = 200_000
 _MASK = (1 << 64) - 1

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.processes import MANAGER
@@ -17,7 +18,7 @@ from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols.backtrace import Frame, registers_of
 from breenix_gdbagent.symbols.cfi import REGISTERS
 from breenix_gdbagent.symbols.values import Value
-from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
+from breenix_gdbagent.x86.control import CR3_ADDRESS
 from breenix_gdbagent.x86.paging import VirtualMemory
 
 if TYPE_CHECKING:

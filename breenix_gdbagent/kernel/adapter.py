@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from breenix_gdbagent.errors import ReadError
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.arch.cpu import Cpu
+    from breenix_gdbagent.arch.machine import Machine
+    from breenix_gdbagent.arch.tables import Tables
+    from breenix_gdbagent.arch.walks import Walk
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
     from breenix_gdbagent.kernel.percpu import PerCpu
     from breenix_gdbagent.kernel.processes import ProcessTable
@@ -25,9 +29,6 @@ if TYPE_CHECKING:
     from breenix_gdbagent.stop import SerialText
     from breenix_gdbagent.symbols import Image, LoadedImage
     from breenix_gdbagent.symbols.values import Values
-    from breenix_gdbagent.x86.cpu import Cpu
-    from breenix_gdbagent.x86.machine import Machine
-    from breenix_gdbagent.x86.paging import Tables, Walk
 
 ReadVirtual = Callable[[int, int], bytes]
 

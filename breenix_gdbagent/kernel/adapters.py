@@ -12,8 +12,8 @@ from breenix_gdbagent.kernel.breenix.adapter import Breenix
 from breenix_gdbagent.stop import AdapterSource
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.arch.machine import Machine
     from breenix_gdbagent.symbols import Image
-    from breenix_gdbagent.x86.machine import Machine
 
 GROUP = "breenix_gdbagent.kernels"
 """The entry points of installed packages that bring an adapter: each names an `Adapter` class."""

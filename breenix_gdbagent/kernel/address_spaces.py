@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from breenix_gdbagent.addresses import PhysAddr
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.machine import Machine
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.adapter import Adapter
 from breenix_gdbagent.kernel.adapters import adapter_of
@@ -16,10 +18,8 @@ from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_sp
 from breenix_gdbagent.kernel.stacks import Era, Leaf, StackRegion, recognise_era
 from breenix_gdbagent.kernel.structures import Structures
 from breenix_gdbagent.stop import Stop
-from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
-from breenix_gdbagent.x86.machine import Machine
+from breenix_gdbagent.x86.control import CR3_ADDRESS
 from breenix_gdbagent.x86.paging import table_named
-from breenix_gdbagent.x86.roots import scan_roots
 
 
 class AddressSpaces(Machine):
@@ -91,11 +91,11 @@ class AddressSpaces(Machine):
         reference = self.reference_root
         scanned: dict[PhysAddr, str] = {}
         if reference is not None:
-            for candidate in scan_roots(self.stop.memory, reference):
+            for candidate in self.arch.paging.roots(self.stop.memory, reference, ()):
                 scanned[candidate.root] = candidate.how
             for slot in self.adapter.boot_slots if self.percpus else ():
                 # The bootloader's own root shares only what was there before the master.
-                for candidate in scan_roots(self.stop.memory, reference, (slot,)):
+                for candidate in self.arch.paging.roots(self.stop.memory, reference, (slot,)):
                     scanned.setdefault(candidate.root, f"slot {slot}")
         return find_spaces(
             self.tables, self.stop.cpus, self.percpus, scanned, self.log, self.listed_processes

@@ -16,7 +16,7 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory.elf_header import PF_W, PT_LOAD, ProgramHeader
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.bias import PATCHES
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 _EQUAL = 64
 """So many equal bytes end a stretch of differing ones: what lies between is equal by chance."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.symbols.backtrace import Frame
-from breenix_gdbagent.x86.cpu import Cpu
 
 MOST_FRAMES = 8
 MOST_BYTES = 1 << 14

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.machine import Machine
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.stop import StopReason
-from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.exceptions import (
     FRAME,
     ExceptionFrame,
@@ -16,7 +17,6 @@ from breenix_gdbagent.x86.exceptions import (
     parse_frame,
     read_frame,
 )
-from breenix_gdbagent.x86.machine import Machine
 from breenix_gdbagent.x86.vectors import ORDINARY_VECTORS
 
 PAGE_FAULT = 14

@@ -15,11 +15,14 @@ from dataclasses import dataclass, replace
 from struct import Struct
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.descriptors import Gate
+from breenix_gdbagent.arch.machine import Machine
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import PAGE_FAULT, Event
 from breenix_gdbagent.kernel.gate_entry import agreement
-from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.descriptors import Gate, read_segments
+from breenix_gdbagent.x86.control import PagingMode
+from breenix_gdbagent.x86.descriptors import read_segments
 from breenix_gdbagent.x86.exceptions import (
     ERROR_CODE_SIZE,
     FRAME,
@@ -27,7 +30,6 @@ from breenix_gdbagent.x86.exceptions import (
     PageFaultCode,
     parse_frame,
 )
-from breenix_gdbagent.x86.machine import Machine
 from breenix_gdbagent.x86.paging import walk
 from breenix_gdbagent.x86.vectors import ORDINARY_VECTORS, WITH_ERROR_CODE
 from breenix_gdbagent.x86.verdict import Access, verdict
@@ -82,6 +84,7 @@ class _Search:
         assert cpu.root is not None
         self.machine = machine
         self.cpu = cpu
+        self.root = cpu.root
         self.memory = machine.memory_of(cpu.root)
         self.selectors = self._selectors()
         tss = machine.tss.get(cpu.index)
@@ -159,7 +162,7 @@ class _Search:
                 return False
         if frame.rip == self.cpu.get("cr2"):
             return True
-        way = self.machine.walk(self.memory.root, frame.rip)
+        way = self.machine.walk(self.root, frame.rip)
         return way.effective is not None and not way.effective.nx
 
     # Which vector ----------------------------------------------------------------------------
@@ -255,7 +258,7 @@ class _Search:
         """A page fault by what the tables say of CR2: they refuse that access, with the error code
         that lies below the frame."""
         code, cr2 = words.get(at - ERROR_CODE_SIZE), self.cpu.get("cr2")
-        mode = self.cpu.paging
+        mode = PagingMode.of(self.cpu)
         if PAGE_FAULT not in self.gates or mode is None or not code or not cr2:
             return None
         if not _can_be(PAGE_FAULT, code) or not canonical(cr2, mode.levels):
@@ -266,7 +269,7 @@ class _Search:
         cpl = 3 if pushed.user else 0
         if frame.cpl != cpl:
             return None  # an access of the CPU's own: the entry has to tell
-        way = walk(self.machine.tables, self.memory.root, cr2, mode.levels)
+        way = walk(self.machine.tables, self.root, cr2, mode.levels)
         told = verdict(way, Access(pushed.access, cpl, False, False), mode)
         if told.allowed is not False or code not in (told.error_code, *told.also):
             return None

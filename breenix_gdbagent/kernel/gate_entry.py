@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from breenix_gdbagent.cpumodel.instruction import Instruction
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 ReadVirtual = Callable[[int, int], bytes]
 

@@ -3,12 +3,13 @@ of thousands."""
 
 from __future__ import annotations
 
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.adapter import Adapter, Handled
 from breenix_gdbagent.kernel.adapters import BREENIX
 from breenix_gdbagent.kernel.event import PAGE_FAULT, event_at_handler
-from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.paging import Tables, VirtualMemory, walk
+from breenix_gdbagent.x86.paging import VirtualMemory, walk
 
 
 def recognised(

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr, hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import Event, event_of_frame, stack_tops
 from breenix_gdbagent.kernel.frame_search import Found, frames_above, with_cr2
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.exceptions import ERROR_CODE_SIZE, FRAME, read_frame
 from breenix_gdbagent.x86.vectors import ORDINARY_VECTORS, WITH_ERROR_CODE
 

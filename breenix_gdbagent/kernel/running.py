@@ -18,10 +18,10 @@ from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.errors import ReadError
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.arch.cpu import Cpu
     from breenix_gdbagent.kernel.stacks import KernelStack
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.symbols.backtrace import Backtrace
-    from breenix_gdbagent.x86.cpu import Cpu
 
 RFLAGS_IF = 1 << 9
 _ALWAYS_ONE = 1 << 1

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from breenix_gdbagent.addresses import PhysAddr
-from breenix_gdbagent.x86.paging import Tables, effective_of, indexes_present, same_target
+from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.x86.paging import effective_of, indexes_present, same_target
 from breenix_gdbagent.x86.toptable import TopTable
 
 

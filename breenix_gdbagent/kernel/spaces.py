@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from breenix_gdbagent.addresses import PhysAddr
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.breenix.layout import (
     BOOT_SHARED_SLOT,
@@ -16,8 +18,8 @@ from breenix_gdbagent.kernel.breenix.layout import (
 )
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.serial_log import LogFacts
-from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
-from breenix_gdbagent.x86.paging import Tables, frame_of, present, tables_in_common
+from breenix_gdbagent.x86.control import CR3_ADDRESS
+from breenix_gdbagent.x86.paging import frame_of, present, tables_in_common
 
 Role = Literal["master", "process", "boot", "unknown"]
 KERNEL_HALF = 256

@@ -11,10 +11,10 @@ from itertools import pairwise
 from struct import Struct
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr, page_base
+from breenix_gdbagent.arch.machine import Machine
+from breenix_gdbagent.arch.walks import NOT_PRESENT
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.callsites import behind_a_call
-from breenix_gdbagent.x86.machine import Machine
-from breenix_gdbagent.x86.paging import NOT_PRESENT
 
 LONGEST_RUN = 1 << 20
 """Bytes of a stack that are looked at."""

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr
+from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.x86.pages import pages, small_pages
-from breenix_gdbagent.x86.paging import SHAPE, Tables, index_at
+from breenix_gdbagent.x86.paging import SHAPE, index_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 from breenix_gdbagent.errors import InputError, ReadError
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.arch.machine import Machine
     from breenix_gdbagent.kernel.adapter import Adapter
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
     from breenix_gdbagent.kernel.processes import ProcessTable
     from breenix_gdbagent.kernel.scheduler import Scheduler
     from breenix_gdbagent.stop import Stop
     from breenix_gdbagent.symbols.values import Values
-    from breenix_gdbagent.x86.machine import Machine
 
 _T = TypeVar("_T")
 

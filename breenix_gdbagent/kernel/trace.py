@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import no_paging
 from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.symbols.unwind import Unwinder
-from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.stacks import KernelStack

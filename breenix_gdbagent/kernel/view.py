@@ -8,13 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.address_spaces import AddressSpaces
 from breenix_gdbagent.kernel.event import Event, event_at_handler
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.stacks import KernelStack, ist_stacks, slot_stack, used_slots
-from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.ledger import FrameLedger
@@ -67,7 +66,8 @@ class Kernel(AddressSpaces):
         except ReadError:
             mapped = {}
         try:
-            vectors = {g.ist: VECTOR_NAMES.get(v, str(v)) for v, g in self.gates.items() if g.ist}
+            known = self.arch.vectors
+            vectors = {g.ist: known.get(v, str(v)) for v, g in self.gates.items() if g.ist}
         except ReadError:
             vectors = {}
         bottoms = self.adapter.layout.ist_bottoms

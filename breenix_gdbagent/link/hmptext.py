@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.arch.cpu import DescriptorTable, SystemSegment
 from breenix_gdbagent.memory.interface import RamMap, RamRange
-from breenix_gdbagent.x86.cpu import DescriptorTable, SystemSegment
 from breenix_gdbagent.x86.pic import Chip, Pic
 
 _PIC = (

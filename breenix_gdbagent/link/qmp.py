@@ -24,6 +24,7 @@ from qemu.qmp import EventListener, Message, QMPClient, QMPError
 from qemu.qmp.message import DeserializationError
 from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
 
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import ConnectError, LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.hmptext import parse_ram_map
@@ -31,7 +32,6 @@ from breenix_gdbagent.link.peer import with_cause
 from breenix_gdbagent.memory.elf import read_headers
 from breenix_gdbagent.memory.interface import RamMap
 from breenix_gdbagent.x86.core_notes import cpus_of_notes
-from breenix_gdbagent.x86.cpu import Cpu
 
 ANSWER_SECONDS = 5.0
 RESTS = 500

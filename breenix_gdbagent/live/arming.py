@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.cpu import Cpu, DescriptorTable
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
 from breenix_gdbagent.link.hmptext import HiddenRegisters
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
 from breenix_gdbagent.stop import StopReason
-from breenix_gdbagent.x86.cpu import EFER_LMA, Cpu, DescriptorTable
+from breenix_gdbagent.x86.control import EFER_LMA
 from breenix_gdbagent.x86.descriptors import GATE_SIZE, INTERRUPT_GATE, TRAP_GATE, parse_gate
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import InputError, LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import (
@@ -26,7 +27,6 @@ from breenix_gdbagent.live.frozen import FrozenMemory, NoMemory
 from breenix_gdbagent.live.signals import Uncut
 from breenix_gdbagent.memory import PhysicalMemory, RamMap
 from breenix_gdbagent.stop import SerialText, Stop, StopReason
-from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
     from breenix_gdbagent.configs import Config
@@ -277,7 +277,8 @@ class Guest:
     def _compare(self, file: RamFile, ram: RamMap) -> None:
         """Refuse a RAM file that is not this guest's, by what the stub reads: the start of each
         range, the top page table and the page that RSP is in. Raises `InputError`."""
-        from breenix_gdbagent.x86.paging import Tables, walk
+        from breenix_gdbagent.arch.tables import Tables
+        from breenix_gdbagent.x86.paging import walk
 
         samples = [(found.start, min(PAGE, found.end - found.start)) for found in ram.ranges]
         cpu = Cpu(0, self.stub.registers())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from breenix_gdbagent.errors import LinkError
 from breenix_gdbagent.live.guest import Holds
-from breenix_gdbagent.x86.cpu import CR0_PG
+from breenix_gdbagent.x86.control import CR0_PG
 
 _PAUSES = (b"-no-reboot", b"--no-reboot")
 

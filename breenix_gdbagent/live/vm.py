@@ -11,6 +11,7 @@ from pathlib import Path
 from signal import SIGINT
 from typing import TYPE_CHECKING, Self
 
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import LinkClosed, LinkError, ResumeRefused
 from breenix_gdbagent.link.breakpoints import Break
 from breenix_gdbagent.link.deadline import Deadline
@@ -23,7 +24,6 @@ from breenix_gdbagent.live.resets import Resets
 from breenix_gdbagent.live.running import Running
 from breenix_gdbagent.live.signals import Interrupts, Termination, Uncut
 from breenix_gdbagent.stop import Stop, StopReason
-from breenix_gdbagent.x86.cpu import Cpu
 
 if TYPE_CHECKING:
     from breenix_gdbagent.link.serial import Watch

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from breenix_gdbagent.architectures import of_program
 from breenix_gdbagent.configs import Config, Files
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.recording import manifest as names
@@ -66,8 +67,7 @@ def recordable(config: Config, files: Files, elf: Path) -> Recordable:
     for word in words:
         _refuse_word(word, config.name)
     out.words = list(_converted(words, out))
-    if "x86" in config.program or "i386" in config.program:
-        out.words += ["-global", "apic-common.vapic=off"]
+    out.words += of_program(config.program).record_options
     state = f"if=none,id={_OWN_NODE},format=qcow2,file={{disks}}/state.qcow2"
     out.words += ["-drive", state]
     return out

@@ -11,12 +11,12 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Column, Facts
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.report.model import shown_walk, to_json
 from breenix_gdbagent.report.wording.base import PHRASES
-from breenix_gdbagent.x86.paging import Walk
 
 _HEXES = (VirtAddr, PhysAddr, Hex)
 _PLAIN = (bool, int, float, str)

@@ -7,10 +7,10 @@ from itertools import groupby
 from typing import Protocol
 
 from breenix_gdbagent.addresses import counted, hex64
+from breenix_gdbagent.arch.spaces import Gap, MappedSpace, Range
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.views.changes import Change
 from breenix_gdbagent.views.space_listing import SpaceListing
-from breenix_gdbagent.x86.mapped_space import Gap, MappedSpace, Range
 from breenix_gdbagent.x86.paging import LEVEL
 
 LEAST_ALIKE = 4

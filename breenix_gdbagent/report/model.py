@@ -12,9 +12,9 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.shown_facts import Fact, Named, facts_of, named_in
-from breenix_gdbagent.x86.paging import Walk
 
 Object = Mapping[str, Json]
 T = TypeVar("T")

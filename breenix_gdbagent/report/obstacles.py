@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.walks import NOT_PRESENT
 from breenix_gdbagent.checks.mapping import ALREADY_MAPPED, Level, Obstacle
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.x86.paging import LEVEL, NOT_PRESENT
+from breenix_gdbagent.x86.paging import LEVEL
 
 MOST_NAMED = 4
 

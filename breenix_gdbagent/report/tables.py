@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.model import ShownSpace, shown_walk, to_json
-from breenix_gdbagent.x86.paging import Walk
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.spaces import Space

@@ -25,7 +25,7 @@ from breenix_gdbagent.selftest.layout import (
 )
 from breenix_gdbagent.selftest.matrix import KINDS, PERMISSIVE, Builder, Group, Mapping
 from breenix_gdbagent.stop import Stop
-from breenix_gdbagent.x86.cpu import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE
+from breenix_gdbagent.x86.control import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE
 from breenix_gdbagent.x86.paging import P, W
 
 SECONDS = 30.0

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.selftest.bench import PAGE, TABLES, Bench, Outcome
 from breenix_gdbagent.selftest.matrix import GROUPS, KINDS, RINGS, Builder, Group, Mapping
-from breenix_gdbagent.x86.cpu import PagingMode
-from breenix_gdbagent.x86.paging import Tables, Walk, walk
+from breenix_gdbagent.x86.control import PagingMode
+from breenix_gdbagent.x86.paging import walk
 from breenix_gdbagent.x86.verdict import Access, Processor, Verdict, verdict
 
 LEVELS = 4

@@ -25,12 +25,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.arch.cpu import Cpu, DescriptorTable, SystemSegment
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import RamMap, RamRange
 from breenix_gdbagent.memory.core import OWNER
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.stop import AdapterSource, SerialChunk, SerialText, Stop, StopReason
-from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
 from breenix_gdbagent.x86.pic import Chip, Pic
 
 VERSION = 1

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from breenix_gdbagent.architectures import of_elf
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import RamMap
 from breenix_gdbagent.memory.core import OWNER, ElfCore
 from breenix_gdbagent.memory.elf import WANTED, read_headers
-from breenix_gdbagent.memory.elf_header import EM_X86_64, is_elf
+from breenix_gdbagent.memory.elf_header import is_elf
 from breenix_gdbagent.memory.mapped import MappedFile
 from breenix_gdbagent.memory.ramfile import RamFile
 from breenix_gdbagent.snapshot.note import VERSION, GarbledNote, ImageRecord, read_note
@@ -50,11 +51,10 @@ def read_snapshot(path: Path, ram: RamMap | None = None) -> Snapshot:
     headers = read_headers(file.data, file.name)
     ours = next((note for note in headers.notes if note.owner == OWNER), None)
     if ours is None:
-        from breenix_gdbagent.x86.core_notes import cpus_of_notes
-
         # QEMU says x86-64 only when CPU 0 is in long mode (target/i386/arch_dump.c,
         # cpu_get_dump_info).
-        cpus = cpus_of_notes(headers.notes, long_mode=headers.machine == EM_X86_64)
+        arch = of_elf(headers.machine)
+        cpus = arch.cpus_of_notes(headers.notes, long_mode=headers.machine == arch.elf_machine)
         if not cpus:
             raise InputError(
                 f"{file.name} is an ELF core without the registers of any CPU", fix=WANTED

@@ -8,6 +8,7 @@ from struct import pack
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr
+from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.errors import Unreadable
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import PhysicalMemory
@@ -18,7 +19,6 @@ from breenix_gdbagent.snapshot.note import note_of
 from breenix_gdbagent.snapshot.report_trailer import append_trailer
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.wholefile import appearing
-from breenix_gdbagent.x86.paging import Tables
 from breenix_gdbagent.x86.runs import Run, mapped_runs
 
 _BLOCK = 1 << 20
@@ -50,16 +50,14 @@ def save_snapshot(
     Raises `OutputError` when the file cannot be written; then, and when interrupted, `path` is as
     it was and nothing else remains.
     """
-    from breenix_gdbagent.x86.core_notes import prstatus_note, qemu_note
-
     with appearing(path) as out:
         writer = CoreWriter(out)
         if frames is None:
             lacking = _keep_all(writer, stop.memory)
         else:
             lacking = _keep(writer, stop.memory, sorted({frame & -PAGE for frame in frames}))
-        general = [prstatus_note(cpu) for cpu in stop.cpus]
-        full = [qemu_note(cpu) for cpu in stop.cpus]
+        notes = [cpu.arch.core_notes(cpu) for cpu in stop.cpus]
+        general, full = [note for note, _ in notes], [note for _, note in notes]
         ours = note_of(stop, writer.zero_area(), extra or {})
         writer.finish([*general, *_auxiliary(stop), *full, ours], _seen_by_gdb(stop))
         if report is not None:

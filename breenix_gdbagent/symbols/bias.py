@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from breenix_gdbagent.addresses import PAGE, counted, hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.memory.elf_header import ET_DYN, PF_X, PT_LOAD, is_elf
 from breenix_gdbagent.symbols.codematch import load_votes, scanned
 from breenix_gdbagent.symbols.elf import SHT_NOTE, describe_header
 from breenix_gdbagent.symbols.image import Image, LoadedImage
-from breenix_gdbagent.x86.cpu import Cpu
 
 ReadVirtual = Callable[[int, int], bytes]
 

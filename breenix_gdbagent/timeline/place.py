@@ -7,7 +7,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.views.call_trace import trace_of_cpu
 from breenix_gdbagent.views.moments import Place
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 WORD = 8
 

@@ -12,10 +12,10 @@ from breenix_gdbagent.symbols.backtrace import Backtrace, Frame
 from breenix_gdbagent.symbols.spots import spots
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.arch.cpu import Cpu
     from breenix_gdbagent.symbols.lines import Spot
     from breenix_gdbagent.symbols.tree import Limits
     from breenix_gdbagent.views.variables import ReadVariable
-    from breenix_gdbagent.x86.cpu import Cpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from breenix_gdbagent.x86.mapped_space import Gap, MappedSpace, Range
+from breenix_gdbagent.arch.spaces import Gap, MappedSpace, Range
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from breenix_gdbagent.addresses import PAGE, hex64
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 MOST = 4096
 

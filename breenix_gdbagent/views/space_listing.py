@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from breenix_gdbagent.arch.spaces import Gap, MappedSpace, Range
 from breenix_gdbagent.kernel.spaces import find_spaces
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.mapped_space import Gap, MappedSpace, Range
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from breenix_gdbagent.addresses import sign_extended
+from breenix_gdbagent.arch.spaces import Range
+from breenix_gdbagent.arch.walks import Effective
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.views.stack_matrix import EMPTY, StackMatrix, stack_matrix
-from breenix_gdbagent.x86.mapped_space import Range, Spaces
+from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import (
     SHAPE,
-    Effective,
     index_at,
     indexes_present,
     same_target,

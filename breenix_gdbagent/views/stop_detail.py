@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from breenix_gdbagent.arch.spaces import Range
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.views.call_trace import trace_of_cpu
 from breenix_gdbagent.views.space_map import MOST_SPACES
 from breenix_gdbagent.views.table_runs import TableRuns, table_runs
-from breenix_gdbagent.x86.mapped_space import Range, Spaces
+from breenix_gdbagent.x86.mapped_space import Spaces
 from breenix_gdbagent.x86.paging import index_at, same_table
 
 

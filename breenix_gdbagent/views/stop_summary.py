@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
@@ -11,7 +12,6 @@ from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.views.call_trace import CallTrace, trace_of_cpu
 from breenix_gdbagent.views.space_map import SpaceMap, space_map
 from breenix_gdbagent.views.variables import INSIDE
-from breenix_gdbagent.x86.cpu import Cpu
 
 FRAMES = 8
 """Frames of a fault whose variables a report tells."""

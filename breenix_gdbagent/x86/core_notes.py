@@ -27,9 +27,9 @@ from construct import (
 )
 
 from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu, DescriptorTable, SystemSegment
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.memory.elf import Note
-from breenix_gdbagent.x86.cpu import Cpu, DescriptorTable, SystemSegment
 
 NT_PRSTATUS = 1
 QEMU_VERSION = 1

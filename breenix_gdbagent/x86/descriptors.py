@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from breenix_gdbagent.addresses import VirtAddr, page_base
+from breenix_gdbagent.arch.cpu import DescriptorTable
+from breenix_gdbagent.arch.descriptors import Gate as Gate
+from breenix_gdbagent.arch.descriptors import Tss as Tss
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.cpu import DescriptorTable
 
 ReadVirtual = Callable[[int, int], bytes]
 
@@ -21,31 +23,6 @@ TSS_SIZE = 104
 # By `struct` and not `construct`, which takes 50 ms to import: all this is read at each stop.
 _GATE = struct.Struct("<HHBBHI4x")
 _TSS = struct.Struct("<4x3Q8x7Q10xH")
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One 16-byte gate of the IDT. `type` is 0xE (interrupt) or 0xF (trap) when usable; `ist` is
-    0 or the number 1 to 7 of a stack in the TSS."""
-
-    vector: int
-    offset: VirtAddr
-    selector: int
-    ist: int
-    type: int
-    dpl: int
-    present: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Tss:
-    """The 64-bit TSS: stack tops for rings 0 to 2, `ist` the tops of IST1 to IST7."""
-
-    rsp0: VirtAddr
-    rsp1: VirtAddr
-    rsp2: VirtAddr
-    ist: tuple[VirtAddr, ...]
-    iomap_base: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, cast
 import capstone
 from capstone import x86_const
 
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
+from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 # Kinds of operand, accesses to one, groups and registers, as `Detailed` has them.
 REGISTER, IMMEDIATE = int(x86_const.X86_OP_REG), int(x86_const.X86_OP_IMM)

@@ -10,9 +10,11 @@ entry; only where the permission changes does Python look at an entry.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.arch.spaces import Gap as Gap
+from breenix_gdbagent.arch.spaces import MappedSpace as MappedSpace
+from breenix_gdbagent.arch.spaces import Range as Range
 from breenix_gdbagent.errors import Unreadable
 from breenix_gdbagent.x86.paging import (
     ADDRESS,
@@ -62,55 +64,8 @@ _RIGHTS = [(bool(code & 1), bool(code & 2), not code & 4) for code in range(16)]
 _CUTS = ((0, 1), (1, 8), (8, 224), (224, 256), (256, 512))
 
 
-class Range(NamedTuple):
-    """[start, end) is mapped throughout with one effective permission (W and U by AND, NX by OR).
-
-    A named tuple, not a dataclass: they are made by the thousand.
-    """
-
-    start: VirtAddr
-    end: VirtAddr
-    w: bool
-    u: bool
-    nx: bool
-
-
-class Gap(NamedTuple):
-    """[start, end) could not be looked at or is malformed: nothing is known to be mapped there.
-
-    `reason` is ``unreadable`` (the table, which is of `level`), ``reserved-bits`` (the entry at
-    `level`) or ``too-many-ranges``. What is plainly not present is no gap.
-    """
-
-    start: VirtAddr
-    end: VirtAddr
-    reason: str
-    level: int
-
-
 _range = tuple.__new__  # what Range() and Range._make() come to, at a third of the cost
 _Piece = tuple[tuple[Range, ...], tuple[Gap, ...]]
-
-
-class MappedSpace(NamedTuple):
-    """All that a root maps, in order of address, and where that could not be told."""
-
-    root: PhysAddr
-    ranges: tuple[Range, ...]
-    gaps: tuple[Gap, ...]
-
-    def find(self, va: int) -> Range | None:
-        """The range that holds `va`, None where nothing is mapped or known."""
-        low, high = 0, len(self.ranges)
-        while low < high:
-            middle = (low + high) // 2
-            if self.ranges[middle].end <= va:
-                low = middle + 1
-            else:
-                high = middle
-        if low < len(self.ranges) and self.ranges[low].start <= va:
-            return self.ranges[low]
-        return None
 
 
 class Spaces:

@@ -10,12 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, canonical, sign_extended
+from breenix_gdbagent.arch import walks
+from breenix_gdbagent.arch.tables import Tables as Tables
+from breenix_gdbagent.arch.walks import NON_CANONICAL as NON_CANONICAL
+from breenix_gdbagent.arch.walks import NOT_PRESENT as NOT_PRESENT
+from breenix_gdbagent.arch.walks import RESERVED_BITS as RESERVED_BITS
+from breenix_gdbagent.arch.walks import UNREADABLE as UNREADABLE
+from breenix_gdbagent.arch.walks import Effective as Effective
+from breenix_gdbagent.arch.walks import Walk as Walk
 from breenix_gdbagent.errors import NotMapped, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from breenix_gdbagent.memory import PhysicalMemory
 
 P = 1 << 0
 W = 1 << 1
@@ -30,10 +37,6 @@ NX = 1 << 63
 ADDRESS = 0x000F_FFFF_FFFF_F000
 """Bits 51:12 of an entry: the widest physical address there can be (SDM 4.1.4)."""
 
-NON_CANONICAL = "non-canonical"
-NOT_PRESENT = "not-present"
-RESERVED_BITS = "reserved-bits"
-UNREADABLE = "unreadable"
 
 
 class Level(NamedTuple):
@@ -207,12 +210,10 @@ def entry_flags(level: int, raw: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-class Entry(NamedTuple):
-    """One entry as it was read: of a table at `level` (1 is the last), found at `entry_pa`."""
+class Entry(walks.Entry):
+    """An entry by the bits of x86-64."""
 
-    level: int
-    entry_pa: PhysAddr
-    raw: int
+    __slots__ = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -234,77 +235,9 @@ class Entry(NamedTuple):
         return leaf_base(self.level, self.raw) if self.leaf else PhysAddr(self.raw & ADDRESS)
 
 
-class Effective(NamedTuple):
-    """What all levels together permit: W and U by AND, NX by OR (SDM 4.6)."""
-
-    w: bool
-    u: bool
-    nx: bool
-
-
 def effective_of(raw: int) -> Effective:
     """What one entry by itself permits."""
     return Effective(bool(raw & W), bool(raw & U), bool(raw & NX))
-
-
-class Walk(NamedTuple):
-    """The way from `root` to where `va` is mapped, or to where the way ends.
-
-    Mapped: `pa` (of the byte asked for), `size` (bytes of the page) and `effective` are set,
-    `stopped_at` and `reason` None. Not mapped: the reverse; `reason` is ``non-canonical``
-    (`stopped_at` None), ``not-present`` or ``reserved-bits`` (`stopped_at` the level of that entry,
-    which is the last of `entries`) or ``unreadable`` (the level of the table that we do not have).
-    """
-
-    va: VirtAddr
-    root: PhysAddr
-    entries: tuple[Entry, ...]
-    pa: PhysAddr | None
-    size: int | None
-    effective: Effective | None
-    stopped_at: int | None
-    reason: str | None
-
-    @property
-    def mapped(self) -> bool:
-        return self.pa is not None
-
-    @property
-    def leaf(self) -> Entry | None:
-        """The entry that maps the page, None where nothing does."""
-        return self.entries[-1] if self.pa is not None else None
-
-
-class Tables:
-    """The page-table frames of one stop, each fetched once.
-
-    Holds whatever was read for as long as it lives: make one for each stop.
-    """
-
-    __slots__ = ("_frames", "_missing", "memory")
-
-    def __init__(self, memory: PhysicalMemory) -> None:
-        self.memory = memory
-        self._frames: dict[int, memoryview] = {}
-        self._missing: dict[int, Unreadable] = {}
-
-    def table(self, pa: int) -> memoryview:
-        """The 512 entries of the table in the frame at `pa` (format "Q"), low 12 bits ignored.
-
-        Raises `Unreadable`, each time anew for the same frame.
-        """
-        frame = pa & ADDRESS
-        known = self._frames.get(frame)
-        if known is not None:
-            return known
-        missing = self._missing.get(frame)
-        if missing is None:
-            try:
-                known = self._frames[frame] = self.memory.table(PhysAddr(frame))
-                return known
-            except Unreadable as reason:
-                missing = self._missing[frame] = reason.with_traceback(None)
-        raise Unreadable(missing.pa, missing.length, missing.reason)
 
 
 class ZeroBeyondRam(Tables):

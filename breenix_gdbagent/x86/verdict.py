@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from breenix_gdbagent.x86.cpu import PagingMode
+from breenix_gdbagent.arch.walks import Entry, Walk
+from breenix_gdbagent.x86.control import PagingMode
 from breenix_gdbagent.x86.exceptions import (
     PF_FETCH,
     PF_KEY,
@@ -25,10 +26,8 @@ from breenix_gdbagent.x86.paging import (
     NX,
     PS,
     UNREADABLE,
-    Entry,
     U,
     W,
-    Walk,
 )
 
 UNMAPPED = "unmapped"

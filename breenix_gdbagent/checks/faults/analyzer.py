@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.faults import (
     double_fault,
     exceptions,
@@ -25,7 +26,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.event import Event, event_at_handler, faulting, outer_event
 from breenix_gdbagent.kernel.inside import Inside, exceptions_inside
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
+from breenix_gdbagent.x86.control import PagingMode
 
 _PAST = ("marker", "exit")
 """Stops at which all that went before has gone well, or nothing is left to read."""
@@ -173,7 +174,7 @@ def _context(kernel: Kernel, event: Event, cpu: Cpu) -> Context:
 
     At a handler's first instruction all registers but the five of the frame are untouched.
     """
-    mode, root = cpu.paging, cpu.root
+    mode, root = PagingMode.of(cpu), cpu.root
     if mode is None or root is None:
         raise ReadError("paging is off")
     frame = {"rip": event.rip, "rsp": event.rsp, "cs": event.cs, "ss": event.ss}

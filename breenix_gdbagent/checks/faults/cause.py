@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from breenix_gdbagent.arch.walks import Entry
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
 from breenix_gdbagent.checks.finding import Code, declare
@@ -17,7 +18,6 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86 import verdict as verdicts
 from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_USER, PF_WRITE
-from breenix_gdbagent.x86.paging import Entry
 from breenix_gdbagent.x86.verdict import Reserved, Verdict
 
 UNMAPPED = declare(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, VirtAddr, hex64
+from breenix_gdbagent.arch.walks import NOT_PRESENT
 from breenix_gdbagent.checks import kernel_stacks
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Facts
 from breenix_gdbagent.checks.faults import address_kind as kinds
@@ -34,7 +35,6 @@ from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86 import verdict as verdicts
 from breenix_gdbagent.x86.exceptions import PF_PRESENT, PF_RESERVED, PF_WRITE
-from breenix_gdbagent.x86.paging import NOT_PRESENT
 
 MOST_SHOWN = 8
 

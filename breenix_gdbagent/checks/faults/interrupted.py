@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Facts, Place
 from breenix_gdbagent.checks.faults.address_kind import in_image
 from breenix_gdbagent.cpumodel.context import Context
@@ -17,7 +18,6 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.started import surely_before
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.paging import Walk
 
 _OFFSET = re.compile(r"\+0x[0-9a-f]+$")
 

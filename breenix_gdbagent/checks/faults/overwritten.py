@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from breenix_gdbagent.addresses import PAGE, Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.finding import Finding, Where, declare
 from breenix_gdbagent.checks.stack_use import OVERFLOW
@@ -16,7 +17,6 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.code_bytes import overwritten_at
 from breenix_gdbagent.kernel.table_bytes import calls_in_table
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.paging import LEVEL
 
 OVERWRITTEN = declare(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults import exceptions
@@ -50,7 +51,6 @@ from breenix_gdbagent.cpumodel.selectors import runs_32_bit
 from breenix_gdbagent.kernel.spaces import Space
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.exceptions import PF_USER, PF_WRITE
-from breenix_gdbagent.x86.paging import Walk
 
 
 @dataclass(frozen=True, slots=True)

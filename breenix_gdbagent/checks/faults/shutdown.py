@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.faults import double_fault, overwritten
 from breenix_gdbagent.checks.faults.address_kind import TABLES, kind_of
@@ -19,7 +20,6 @@ from breenix_gdbagent.cpumodel.instruction import Instruction, register_value
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import no_paging
-from breenix_gdbagent.x86.cpu import Cpu
 
 REBOOT = declare(
     "reboot",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import counted, hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.screen import clipped, columns_of
 from breenix_gdbagent.commands.shell.session import Session, space_label
@@ -15,7 +16,6 @@ from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.ink import Ink
-from breenix_gdbagent.x86.cpu import Cpu
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:

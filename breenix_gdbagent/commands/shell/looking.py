@@ -19,11 +19,11 @@ from breenix_gdbagent.report.mappings import size_text
 from breenix_gdbagent.x86.paging import frame_of
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.arch.cpu import Cpu
     from breenix_gdbagent.kernel.percpu import PerCpu
     from breenix_gdbagent.kernel.stacks import KernelStack
     from breenix_gdbagent.kernel.view import Kernel
     from breenix_gdbagent.report.model import Report
-    from breenix_gdbagent.x86.cpu import Cpu
 
 SERIAL_LINES = 20
 STACK_WORDS = 16

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.commands.shell.screen import columns_of
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.report.ink import Ink
 from breenix_gdbagent.x86.bits import flags
-from breenix_gdbagent.x86.cpu import Cpu
 
 GENERAL = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",

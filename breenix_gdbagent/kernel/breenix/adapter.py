@@ -15,6 +15,10 @@ from breenix_gdbagent.kernel.serial_log import LogFacts, read_log
 from breenix_gdbagent.symbols.bias import HANDLERS
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.arch.cpu import Cpu
+    from breenix_gdbagent.arch.machine import Machine
+    from breenix_gdbagent.arch.tables import Tables
+    from breenix_gdbagent.arch.walks import Walk
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
     from breenix_gdbagent.kernel.processes import ProcessTable
     from breenix_gdbagent.kernel.scheduler import Scheduler
@@ -22,9 +26,6 @@ if TYPE_CHECKING:
     from breenix_gdbagent.stop import SerialText
     from breenix_gdbagent.symbols import Image, LoadedImage
     from breenix_gdbagent.symbols.values import Values
-    from breenix_gdbagent.x86.cpu import Cpu
-    from breenix_gdbagent.x86.machine import Machine
-    from breenix_gdbagent.x86.paging import Tables, Walk
 
 _SIGNS = ("kernel::process::PROCESS_MANAGER", "kernel::task::scheduler::SCHEDULER")
 """Statics that every Breenix has had since it runs processes, and no other kernel by that path."""

@@ -4,10 +4,12 @@ growth of user stacks)."""
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import PAGE
+from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.kernel.adapter import Handled
 from breenix_gdbagent.kernel.breenix.layout import COW_FLAG, LAYOUT, USER_LIMIT, USER_STACK_GROWTH
 from breenix_gdbagent.x86.exceptions import PF_FETCH, PF_PRESENT, PF_USER, PF_WRITE
-from breenix_gdbagent.x86.paging import Tables, W, Walk, walk
+from breenix_gdbagent.x86.paging import W, walk
 
 
 def handled(tables: Tables, way: Walk, error_code: int, *, grows: bool) -> Handled | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.breenix.layout import PERCPU, PERCPU_SIZE
 from breenix_gdbagent.kernel.percpu import PerCpu
-from breenix_gdbagent.x86.cpu import CR3_ADDRESS, Cpu
-from breenix_gdbagent.x86.paging import Tables, read_virtual
+from breenix_gdbagent.x86.control import CR3_ADDRESS
+from breenix_gdbagent.x86.paging import read_virtual
 
 
 def read_percpu(tables: Tables, cpu: Cpu) -> PerCpu | None:

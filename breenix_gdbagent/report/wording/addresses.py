@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.walks import Entry, Walk
 from breenix_gdbagent.checks.facts import Place
 from breenix_gdbagent.checks.faults import address_kind as kinds
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
@@ -17,7 +18,7 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.stacks import KernelStack
 from breenix_gdbagent.report.wording.base import at, phrases
 from breenix_gdbagent.x86.exceptions import SelectorCode
-from breenix_gdbagent.x86.paging import LEVEL, Entry, Walk
+from breenix_gdbagent.x86.paging import LEVEL
 
 _PLAIN = {
     kinds.NON_CANONICAL: "no canonical address",

@@ -1,17 +1,18 @@
-"""`Machine`: a stopped x86-64 machine by its registers and tables, whichever kernel runs on it."""
+"""`Machine`: a stopped machine by its registers and tables, whichever kernel runs on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.arch.cpu import Arch, Cpu, Mode, VirtualReader
+from breenix_gdbagent.arch.descriptors import Gate, Tss
+from breenix_gdbagent.arch.spaces import Range, SpaceReader
+from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.errors import ReadError
-from breenix_gdbagent.x86.cpu import Cpu, PagingMode
-from breenix_gdbagent.x86.descriptors import Gate, Tss, read_gates, read_tss
-from breenix_gdbagent.x86.mapped_space import Range, Spaces
-from breenix_gdbagent.x86.paging import LEVEL, Tables, VirtualMemory, Walk, slots_of, walk
 
 if TYPE_CHECKING:
     from breenix_gdbagent.memory import PhysicalMemory
@@ -29,8 +30,13 @@ class Machine:
         self.cpu = cpu
         self.tables = Tables(memory)
 
+    @property
+    def arch(self) -> Arch:
+        """The architecture of the CPU the stop is about."""
+        return self.cpu.arch
+
     @cached_property
-    def mode(self) -> PagingMode | None:
+    def mode(self) -> Mode | None:
         """Paging mode of the CPU the stop is about, else of any CPU with paging on."""
         modes = (cpu.paging for cpu in (self.cpu, *self.cpus))
         return next((mode for mode in modes if mode is not None), None)
@@ -49,12 +55,17 @@ class Machine:
         with_paging = [c for c in self.cpus if c.paging is not None]
         return with_paging[0].root if with_paging else None
 
-    def walk(self, root: int, va: int) -> Walk:
-        return walk(self.tables, root, va, self.levels, self.nxe)
+    @cached_property
+    def _walk(self) -> Callable[[Tables, int, int, Mode | None], Walk]:
+        return self.arch.paging.walk
 
-    def memory_of(self, root: int) -> VirtualMemory:
+    def walk(self, root: int, va: int) -> Walk:
+        """Where `va` leads under `root`, in the mode of the stop."""
+        return self._walk(self.tables, root, va, self.mode)
+
+    def memory_of(self, root: int) -> VirtualReader:
         """A reader of one address space."""
-        return VirtualMemory(self.tables, root, self.levels)
+        return self.arch.paging.memory(self.tables, root, self.mode)
 
     @cached_property
     def tss(self) -> Mapping[int, Tss]:
@@ -63,42 +74,46 @@ class Machine:
         found: dict[int, Tss] = {}
         for cpu in self.cpus:
             for root in (cpu.root, self.reference_root):
-                if cpu.tr is None or root is None or cpu.index in found or not cpu.tr.base:
+                if root is None or cpu.index in found:
                     continue
                 try:
-                    found[cpu.index] = read_tss(self.memory_of(root).read, cpu.tr.base)
+                    tss = cpu.arch.tss(cpu, self.memory_of(root).read)
                 except ReadError:
                     continue
+                if tss is not None:
+                    found[cpu.index] = tss
         return found
 
     @cached_property
     def gates(self) -> Mapping[int, Gate]:
         """Vector -> present gate of the IDT of the CPU the stop is about. Raises `ReadError`."""
         cpu = self.cpu
-        if cpu.idtr is None or cpu.root is None:
-            raise ReadError("IDTR is not known")
         root = cpu.root
+        if root is None:
+            raise ReadError("IDTR is not known")
         try:
-            return read_gates(self.memory_of(root).read, cpu.idtr)
+            return cpu.arch.gates(cpu, self.memory_of(root).read)
         except ReadError:
             if self.reference_root in (None, root):
                 raise
-            return read_gates(self.memory_of(self.reference_root or root).read, cpu.idtr)
+            return cpu.arch.gates(cpu, self.memory_of(self.reference_root or root).read)
 
     @cached_property
     def handler_slots(self) -> frozenset[int]:
         """Top-level slots of the handlers that the `gates` lead to. Raises `ReadError`."""
-        return frozenset(slots_of([gate.offset for gate in self.gates.values()], self.levels))
+        return frozenset(
+            self.arch.paging.index_at(gate.offset, self.levels) for gate in self.gates.values()
+        )
 
     @cached_property
-    def merged(self) -> Spaces:
+    def merged(self) -> SpaceReader:
         """Whole spaces as ranges."""
-        return Spaces(self.tables, self.levels, self.nxe)
+        return self.arch.paging.spaces(self.tables, self.mode)
 
     def ranges(self, root: PhysAddr, slot: int) -> tuple[Range, ...]:
         """What one top-level slot of `root` maps, merged by effective permission."""
-        start = sign_extended(slot << LEVEL[self.levels].shift, self.levels)
-        end = start + (1 << LEVEL[self.levels].shift)
+        start = self.arch.paging.slot_start(slot, self.levels)
+        end = start + self.arch.paging.span(self.levels)
         return tuple(
             Range(max(r.start, start), min(r.end, VirtAddr(end)), r.w, r.u, r.nx)
             for r in self.merged.space(root).ranges

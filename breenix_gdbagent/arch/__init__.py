@@ -1,0 +1,2 @@
+"""The words that two architectures share: CPUs by names, walks, spaces, traps. What reads a stop
+asks an `Arch`, and no processor's manual."""

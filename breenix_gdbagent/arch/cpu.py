@@ -1,0 +1,335 @@
+"""`Cpu`: one stopped CPU by its registers' names; `Arch`: all that an architecture answers.
+
+A second architecture is a room beside the first: it derives from `Arch` and `Paging` and enters
+itself by `register`. What reads a stop asks these and tests for no architecture's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.arch.descriptors import Gate, Tss
+from breenix_gdbagent.arch.spaces import SpaceReader
+from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.walks import Walk
+from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.memory import PhysicalMemory
+from breenix_gdbagent.memory.elf import Note
+
+ReadVirtual = Callable[[int, int], bytes]
+FIRST = "x86-64"
+"""The architecture of a CPU of which nothing else is said."""
+
+
+class DescriptorTable(NamedTuple):
+    """GDTR or IDTR: linear base and limit (bytes minus one); limit None when not known."""
+
+    base: VirtAddr
+    limit: int | None
+
+
+class SystemSegment(NamedTuple):
+    """TR or LDTR: selector, and the hidden base and limit."""
+
+    selector: int
+    base: VirtAddr
+    limit: int | None
+
+
+class Mode(Protocol):
+    """How a CPU translates: what a walk has to know of it."""
+
+    @property
+    def levels(self) -> int:
+        """Levels of tables from the top."""
+
+    @property
+    def nxe(self) -> bool | None:
+        """Whether entries may forbid execution; None where that is not known."""
+
+
+class Trap(NamedTuple):
+    """An access that the CPU refused. `kind`: ``translation`` (nothing is mapped), ``permission``
+    or ``malformed`` (the entry is none), each by the entry at `level`; ``address`` (no address at
+    all). `access`: ``read``, ``write`` or ``fetch``. `level` is None where no entry says so."""
+
+    kind: str
+    access: str
+    va: VirtAddr
+    level: int | None
+    from_user: bool
+
+
+class Names(NamedTuple):
+    """Registers by gdb's names: those that each architecture has one of, and the general ones.
+    `unwind` are those by the numbers that call-frame information has for them."""
+
+    pc: str
+    sp: str
+    frame: str
+    flags: str
+    general: tuple[str, ...]
+    unwind: tuple[str, ...]
+
+
+class VirtualReader(Protocol):
+    """One address space as a reader sees it."""
+
+    def translate(self, va: int) -> PhysAddr:
+        """The physical address. Raises `NotMapped`, `Unreadable`."""
+
+    def read(self, va: int, length: int) -> bytes:
+        """Bytes. Raises as `translate`."""
+
+    def u64(self, va: int) -> int:
+        """Little-endian."""
+
+    def u32(self, va: int) -> int:
+        """Little-endian."""
+
+
+class CandidateRoot(Protocol):
+    """A top table that was found in RAM, and how it was known."""
+
+    @property
+    def root(self) -> PhysAddr:
+        """Where it is."""
+
+    @property
+    def how(self) -> str:
+        """By what."""
+
+
+class Paging:
+    """Page tables as data, and the walk through them."""
+
+    levels: Mapping[int, str] = {}
+    """Name of each level, 1 the last."""
+
+    def walk(self, tables: Tables, root: int, va: int, mode: Mode | None) -> Walk:
+        """Where `va` leads under the top table at `root`."""
+        raise NotImplementedError
+
+    def span(self, level: int) -> int:
+        """Bytes that one entry of a table of `level` serves."""
+        raise NotImplementedError
+
+    def index_at(self, va: int, level: int) -> int:
+        """Which entry of a table of `level` translates `va`."""
+        raise NotImplementedError
+
+    def slot_start(self, slot: int, levels: int) -> VirtAddr:
+        """The first address that entry `slot` of the top table of so many levels serves."""
+        raise NotImplementedError
+
+    def memory(self, tables: Tables, root: int, mode: Mode | None) -> VirtualReader:
+        """A reader of one address space."""
+        raise NotImplementedError
+
+    def spaces(self, tables: Tables, mode: Mode | None) -> SpaceReader:
+        """Whole spaces as ranges."""
+        raise NotImplementedError
+
+    def roots(
+        self, memory: PhysicalMemory, reference: PhysAddr, slots: Sequence[int]
+    ) -> Iterable[CandidateRoot]:
+        """Top tables in RAM that share with `reference`, by its kernel half or (given) `slots`."""
+        raise NotImplementedError
+
+
+class Arch:
+    """One architecture. `vectors`: number of an exception -> its name. `qemu_names` end the names
+    of QEMU's programs for it; without `record_options` what they record does not replay."""
+
+    name: str
+    elf_machine: int
+    qemu_names: tuple[str, ...]
+    record_options: tuple[str, ...] = ()
+    names: Names
+    paging: Paging
+    vectors: Mapping[int, str] = {}
+
+    def mode(self, cpu: Cpu) -> Mode | None:
+        """How it translates, None while it does not or not in a form that is walked."""
+        raise NotImplementedError
+
+    def root(self, cpu: Cpu) -> PhysAddr | None:
+        """The top table that the CPU uses for the addresses of programs."""
+        raise NotImplementedError
+
+    def ring(self, cpu: Cpu) -> int | None:
+        """Its privilege as x86-64 counts: 0 the kernel's, 3 a program's; None: not known."""
+        raise NotImplementedError
+
+    def privilege(self, cpu: Cpu) -> str:
+        """That in words."""
+        raise NotImplementedError
+
+    def no_translation(self, cpu: Cpu) -> str:
+        """Why `mode` is None, in words."""
+        return f"CPU {cpu.index} translates no addresses"
+
+    def dead(self, cpu: Cpu) -> bool:
+        """Whether it stands still, and nothing but a reset wakes it."""
+        return False
+
+    def at_reset(self, cpu: Cpu) -> bool:
+        """Whether it is as a reset leaves it, before its first instruction."""
+        return False
+
+    def trap(self, cpu: Cpu, vector: int, error_code: int | None, walk: Walk) -> Trap | None:
+        """The access that an exception of that vector is about, told by what the CPU reports and
+        the walk of its address; None for an exception that is of no access."""
+        return None
+
+    def gates(self, cpu: Cpu, read: ReadVirtual) -> Mapping[int, Gate]:
+        """Vector -> present gate. Raises `ReadError`."""
+        return {}
+
+    def tss(self, cpu: Cpu, read: ReadVirtual) -> Tss | None:
+        """The stacks that the CPU switches to. Raises `ReadError`."""
+        return None
+
+    def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
+        """Instructions, as far as the bytes are some."""
+        return iter(())
+
+    def core_notes(self, cpu: Cpu) -> tuple[Note, Note]:
+        """The notes of an ELF core for one CPU: the general one, and QEMU's."""
+        raise ReadError(f"no core is written of {self.name}")
+
+    def cpus_of_notes(self, notes: Iterable[Note], *, long_mode: bool | None) -> tuple[Cpu, ...]:
+        """The CPUs that a core's notes hold."""
+        raise ReadError(f"no core is read of {self.name}")
+
+
+class Instruction(Protocol):
+    """One instruction as a listing has it."""
+
+    @property
+    def address(self) -> int:
+        """Where it is."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def mnemonic(self) -> str:
+        """What it does."""
+
+    @property
+    def op_str(self) -> str:
+        """And with what."""
+
+
+_KNOWN: dict[str, Arch] = {}
+
+
+def register(arch: Arch) -> Arch:
+    """Enter an architecture, by its name."""
+    _KNOWN[arch.name] = arch
+    return arch
+
+
+class Cpu(NamedTuple):
+    """One vCPU. `registers` is by gdb's names (rax, rip, eflags, cs, fs_base, gs_base, k_gs_base,
+    cr0, cr2, cr3, cr4, efer); a name that is absent was not to be had, and is never 0 for us.
+
+    `long_mode` is what else than EFER.LMA tells of it (an ELF core of QEMU's has no EFER, but its
+    machine is x86-64 only in long mode); None where nothing does. `phys_bits` is the width of
+    physical addresses (CPUID 80000008H), None where it is not known. `code_64`: the code segment in
+    CS has the L bit; without it long mode runs 32-bit code (compatibility mode, SDM vol. 3, 3.4.5).
+    `arch_name` is the name of its architecture; what registers mean is asked of that (`arch`).
+    """
+
+    index: int  # type: ignore[assignment]  # hides the search of a tuple
+    registers: Mapping[str, int]
+    gdtr: DescriptorTable | None = None
+    idtr: DescriptorTable | None = None
+    tr: SystemSegment | None = None
+    ldtr: SystemSegment | None = None
+    halted: bool | None = None
+    long_mode: bool | None = None
+    phys_bits: int | None = None
+    code_64: bool | None = None
+    arch_name: str = FIRST
+
+    @property
+    def arch(self) -> Arch:
+        """Its architecture."""
+        return _KNOWN[self.arch_name]
+
+    def get(self, name: str) -> int | None:
+        """A register by gdb's name, None when not known."""
+        return self.registers.get(name)
+
+    @property
+    def pc(self) -> VirtAddr:
+        """The address of the next instruction. Raises `ReadError` when it is not known."""
+        return VirtAddr(self._known(self.arch.names.pc))
+
+    @property
+    def sp(self) -> VirtAddr:
+        """The stack pointer. Raises `ReadError` when it is not known."""
+        return VirtAddr(self._known(self.arch.names.sp))
+
+    @property
+    def rip(self) -> VirtAddr:
+        """RIP. Raises `ReadError` when it is not known."""
+        return VirtAddr(self._known("rip"))
+
+    @property
+    def rsp(self) -> VirtAddr:
+        """RSP. Raises `ReadError` when it is not known."""
+        return VirtAddr(self._known("rsp"))
+
+    def _known(self, name: str) -> int:
+        value = self.registers.get(name)
+        if value is None:
+            raise ReadError(f"{name.upper()} of CPU {self.index} is not known")
+        return value
+
+    @property
+    def cr3(self) -> int | None:
+        """CR3 as it is, PCID or flag bits included; None when not known."""
+        return self.get("cr3")
+
+    @property
+    def cpl(self) -> int | None:
+        """See `Arch.ring`."""
+        return self.arch.ring(self)
+
+    @property
+    def privilege(self) -> str:
+        """See `Arch.privilege`."""
+        return self.arch.privilege(self)
+
+    @property
+    def dead(self) -> bool:
+        """See `Arch.dead`."""
+        return self.arch.dead(self)
+
+    @property
+    def at_reset(self) -> bool:
+        """See `Arch.at_reset`."""
+        return self.arch.at_reset(self)
+
+    @property
+    def idt_never_loaded(self) -> bool:
+        """Whether IDTR is as a reset or a loader leaves it: base 0, and the limit of a reset, of
+        the real-mode table or none (SDM volume 3, table 10-1)."""
+        table = self.idtr
+        return table is not None and not table.base and table.limit in (0, 0x3FF, 0xFFFF, None)
+
+    @property
+    def root(self) -> PhysAddr | None:
+        """See `Arch.root`."""
+        return self.arch.root(self)
+
+    @property
+    def paging(self) -> Mode | None:
+        """See `Arch.mode`."""
+        return self.arch.mode(self)

@@ -1,0 +1,65 @@
+"""Whole address spaces as ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+
+
+class Range(NamedTuple):
+    """[start, end) is mapped throughout with one effective permission (W and U by AND, NX by OR).
+
+    A named tuple, not a dataclass: they are made by the thousand.
+    """
+
+    start: VirtAddr
+    end: VirtAddr
+    w: bool
+    u: bool
+    nx: bool
+
+
+class Gap(NamedTuple):
+    """[start, end) could not be looked at or is malformed: nothing is known to be mapped there.
+
+    `reason` is ``unreadable`` (the table, which is of `level`), ``reserved-bits`` (the entry at
+    `level`) or ``too-many-ranges``. What is plainly not present is no gap.
+    """
+
+    start: VirtAddr
+    end: VirtAddr
+    reason: str
+    level: int
+
+
+class MappedSpace(NamedTuple):
+    """All that a root maps, in order of address, and where that could not be told."""
+
+    root: PhysAddr
+    ranges: tuple[Range, ...]
+    gaps: tuple[Gap, ...]
+
+    def find(self, va: int) -> Range | None:
+        """The range that holds `va`, None where nothing is mapped or known."""
+        low, high = 0, len(self.ranges)
+        while low < high:
+            middle = (low + high) // 2
+            if self.ranges[middle].end <= va:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(self.ranges) and self.ranges[low].start <= va:
+            return self.ranges[low]
+        return None
+
+
+class SpaceReader(Protocol):
+    """Reads the spaces of one stop, and remembers what they have in common."""
+
+    def space(self, root: int) -> MappedSpace:
+        """All that a root maps."""
+
+    def table_frames(self, roots: Iterable[int]) -> set[int]:
+        """The frames of all tables that the roots use."""
