@@ -80,8 +80,11 @@ def _files(*package: object) -> object:
     return _real("importlib.resources").files(*package)
 
 
+_RESOURCES = [f"{import_module('importlib').__path__[0]}/resources"]
+"""Where the modules of that package are: `importlib.metadata` imports one of them by itself."""
+
 PUT_OFF: dict[str, dict[str, object]] = {
-    "importlib.resources": {"files": _files},
+    "importlib.resources": {"files": _files, "__path__": _RESOURCES},
     "shutil": {},
     "subprocess": {},
     "inspect": {"get_annotations": _annotations, "unwrap": _unwrap},

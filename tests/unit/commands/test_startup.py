@@ -159,3 +159,21 @@ def test_every_dataclass_says_what_it_is() -> None:
         and ast.get_docstring(node) is None
     ]
     assert silent == []
+
+
+def test_a_package_that_is_put_off_can_be_imported_from_by_others() -> None:
+    """`importlib.metadata`, which knows the adapters of installed packages, imports a module of
+    `importlib.resources` by itself."""
+    check = (
+        "from breenix_gdbagent.startup import put_off; put_off()\n"
+        "from importlib.metadata import entry_points\n"
+        "import importlib.resources.abc, importlib.resources\n"
+        "assert entry_points(group='no such group') is not None\n"
+        "assert importlib.resources.files('breenix_gdbagent').joinpath('version.py').is_file()\n"
+        "assert importlib.resources.as_file is not None\n"
+        "print('right')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "right\n", done.stderr
