@@ -138,21 +138,24 @@ class Traveller:
     ) -> StopEvent | None:
         """The last stop before `high`, played from `low`; it stands there then. Raises
         `KeyboardInterrupt`."""
-        found: tuple[int, int, StopEvent] | None = None
+        found: tuple[int, int | None, StopEvent] | None = None
         stopping = list(self.debugger.hits.stopping)
         counted = [_Counted(p, p.hits, p.ignore, deque(p.records)) for p in self.debugger.table]
         self.vm.seek(low)
-        self.vm.limit = high
+        # One more: a write by the instruction before this moment is told when it has been made.
+        self.vm.limit = min(high + 1, self.player.manifest.end.icount)
         try:
             while True:
                 event = self.debugger.go()
-                at = self.position
+                at, rip = self.position, self.vm.registers.get("rip")
+                if event.reason.kind == "breakpoint" and self.vm.watched is not None:
+                    at, rip = at - 1, None  # the instruction that has just written
                 if event.reason.kind == "interrupt" or at >= high:
                     if event.reason.kind == "interrupt" and at < high:
                         raise KeyboardInterrupt
                     break
                 if counts(event):
-                    found = at, self.vm.registers.get("rip", 0), event
+                    found = at, rip, event
                     stopping = list(self.debugger.hits.stopping)
         finally:
             self.vm.limit = None
@@ -166,10 +169,12 @@ class Traveller:
         self.debugger.hits.stopping = stopping
         return found[2]
 
-    def _stand(self, icount: int, rip: int) -> None:
-        """At that count, and at the moment of it at which RIP is that: an exception that has been
-        delivered there is no instruction of its own."""
+    def _stand(self, icount: int, rip: int | None) -> None:
+        """At that count, and at the moment of it at which RIP is that (None: before it): an
+        exception that has been delivered there is no instruction of its own."""
         self.vm.seek(icount)
+        if rip is None:
+            return
         with self.vm.ledger.nothing_wanted():
             for _ in range(_PHASES):
                 if self.vm.registers.get("rip") == rip or self.position > icount:

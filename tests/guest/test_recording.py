@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent import lab
 from breenix_gdbagent.recording import manifest as names
 from breenix_gdbagent.timeline import writers as writers_module
 from breenix_gdbagent.timeline.player import Moment, Player
@@ -243,3 +244,22 @@ def test_a_run_that_passes_keeps_no_recording(tmp_path: Path) -> None:
     passed = agent("ci", "--lab", "--record-on-failure", str(tmp_path / "r"))
     assert passed.code == 0, passed.err
     assert not (tmp_path / "r").exists()
+
+
+def test_it_needs_none_of_the_files_it_was_made_of(tmp_path: Path) -> None:
+    """A machine with a disk: the image is gone, the directory moved, and it plays."""
+    image, kernel = tmp_path / "disk.img", tmp_path / "kernel.elf"
+    image.write_bytes(b"on the disk".ljust(1 << 20, b"\0"))
+    shutil.copyfile(lab.elf(False), kernel)
+    made = agent(
+        "record", "--config", "kernel", "--kernel", str(kernel), "--disk", str(image),
+        "--until", lab.MARKER, "-o", str(tmp_path / "made"),
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    image.unlink()
+    kernel.unlink()
+    (tmp_path / "made").rename(tmp_path / "moved")
+    played = agent("audit", "--replay", str(tmp_path / "moved"))
+    assert played.code == 0 and lab.MARKER in played.out, played.err
+    names_there = {path.name for path in (tmp_path / "moved").iterdir()}
+    assert "disk0.qcow2" in names_there
