@@ -112,6 +112,10 @@ class Paging:
         """Where `va` leads under the top table at `root`."""
         raise NotImplementedError
 
+    def walker(self, tables: Tables, mode: Mode | None) -> Callable[[int, int], Walk]:
+        """`walk` of (root, address), for one stop: what is asked most often of all."""
+        return lambda root, va: self.walk(tables, root, va, mode)
+
     def span(self, level: int) -> int:
         """Bytes that one entry of a table of `level` serves."""
         raise NotImplementedError
@@ -119,6 +123,10 @@ class Paging:
     def index_at(self, va: int, level: int) -> int:
         """Which entry of a table of `level` translates `va`."""
         raise NotImplementedError
+
+    def slots_of(self, addresses: Iterable[int], levels: int) -> list[int]:
+        """Which entry of the top table of so many levels translates each address."""
+        return [self.index_at(va, levels) for va in addresses]
 
     def slot_start(self, slot: int, levels: int) -> VirtAddr:
         """The first address that entry `slot` of the top table of so many levels serves."""
@@ -300,22 +308,22 @@ class Cpu(NamedTuple):
     @property
     def cpl(self) -> int | None:
         """See `Arch.ring`."""
-        return self.arch.ring(self)
+        return _KNOWN[self.arch_name].ring(self)
 
     @property
     def privilege(self) -> str:
         """See `Arch.privilege`."""
-        return self.arch.privilege(self)
+        return _KNOWN[self.arch_name].privilege(self)
 
     @property
     def dead(self) -> bool:
         """See `Arch.dead`."""
-        return self.arch.dead(self)
+        return _KNOWN[self.arch_name].dead(self)
 
     @property
     def at_reset(self) -> bool:
         """See `Arch.at_reset`."""
-        return self.arch.at_reset(self)
+        return _KNOWN[self.arch_name].at_reset(self)
 
     @property
     def idt_never_loaded(self) -> bool:
@@ -327,9 +335,9 @@ class Cpu(NamedTuple):
     @property
     def root(self) -> PhysAddr | None:
         """See `Arch.root`."""
-        return self.arch.root(self)
+        return _KNOWN[self.arch_name].root(self)
 
     @property
     def paging(self) -> Mode | None:
         """See `Arch.mode`."""
-        return self.arch.mode(self)
+        return _KNOWN[self.arch_name].mode(self)

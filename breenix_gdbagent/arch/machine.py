@@ -56,12 +56,9 @@ class Machine:
         return with_paging[0].root if with_paging else None
 
     @cached_property
-    def _walk(self) -> Callable[[Tables, int, int, Mode | None], Walk]:
-        return self.arch.paging.walk
-
-    def walk(self, root: int, va: int) -> Walk:
-        """Where `va` leads under `root`, in the mode of the stop."""
-        return self._walk(self.tables, root, va, self.mode)
+    def walk(self) -> Callable[[int, int], Walk]:
+        """Where an address leads: of (root, address), in the mode of the stop."""
+        return self.arch.paging.walker(self.tables, self.mode)
 
     def memory_of(self, root: int) -> VirtualReader:
         """A reader of one address space."""
@@ -102,7 +99,7 @@ class Machine:
     def handler_slots(self) -> frozenset[int]:
         """Top-level slots of the handlers that the `gates` lead to. Raises `ReadError`."""
         return frozenset(
-            self.arch.paging.index_at(gate.offset, self.levels) for gate in self.gates.values()
+            self.arch.paging.slots_of([g.offset for g in self.gates.values()], self.levels)
         )
 
     @cached_property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
@@ -61,11 +62,19 @@ class X86Paging(Paging):
             return paging.walk(tables, root, va)
         return paging.walk(tables, root, va, mode.levels, mode.nxe)
 
+    def walker(self, tables: Tables, mode: Mode | None) -> Callable[[int, int], Walk]:
+        if mode is None:
+            return partial(paging.walk, tables)
+        return partial(paging.walk, tables, levels=mode.levels, nxe=mode.nxe)
+
     def span(self, level: int) -> int:
         return paging.span(level)
 
     def index_at(self, va: int, level: int) -> int:
         return paging.index_at(va, level)
+
+    def slots_of(self, addresses: Iterable[int], levels: int) -> list[int]:
+        return paging.slots_of(addresses, levels)
 
     def slot_start(self, slot: int, levels: int) -> VirtAddr:
         return paging.slot_start(slot, levels)
