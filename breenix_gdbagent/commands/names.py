@@ -140,7 +140,10 @@ def anywhere(kernel: Kernel) -> LoadedImage:
 
 
 def _ps(kernel: Kernel, options: argparse.Namespace) -> int:
-    table = kernel.structures.processes
+    try:
+        table = kernel.structures.processes
+    except ReadError as error:
+        return _ps_by_root(kernel, options, error)
     if options.json:
         print_json([shown.process_json(p) for p in table.processes])
     else:
@@ -148,8 +151,40 @@ def _ps(kernel: Kernel, options: argparse.Namespace) -> int:
     return 0
 
 
+def _ps_by_root(kernel: Kernel, options: argparse.Namespace, lacking: ReadError) -> int:
+    """Processes without the kernel's types: the roots that are a process's, with the names that
+    its log has for them. Raises `ReadError` where there are none."""
+    roots = [space for space in kernel.spaces if space.role == "process"]
+    if not roots:
+        raise lacking
+    if options.json:
+        print_json([shown.root_json(space) for space in roots])
+    else:
+        print(shown.roots_text(roots, lacking.what))
+    return 0
+
+
+def _threads_by_cpu(kernel: Kernel, options: argparse.Namespace, lacking: ReadError) -> int:
+    """The threads that run, by the per-CPU blocks. Raises `ReadError` where there are none."""
+    rows = [
+        (cpu.index, block, kernel.thread_name(cpu))
+        for cpu in kernel.stop.cpus
+        if (block := kernel.percpu_of(cpu)) is not None and block.current_thread
+    ]
+    if not rows:
+        raise lacking
+    if options.json:
+        print_json([shown.running_json(cpu, block, name) for cpu, block, name in rows])
+    else:
+        print(shown.running_text(rows, lacking.what))
+    return 0
+
+
 def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
-    scheduler = kernel.structures.scheduler
+    try:
+        scheduler = kernel.structures.scheduler
+    except ReadError as error:
+        return _threads_by_cpu(kernel, options, error)
     rows = list(scheduler.threads)
     try:
         rows += [p.thread for p in kernel.structures.processes.processes if p.thread is not None]

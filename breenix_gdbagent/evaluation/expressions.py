@@ -6,6 +6,7 @@
     process.name == "init" or u64[rsp + 8] & 0xfff == 0
     rip == &syscall_entry
     kernel::task::thread::Thread@rdi.state == "Ready"
+    thread.state == Terminated
 
 Names, in this order: registers by gdb's names (a ``$`` before is allowed, and needed for ``$pc``,
 ``$sp``, ``$al``; ``eax`` is the lower half of ``rax``), ``cpu``, ``ring``, ``tid``, ``pid``,
@@ -15,7 +16,8 @@ follows a pointer (of a plain number it is the 64-bit word there); ``u8[..]`` to
 memory under the CPU's CR3, ``u64[rsp..rsp+32]`` several; ``&name`` is an address; ``as`` converts:
 ``rdi as u32``, ``*(rdi as *const Thread)``. Operators are Rust's, with ``and or not`` beside
 ``&& || !``. What does not exist (no thread yet, an `Option` that is None) is None: it equals only
-None, and no order holds of it. An enum is its variant's name as text.
+None, and no order holds of it. An enum is its variant's name as text; beside one a variant may be
+named as it is.
 """
 
 from __future__ import annotations

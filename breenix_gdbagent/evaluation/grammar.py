@@ -100,6 +100,39 @@ class _Name:
         return found
 
 
+def _with_variant(sign: str, left: Evaluate, name: _Name) -> Evaluate:
+    """``left == name``: of an enum a name is one of its variants, ``Terminated`` or
+    ``ThreadState::Terminated``; else it is what any name is."""
+
+    def evaluate(evaluation: Evaluation) -> Known:
+        value = left(evaluation)
+        last = name.path.rsplit("::", 1)[-1]
+        variants = _variants(value)
+        if value is None or last in variants:
+            return compare(sign, value, last)
+        try:
+            return compare(sign, value, name(evaluation))
+        except SymbolNotFound as unknown:
+            if not variants or not isinstance(value, Value):
+                raise
+            raise InputError(
+                f"{value.peel().type.name} has no variant {last}",
+                fix=f"one of {', '.join(variants)}",
+            ) from unknown
+
+    return evaluate
+
+
+def _variants(value: Known) -> tuple[str, ...]:
+    """The names of an enum's variants, () for anything else."""
+    if not isinstance(value, Value):
+        return ()
+    kind = value.peel().type
+    if kind.variants is not None:
+        return tuple(variant.name for variant in kind.variants.variants)
+    return tuple(name for name, _ in kind.enumerators)
+
+
 def _function(loaded: LoadedImage, path: str) -> int | None:
     """The address of the function or label of that path; None when there is none. Raises
     `ReadError` for data, whose type is not known."""
@@ -242,6 +275,11 @@ class Grammar:
         if sign is None:
             return left
         right = self.binary(0)
+        if sign in ("==", "!="):
+            for one, other in ((left, right), (right, left)):
+                if isinstance(other, _Name):
+                    self.statics.remove(other.path)  # a variant of an enum, it may be
+                    return _with_variant(sign, one, other)
         return lambda s: compare(sign, left(s), right(s))
 
     def binary(self, level: int) -> Evaluate:

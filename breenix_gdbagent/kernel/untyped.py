@@ -9,6 +9,9 @@ from collections.abc import Callable
 from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
 from breenix_gdbagent.symbols.image import LoadedImage
 
+LONGEST_NAME = 64
+_STRUCT = 512
+"""Bytes of a struct that are looked through for its name."""
 _VEC_ALIGN = 8
 _LOCKED_VEC = 32
 
@@ -31,3 +34,27 @@ def frames_returned(image: LoadedImage, read: Callable[[int, int], bytes]) -> bo
     except ReadError:
         return None
     return sorted(words)[:2] != [0, 0] or max(words) != _VEC_ALIGN or sum(words) > _VEC_ALIGN + 1
+
+
+def name_inside(read: Callable[[int, int], bytes], address: int) -> str | None:
+    """The first Rust `String` of a struct on the heap at `address`, where it reads as a name: its
+    capacity, pointer (onto the heap too) and length lie beside each other, in whatever order. None
+    where there is none."""
+    try:
+        words = struct.unpack(f"<{_STRUCT // 8}Q", read(address, _STRUCT))
+    except ReadError:
+        return None
+    found: dict[int, str] = {}
+    for at in range(len(words) - 2):
+        length, capacity, pointer = sorted(words[at : at + 3])
+        on_heap = pointer >> 39 == address >> 39
+        if not on_heap or not 0 < length <= min(capacity, LONGEST_NAME) or capacity > _STRUCT:
+            continue
+        try:
+            text = read(pointer, length).decode("ascii")
+        except (ReadError, UnicodeDecodeError):
+            continue
+        # A number beside capacity and pointer reads as a shorter length of the same text.
+        if text.isprintable() and len(text) > len(found.get(pointer, "")):
+            found[pointer] = text
+    return next(iter(found.values()), None)

@@ -147,9 +147,26 @@ class Kernel(AddressSpaces):
             return None
 
     def thread_name(self, cpu: Cpu) -> str | None:
-        """The name of `thread_of`."""
+        """The name of `thread_of`; without the kernel's types that of the struct that the per-CPU
+        block names."""
         thread = self.thread_of(cpu)
-        return None if thread is None else thread.name
+        if thread is not None:
+            return thread.name
+        return None if self._typed else self._untyped_name(cpu)
+
+    @property
+    def _typed(self) -> bool:
+        """Whether the kernel's types are known."""
+        image = self.stop.image
+        return image is not None and image.image.has_dwarf
+
+    def _untyped_name(self, cpu: Cpu) -> str | None:
+        block, root = self.percpu_of(cpu), self.reference_root
+        if block is None or not block.current_thread or root is None:
+            return None
+        from breenix_gdbagent.kernel.untyped import name_inside
+
+        return name_inside(self.memory_of(root).read, int(block.current_thread))
 
     @cached_property
     def ledger(self) -> FrameLedger:

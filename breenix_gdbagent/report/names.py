@@ -14,8 +14,10 @@ from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.allocators import FrameAllocator, Heap
+    from breenix_gdbagent.kernel.percpu import PerCpu
     from breenix_gdbagent.kernel.processes import Process
     from breenix_gdbagent.kernel.scheduler import Scheduler
+    from breenix_gdbagent.kernel.spaces import Space
     from breenix_gdbagent.kernel.threads import Thread
     from breenix_gdbagent.symbols.lines import Spot
     from breenix_gdbagent.views.variables import ReadVariable
@@ -163,6 +165,55 @@ def processes_text(processes: Sequence[Process], locked: bool | None) -> str:
     if locked:
         lines.append("PROCESS_MANAGER is locked at this stop: a row may be half changed")
     return "\n".join(lines)
+
+
+def root_json(space: Space) -> dict[str, Json]:
+    """One row of `ps --json` where the kernel's types are not known: a root and its name."""
+    return {
+        "pid": space.pid,
+        "name": space.name,
+        "state": None,
+        "root": hex64(space.root),
+        "live": space.live,
+        "source": space.source,
+    }
+
+
+def roots_text(spaces: Sequence[Space], lacking: str) -> str:
+    """`ps` of those rows."""
+    lines = [f"{'pid':>5} {'name':<26} {'root':<12} {'runs':<5} known by"]
+    told = [one for one in spaces if one.name is not None or one.live]
+    for one in told:
+        pid = "-" if one.pid is None else str(one.pid)
+        lives = "?" if one.live is None else "yes" if one.live else "no"
+        lines.append(
+            f"{pid:>5} {one.name or '-':<26} {hex64(one.root):<12} {lives:<5} {one.source}"
+        )
+    if left := len(spaces) - len(told):
+        lines.append(f"and {counted(left, 'root')} that nobody has a name for: pt roots")
+    lines.append(f"states, threads and parents are not checked: {lacking}")
+    return "\n".join(lines)
+
+
+def running_json(cpu: int, block: PerCpu, name: str | None) -> dict[str, Json]:
+    """One row of `threads --json` where the kernel's types are not known."""
+    return {
+        "cpu": cpu,
+        "address": hex64(block.current_thread),
+        "name": name,
+        "kernel_stack_top": hex64(block.kernel_stack_top),
+    }
+
+
+def running_text(rows: Sequence[tuple[int, PerCpu, str | None]], lacking: str) -> str:
+    """`threads` of those rows."""
+    lines = [
+        f"CPU {cpu} runs the thread at {hex64(block.current_thread)}"
+        + (f", {name}" if name else "")
+        + f", kernel stack top {hex64(block.kernel_stack_top)}"
+        for cpu, block, name in rows
+    ]
+    return "\n".join([*lines, f"other threads are not checked: {lacking}"])
 
 
 def thread_json(thread: Thread, scheduler: Scheduler) -> dict[str, Json]:

@@ -99,7 +99,7 @@ def test_every_process_is_a_root_that_the_scan_finds(stopped: Path) -> None:
     from_file = ("--snapshot", str(stopped), "--kernel", str(_elf()), "--json")
     rows = agent("ps", *from_file)
     if not Image.open(_elf()).has_dwarf:
-        assert rows.code == 1 and "no debug information" in rows.out
+        assert all(row["root"] and row["state"] is None for row in json.loads(rows.out))
         return
     if rows.code == 1 and "process manager" in rows.out:
         pytest.skip("the kernel has made no process table yet")

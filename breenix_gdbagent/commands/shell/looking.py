@@ -324,6 +324,11 @@ def _no_fault(kernel: Kernel) -> str | None:
 
 def do_serial(session: Session, line: Line) -> int:
     options = arguments(line, ("lines", "?"))
+    if options.lines in ("on", "off"):
+        session.serial_off = options.lines == "off"
+        how = "kept and not shown" if session.serial_off else "shown"
+        print(f"the guest's serial text is {how}")
+        return 0
     count = count_of(options.lines, "lines", SERIAL_LINES)
     text = session.debugger.vm.serial if session.arbiter is not None else session.kernel.stop.serial
     for port in text.ports:

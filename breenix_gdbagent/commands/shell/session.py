@@ -95,6 +95,7 @@ class Session:
         self._waiting: list[tuple[str, Line]] = []
         self._mover = SHELL
         self._echo: Echo | None = None
+        self.serial_off = False
         self.beside: object | None = None  # who asks a gdb of ours, see `beside`
         self.traveller: Traveller | None = None  # of a recording, see `timeline.travel`
         self.show: Show = _bare
@@ -357,8 +358,9 @@ class Session:
         self.leave += [lambda: vm.console.listen(None), echo.close]
 
     def hides(self, line: str) -> bool:
-        """Whether a serial line is not for people: the lab guest's words for its tests."""
-        return self.target.kind == "lab" and line.startswith("@{")
+        """Whether a serial line is not shown: with `serial off`, and the lab guest's words for its
+        tests."""
+        return self.serial_off or (self.target.kind == "lab" and line.startswith("@{"))
 
     def close(self) -> None:
         """Let go of what commands have opened."""

@@ -164,7 +164,10 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "info", "[WHAT] [...]", "as in gdb: info registers, locals, line, functions REGEX, ...",
             "info", "topic", True, "info alone lists what there is.",
         ),
-        Command("serial", "[LINES]", "the last lines of serial text", "looking"),
+        Command(
+            "serial", "[LINES|off|on]",
+            "the last lines of serial text; off: it is not shown as it comes", "looking",
+        ),
     ),
     "names": (
         Command(
