@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from breenix_gdbagent.checks.facts import ASIDE, Facts
+from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked, declare
 from breenix_gdbagent.checks.reasons import NotRead, State
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.allocators import Heap
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.x86.pages import pages
 
 FRAMES_LEAK = declare(
     "frames.leak",
@@ -34,16 +35,18 @@ HEAP_LEAK = declare(
 )
 
 SMALLEST_HEAP_GROWTH = 256
+_USER_END = (1 << 47) - 1
 LEAKS = "leaks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramesLeakFacts(Facts):
-    """Frames in use that nothing reaches, more than at the stop before."""
+    """Frames in use that nothing reaches, more than at the stop before (`since_stop`)."""
 
     frames: int
     used_before: int
     used: int
+    since_stop: Annotated[int | None, IF_KNOWN] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +59,15 @@ class HeapLeakFacts(Facts):
     used_before: int
     used: int
     size: Annotated[int, ASIDE]
+    since_stop: Annotated[int | None, IF_KNOWN] = None
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """What the allocators say at one stop, and what lives; it outlasts the stop.
 
-    `unreached` are frames in use that no living space maps or has as a table.
+    `unreached` are frames in use that no living space maps or has as a table. `stop` is its number
+    in the run, where it is one of several.
     """
 
     unreached: int
@@ -70,26 +75,44 @@ class Account:
     heap: Heap
     processes: int
     threads: int
+    stop: int | None = None
 
 
-def account(kernel: Kernel) -> Account:
+def account(kernel: Kernel, stop: int | None = None) -> Account:
     """The account of one stop. Raises `ReadError` without the kernel's types, and `NotChecked`
-    while one of the allocators is at work."""
+    while something is half made: an allocator at work, a process or thread being entered."""
     frames, heap = kernel.structures.frames, kernel.structures.heap
     if frames.locked or heap.locked:
         raise NotChecked(State.ALLOCATOR_LOCKED)
+    if kernel.structures.processes.locked or kernel.under_construction:
+        raise NotChecked(State.PROCESS_MANAGER_LOCKED)
+    if kernel.structures.scheduler.locked:
+        raise NotChecked(State.SCHEDULER_LOCKED)
     ledger = kernel.ledger
     reached = set(ledger.table_frames) | set(ledger.kernel_frames)
     reached.update(page.pa for page in ledger.user_pages())
+    reached.update(_of_other_roots(kernel))
     held = sum(1 for frame in reached if frames.state(frame) == "allocated")
     processes, threads = kernel.structures.processes.processes, kernel.structures.scheduler.threads
     return Account(
+        stop=stop,
         unreached=frames.used - held,
         used=frames.used,
         heap=heap,
         processes=sum(1 for p in processes if p.alive),
         threads=sum(1 for t in threads if t.alive),
     )
+
+
+def _of_other_roots(kernel: Kernel) -> Iterator[int]:
+    """Tables and pages of the roots of living processes that are not audited (one that is being
+    replaced, or whose frame has another use by now): what they reach is not lost."""
+    audited = {space.root for space in kernel.audited}
+    live = [p for p in kernel.structures.processes.processes if p.alive]
+    roots = {root for p in live for root in (p.root, p.inherited_root) if root is not None}
+    for root in roots - audited:
+        yield from kernel.merged.table_frames([root])
+        yield from (page.frame for page in pages(kernel.tables, root, kernel.levels, 0, _USER_END))
 
 
 def grown(before: Kernel, after: Kernel) -> Iterator[Finding]:
@@ -102,12 +125,13 @@ def grown(before: Kernel, after: Kernel) -> Iterator[Finding]:
 
 
 def since(
-    then: Account | None, kernel: Kernel
+    then: Account | None, kernel: Kernel, stop: int | None = None
 ) -> tuple[Account | None, tuple[Finding, ...], CheckResult | None]:
-    """The account of this stop, and what leaked since the one before. The result is None where
-    there was none before; an account that cannot be taken is `not_checked`."""
+    """The account of this stop, and what leaked since the one before, which is to be one at the
+    same marker. The result is None where there was none before; an account that cannot be taken is
+    `not_checked`."""
     try:
-        now = account(kernel)
+        now = account(kernel, stop)
     except (NotChecked, ReadError) as lacking:
         why = NotRead(lacking.what) if isinstance(lacking, ReadError) else lacking.reason
         return None, (), CheckResult(LEAKS, "not_checked", why)
@@ -122,7 +146,9 @@ def compare(then: Account, now: Account) -> Iterator[Finding]:
     kernel should have as much: the same marker twice."""
     lost = now.unreached - then.unreached
     if lost > 0:
-        taken = FramesLeakFacts(frames=lost, used_before=then.used, used=now.used)
+        taken = FramesLeakFacts(
+            frames=lost, used_before=then.used, used=now.used, since_stop=then.stop
+        )
         yield Finding(FRAMES_LEAK, "frame allocator", taken)
     if _more_lives(then, now):
         return
@@ -136,6 +162,7 @@ def compare(then: Account, now: Account) -> Iterator[Finding]:
             used_before=then.heap.used,
             used=now.heap.used,
             size=now.heap.size,
+            since_stop=then.stop,
         )
         yield Finding(HEAP_LEAK, "heap", grew, confidence="likely")
 

@@ -130,7 +130,7 @@ class GuardedRun:
         self.benign = 0
         self.succeeded = ""
         self.watched = 0.0
-        self.account: growth.Account | None = None
+        self.accounts: dict[str, growth.Account | None] = {}
         self._decides = True
         self._examined: Examination | None = None
         debugger.passes_fault = self.passes_fault
@@ -339,12 +339,20 @@ class GuardedRun:
 
     def _audit(self, stop: Stop) -> None:
         """Examine the stop at a marker on the way, and keep what was found; what leaked since the
-        last one too."""
+        last one at the same marker too."""
         seen = self._examine(stop)
-        self.account, leaked, result = growth.since(self.account, seen.kernel)
+        marker, number = self._marker(stop), len(self.recorded)
+        then = self.accounts.get(marker)
+        self.accounts[marker], leaked, result = growth.since(then, seen.kernel, number)
         checks = seen.checks if result is None else (*seen.checks, result)
         findings = (*seen.findings, *leaked)
         self._record(Examination(seen.kernel, findings, checks, seen.took), handled=True)
+
+    def _marker(self, stop: Stop) -> str:
+        """What --audit-every found in the line, without its numbers: a round's is the next one's
+        too."""
+        found = re.search(self.orders.audit_every or "", stop.reason.text)
+        return re.sub(r"[0-9]+", "", found[0] if found is not None else "")
 
     def _record(self, seen: Examination, *, handled: bool = False) -> None:
         number, adapter = len(self.recorded), seen.kernel.adapter
@@ -410,6 +418,7 @@ class GuardedRun:
             armed=self.vm.arming.state,
             succeeded=self.succeeded,
             watched=self.watched,
+            counted=config is None or config.settings.deterministic,
         )
         seen = self._examine(stop)
         took = (*self.took, *times_of(seen, len(self.recorded)))

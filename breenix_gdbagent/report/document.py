@@ -60,7 +60,8 @@ KEPT = ("pc", "name", "offset", "how", "ring", "vector")
 class RunRecord:
     """How the run went. `outcome`: ``passed``, ``findings``, ``hang``, ``marker-missing``,
     ``examined`` (nothing was run). `succeeded`: the machine's success marker and when it came, of
-    a run that was watched `watched` seconds longer; what went wrong then went wrong after it."""
+    a run that was watched `watched` seconds longer; what went wrong then went wrong after it.
+    `counted`: the guest's clock stood still with it at our stops (an instruction counter)."""
 
     outcome: str = "examined"
     exit: int = 0
@@ -71,6 +72,7 @@ class RunRecord:
     armed: str = ""
     succeeded: str = ""
     watched: float = 0.0
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def _run(run: RunRecord, tests: Sequence[Suite]) -> ShownRun:
         run.benign_faults,
         succeeded=run.succeeded or None,
         watched=round(run.watched, 3),
+        counted=run.counted,
         armed=run.armed,
         tests=tuple(
             ShownSuite(t.name, t.passed, t.failed, t.skipped, t.failures, t.unfinished)
@@ -133,7 +136,7 @@ def _run(run: RunRecord, tests: Sequence[Suite]) -> ShownRun:
 def _once(findings: Sequence[ShownFinding]) -> tuple[ShownFinding, ...]:
     """A state that several stops show is told once: as the last of them shows it (unless an
     earlier one weighs more, or saw the fault itself and not what its handler left of it), with the
-    number of the first (where it broke)."""
+    number of the first (where it broke) and of the last."""
     kept: dict[tuple[str, str], ShownFinding] = {}
     for finding in findings:
         where = finding.where
@@ -141,7 +144,8 @@ def _once(findings: Sequence[ShownFinding]) -> tuple[ShownFinding, ...]:
         first = kept.pop(key, finding)
         later = bool(finding.evidence.seen)
         shown = first if later or _rank(first) < _rank(finding) else finding
-        kept[key] = replace(shown, stop=first.stop)
+        last = finding.stop if finding is not first else first.last
+        kept[key] = replace(shown, stop=first.stop, last=last if last != first.stop else None)
     return tuple(sorted(kept.values(), key=_rank))
 
 

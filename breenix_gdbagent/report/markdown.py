@@ -21,6 +21,7 @@ from breenix_gdbagent.report.story import (
     SEVERITIES,
     chain_of,
     drawn_by_check,
+    effect_words,
     facts,
     inside,
     labels,
@@ -107,6 +108,7 @@ def _told(report: Report, findings: Sequence[ShownFinding]) -> Iterator[str]:
     yield f"# {escaped(str(lead.code))}: {escaped(str(lead.title))}"
     yield f"**{escaped(counts(report))}**"
     yield escaped(order_words(report))
+    yield escaped(effect_words(report))
     if lost(report):
         yield escaped(lost(report))
     yield "## Problem"

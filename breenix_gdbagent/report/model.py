@@ -55,6 +55,7 @@ class ShownRun:
     gone: tuple[str, ...] = ()
     succeeded: str | None = None
     watched: float = 0.0
+    counted: bool = True
     armed: str = ""
     tests: tuple[ShownSuite, ...] = ()
 
@@ -203,7 +204,8 @@ class ShownSpot:
 
 @dataclass(frozen=True, slots=True)
 class ShownFinding:
-    """A finding, told; `source` is the line that it happened at, inlined calls first."""
+    """A finding, told; `source` is the line that it happened at, inlined calls first, `last` the
+    last stop at which it was seen, where that is another than the first, `stop`."""
 
     code: str
     severity: str
@@ -222,6 +224,7 @@ class ShownFinding:
     kind: str
     check: str | None
     source: tuple[ShownSpot, ...] = ()
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,24 @@ def run_words(report: Report) -> str:
     return f"the guest ran {run.seconds} s{watched}, {times}{passed}"
 
 
+MANY_STOPS = 10
+"""Stops by us from which on they may have changed when things happen."""
+
+
+def effect_words(report: Report) -> str:
+    """What our own stops may have done to a run that failed, and how to see it without them; empty
+    where they were few, or the guest's clock stood still at them."""
+    run = report.run
+    failed = any(f.severity == "error" and f.kind != "state" for f in report.findings)
+    if run.counted or run.agent_stops < MANY_STOPS or not failed:
+        return ""
+    return (
+        f"we stopped the guest {run.agent_stops} times while its timer and devices went on: a "
+        "failure that a bare run does not have may come of that. Without it: --deterministic (the "
+        "clock stands still at a stop), or --faults fatal (fewer stops)"
+    )
+
+
 def tests_words(document: Report) -> str:
     """What the kernel's own tests came to, by its own word; empty where it said nothing."""
     said = [

@@ -17,6 +17,7 @@ from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.story import (
     chain_of,
     drawn_by_check,
+    effect_words,
     facts,
     heading,
     inside,
@@ -94,6 +95,8 @@ def _headline(page: Page, report: Report) -> None:
         page.text(tests_words(report), kind="dim")
     if order_words(report):
         page.text(order_words(report), kind="note" if run.succeeded else "dim")
+    if effect_words(report):
+        page.text(effect_words(report), kind="note")
     if lost(report):
         page.text(lost(report), kind="note")
 
@@ -184,7 +187,8 @@ def _first_seen(report: Report, finding: ShownFinding) -> str:
     number = finding.stop
     stop = next((s for s in report.stops if s.id == number), None)
     marker = stop is not None and stop.reason == "marker" and stop.text
-    return f"stop {number}: {str(marker).strip()[:48]}" if marker else f"stop {number}"
+    said = f"stop {number}: {str(marker).strip()[:48]}" if marker else f"stop {number}"
+    return said if finding.last is None else f"{said}; last seen at stop {finding.last}"
 
 
 def _chain(page: Page, finding: ShownFinding) -> None:
