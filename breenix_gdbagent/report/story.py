@@ -134,7 +134,10 @@ def effect_words(report: Report) -> str:
     """What our own stops may have done to a run that failed, and how to see it without them; empty
     where they were few, or the guest's clock stood still at them."""
     run = report.run
-    failed = any(f.severity == "error" and f.kind != "state" for f in report.findings)
+    failed = any(
+        f.severity == "error" and (f.kind == "event" or f.code in ("hang", "panic", "reboot"))
+        for f in report.findings
+    )
     if run.counted or run.agent_stops < MANY_STOPS or not failed:
         return ""
     return (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from breenix_gdbagent.checks.finding import CODES
+from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.report import github, junit, markdown
 from tests.unit.report import documents
 
@@ -34,7 +34,7 @@ def test_markdown_tells_the_cause_under_root_cause() -> None:
     fix = text[text.index("## Fix") : text.index("## How to confirm")]
     assert "mend kernel-stack" in fix and "`kernel/src/memory/process_memory.rs`" in fix
     confirm = text[text.index("## How to confirm") :]
-    assert CODES["kernel-stack.unmapped"].confirm[:20] in confirm.replace("\\", "")
+    assert all_codes()["kernel-stack.unmapped"].confirm[:20] in confirm.replace("\\", "")
     assert "pt walk 0xffffc90000010ff8 --root 0x2b1000" in confirm
 
 
