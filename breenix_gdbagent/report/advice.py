@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from breenix_gdbagent.checks.finding import CODES, Code
+from breenix_gdbagent.checks.register import all_codes
 from breenix_gdbagent.kernel.adapter import Adapter
 from breenix_gdbagent.kernel.adapters import named
 
@@ -26,5 +27,5 @@ def said_of(code: Code, adapter: Adapter) -> Code:
 def code_of(name: str, adapter: str | None) -> Code | None:
     """The code of that name in the words of the adapter that a report names (None: `ASSUMED`);
     None for a code that this agent does not know."""
-    code = CODES.get(name)
+    code = CODES.get(name) or all_codes().get(name)  # a saved report is told without any check
     return None if code is None else said_of(code, named(adapter or ASSUMED))
