@@ -12,6 +12,8 @@ from breenix_gdbagent.symbols.image import LoadedImage
 LONGEST_NAME = 64
 _STRUCT = 512
 """Bytes of a struct that are looked through for its name."""
+_HEAP = 1 << 30
+"""Two things on one heap lie no farther apart."""
 _VEC_ALIGN = 8
 _LOCKED_VEC = 32
 
@@ -47,7 +49,7 @@ def name_inside(read: Callable[[int, int], bytes], address: int) -> str | None:
     found: dict[int, str] = {}
     for at in range(len(words) - 2):
         length, capacity, pointer = sorted(words[at : at + 3])
-        on_heap = pointer >> 39 == address >> 39
+        on_heap = abs(pointer - address) < _HEAP
         if not on_heap or not 0 < length <= min(capacity, LONGEST_NAME) or capacity > _STRUCT:
             continue
         try:
