@@ -290,6 +290,7 @@ OF_X86 = {
         "checks/faults/overwritten.py",
         "checks/frame_states.py",
         "checks/frames.py",
+        "checks/growth.py",
         "checks/kernel_slots.py",
         "checks/kernel_stacks.py",
         "checks/tables.py",
