@@ -69,6 +69,7 @@ class RecordingVm(CountedVm):
         super().__init__(holds, clock)
         self.samples: list[tuple[int, float]] = []
         self._counts: dict[int, int] = {}
+        self.stops: list[tuple[int, float]] = []
         self._over = threading.Event()
         self._sampler = threading.Thread(target=self._sample, name="icount", daemon=True)
         self._sampler.start()
@@ -86,6 +87,7 @@ class RecordingVm(CountedVm):
         stop = super().stop(reason, hidden=hidden)
         if not self.exited and stop.epoch not in self._counts:
             self._counts[stop.epoch] = self.icount()
+            self.stops.append((self._counts[stop.epoch], stop.seconds))
         return stop
 
     def count_of(self, stop: Stop) -> int | None:

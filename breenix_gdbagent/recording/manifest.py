@@ -76,7 +76,8 @@ class Manifest:
     and the placeholders of a machine's file; `changes` what was made otherwise than the machine
     has it, `start` where the recording begins (``reset`` or ``kernel-entry``), `bias` the load
     bias of the kernel at the end, `beside` what a report needs besides the stop (as in a
-    snapshot); `adapter` is what is known of the kernel (see `AdapterSource`)."""
+    snapshot), `stops` the moments at which the run was looked at; `adapter` is what is known of the
+    kernel (see `AdapterSource`)."""
 
     form: int
     agent: str
@@ -101,6 +102,7 @@ class Manifest:
     waypoints: tuple[Waypoint, ...]
     end: End
     beside: Mapping[str, Json]
+    stops: tuple[Waypoint, ...] = ()
     adapter: str | None = None
     adapter_text: str = ""
 

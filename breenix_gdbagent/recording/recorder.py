@@ -233,6 +233,7 @@ class Recorder:
                 reason.exit_status, reason.resets, left,
             ),
             beside=beside,
+            stops=tuple(Waypoint(n, seconds, ()) for n, seconds in vm.stops),
             adapter=None if config.adapter is None else config.adapter.name,
             adapter_text="" if config.adapter is None else config.adapter.text,
         )  # fmt: skip

@@ -15,6 +15,8 @@ from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.checks.finding import CODES, Finding
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.view import Kernel
+from breenix_gdbagent.report.model import Object
+from breenix_gdbagent.report.story import objects, record
 from breenix_gdbagent.timeline.place import WORD, place_of, writes_of
 from breenix_gdbagent.timeline.player import Moment, Player
 from breenix_gdbagent.timeline.probes import Probes, Question, Seen, Verdict
@@ -58,8 +60,12 @@ class When:
         return self._end
 
     def codes(self) -> tuple[str, ...]:
-        """The codes of all that was found there."""
-        return tuple(dict.fromkeys(f.code.name for f in self.end().findings))
+        """The codes of all that was found there, and of what stops on the way told."""
+        earlier = (
+            str(finding["code"]) for finding, _ in told_earlier(self.player)
+            if finding["severity"] != "info"
+        )  # fmt: skip
+        return tuple(dict.fromkeys((*(f.code.name for f in self.end().findings), *earlier)))
 
     def every(self) -> list[Origin]:
         """When each finding of the last stop first held, in that order. Raises `LinkError`."""
@@ -70,7 +76,7 @@ class When:
         began = self.probes.count
         found = [f for f in self.end().findings if _names(f, code, subject)]
         if not found:
-            return self._never(code, subject, began)
+            return self._earlier(code, subject, began)
         checks = frozenset(f.check for f in found if f.check is not None)
         question = Question(code, subject, checks)
         last = self.player.manifest.end.icount
@@ -81,6 +87,22 @@ class When:
         if self.probes.at(self.begin).verdict(question) is Verdict.HOLDS:
             return self._origin(question, self.begin, began, "always")
         return self._searched(question, last, began)
+
+    def _earlier(self, code: str, subject: str | None, began: int) -> Origin:
+        """When one first held that is gone at the end, but was told at a stop on the way (a fault
+        that the kernel survived)."""
+        for finding, stop in told_earlier(self.player):
+            if finding["code"] != code or subject not in (None, _subject(finding)):
+                continue
+            checks = frozenset(str(c) for c in (finding["check"],) if c is not None)
+            question = Question(code, subject, checks)
+            held = self.probes.at(stop).verdict(question) is Verdict.HOLDS
+            if held and CODES[code].kind != "event":
+                return self._searched(question, stop, began)
+            place = place_of(self.player.kernel(Moment(stop)), stop)
+            probes = self.probes.count - began
+            return Origin(code, subject, "end-only", place, None, None, probes)
+        return self._never(code, subject, began)
 
     # The search ------------------------------------------------------------------------------
 
@@ -194,6 +216,22 @@ def in_order(origins: Sequence[Origin]) -> list[Origin]:
     return sorted(
         origins, key=lambda one: (one.place is None, one.place.icount if one.place else 0)
     )
+
+
+def told_earlier(player: Player) -> Iterator[tuple[Object, int]]:
+    """The findings of the stops on the way, as the run's report has them, and the instruction
+    count of each stop."""
+    history = record(player.beside.get("history"))
+    moments = {stop["id"]: stop["seconds"] for stop in objects(history.get("stops"))}
+    counts = {round(one.seconds, 3): one.icount for one in player.manifest.stops}
+    for finding in objects(history.get("findings")):
+        seconds = moments.get(finding["stop"])
+        if isinstance(seconds, int | float) and round(seconds, 3) in counts:
+            yield finding, counts[round(seconds, 3)]
+
+
+def _subject(finding: Object) -> str:
+    return str(finding["fingerprint"]).partition("@")[2]
 
 
 def _names(finding: Finding, code: str, subject: str | None) -> bool:

@@ -263,3 +263,13 @@ def test_it_needs_none_of_the_files_it_was_made_of(tmp_path: Path) -> None:
     assert played.code == 0 and lab.MARKER in played.out, played.err
     names_there = {path.name for path in (tmp_path / "moved").iterdir()}
     assert "disk0.qcow2" in names_there
+
+
+def test_what_a_survived_fault_showed_has_its_moment_too(tmp_path: Path) -> None:
+    """At the end of the run nothing of it holds any more."""
+    made = agent("record", "--lab", "rsp0-guessed", "-o", str(tmp_path / "r"))
+    assert made.code == 1, made.err
+    told = agent("when", str(tmp_path / "r"), "tss.rsp0-invalid", "--json")
+    found = json.loads(told.out)
+    assert told.code == 0 and found["status"] == "found"
+    assert "kernel::scenarios::bug_cases::rsp0_guessed" in found["frames"]
