@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.api.stops import (
         backtrace,
         examine,
+        frames,
         open_snapshot,
         read,
         save,
@@ -42,6 +43,7 @@ __all__ = [
     "attach",
     "backtrace",
     "examine",
+    "frames",
     "launch",
     "open_snapshot",
     "read",
@@ -63,7 +65,10 @@ _HOMES = {
     **dict.fromkeys(("ReplayedVm", "replay"), "api.replay"),
     **dict.fromkeys(("Vm", "attach", "launch"), "api.vm"),
     **dict.fromkeys(
-        ("backtrace", "examine", "open_snapshot", "read", "save", "tell", "value", "walk"),
+        (
+            "backtrace", "examine", "frames", "open_snapshot", "read", "save", "tell", "value",
+            "walk",
+        ),
         "api.stops",
     ),
 }

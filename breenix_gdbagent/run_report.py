@@ -91,6 +91,9 @@ def save(
     extra = {**beside(target, run, facts, history, machine), "memory": memory}
     if report is not None and report.recording is not None:
         extra["recording"] = cast(Json, dict(report.recording))
+    known = kernel.stop.unplaced or (kernel.stop.image.image if kernel.stop.image else None)
+    if known is not None:
+        extra["kernel"] = str(known.path.absolute())
     from breenix_gdbagent.snapshot.saving import save_snapshot
 
     frames = pages_to_keep(kernel, memory)
@@ -162,11 +165,16 @@ def document_of(
             run_checks.RunFacts(**extra["facts"]),
             recalled(extra["history"]),
             examined,
-            provenance,
+            {**(provenance or {}), **_by_hand(extra["machine"])},
         )
         return replace(report, recording=extra.get("recording"))
     except (KeyError, TypeError) as error:
         raise InputError(f"the snapshot's note lacks or garbles {error}") from error
+
+
+def _by_hand(machine: Mapping[str, Any]) -> dict[str, Json]:
+    """What was written into the guest by hand, of a snapshot that says so."""
+    return {"written": list(machine["written"])} if "written" in machine else {}
 
 
 def with_outcome(

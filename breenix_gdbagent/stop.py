@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.arch.cpu import Arch, Cpu, Mode
@@ -90,6 +91,33 @@ class Stop(NamedTuple):
     unplaced_why: str = "the kernel has not come to load its IDT"
     pic: Pic | None = None
     adapter: AdapterSource | None = None
+
+    def __repr__(self) -> str:
+        """One line, whatever memory and serial text hang on it."""
+        reason, cpu = self.reason, self.cpu
+        vector = "" if reason.vector is None else f" {reason.vector}"
+        rip = cpu.get("rip")
+        at = "" if rip is None else f" at {rip:#x}"
+        name = self.image.name_of(rip) if self.image is not None and rip is not None else None
+        stale = ", stale: the guest has run since" if self.stale else ""
+        where = f"{at} <{name}>" if name else at
+        return f"<Stop: {reason.kind}{vector}, CPU {cpu.index}{where}, {self.seconds:.3f} s{stale}>"
+
+    def _repr_html_(self) -> str:
+        """The stop and its CPUs' registers as a table."""
+        rows = "".join(
+            f"<tr><td>CPU {cpu.index}</td><td><code>{name}</code></td>"
+            f"<td><code>{value:#x}</code></td></tr>"
+            for cpu in self.cpus
+            for name, value in cpu.registers.items()
+            if name in ("rip", "rsp", "cr2", "cr3", "eflags")
+        )
+        return f"<p>{escape(repr(self)[1:-1])}</p><table>{rows}</table>"
+
+    @property
+    def stale(self) -> bool:
+        """Whether the guest has run since: nothing more can be read of it then."""
+        return bool(getattr(self.memory, "stale", False))
 
     @property
     def loaded(self) -> LoadedImage:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent import run_report
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks import examine as checks
-from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.errors import InputError, ReadError
@@ -30,6 +29,8 @@ from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.targets.saved import saved
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.api.examined import Examined
+    from breenix_gdbagent.api.frames import Call
     from breenix_gdbagent.evaluation.known import Known
 
 At = Stop | Kernel
@@ -53,8 +54,9 @@ def open_snapshot(
     return with_reason(saved(Path(path), elf, ram_size)[0])
 
 
-def examine(at: At) -> Examination:
-    """All checks. A check that lacks what it needs is `not_checked`, which is no pass.
+def examine(at: At) -> Examined:
+    """All checks. A check that lacks what it needs is `not_checked`, which is no pass. What comes
+    is an `Examination` that can be told as a report.
 
     >>> import breenix_gdbagent as ba
     >>> seen = ba.examine(ba.open_snapshot(snapshot))
@@ -62,9 +64,33 @@ def examine(at: At) -> Examination:
     [('page-fault.guard-page', 'error')]
     >>> [check.name for check in seen.checks if check.status == "failed"]
     ['faults']
+    >>> seen, [finding.code.name for finding in seen]
+    (<Examined: 1 finding, 1 check failed, 1 check not made>, ['page-fault.guard-page'])
+    >>> report = seen.report()
+    >>> report.json["run"]["outcome"], report.html()[:15]
+    ('findings', '<!doctype html>')
     """
+    from breenix_gdbagent.api.examined import Examined
+
     kernel = _kernel(at)
-    return checks.examine(kernel.stop, kernel)
+    seen = checks.examine(kernel.stop, kernel)
+    return Examined(seen.kernel, seen.findings, seen.checks, seen.took)
+
+
+def frames(at: At, cpu: int | None = None) -> list[Call]:
+    """Every call of a backtrace, innermost first, inlined ones too, as gdb numbers them; each with
+    its arguments and locals. Raises as `backtrace`.
+
+    >>> import breenix_gdbagent as ba
+    >>> calls = ba.frames(ba.open_snapshot(snapshot))
+    >>> calls[1].name, calls[1].args["depth"], calls[1].line > 0
+    ('kernel::scenarios::probes::recurse', 65, True)
+    """
+    from breenix_gdbagent.api.frames import calls
+
+    kernel = _kernel(at)
+    chosen = next((c for c in kernel.stop.cpus if c.index == cpu), kernel.stop.cpu)
+    return calls(kernel, chosen, backtrace(kernel, cpu))
 
 
 def tell(finding: Finding, at: At | None = None) -> ShownFinding:

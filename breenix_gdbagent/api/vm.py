@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 from breenix_gdbagent import targets
 from breenix_gdbagent.api import stops
 from breenix_gdbagent.arch.walks import Walk
-from breenix_gdbagent.checks.examine import CHECKS, Examination
+from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.debugger.arbiter import PYTHON, Arbiter
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.points import Access, Kind, Only, Point
@@ -42,6 +42,8 @@ from breenix_gdbagent.symbols.backtrace import Backtrace
 from breenix_gdbagent.targets import Machine, Setting
 
 if TYPE_CHECKING:
+    from breenix_gdbagent.api.examined import Examined
+    from breenix_gdbagent.api.frames import Call
     from breenix_gdbagent.evaluation.known import Known
 
 
@@ -128,7 +130,7 @@ class Vm:
         self._close = close
         self._closed = False
         self._kernel: Kernel | None = None
-        self._examined: Examination | None = None
+        self._examined: Examined | None = None
         self._epoch = -1
         self._steppers: dict[int, Stepper] = {}
         self.event: StopEvent | None = None
@@ -193,7 +195,22 @@ class Vm:
         """See `stops.backtrace`."""
         return stops.backtrace(self.kernel, cpu)
 
-    def examine(self) -> Examination:
+    def frames(self, cpu: int | None = None) -> list[Call]:
+        """See `stops.frames`.
+
+        >>> import breenix_gdbagent as ba
+        >>> with ba.launch(lab="clean") as vm:
+        ...     stop = vm.run_until("kernel::interrupts::handlers::syscall")
+        ...     frame = vm.frames()[0].args["frame"]
+        ...     frame.registers.rax.integer() == vm.value("frame.registers.rax")
+        ...     next = vm.nexti()
+        ...     stop.stale, next.stale
+        True
+        (True, False)
+        """
+        return stops.frames(self.kernel, cpu)
+
+    def examine(self) -> Examined:
         """See `stops.examine`."""
         seen = self._examined
         if seen is None or seen.kernel is not self.kernel:
@@ -272,6 +289,21 @@ class Vm:
         """
         stepper = self._stepper(cpu)
         return self._run(lambda: stepper.instruction(count))
+
+    def nexti(self, count: int = 1, cpu: int | None = None) -> Stop:
+        """`count` instructions, over calls."""
+        stepper = self._stepper(cpu)
+        return self._run(lambda: stepper.instruction(count, over=True))
+
+    def until(self, location: str | int | None = None, cpu: int | None = None) -> Stop:
+        """To a line further down, or to a location in this frame; or to where the frame returns.
+        Raises `InputError`, `SymbolNotFound`."""
+        stepper = self._stepper(cpu)
+        if location is None:
+            return self._run(stepper.until)
+        addresses = self._debugger.table.addresses(self._place(location))
+        kernel = self.kernel
+        return self._run(lambda: stepper.to(addresses, kernel))
 
     def finish(self, cpu: int | None = None) -> Stop:
         """Until the function has returned; ``vm.event.returned`` is RAX then. Raises `ReadError`

@@ -270,6 +270,11 @@ class Cpu(NamedTuple):
         """Its architecture."""
         return _KNOWN[self.arch_name]
 
+    def __repr__(self) -> str:
+        names = ("rip", "rsp", "cr3", "pc", "sp")
+        told = (f"{n} {self.registers[n]:#x}" for n in names if n in self.registers)
+        return f"<Cpu {self.index}: {', '.join(told) or 'no registers'}>"
+
     def get(self, name: str) -> int | None:
         """A register by gdb's name, None when not known."""
         return self.registers.get(name)

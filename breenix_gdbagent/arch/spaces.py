@@ -41,6 +41,18 @@ class MappedSpace(NamedTuple):
     ranges: tuple[Range, ...]
     gaps: tuple[Gap, ...]
 
+    def __repr__(self) -> str:
+        return f"<MappedSpace of {self.root:#x}: {len(self.ranges)} ranges>"
+
+    def _repr_html_(self) -> str:
+        """Its ranges as a table: from, to, rights."""
+        rows = "".join(
+            f"<tr><td><code>{r.start:#018x}</code></td><td><code>{r.end:#018x}</code></td>"
+            f"<td>r{'w' if r.w else '-'}{'-' if r.nx else 'x'}{'u' if r.u else 's'}</td></tr>"
+            for r in self.ranges
+        )
+        return f"<table>{rows}</table>"
+
     def find(self, va: int) -> Range | None:
         """The range that holds `va`, None where nothing is mapped or known."""
         low, high = 0, len(self.ranges)

@@ -67,6 +67,26 @@ class Walk(NamedTuple):
     stopped_at: int | None
     reason: str | None
 
+    def __repr__(self) -> str:
+        if self.pa is None or self.size is None or self.effective is None:
+            level = "" if self.stopped_at is None else f" at level {self.stopped_at}"
+            return f"<Walk of {self.va:#x} under {self.root:#x}: {self.reason}{level}>"
+        w, u, nx = self.effective[:3]
+        rights = f"r{'w' if w else '-'}{'-' if nx else 'x'}{'u' if u else 's'}"
+        return (
+            f"<Walk of {self.va:#x} under {self.root:#x}: {self.pa:#x}, "
+            f"page of {self.size:#x} bytes, {rights}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Its entries as a table, the outcome below."""
+        rows = "".join(
+            f"<tr><td>level {one.level}</td><td><code>{one.entry_pa:#x}</code></td>"
+            f"<td><code>{one.raw:#x}</code></td><td>{' '.join(one.flags)}</td></tr>"
+            for one in self.entries
+        )
+        return f"<table>{rows}</table><p><code>{repr(self)[1:-1]}</code></p>"
+
     @property
     def mapped(self) -> bool:
         return self.pa is not None

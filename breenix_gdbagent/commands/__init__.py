@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from breenix_gdbagent.commands import stdout
 from breenix_gdbagent.errors import AgentError, InputError, Note, ReadError
@@ -87,6 +87,13 @@ class Parser(argparse.ArgumentParser):
         value: object = super()._get_value(action, arg_string)
         return value
 
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """What an abbreviation may mean. ``--write`` is never meant by one, nor is it one."""
+        if option_string.split("=")[0] == "--write":
+            return []
+        found: list[Any] = super()._get_option_tuples(option_string)
+        return [one for one in found if "--write" not in one[0].option_strings]
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message, fix=f"see: {self.prog} --help")
 
@@ -94,6 +101,19 @@ class Parser(argparse.ArgumentParser):
 def no_or_seconds(text: str) -> float:
     """The value of --linger: as of --timeout, and 0 for none."""
     return 0.0 if text.strip() in ("0", "0.0") else seconds(text)
+
+
+class Spelled(argparse.Action):
+    """A flag; `Parser` takes no abbreviation of it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, True)
 
 
 def seconds(text: str) -> float:
@@ -246,4 +266,4 @@ def _say(error: AgentError) -> None:
         return  # a full disk behind stderr: the exit code has to say it alone
 
 
-__all__ = ["COMMANDS", "Parser", "ReadError", "run", "seconds"]
+__all__ = ["COMMANDS", "Parser", "ReadError", "Spelled", "run", "seconds"]

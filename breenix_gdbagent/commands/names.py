@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,33 @@ WIDTH = 100  # columns of a printed value
 def run(name: str, argv: list[str]) -> int:
     """One of the commands that name things; see each parser."""
     options = _parser(name).parse_args(argv)
+    if name in OF_THE_ELF and elf_alone(options):
+        with elf_kernel(options.kernel) as kernel:
+            return answer(name, kernel, options)
     target = target_of(options, default_lab=False)
     with kernel_of(target) as kernel:
         return answer(name, kernel, options)
+
+
+OF_THE_ELF = ("symbol", "type", "list", "disassemble")
+"""What is asked of the file alone has an answer without a guest."""
+
+
+def elf_alone(options: argparse.Namespace) -> bool:
+    """Whether --kernel is all that names a target."""
+    others = ("lab", "breenix", "image", "gdb", "replay", "snapshot", "config")
+    return options.kernel is not None and all(getattr(options, one) is None for one in others)
+
+
+@contextmanager
+def elf_kernel(path: Path) -> Iterator[Kernel]:
+    """A stop of no guest: the ELF at its link addresses. Raises `InputError`."""
+    from breenix_gdbagent.live.frozen import NoMemory
+    from breenix_gdbagent.stop import Stop, StopReason
+    from breenix_gdbagent.symbols import Image
+
+    image = Image.open(path).loaded(0)
+    yield Kernel(Stop((), NoMemory("no guest is looked at"), StopReason("elf"), image=image))
 
 
 def answer(name: str, kernel: Kernel, options: argparse.Namespace) -> int:
@@ -344,6 +369,8 @@ def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
     from breenix_gdbagent.views.instructions import named_instructions
 
     va = _location(kernel, options.what, _placed(kernel, options.what), options)
+    if kernel.stop.reason.kind == "elf":
+        return _disassemble_file(kernel, va, options)
     root = kernel.stop.cpu.root if options.pid is None else root_of(kernel, None, options.pid)
     if root is None:
         raise ReadError("no CPU's CR3 is known")
@@ -352,6 +379,31 @@ def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
         print_json(code_json(found))
     else:
         print(code_text(found, kernel.stop.cpu.get("rip")))
+    return 0
+
+
+def _disassemble_file(kernel: Kernel, va: int, options: argparse.Namespace) -> int:
+    """Instructions as the ELF has them, at link addresses."""
+    from dataclasses import replace
+
+    from breenix_gdbagent.report.code import code_json, code_text
+    from breenix_gdbagent.views.instructions import instructions
+
+    image = kernel.stop.loaded.image
+
+    def read(address: int, length: int) -> bytes:
+        for size in (length, 15, 1):
+            found = image.read(address, min(size, length))
+            if found is not None:
+                return found
+        raise ReadError(f"the ELF has no bytes for {hex64(address)}")
+
+    plain = instructions(read, va, options.count)
+    found = [replace(i, symbol=kernel.symbol(i.address)) for i in plain]
+    if options.json:
+        print_json(code_json(found))
+    else:
+        print(code_text(found, None))
     return 0
 
 

@@ -80,5 +80,5 @@ def _examined(target: Target) -> int:
     seen = examine(kernel.stop, kernel, time.monotonic)
     document = document_of(kernel, extra, description(target), examined=seen)
     origin = provenance(None, 0.0, times_of(seen, document.stops[-1].id))
-    document = replace(document, provenance=origin)
+    document = replace(document, provenance={**document.provenance, **origin})
     return write_formats(document, options, kernel=kernel if options.html else None)

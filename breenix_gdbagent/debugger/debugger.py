@@ -2,7 +2,7 @@
 
 Points are put in, runs go from stop to stop, and each stop that lasts is read once. What else there
 is (a guarded run, the step commands, the bridge for gdb) is policy over it. Nothing writes to the
-guest.
+guest; what the user has written into it is in `written`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Debugger:
         self.hits = Hits(vm, self.table, self.placed, lambda line: self.say(line))
         self.catching: Catching = "unexpected"
         self.benign = 0
+        self.limit: float | None = None  # seconds of a run that nobody has set a limit to
+        self.written: list[str] = []  # what was written into the guest
         self.benign_faults = BenignFaults(image, vm.adapter)
         self.passes_fault: Callable[[Fault, Sequence[Point]], bool] = self.passes_by_rule
         self._stop: Stop | None = None
@@ -171,7 +173,8 @@ class Debugger:
 
     def go_on(self, patterns: Sequence[str] = (), seconds: float | None = None) -> StopEvent:
         """`go`, as a part of a command that has begun."""
-        return self.stopped(self.vm.run(patterns, seconds, self._on_fault, self._on_hit))
+        limit = self.limit if seconds is None else seconds
+        return self.stopped(self.vm.run(patterns, limit, self._on_fault, self._on_hit))
 
     def step_on(self, cpu: int) -> StopEvent | None:
         """One instruction of one CPU, as a part of a command that has begun: None when nothing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.examine import CHECKS
 from breenix_gdbagent.checks.finding import NotChecked
@@ -70,7 +70,10 @@ class Hits:
         return Evaluation(cpu, kernel)
 
     def ended(self, reason: StopReason) -> None:
-        """A run is over: what has changed of watched entries unseen."""
+        """A run is over: equal hits that were not told, what has changed of watched entries
+        unseen."""
+        for point in self.table:
+            self._folded(point)
         if self.entries and not self.vm.exited:
             evaluation = self.evaluation(reason, self.vm.registers)
             for watch in self.entries.values():
@@ -117,6 +120,7 @@ class Hits:
         if verdict.trouble:
             (self.say if point.kind == "checkpoint" else self.notes.append)(verdict.trouble)
         if not verdict.counts:
+            point.refused += 1
             return False
         point.counted(self.vm.clock.seconds())
         if point.ignore > 0:
@@ -143,13 +147,36 @@ class Hits:
         return True
 
     def _record(self, point: Point, evaluation: Evaluation) -> None:
-        shown = ", ".join(f"{e.text} = {e.shown(evaluation)}" for e in point.expressions)
+        values = tuple(f"{e.text} = {e.shown(evaluation)}" for e in point.expressions)
+        shown = ", ".join(values)
         seconds = self.vm.clock.seconds()
         text = f"{point.place.text}: {shown}" if shown else point.place.text
         point.records.append(Recorded(seconds, evaluation.cpu.index, text))
-        if not point.quiet:
-            cpu = f"CPU {evaluation.cpu.index}  " if self.cpus > 1 else ""
-            self.say(f"{seconds:9.3f}  {cpu}{text}")
+        if not point.quiet and (point.most is None or point.hits <= point.most):
+            self._tell(point, evaluation.cpu.index, seconds, values)
+
+    def _tell(self, point: Point, cpu: int, seconds: float, values: tuple[str, ...]) -> None:
+        """Of a hit what has changed since the one before; equal ones are counted and told when
+        another one comes, or the run ends."""
+        before, point.shown = point.shown, values
+        if point.hits > 1 and values == before:
+            point.same += 1
+        else:
+            self._folded(point)
+            changed = [v for n, v in enumerate(values) if n >= len(before) or v != before[n]]
+            where = f"CPU {cpu}  " if self.cpus > 1 else ""
+            told = f"{point.place.text}: {', '.join(changed)}" if changed else point.place.text
+            self.say(f"{seconds:9.3f}  {where}{told}")
+        if point.hits == point.most:
+            self._folded(point)
+            told = counted(point.hits, "hit")
+            self.say(f"{'':9}  {point.place.text}: {told} told, more are counted")
+
+    def _folded(self, point: Point) -> None:
+        """What was not told of equal hits."""
+        if point.same:
+            self.say(f"{'':9}  {point.place.text}: {counted(point.same, 'more hit')}, the same")
+            point.same = 0
 
     def _violated(self, point: Point, evaluation: Evaluation) -> bool:
         """Run an invariant's checks on the whole stop; that a check cannot look is said, again

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.expressions import Expression
@@ -62,7 +63,9 @@ class Recorded:
 class Point:
     """One numbered point. `hits` counts those that its `only` admits, `ignore` how many of the next
     are passed; `value` is what a watched range held last, or why an invariant could not look;
-    `accept` is the test of an internal one (a passage on the way of a step)."""
+    `accept` is the test of an internal one (a passage on the way of a step). Of a checkpoint
+    `refused` counts hits whose condition was false, `most` is how many hits are told, `shown` what
+    was told last and `same` how many hits since were equal to it."""
 
     number: int
     kind: Kind
@@ -78,6 +81,10 @@ class Point:
     value: str | None = None
     accept: Callable[[Evaluation], bool] | None = None
     hits: int = 0
+    refused: int = 0
+    most: int | None = None
+    shown: tuple[str, ...] = ()
+    same: int = 0
     first: float | None = None
     last: float | None = None
     records: deque[Recorded] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -93,7 +100,8 @@ class Point:
     def count(self) -> str:
         """How many hits, and how often, in words."""
         rate = "" if self.rate is None else f", {self.rate:.1f} a second"
-        return f"{self.hits} hit{'s' if self.hits != 1 else ''}{rate}"
+        passed = f", {counted(self.refused, 'more')} with a false condition" if self.refused else ""
+        return f"{counted(self.hits, 'hit')}{rate}{passed}"
 
     def counted(self, seconds: float) -> None:
         """One more hit, at this running time of the guest."""

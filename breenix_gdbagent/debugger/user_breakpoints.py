@@ -22,6 +22,7 @@ from breenix_gdbagent.symbols import LoadedImage
 
 ALIASES = {"stacks-mapped": "kernel-stacks"}
 _WHEN = re.compile(r"(process|cpu|count|if)\b\s*")
+_CHECKPOINT = re.compile(r"(?:--quiet|--limit[ =](\d+))\s+")
 _USAGE = "write: [process P] [cpu N] [count N] [if COND]"
 
 
@@ -44,13 +45,16 @@ def breakpoint_of(
 def checkpoint_of(
     text: str, image: LoadedImage | None, number: int, *, evaluation: Evaluation | None = None
 ) -> Point:
-    """``[--quiet] LOCATION [EXPR, EXPR...] [if COND]``."""
-    quiet = text.startswith("--quiet ")
-    place, rest = place_of(text.removeprefix("--quiet "), image, evaluation)
+    """``[--quiet] [--limit N] LOCATION [EXPR, EXPR...] [if COND]``."""
+    quiet, most = False, None
+    while found := _CHECKPOINT.match(text):
+        quiet, most = quiet or found[1] is None, int(found[1]) if found[1] else most
+        text = text[found.end() :]
+    place, rest = place_of(text, image, evaluation)
     head, condition = split_if(rest)
     links = links_of(place, image)
     only = Only(condition=parse(condition, image, links) if condition else None)
-    point = Point(number, "checkpoint", place, only, quiet=quiet)
+    point = Point(number, "checkpoint", place, only, quiet=quiet, most=most)
     point.expressions = tuple(parse_list(head, image, links)) if head else ()
     return point
 

@@ -27,6 +27,9 @@ class Kernel(AddressSpaces):
     nature (no per-CPU block: not Breenix, or too early) is None or empty.
     """
 
+    def __repr__(self) -> str:
+        return f"<Kernel of {self.stop!r}>"
+
     @cached_property
     def audited(self) -> tuple[Space, ...]:
         """The spaces that every check is about: those considered, without dead roots whose frame

@@ -211,7 +211,7 @@ class StubReader(Stateful):
         return self.description.decode(data, known)
 
     def write_register(self, name: str, value: int) -> None:
-        """Set a register of the selected thread (``P``): it changes the guest, tests only."""
+        """Set a register of the selected thread (``P``): it changes the guest."""
         number, size = self._register(name)
         request = b"P%x=%b" % (number, hexlify(value.to_bytes(size, "little")))
         self._ok(request, self.ask(request)[0])
@@ -237,6 +237,11 @@ class StubReader(Stateful):
             va += step
             length -= step
         return b"".join(self._read_pieces(pieces, bracket=False))
+
+    def write(self, va: int, data: bytes) -> None:
+        """Write virtual memory as the selected thread sees it (``M``). Raises `StubError`."""
+        request = b"M%x,%x:%b" % (va, len(data), hexlify(data))
+        self._ok(request, self.ask(request)[0])
 
     def decode_memory(self, answer: bytes) -> bytes | None:
         """The bytes in an answer to ``m``; None when the stub refused it (not mapped)."""

@@ -20,8 +20,13 @@ class FrozenMemory:
         self._epoch = epoch
         self._at = epoch()
 
+    @property
+    def stale(self) -> bool:
+        """Whether the guest has run since the stop."""
+        return self._epoch() != self._at
+
     def _check(self, pa: int, length: int) -> None:
-        if self._epoch() != self._at:
+        if self.stale:
             raise StopGone(PhysAddr(pa), length, MOVED_ON)
 
     def read(self, pa: PhysAddr, length: int) -> bytes:

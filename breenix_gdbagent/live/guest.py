@@ -147,8 +147,13 @@ class Guest:
 
     def _pic(self, why: StopReason) -> Pic | None:
         """The interrupt controllers, where an interrupt may be what the stop is about."""
+        return None if why.kind in _NO_INTERRUPTS else self.pic()
+
+    def pic(self) -> Pic | None:
+        """What QEMU says now of the interrupt controllers; None where it cannot be asked or has
+        none. Raises `LinkClosed`."""
         qmp = self._holds.qmp
-        if qmp is None or self.exited or why.kind in _NO_INTERRUPTS:
+        if qmp is None or self.exited:
             return None
         try:
             return parse_pic(qmp.hmp("info pic"))

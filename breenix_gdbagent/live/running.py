@@ -92,6 +92,21 @@ class Running(Ending):
         self.epoch += 1
         self._registers.clear()
 
+    def write_register(self, cpu: int, name: str, value: int) -> None:
+        """Set a register of a CPU of the stopped guest. Raises `LinkError`."""
+        with self._uncut():
+            self.stub.ask(b"Hg" + _thread(cpu).encode())
+            self.stub.write_register(name, value)
+        self.was_changed()
+
+    def write_memory(self, cpu: int, va: int, data: bytes) -> None:
+        """Write virtual memory as a CPU of the stopped guest sees it, whatever the rights of its
+        pages. Raises `LinkError`."""
+        with self._uncut():
+            self.stub.ask(b"Hg" + _thread(cpu).encode())
+            self.stub.write(va, data)
+        self.was_changed()
+
     # Moving --------------------------------------------------------------------------------
 
     def _go(self) -> None:

@@ -89,6 +89,9 @@ def _headline(page: Page, report: Report) -> None:
     ink = OUTCOME_INK.get(outcome, "error")
     page.text(f"{outcome.upper()}: {counts(report)}", "", "  ", ink)
     page.text(", ".join(p for p in (target_words(report), run_words(report)) if p), kind="dim")
+    written = report.provenance.get("written")
+    if isinstance(written, list) and written:
+        page.text(f"WRITTEN INTO by hand: {'; '.join(map(str, written))}", kind="note")
     if run.armed:
         page.text(f"watched from: {run.armed}", kind="dim")
     if tests_words(report):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import VirtAddr
@@ -30,6 +30,9 @@ class Frame:
     ring: int = 0
     vector: int | None = None
 
+    def __repr__(self) -> str:
+        return f"<Frame {self.pc:#x} {f'ring {self.ring}' if self.ring else self.name}>"
+
     @property
     def lookup(self) -> VirtAddr:
         """The address to look up names and lines by: inside the call for a return address."""
@@ -51,6 +54,15 @@ class Backtrace:
     end: str
     unreadable: int | None = None
     whole: bool = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.frames)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self.frames[index]
 
     def size(self, index: int) -> int | None:
         """Bytes of stack that a frame takes, its return address included.

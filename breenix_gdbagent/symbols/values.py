@@ -97,6 +97,29 @@ class Value(Cell):
         """
         return self.item(key) if isinstance(key, int) else super().__getitem__(key)
 
+    def __getattr__(self, name: str) -> Value:
+        """A field as an attribute: ``process.name``; `["..."]` where the name is one of `Value`'s
+        own. Raises `AttributeError` where there is none."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = self.field(name)
+        if found is None:
+            raise AttributeError(f"{self.type.name} has no field {name!r}")
+        return found
+
+    def __repr__(self) -> str:
+        try:
+            shown = f": {self.integer():#x}"
+        except (ReadError, InputError):
+            shown = ""  # no single number: fields and items say it
+        return f"<{self.type.name} at {self.where}{shown}>"
+
+    def __dir__(self) -> list[str]:
+        try:
+            return sorted({*super().__dir__(), *self.fields()})
+        except (ReadError, InputError):
+            return sorted(super().__dir__())
+
     def text(self, limit: int = 1 << 16) -> str:
         """A `String`, `&str` or `Box<str>`, at most `limit` bytes of it."""
         return sequences.text(self, limit)[0]

@@ -39,9 +39,22 @@ def saved(
     if kernel is None and opened.image is not None:
         from breenix_gdbagent import lab
 
-        kernel = lab.elf_of(opened.image.sha256)
+        kernel = lab.elf_of(opened.image.sha256) or _remembered(opened.extra, opened.image)
     stop = at if kernel is None else _with_elf(at, kernel, opened.image)
     return stop, opened.extra
+
+
+def _remembered(extra: Mapping[str, Json] | None, record: ImageRecord) -> Path | None:
+    """The ELF where the snapshot says that it was, if that very file is still there."""
+    path = (extra or {}).get("kernel")
+    if not isinstance(path, str) or not Path(path).is_file():
+        return None
+    from breenix_gdbagent.symbols import Image
+
+    try:
+        return Path(path) if Image.open(path).sha256 == record.sha256 else None
+    except InputError:
+        return None
 
 
 def _with_elf(stop: Stop, path: Path, record: ImageRecord | None) -> Stop:

@@ -265,10 +265,13 @@ OF_X86 = {
     },
     "it reads or writes x86-64's registers, as QEMU and gdb tell them": {
         "commands/shell/registers.py",
+        "commands/shell/tables.py",
         "debugger/entry_watch.py",
         "debugger/point_table.py",
         "debugger/points.py",
+        "debugger/injection.py",
         "debugger/stepping.py",
+        "debugger/tracing.py",
         "link/hmptext.py",
         "link/qmp.py",
         "live/arming.py",

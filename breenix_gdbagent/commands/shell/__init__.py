@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands import Parser, Spelled, seconds
 from breenix_gdbagent.commands.target import Target, add_target_options, target_of
 from breenix_gdbagent.errors import InputError
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from breenix_gdbagent.commands.shell.screen import Screen
     from breenix_gdbagent.commands.shell.session import Session
     from breenix_gdbagent.debugger.stop_event import StopEvent
+
+
+SCRIPT_SECONDS = 60.0
+"""Seconds of one run under -c and --batch, so that no script hangs."""
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -36,7 +42,10 @@ def run(name: str, argv: list[str]) -> int:
     with ExitStack() as leave:
         session = _open(target, leave, terminal=lines is None and sys.stdout.isatty())
         session.sources += [*options.source, *_sources(target, session)]
+        session.writes = options.write
+        session.left = options.timeout
         if lines is not None:
+            session.limit = SCRIPT_SECONDS if options.timeout is None else None
             gc.enable()
             return session.run_script(lines, named)
         if options.ipython:
@@ -47,7 +56,23 @@ def run(name: str, argv: list[str]) -> int:
         from breenix_gdbagent.commands.shell.prompt import converse
 
         gc.enable()
+        _greet(session, options)
         return converse(session)
+
+
+def _greet(session: Session, options: argparse.Namespace) -> None:
+    """Two lines: who this is and what it looks at; then the user's own commands."""
+    from breenix_gdbagent.commands.shell.scripting import run_file
+    from breenix_gdbagent.version import VERSION
+
+    state = "a snapshot" if session.arbiter is None else "not started: continue runs it"
+    wrote = "; --write: the guest may be changed" if session.writes else ""
+    session.screen.write(f"breenix-gdbagent {VERSION} on {session.target.kind}, {state}{wrote}")
+    session.screen.write("help lists the commands, help WORD finds one by gdb's word for it too")
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    own = base / "breenix-gdbagent" / "shellrc"
+    if not options.no_rc and own.is_file():
+        run_file(session, own)
 
 
 def _parser() -> Parser:
@@ -59,6 +84,16 @@ def _parser() -> Parser:
         "--source", type=Path, action="append", default=[], metavar="DIR",
         help="where the kernel's source lies",
     )  # fmt: skip
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="S",
+        help=f"seconds that the guest may run in all; without it {SCRIPT_SECONDS:.0f} a command in "
+        "scripts, exit 4 where that ends one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--write", action=Spelled, nargs=0, default=False,
+        help="let `set` and `interrupt VECTOR at` change the guest",
+    )  # fmt: skip
+    parser.add_argument("--no-rc", action="store_true", help="leave the user's shellrc alone")
     parser.add_argument(
         "--ipython", action="store_true", help="Python with `vm`, `stop` and `kernel` bound"
     )
@@ -123,9 +158,11 @@ def _replayed(target: Target, leave: ExitStack, screen: Screen) -> Session:
 def _show(session: Session, event: StopEvent) -> str:
     """The view of a stop, and what there is to note of it."""
     from breenix_gdbagent.commands.shell.context import context, notes
+    from breenix_gdbagent.commands.shell.scripting import displayed
 
-    text, said = context(session, event, session.screen.width), notes(session, event)
-    return f"{text}\n{said}" if said else text
+    text = context(session, event, session.screen.width)
+    parts = (text, notes(session, event), *displayed(session))
+    return "\n".join(part for part in parts if part)
 
 
 def _sources(target: Target, session: Session) -> list[Path]:

@@ -13,15 +13,30 @@ from breenix_gdbagent.locations import parse_number
 from breenix_gdbagent.patterns import compiled
 
 WAIT_SECONDS = 60.0
+TRACED = 1000  # instructions
 
 
 def do_continue(session: Session, line: Line) -> int:
-    patterns = [] if not line.text or line.text.isdecimal() else [_regex(_unquoted(line.text))]
-    if line.text.isdecimal():
-        _pass(session, int(line.text))
+    text, seconds = _for(line.text)
+    patterns = [] if not text or text.isdecimal() else [_regex(_unquoted(text))]
+    if text.isdecimal():
+        _pass(session, int(text))
     elif patterns:
         session.debugger.vm.console.pass_over()
-    return session.run(lambda: session.debugger.go(patterns))
+    return session.run(
+        lambda: session.debugger.go(patterns, seconds), bounded=seconds is not None
+    )
+
+
+def _for(text: str) -> tuple[str, float | None]:
+    """(the rest, seconds) of ``--for S`` at either end of a line. Raises `InputError`."""
+    found = re.search(r"(?:^|\s)--for(?:\s+|=)(\S+)", text)
+    if found is None:
+        return text, None
+    seconds = _seconds(found[1])
+    if seconds is None:
+        raise InputError(f"--for {found[1]}: no number of seconds")
+    return f"{text[: found.start()]} {text[found.end() :]}".strip(), seconds
 
 
 def _pass(session: Session, hits: int) -> None:
@@ -46,7 +61,7 @@ def do_wait(session: Session, line: Line) -> int:
     if not pattern:
         raise InputError("wait for what?", fix="wait REGEX [SECONDS]")
     pattern = _regex(_unquoted(pattern))
-    code = session.run(lambda: session.debugger.go([pattern], seconds))
+    code = session.run(lambda: session.debugger.go([pattern], seconds), bounded=True)
     if session.background or session.event is None:
         return code
     return int(session.event.reason.kind != "marker")
@@ -96,8 +111,32 @@ def do_until(session: Session, line: Line) -> int:
     return session.run(lambda: stepper.to(addresses, kernel))
 
 
+def do_trace(session: Session, line: Line) -> int:
+    """``trace FROM..TO``: at the next hit of FROM, instruction by instruction up to TO."""
+    from breenix_gdbagent.debugger.tracing import Tracing
+    from breenix_gdbagent.evaluation.places import find_place
+
+    text, limit = line.text, TRACED
+    if found := re.search(r"\s*--limit\s+(\d+)", text):
+        limit, text = int(found[1]), text[: found.start()] + text[found.end() :]
+    first, dots, last = text.partition("..")
+    if not dots or not first.strip() or not last.strip():
+        raise InputError("trace from where to where?", fix="trace FROM..TO [--limit N]")
+    kernel = _stands(session)
+    image = session.debugger.loaded_or_linked
+    elf = None if image is None else image.image
+    here = None if session.known is None else session.evaluation
+    begin, end = (find_place(one.strip(), elf, here) for one in (first, last))
+    chosen = session.cpu if session.cpu is not None else kernel.stop.reason.cpu
+    tracing = Tracing(session.debugger, chosen, begin, end, limit, session.screen.write)
+    return session.run(tracing.run)
+
+
 def do_interrupt(session: Session, line: Line) -> int:
-    arguments(line)
+    if line.text:
+        from breenix_gdbagent.commands.shell.writing import inject
+
+        return inject(session, line)
     if session.arbiter is None:
         session.debugger  # noqa: B018  (raises: a snapshot does not run)
     elif session.lost:

@@ -11,6 +11,7 @@ from breenix_gdbagent.commands.shell.beside import Beside
 from breenix_gdbagent.commands.shell.line import Line, arguments
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.errors import InputError, SaveIncomplete
+from breenix_gdbagent.jsonvalue import Json
 
 MEMORY = ("tables", "kernel", "all")
 
@@ -56,7 +57,9 @@ def do_save(session: Session, line: Line) -> int:
         facts = facts_of(kernel.stop.reason)
         lacking = None
         try:
-            run_report.save(path, kernel, memory, target, record, facts, History(), {})
+            wrote = session.debugger.written if session.arbiter is not None else []
+            machine: dict[str, Json] = {"written": list[Json](wrote)} if wrote else {}
+            run_report.save(path, kernel, memory, target, record, facts, History(), machine)
         except SaveIncomplete as incomplete:
             lacking = incomplete
     print(f"{path}: {path.stat().st_size:,} bytes")

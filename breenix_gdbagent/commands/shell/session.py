@@ -6,8 +6,10 @@ import importlib
 import io
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +44,41 @@ CHANGES_POINTS = {
 LISTS = {"break", "checkpoint"}
 """Those that only list without a location."""
 INTERRUPTED = 130
+TIMED_OUT = 4
+SHORTEST = 0.001  # seconds of a run when none are left
 LONGEST_TOLD = 60  # characters of a script's line that an error repeats
 ROOM = 24  # columns that a prompt leaves to the line typed behind it
+
+
+@dataclass(slots=True)
+class Block:
+    """Lines up to the ``end`` that closes them; then `done` takes them."""
+
+    done: Callable[[list[str]], None]
+    lines: list[str] = field(default_factory=list)
+    depth: int = 0
+
+    def take(self, line: str) -> bool:
+        """One more line; whether it was the last."""
+        word = line.split(" ", 1)[0]
+        if word == "end" and not self.depth:
+            self.done(self.lines)
+            return True
+        self.depth += (word in OPENS) - (word == "end")
+        self.lines.append(line)
+        return False
+
+
+OPENS = ("define", "commands")
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """An expression that every stop shows, in the format `form` (see ``x`` and ``print``)."""
+
+    number: int
+    form: str
+    text: str
 
 
 class Quit(Exception):
@@ -83,6 +118,17 @@ class Session:
         self.leave: list[Callable[[], None]] = []
         self.frame: tuple[int, int] | None = None  # the frame chosen, and how deep in its inlining
         self.kept: dict[str, Known] = {}
+        self.root: int | None = None  # whose memory is meant, of `foreach`
+        self.examined: dict[str, int] = {}  # where `x` and `xp` go on
+        self.format = ("x", 4)  # of `x`, as it was the last time
+        self.block: Block | None = None
+        self.defined: dict[str, list[str]] = {}
+        self.at_hits: dict[int, list[str]] = {}
+        self.displays: list[Display] = []
+        self.writes = False
+        self.limit: float | None = None  # seconds of one run
+        self.left: float | None = None  # seconds that all runs have
+        self._following = self._moved = False
         self._traces: dict[int, Backtrace] = {}
         self._kernel: Kernel | None = Kernel(stop) if stop is not None else None
         self._examined: Examination | None = None
@@ -191,10 +237,10 @@ class Session:
         kernel = self.view
         if self.frame is None:
             position = self._stepper_position(kernel)
-            return Evaluation.of(kernel, depth=position, kept=self.kept)
+            return Evaluation.of(kernel, depth=position, kept=self.kept, root=self.root)
         number, depth = self.frame
         frame = self.backtrace.frames[number]
-        return Evaluation.of(kernel, frame=frame, depth=depth, kept=self.kept)
+        return Evaluation.of(kernel, frame=frame, depth=depth, kept=self.kept, root=self.root)
 
     def _stepper_position(self, kernel: Kernel) -> int:
         """How many of the calls inlined where the CPU stands have not begun, as steps see it."""
@@ -243,9 +289,9 @@ class Session:
 
     # Running ---------------------------------------------------------------------------------
 
-    def run(self, job: Callable[[], StopEvent]) -> int:
+    def run(self, job: Callable[[], StopEvent], *, bounded: bool = False) -> int:
         """Let the guest run until `job` ends, and show where it stands then. In the background
-        where the session is one of a terminal."""
+        where the session is one of a terminal. `bounded`: the job ends by itself, in time."""
         arbiter = self.arbiter
         if arbiter is None:
             self.debugger  # noqa: B018  (raises: a snapshot does not run)
@@ -253,9 +299,8 @@ class Session:
         if self.running:
             raise InputError("the guest is running already", fix="Ctrl-C stops it")
         self.debugger.vm.asked_to_stop = False
-        if not self.background:
-            arbiter.run(SHELL, job)
-            return 0
+        if not self.background or threading.current_thread() is self._thread:
+            return self._run_here(arbiter, job, bounded)
         begun = threading.Event()
 
         def work() -> None:
@@ -264,7 +309,7 @@ class Session:
                 return job()
 
             try:
-                arbiter.run(SHELL, begin)
+                self._run_here(arbiter, begin, bounded)
             except AgentError as error:
                 self.say(error)
                 self._do_waiting()
@@ -276,6 +321,62 @@ class Session:
         self._thread.start()
         begun.wait()
         return 0
+
+    def _run_here(self, arbiter: Arbiter, job: Callable[[], StopEvent], bounded: bool) -> int:
+        """Run, and then do what the points that were hit have commands for; 4 where the limit of a
+        script ended it."""
+        debugger = self.debugger
+        known = [] if bounded else [s for s in (self.limit, self.left) if s is not None]
+        debugger.limit = min(known) if known else None
+        begun = time.monotonic()
+        try:
+            event = arbiter.run(SHELL, job)
+        finally:
+            debugger.limit, limited = None, debugger.limit
+            if self.left is not None:
+                self.left = max(self.left - (time.monotonic() - begun), SHORTEST)
+        code = 0
+        if event.reason.kind == "deadline" and limited is not None:
+            said = f"the limit of {limited:.3g} s has passed: continue --for S, shell --timeout S"
+            self.screen.write(said)
+            code = TIMED_OUT
+        self._follow()
+        return code
+
+    def _follow(self) -> None:
+        """The commands of the points that stopped the guest. One that lets it run ends them, and
+        those of the next stop follow."""
+        self._moved = True
+        if self._following:
+            return
+        self._following = True
+        try:
+            while self._moved and (lines := self._commands_now()):
+                self._moved = False
+                for line in lines:
+                    self.execute(line)
+                    if self._moved:
+                        break
+        finally:
+            self._following = False
+
+    def _commands_now(self) -> list[str]:
+        """The commands of the points that the guest stands at."""
+        points = self.event.points if self.event is not None else ()
+        return [line for p in points for line in self.at_hits.get(p.number, ()) if line != "silent"]
+
+    @property
+    def _silent(self) -> bool:
+        """Whether the points that the guest stands at want nothing shown of the stop."""
+        points = self.event.points if self.event is not None else ()
+        return any(self.at_hits.get(p.number, [""])[:1] == ["silent"] for p in points)
+
+    def look_again(self) -> None:
+        """The guest was written into: the stop at hand is read anew."""
+        if self._kernel is not None:
+            chosen = self.cpu
+            self.take(self.debugger.stop(self._kernel.stop.reason))
+            self.cpu = chosen
 
     def settle(self, seconds: float | None = None) -> bool:
         """Wait for a run in the background; False when it has not ended by then."""
@@ -298,7 +399,8 @@ class Session:
             return
         text = self._shown(event)
         if who == SHELL:
-            self.screen.write(text)
+            if not self._silent:
+                self.screen.write(text)
         else:
             # A terminal that does not take it must not keep gdb waiting.
             threading.Thread(target=self.screen.write, args=(text,), daemon=True).start()
@@ -377,22 +479,40 @@ class Session:
             place = f"{source}:{number}: " if source else ""
             self._told_of = f"{place}{clipped(line.strip(), LONGEST_TOLD)}: "
             try:
-                code = self.execute(line) or code
+                code = self._worse(code, self.execute(line))
             except Quit:
                 break
             finally:
                 self.screen.flush()
         self._told_of = ""
+        if self.block is not None:
+            self.block = None
+            return self.say(InputError("a block is not closed", fix="write: end"))
         return code
+
+    @staticmethod
+    def _worse(before: int, code: int) -> int:
+        """The code of the last that failed; that a run had to be ended stays told."""
+        return before if before == TIMED_OUT else code or before
 
     def execute(self, text: str) -> int:
         """One line. Errors are said on stderr; raises `Quit`."""
         text = text.strip()
+        if self.block is not None:
+            if self.block.take(text):
+                self.block = None
+            return 0
         if not text or text.startswith("#"):
             if text or not self.background or not self._last:
                 return 0
             text = self._last
+        head = text.split(" ", 1)[0]
+        if head in self.defined:
+            return self._defined(head, text.split()[1:])
         try:
+            piped = self._piped(text)
+            if piped is not None:
+                text = piped
             line = self._line(text)
             return 0 if self._waits(text, line) else self.function(line.command)(self, line)
         except AgentError as error:
@@ -401,6 +521,24 @@ class Session:
             if done.code:
                 raise
             return 0
+
+    def _defined(self, name: str, words: list[str]) -> int:
+        """The lines of a command of the user's: ``$arg0`` is its first word, ``$argc`` how many."""
+        code = 0
+        for line in self.defined[name]:
+            for number, word in enumerate(words):
+                line = line.replace(f"$arg{number}", word)
+            code = self.execute(line.replace("$argc", str(len(words)))) or code
+        return code
+
+    def _piped(self, text: str) -> str | None:
+        """``ps | grep init`` as ``pipe ...``; None for what is no pipe: an expression may have a
+        bar of its own."""
+        if " | " not in text or text.startswith(("pipe ", "|", "!")):
+            return None
+        command = find(split_head(text)[0])
+        plain = not command.raw and command.takes not in ("value", "code")
+        return f"pipe {text}" if plain else None
 
     def _line(self, text: str) -> Line:
         """A line as it was typed. Raises `InputError`."""
@@ -429,6 +567,8 @@ class Session:
     @property
     def prompt(self) -> str:
         """State in a few words: where the guest stands, or that it runs."""
+        if self.block is not None:
+            return "(until `end`) "
         if self.running:
             return "(running) "
         if self.lost:

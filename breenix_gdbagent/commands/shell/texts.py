@@ -60,7 +60,7 @@ EXPRESSIONS = (
 GROUPS: dict[str, tuple[Command, ...]] = {
     "running": (
         Command(
-            "continue", "[REGEX|N]",
+            "continue", "[REGEX|N] [--for S]",
             "run to a fault, a point, or serial text to come that matches; N: to the N-th hit from "
             "now of the point it stands at",
             "control", raw=True,
@@ -74,7 +74,16 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "until", "[LOCATION]", "to a line further down, or to a location in this frame",
             "control", "code",
         ),
-        Command("interrupt", "", "stop the guest (Ctrl-C does the same)", "control"),
+        Command(
+            "trace", "FROM..TO [--limit N]", "from the next hit on, each instruction with what it "
+            "changes", "control", "code", True,
+        ),
+        Command(
+            "interrupt", "[timer|VECTOR at LOCATION]", "stop the guest (Ctrl-C does the same); or "
+            "give it that interrupt just there, with --write", "control", "code", True,
+            "interrupt timer at LOCATION [process P] [cpu N] [count N] [if COND]: the guest stands "
+            "at the handler then, as if the interrupt had come before that instruction.",
+        ),
         Command("wait", "REGEX [SECONDS]", "run until serial text matches", "control", raw=True),
         Command("reset", "", "reset the machine; breakpoints stay", "control"),
     ),
@@ -122,13 +131,18 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command(
             "checkpoint", "LOCATION [EXPR, ...] [if COND]", "print values there and go on",
             "points", "code", True,
-            "checkpoint [--quiet] LOCATION [EXPR, EXPR...] [if COND]\n"
+            "checkpoint [--quiet] [--limit N] LOCATION [EXPR, EXPR...] [if COND]: each hit with "
+            "what has changed since the one before, equal ones counted; N are told\n"
             "checkpoint NUMBER   the last hits, how many, how often\n" + CONDITIONS,
         ),
         Command(
             "invariant", "CHECK at LOCATION", "run a check there, stop when it fails", "points",
             "check", True,
             "CHECK is one of the audit's checks, or `audit` for all of them.",
+        ),
+        Command(
+            "commands", "[NUMBER]", "what to do when a point stops the guest, up to `end`",
+            "scripting", "point", more="`silent` as the first line shows nothing of the stop.",
         ),
         Command(
             "catch", "[all|unexpected|none]", "which faults stop the guest", "points",
@@ -158,6 +172,31 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("stacks", "", "kernel and IST stacks, their owners, who stands on them", "looking"),
         Command("stack", "[COUNT]", "words on the stack, with the symbols they name", "looking"),
         Command("memory", "VA [LENGTH]", "bytes at a virtual address", "looking", "symbol"),
+        Command(
+            "x", "/NFU [ADDRESS]", "memory as in gdb: x/4gx rsp, x/10i rip, x/s rdi", "examine",
+            "value", True,
+            "N how many, F one of x d u o t a c z f i s, U the size: b h w g. Without an address "
+            "it goes on.",
+            formats=True,
+        ),
+        Command(
+            "xp", "/NFU [PA]", "the same by physical address, as QEMU's xp", "examine", "value",
+            True, formats=True,
+        ),
+        Command(
+            "search", '"TEXT"|BYTES|POINTER', "where it occurs in the CPU's space, or in RAM",
+            "examine", more='search "text", search 48 8b 05, search &NAME\n'
+            "--ram: in physical memory; --pid N, --root CR3: in another space; --limit N",
+        ),
+        Command("telescope", "[ADDRESS [COUNT]]", "words, each followed as far as it leads",
+                "examine", "value", True, "telescope registers: what each register leads to."),
+        Command("idt", "[VECTOR]", "the gates of the IDT", "tables"),
+        Command("gdt", "", "the segments of the GDT, and who uses them", "tables"),
+        Command("tss", "", "stacks of every CPU's TSS", "tables"),
+        Command("msr", "", "model-specific registers, as far as QEMU tells", "tables"),
+        Command("irq", "", "what interrupts lead to, what is pending or masked", "tables"),
+        Command("locks", "[all]", "locks of the kernel's statics that are held", "tables"),
+        Command("blame", "", "module and function to blame, and a bucket id", "blaming"),
         Command("audit", "[-v]", "all checks on this stop; -v: consequences in full", "looking"),
         Command("fault", "", "the fault that the guest stopped at and its cause", "looking"),
         Command(
@@ -212,6 +251,9 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("script", "FILE", "lines `send TEXT` and `expect REGEX`", "console", "file"),
     ),
     "outside": (
+        Command("set", "PLACE = EXPR", "a register or memory; $name keeps a value", "writing",
+                "value", True, "Registers and memory only with `shell --write`.\n"
+                "set rax = 1; set u64[rsp] = 0; set SCHEDULER.current_thread = 2; set $x = rdi"),
         Command(
             "gdb", "[EXPR]", "let your own gdb in, or ask a gdb of ours", "outside", "value", True,
             "gdb           opens a socket for `target remote`, beside us\n"
@@ -222,7 +264,25 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("ipython", "", "Python with `vm`, `stop` and `kernel` bound", "outside"),
     ),
     "session": (
-        Command("source", "DIR", "where the kernel's source lies", "session_commands", "file"),
+        Command(
+            "source", "DIR|FILE", "where the kernel's source lies; commands of a file", "scripting",
+            "file",
+        ),
+        Command(
+            "define", "NAME", "a command of your own, of the lines up to `end`", "scripting",
+            more="$arg0, $arg1 and $argc in its lines are the words behind its name.",
+        ),
+        Command("display", "[/FMT] [EXPR]", "show it at every stop", "scripting", "value", True,
+                "display/x rax, display/i rip; display alone lists.", formats=True),
+        Command("undisplay", "[NUMBER...]", "show it no more", "scripting"),
+        Command(
+            "foreach", "process|thread|cpu COMMAND", "a command for each; {} is its number",
+            "scripting", raw=True,
+        ),
+        Command("pipe", "COMMAND | SHELL", "an answer through a command of the system's",
+                "scripting", raw=True, more="COMMAND | SHELL alone does for what takes no EXPR."),
+        Command("shell", "COMMAND", "a command of the system's; short: !COMMAND", "scripting",
+                raw=True),
         Command("help", "[COMMAND]", "this list, or one command", "session_commands", "command"),
         Command(
             "quit", "", "leave; a guest that we started ends, another is left as it was",
@@ -239,7 +299,9 @@ ALIASES = {
     "c": "continue", "cont": "continue", "n": "next", "s": "step", "si": "stepi", "ni": "nexti",
     "b": "break", "tb": "tbreak", "i": "info", "f": "frame",
     "r": "registers", "regs": "registers", "q": "quit", "exit": "quit", "p": "print",
-    "disas": "disassemble", "l": "list", "?": "help", "h": "help", "d": "delete", "x": "memory",
+    "disas": "disassemble", "l": "list", "?": "help", "h": "help", "d": "delete", "!": "shell",
+    "|": "pipe", "inspect": "print", "call": "print", "tele": "telescope", "vmmap": "map",
+    "dq": "x", "find": "search",
     "backtrace": "bt", "where": "bt", "k": "context", "fin": "finish", "u": "until",
     "python": "ipython", "points": "break",
 }  # fmt: skip
@@ -248,7 +310,7 @@ ALIASES = {
 ELSEWHERE = {
     "log": "serial", "snapshot": "save", "report": "audit", "explain": "fault", "run": "continue",
     "pt": "walk, map, who, roots", "start": "continue", "thread": "threads",
-"examine": "memory", "dump": "memory",
+"examine": "x", "dump": "memory",
 }  # fmt: skip
 """What the command line and gdb call it, and the command here that comes nearest."""
 
@@ -266,7 +328,7 @@ def find(word: str, rest: str = "") -> Command:
     word_of = word.partition("/")[0]
     inner = rest.partition(" ")[0]
     if word_of in ELSEWHERE:
-        near = [inner] if inner in COMMANDS else [ELSEWHERE[word_of]]
+        near = [inner] if word_of == "pt" and inner in COMMANDS else [ELSEWHERE[word_of]]
     elif word_of in ALIASES:
         near = [ALIASES[word_of]]
     raise InputError(
