@@ -32,6 +32,7 @@ def process() -> NoReturn:
     sys.unraisablehook = _hear_again
     _open_standard_streams()
     startup.put_off()
+    startup.share_methods()
     code = main()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,16 +1,19 @@
 """What a short command saves at its start and its end: every such trick of the agent is here.
 
 Most commands answer in a fraction of a second, a third of which would be Python's own overhead.
-CPU time saved, medians of 21 runs in turn with and without (Python 3.11, 2 cores; `make bench`
+CPU time saved, medians of 11 runs in turn with and without (Python 3.11, 2 busy cores; `make bench`
 measures them again, group ``startup``):
 
-============================ ============= ============= ==========
+============================ ============= ============= ============
 trick                        ``--version`` ``pt walk``   ``report``
-============================ ============= ============= ==========
-`collect_rarely`             1.4 of 29 ms  5.3 of 98 ms  29 of 290 ms
-`put_off`                    1.7           14.6          2.4
-`end_at_once`                8.4           15.6          64
-============================ ============= ============= ==========
+============================ ============= ============= ============
+`collect_rarely`             0.5 of 31 ms  4.8 of 95 ms  15 of 190 ms
+`put_off`                    5.7           10.2          17
+`share_methods`              costs 2.8     35.2          119
+`end_at_once`                6.0           17.5          47
+============================ ============= ============= ============
+
+A module is imported inside a function only where a short command can do without it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
+from operator import attrgetter
 from types import ModuleType
 from typing import NoReturn
 
@@ -128,3 +132,48 @@ def put_off() -> None:
         package, _, part = name.rpartition(".")
         if package:  # only a real import binds it there
             setattr(import_module(package), part, sys.modules[name])
+
+
+def share_methods() -> None:
+    """Have frozen dataclasses compare, hash and show themselves by methods that are not compiled
+    for each class.
+
+    ``dataclasses`` writes the source of six methods for every class and compiles it: half of what
+    `audit` took went to that, for some 300 classes. In the process of a command only ``__init__``
+    is; that values stay as they are is held there by mypy alone. Who imports the package as a
+    library has the ordinary classes. `--version`, which needs no class, pays for it.
+    """
+    import dataclasses
+
+    ordinary = dataclasses.dataclass
+
+    def dataclass(cls: type | None = None, /, **how: bool) -> object:
+        if cls is None:
+            return lambda later: dataclass(later, **how)
+        if not how.get("frozen") or not how.keys() <= {"frozen", "slots", "kw_only"}:
+            return ordinary(cls, **how)
+        made: type = ordinary(cls, **how | {"frozen": False, "eq": False, "repr": False})
+        _share(made, tuple(field.name for field in dataclasses.fields(made)))
+        return made
+
+    dataclasses.dataclass = dataclass  # type: ignore[assignment]
+
+
+def _share(cls: type, names: tuple[str, ...]) -> None:
+    """Give a class the methods that it does not define itself, as ``dataclasses`` has them."""
+    values = attrgetter(*names) if names else lambda one: ()
+
+    def __eq__(self: object, other: object) -> bool:
+        same = other.__class__ is self.__class__
+        return values(self) == values(other) if same else NotImplemented
+
+    def __hash__(self: object) -> int:
+        return hash(values(self))
+
+    def __repr__(self: object) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{self.__class__.__qualname__}({shown})"
+
+    for method in (__eq__, __hash__, __repr__):
+        if cls.__dict__.get(method.__name__) is None:
+            setattr(cls, method.__name__, method)

@@ -14,6 +14,7 @@ REPORT = ("report", SNAPSHOT)
 
 WITHOUT = {
     "circles looked for rarely": ("startup.collect_rarely = lambda: None", REPORT),
+    "methods shared": ("startup.share_methods = lambda: None", REPORT),
     "modules put off": ("startup.put_off = lambda: None", WALK),
     "the process ended at once": ("startup.end_at_once = sys.exit", REPORT),
 }

@@ -58,6 +58,45 @@ class Some:
 print(repr(Some(1)), type(sys.modules["inspect"]).__name__)
 """
 
+VALUES = """
+import dataclasses, sys
+from breenix_gdbagent.startup import share_methods
+if sys.argv[1] == "shared":
+    share_methods()
+dataclass = dataclasses.dataclass
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    "No field."
+@dataclass(frozen=True, slots=True)
+class Place:
+    "One field."
+    va: int
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Symbol(Place):
+    "Two fields, one of them its base's."
+    name: str = "main"
+@dataclass(frozen=True)
+class Own:
+    "With methods of its own."
+    va: int
+    def __eq__(self, other): return isinstance(other, int | Own)
+    def __hash__(self): return 7
+    def __repr__(self): return "own"
+@dataclass(slots=True)
+class Changes:
+    "Not frozen: no key of a dictionary."
+    va: int
+one, two = Symbol(va=1), Symbol(va=1, name="main")
+print(Nothing(), Place(3), one, Own(1), Changes(1), [Place("a")])
+print(one == two, hash(one) == hash(two), one != Symbol(va=2), Place(1) == one, one == 1)
+print(Nothing() == Nothing(), len({Nothing(), Place(1), Place(1), one, two}))
+print(Own(1) == 5, hash(Own(1)))
+print(dataclasses.replace(one, va=9), dataclasses.astuple(one), hasattr(one, "__dict__"))
+match Place(4):
+    case Place(va): print(va, Changes.__hash__, Changes(1) == Changes(1))
+"""
+"""What our values are asked for, of the ordinary dataclasses and of those with shared methods."""
+
 
 @pytest.fixture(scope="module")
 def standard() -> set[str]:
@@ -104,6 +143,21 @@ def test_a_dataclass_wants_nothing_of_what_is_put_off() -> None:
         [sys.executable, "-c", DATACLASS], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "Some(number=1) _PutOff\n"
+
+
+def test_values_with_shared_methods_are_as_the_ordinary_ones() -> None:
+    ordinary, shared = (
+        subprocess.run(
+            [sys.executable, "-c", VALUES, how],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for how in ("ordinary", "shared")
+    )
+    assert shared == ordinary
+    assert "Symbol(va=9, name='main')" in shared
 
 
 def test_what_was_put_off_is_there_when_it_is_wanted() -> None:
