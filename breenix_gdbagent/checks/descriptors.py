@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from breenix_gdbagent.addresses import PAGE, VirtAddr, canonical, hex64, page_base
 from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.arch.walks import UNREADABLE, Walk
+from breenix_gdbagent.checks import any_kernel
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.faults.descriptors import (
     GATE_MISSING,
@@ -277,6 +278,10 @@ def _unreached(
 def check_tss(kernel: Kernel) -> Iterator[Finding]:
     """RSP0 of every CPU is the top of a usable stack, and of the running thread's; no two
     exceptions share an IST stack."""
+    if not kernel.is_breenix and kernel.mode is not None:
+        yield from any_kernel.check_tss(kernel)
+        yield from _ist_shared(kernel)
+        return
     if kernel.master is None:
         raise NotChecked(NotRead(kernel.no_master))
     if not kernel.tss:
@@ -406,7 +411,8 @@ def _ist_shared(kernel: Kernel) -> Iterator[Finding]:
             entries = [i for i in used if tss.ist[i - 1] == top]
             if len(vectors) > 1 and (len(entries) > 1 or DOUBLE_FAULT in vectors):
                 yield _shared(cpu_index, top, sorted(vectors), entries)
-        for lower, upper in _overlaps(kernel):
+        # Of another kernel the bottom of a stack is not known.
+        for lower, upper in _overlaps(kernel) if kernel.is_breenix else ():
             yield _shared(cpu_index, upper, sorted([*by_top[lower], *by_top[upper]]), [])
 
 

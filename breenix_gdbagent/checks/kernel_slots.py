@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, PhysAddr, VirtAddr
+from breenix_gdbagent.checks import any_kernel
 from breenix_gdbagent.checks.completeness import require_finished_tables
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
@@ -107,6 +108,9 @@ class SlotAliasFacts(Facts):
 
 def check(kernel: Kernel) -> Iterator[Finding]:
     """Each audited space's kernel slots against the master's, and regions against each other."""
+    if not kernel.is_breenix and kernel.mode is not None:
+        yield from any_kernel.check_slots(kernel)
+        return
     ledger = kernel.ledger
     if ledger.master is None or ledger.slots is None:
         raise NotChecked(NotRead(kernel.no_master))

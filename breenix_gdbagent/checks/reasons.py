@@ -17,6 +17,7 @@ class State(Enum):
     NO_PERCPU = auto()
     GATES_NOT_KNOWN = auto()
     NO_TSS = auto()
+    NO_RING_3 = auto()
     NO_THREAD_YET = auto()
     NO_KERNEL_STACK_YET = auto()
     SWITCHING_THREADS = auto()

@@ -9,9 +9,10 @@ from typing import Annotated
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr
 from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.checks import any_kernel
 from breenix_gdbagent.checks.facts import ASIDE, SPREAD, Facts
 from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, declare
-from breenix_gdbagent.checks.reasons import BottomsMissing, NotRead, State
+from breenix_gdbagent.checks.reasons import BottomsMissing, NotRead
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.running import Running, backtrace, not_returning, running
 from breenix_gdbagent.kernel.stacks import KernelStack
@@ -153,7 +154,8 @@ def check_place(kernel: Kernel) -> Iterator[Finding]:
     """Where each CPU in ring 0 stands: below its stack, on another's, on an IST stack without an
     exception, or two on one."""
     if not kernel.is_breenix:
-        raise NotChecked(State.NO_PERCPU)
+        yield from any_kernel.check_place(kernel)
+        return
     taken: dict[int, int] = {}
     for cpu in kernel.stop.cpus:
         here = running(kernel, cpu)

@@ -10,6 +10,10 @@ from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.guest.smallguest import (
     CLEARS_CODE,
+    IDLES,
+    NO_IST,
+    NO_RSP0,
+    ON_USERS_STACK,
     OVER_TABLES,
     OVERFLOWS,
     OVERFLOWS_TOLD,
@@ -114,3 +118,34 @@ def test_what_qemu_itself_logged_is_explained(tmp_path: Path, case: int, chain: 
     assert (answer["chain"][-1].startswith("triple fault")) is (case == RESETS)
     function = "calls_itself" if case == OVERFLOWS else "start64"
     assert answer["symbol"].partition("+")[0] == function
+
+
+@pytest.mark.parametrize("with_elf", [True, False])
+@pytest.mark.parametrize(
+    ("case", "code", "until"),
+    [
+        (NO_RSP0, "tss.rsp0-invalid", b"to ring 3\n"),
+        (NO_IST, "ist.unmapped", b"to ring 3\n"),
+        (ON_USERS_STACK, "kernel-stack.foreign", CAUGHT),
+    ],
+)
+def test_what_the_tss_and_the_tables_alone_prove(
+    tmp_path: Path, case: int, code: str, until: bytes, with_elf: bool
+) -> None:
+    """Nothing has faulted yet."""
+    kernel = assembled(case, tmp_path)
+    with booted(kernel, tmp_path, until=until) as guest:
+        elf = ["--kernel", str(kernel)] if with_elf else []
+        seen = agent("audit", *guest.options, *elf, "--json")
+        assert not guest.exceptions
+    validate(seen.document)
+    assert (seen.code, seen.codes("error")) == (1, {code})
+
+
+def test_they_prove_nothing_of_a_kernel_that_idles(tmp_path: Path) -> None:
+    with booted(assembled(IDLES, tmp_path), tmp_path) as guest:
+        seen = agent("audit", *guest.options, "--json")
+    states = {c["name"]: c["status"] for c in seen.document["checks"]}
+    assert seen.code == 0 and not seen.codes("error")
+    assert (states["tss"], states["stack-place"]) == ("passed", "passed")
+    assert states["kernel-slots"] == "not_checked"

@@ -14,6 +14,7 @@ STATES: dict[State, str] = {
         "no Breenix per-CPU block: which gates there should be is not known"
     ),
     State.NO_TSS: "no TSS could be read",
+    State.NO_RING_3: "no CPU has a TSS with RSP0 set: ring 3 is not used yet",
     State.NO_THREAD_YET: (
         "no thread runs yet, and TSS.RSP0 is not set: nothing needs it so far"
     ),

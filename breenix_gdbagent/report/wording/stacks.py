@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.any_kernel import OpenFacts, TopFacts, UserStackFacts
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.kernel_stacks import AliasFacts, StackFacts
 from breenix_gdbagent.checks.stack_use import (
@@ -12,6 +13,7 @@ from breenix_gdbagent.checks.stack_use import (
     OverflowFacts,
 )
 from breenix_gdbagent.report.wording.base import Words, and_more, at, named, tells
+from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 MOST_NAMED = 8
 
@@ -93,3 +95,34 @@ def nearly_full(finding: Finding, facts: DepthFacts) -> Words:
         f"{facts.stack}{whose} was used down to {hex64(facts.lowest)}: {facts.free} of {size} "
         "bytes are left"
     )
+
+
+@tells(TopFacts)
+def top_of_tss(finding: Finding, facts: TopFacts) -> Words:
+    """Which stack, and what is wrong with it."""
+    why = {
+        "not-set": "is not set",
+        "unmapped": f"{hex64(facts.top)} is the top of a stack that is not mapped",
+        "read-only": f"{hex64(facts.top)} is the top of a stack that is read-only",
+    }[facts.flaw]
+    names = ", ".join(VECTOR_NAMES.get(v, f"vector {v}") for v in facts.vectors)
+    who = f"{names} there" if names else "the next interrupt of ring 3"
+    return Words(f"{facts.stack} of CPU {facts.cpu} {why}: {who} cannot be delivered")
+
+
+@tells(UserStackFacts)
+def on_a_user_stack(finding: Finding, facts: UserStackFacts) -> Words:
+    """That the kernel runs on memory of a program, and what shows it."""
+    shown = "an exception's frame was pushed there"
+    if facts.left is not None:
+        shown = f"the kernel's return address {at(facts.left.va, facts.left.symbol)} is on it"
+    return Words(
+        f"CPU {facts.cpu} runs in ring 0, in {at(facts.rip, facts.symbol)}, with RSP "
+        f"{hex64(facts.rsp)} in memory that ring 3 may use: {shown}"
+    )
+
+
+@tells(OpenFacts)
+def open_to_ring_3(finding: Finding, facts: OpenFacts) -> Words:
+    """What ring 3 may use."""
+    return Words(f"ring 3 may use the {facts.holds} of CPU {facts.cpu}, {hex64(facts.va)}")
