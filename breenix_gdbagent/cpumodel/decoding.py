@@ -53,13 +53,16 @@ _ALIGNED = _names(
 )
 
 
-def decode(code: bytes, rip: int, registers: Mapping[str, int]) -> Instruction | None:
-    """The 64-bit instruction that `code` (up to 15 bytes) starts with, None for no instruction.
+def decode(
+    code: bytes, rip: int, registers: Mapping[str, int], bits: int = 64
+) -> Instruction | None:
+    """The instruction of 64-bit code (or of 32 or 16 `bits`) that `code` (up to 15 bytes) starts
+    with, None for no instruction.
 
     `registers` by gdb's names are those of the moment before it ran; with ``fs_base`` and
     ``gs_base``. A name that is absent is not known, and so is what depends on it.
     """
-    insn = detailed(code, rip)
+    insn = detailed(code, rip, bits)
     if insn is None:
         return None
     known = {**registers, "rip": rip + insn.size & _MASK}
@@ -97,7 +100,7 @@ def _linear(insn: Detailed, mem: Memory, known: Mapping[str, int]) -> int | None
             if value is None:
                 return None
             total += value * scale
-    total &= 0xFFFF_FFFF if insn.addr_size == 4 else _MASK
+    total &= (1 << 8 * insn.addr_size) - 1
     segment = insn.reg_name(mem.segment) if mem.segment else ""
     if segment in ("fs", "gs"):
         base = known.get(f"{segment}_base")

@@ -25,7 +25,7 @@ from breenix_gdbagent.cpumodel.context import (
     Raised,
 )
 from breenix_gdbagent.cpumodel.instruction import Access, Instruction
-from breenix_gdbagent.cpumodel.selectors import runs_32_bit
+from breenix_gdbagent.cpumodel.selectors import code_bits, runs_32_bit
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
@@ -87,7 +87,7 @@ def predict(context: Context) -> Prediction:
     except ReadError as lacking:
         return Prediction(None, (), f"the instruction at {hex64(context.rip)}: {lacking.what}")
     if fetched.code and runs_32_bit(context):
-        return Prediction(None, (), "it runs as 32-bit code, which is not decoded")
+        return _narrow(context, fetched.code)
     instruction = decode(fetched.code, context.rip, context.registers) if fetched.code else None
     if instruction is None:
         if fetched.fault is not None:
@@ -108,6 +108,24 @@ def predict(context: Context) -> Prediction:
     if not gap and any(a.address is None for a in instruction.accesses):
         gap = "a register of its address is not known any more"
     return Prediction(instruction, tuple(found), gap)
+
+
+def _narrow(context: Context, code: bytes) -> Prediction:
+    """An instruction in compatibility mode: decoded, and of what it does its memory operands are
+    judged alone."""
+    from breenix_gdbagent.cpumodel.decoding import decode
+
+    bits = code_bits(context)
+    instruction = decode(code, context.rip, context.registers, bits)
+    if instruction is None:
+        return Prediction(None, (), f"the bytes there are no instruction of {bits}-bit code")
+    gap = f"of {bits}-bit code only what its memory operands do is judged"
+    operands = tuple(a for a in instruction.accesses if a.what == "its memory operand")
+    judged = replace(instruction, accesses=operands)
+    try:
+        return Prediction(judged, tuple(_memory(context, judged)), gap)
+    except ReadError as lacking:
+        return Prediction(judged, (), lacking.what)
 
 
 def possible(context: Context, prediction: Prediction) -> Iterator[Raised]:

@@ -62,6 +62,18 @@ def runs_32_bit(context: Context) -> bool:
     return isinstance(found, Segment) and found.code and not found.long
 
 
+def code_bits(context: Context) -> int:
+    """64, or in compatibility mode 32 or 16 by the D bit of the program's code segment (32 where
+    that is not known)."""
+    if not runs_32_bit(context):
+        return 64
+    try:
+        found = lookup(context, context.cs)
+    except ReadError:
+        return 32
+    return 16 if isinstance(found, Segment) and found.code and not found.default_big else 32
+
+
 def marked(context: Context, found: Segment, register: str) -> Raised | None:
     """What the CPU's own write of a descriptor raises that `register` is loaded with: the accessed
     bit of a code or data segment, the busy bit of a TSS, where it is clear (SDM vol. 3, 3.4.5.1 and

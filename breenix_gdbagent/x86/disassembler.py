@@ -76,8 +76,9 @@ class Detailed(Protocol):
 
 
 @cache
-def _engine(detail: bool, skip_data: bool) -> capstone.Cs:
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+def _engine(detail: bool, skip_data: bool, bits: int = 64) -> capstone.Cs:
+    mode = {64: capstone.CS_MODE_64, 32: capstone.CS_MODE_32, 16: capstone.CS_MODE_16}[bits]
+    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
     engine.detail = detail
     engine.skipdata = skip_data
     return engine
@@ -93,7 +94,7 @@ def disassemble(
         yield Decoded(*found)
 
 
-def detailed(code: bytes, address: int) -> Detailed | None:
-    """The instruction that `code` begins with, None for no instruction."""
-    found = next(_engine(True, False).disasm(code[:LONGEST_INSTRUCTION], address, 1), None)
+def detailed(code: bytes, address: int, bits: int = 64) -> Detailed | None:
+    """The instruction that `code` begins with in code of so many bits, None for no instruction."""
+    found = next(_engine(True, False, bits).disasm(code[:LONGEST_INSTRUCTION], address, 1), None)
     return cast("Detailed | None", found)

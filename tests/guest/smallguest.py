@@ -23,7 +23,7 @@ NO_RAM, EMPTY, NO_TABLE, TOO_HIGH, CPU_1_DIES, CPU_1_HALTS, SHORT_IDT, DATA_GATE
 CODE_32, ERROR_CODE_LEFT = 18, 19
 TICK_FIRST, UPPER_LEVELS = 23, 24
 OVERFLOWS, OVERFLOWS_TOLD, PUSHES_NOWHERE, CLEARS_CODE, OVER_TABLES = range(40, 45)
-NO_RSP0, NO_IST, ON_USERS_STACK = range(45, 48)
+NO_RSP0, NO_IST, ON_USERS_STACK, DOWNWARDS, NARROW = range(45, 50)
 CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE, "loader-fault": LOADER,
          "kernel-code.overwritten": CLEARS_CODE}  # fmt: skip
 """Codes that no scenario of the lab guest has, and the case of this one, or the loader, that has

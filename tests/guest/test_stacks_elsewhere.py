@@ -10,7 +10,9 @@ from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.guest.smallguest import (
     CLEARS_CODE,
+    DOWNWARDS,
     IDLES,
+    NARROW,
     NO_IST,
     NO_RSP0,
     ON_USERS_STACK,
@@ -18,6 +20,7 @@ from tests.guest.smallguest import (
     OVERFLOWS,
     OVERFLOWS_TOLD,
     PUSHES_NOWHERE,
+    READS,
     RESETS,
     assembled,
     booted,
@@ -149,3 +152,32 @@ def test_they_prove_nothing_of_a_kernel_that_idles(tmp_path: Path) -> None:
     assert seen.code == 0 and not seen.codes("error")
     assert (states["tss"], states["stack-place"]) == ("passed", "passed")
     assert states["kernel-slots"] == "not_checked"
+
+
+@pytest.mark.parametrize("attached", [True, False])
+@pytest.mark.parametrize(
+    ("case", "instruction", "said", "fix"),
+    [
+        (READS, "mov rax, qword ptr [rbx]", "is a constant in the code: `movabs rbx", ""),
+        (DOWNWARDS, "rep stosb", "the string instruction goes downwards", ""),
+        (NARROW, "add byte ptr [eax", "run as 32-bit code (CS 0x2b has no L bit)", "sysretl"),
+    ],
+)
+def test_how_the_instruction_came_to_that_address(
+    tmp_path: Path, case: int, instruction: str, said: str, fix: str, attached: bool
+) -> None:
+    kernel = assembled(case, tmp_path)
+    elf = ("--kernel", str(kernel))
+    with booted(kernel, tmp_path, until=CAUGHT) as guest:
+        (judge,) = guest.exceptions
+        seen = agent("audit", *guest.options, *elf, "--json") if attached else None
+    if seen is None:
+        seen = agent("ci", "--config", "kernel", *elf, "--json")
+    validate(seen.document)
+    (fault,) = (f for f in seen.document["findings"] if f["code"].startswith("page-fault"))
+    told = fault["evidence"]
+    assert told["instruction"].startswith(instruction) and fix in fault["fix"]
+    assert int(told["rip"], 16) == judge.rip and int(told["cr2"], 16) == judge.cr2
+    assert said in told["explanation"]
+    if case == NARROW:
+        assert "the kernel has one at" in fault["fix"] and judge.error & 4

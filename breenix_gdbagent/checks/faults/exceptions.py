@@ -8,6 +8,7 @@ from typing import Annotated
 
 from breenix_gdbagent.addresses import Hex, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SPREAD, Facts
+from breenix_gdbagent.checks.faults import narrow
 from breenix_gdbagent.checks.faults.address_kind import AddressKind, kind_of
 from breenix_gdbagent.checks.faults.cause import NON_CANONICAL
 from breenix_gdbagent.checks.faults.defects import (
@@ -186,7 +187,7 @@ def finding(
         because=behind,
         chain=explanation.chain or (told.text,),
         confidence=explanation.confidence,
-        advice=_advice(explanation, raised),
+        advice=_advice(kernel, explanation, raised),
     )
 
 
@@ -202,7 +203,7 @@ _POP_ERROR_CODE = (
 )
 
 
-def _advice(explanation: Explanation, raised: Raised) -> str:
+def _advice(kernel: Kernel, explanation: Explanation, raised: Raised) -> str:
     """What to do where the kernel runs as 32-bit code, a handler returned with the error code still
     on the stack, or a selector is to blame."""
     context, instruction = explanation.context, explanation.prediction.instruction
@@ -211,6 +212,8 @@ def _advice(explanation: Explanation, raised: Raised) -> str:
         return _POP_ERROR_CODE
     if not context.cpl and runs_32_bit(context):
         return LONG_CODE
+    if (back := narrow.advice(kernel, context)) != "":
+        return back
     return _SEGMENTS if _blames_segment(context, raised) else ""
 
 

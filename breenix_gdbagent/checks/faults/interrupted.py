@@ -60,10 +60,11 @@ class RingMismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hints(Facts):
-    """What else is remarkable: text where code should be, a ring that does not fit the place, and
-    who seems to have called when RIP itself leads nowhere."""
+    """What else is remarkable: text where code should be, a string instruction that goes down, a
+    ring that does not fit the place, and who seems to have called when RIP leads nowhere."""
 
     text_at_rip: Annotated[str, IF_KNOWN]
+    downwards: Annotated[str, IF_KNOWN]
     ring_mismatch: Annotated[RingMismatch | None, IF_KNOWN]
     return_address: Annotated[Place | None, IF_KNOWN]
 
@@ -127,9 +128,26 @@ def hints(kernel: Kernel, context: Context, walk: Walk | None = None) -> Hints:
     """See `Hints`. `walk` is that of the address that faulted."""
     return Hints(
         text_at_rip=_text_at(context),
+        downwards=_downwards(context),
         ring_mismatch=_mismatch(kernel, context),
         return_address=_return_address(kernel, context, walk),
     )
+
+
+_DF = 1 << 10
+_STRINGS = frozenset((*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)))
+"""Opcodes of INS, OUTS, MOVS, CMPS, STOS, LODS, SCAS (SDM volume 2, appendix A)."""
+_PREFIXES = frozenset((0xF2, 0xF3, 0x66, 0x67, *range(0x40, 0x50)))
+
+
+def _downwards(context: Context) -> str:
+    """That a string instruction goes downwards, by RFLAGS.DF; empty for any other."""
+    try:
+        code = context.read(context.rip, 6) if context.rflags & _DF else b""
+    except ReadError:
+        return ""
+    opcode = next((byte for byte in code if byte not in _PREFIXES), None)
+    return "RFLAGS.DF is set" if opcode in _STRINGS else ""
 
 
 def _mismatch(kernel: Kernel, context: Context) -> RingMismatch | None:

@@ -10,7 +10,7 @@ from breenix_gdbagent.addresses import Hex, VirtAddr
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD
 from breenix_gdbagent.checks.faults import address_kind as kinds
-from breenix_gdbagent.checks.faults import exceptions
+from breenix_gdbagent.checks.faults import exceptions, narrow
 from breenix_gdbagent.checks.faults.address_kind import AddressKind
 from breenix_gdbagent.checks.faults.cause import (
     GUARD_PAGE,
@@ -20,6 +20,7 @@ from breenix_gdbagent.checks.faults.cause import (
     access_of,
     cause_of,
 )
+from breenix_gdbagent.checks.faults.constant import Constant, constant_of
 from breenix_gdbagent.checks.faults.defects import (
     MOST_SHOWN,
     Defect,
@@ -82,6 +83,7 @@ class PageFaultFacts(FaultFacts):
     predicted: Predicted
     mapped_in: Annotated[tuple[Space, ...], SHORT]
     recursion: Annotated[Recursion | None, IF_KNOWN]
+    constant: Annotated[Constant | None, IF_KNOWN]
     hints: Annotated[Hints, SPREAD]
     deviation: Annotated[str, IF_KNOWN]
     walk: Annotated[Walk, ASIDE]
@@ -249,6 +251,8 @@ def _advice(fault: PageFault) -> str:
     why = fault.cause.why
     if not fault.context.cpl and runs_32_bit(fault.context):
         return exceptions.LONG_CODE
+    if (back := narrow.advice(fault.kernel, fault.context)) != "":
+        return back
     if isinstance(why, Refused):
         if len(why.reserved) == 1 and why.reserved[0].why in _BY_REASON:
             return _BY_REASON[why.reserved[0].why]
@@ -284,6 +288,7 @@ def _facts(
         predicted=Predicted(fault.cause.predicted),
         mapped_in=others[:MOST_SHOWN],
         recursion=_recursion(fault),
+        constant=None if fault.implicit else constant_of(kernel, context, fault.cr2),
         hints=hints(kernel, context, walk),
         deviation=fault.cause.deviation,
         walk=walk,

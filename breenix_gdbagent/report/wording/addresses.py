@@ -142,14 +142,14 @@ def who(program: Interrupted) -> str:
     """Who ran: ``process init (pid 1) in ring 3``, ``the kernel in the space of init (pid 1)``."""
     space = program.process
     label = space.label if space is not None else f"the space {hex64(program.cr3)}"
-    if program.ring == 3:
-        named = space is not None and space.name is not None
-        return f"process {label} in ring 3" if named else f"{label} in ring 3"
     narrow = ""
     if program.before:
         return "the firmware or its boot loader"
     if program.code_32:
         narrow = f", run as 32-bit code (CS {hex64(program.frame.cs)} has no L bit),"
+    if program.ring == 3:
+        named = space is not None and space.name is not None
+        return f"process {label} in ring 3{narrow}" if named else f"{label} in ring 3{narrow}"
     if space is not None and space.role == "master":
         return f"the kernel{narrow}"
     if space is not None and space.role == "boot":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.faults.cause import GUARD_PAGE, HANDLED, STALE_TLB, Differs, Refused
+from breenix_gdbagent.checks.faults.constant import Constant
 from breenix_gdbagent.checks.faults.defects import Defect, DefectFacts
 from breenix_gdbagent.checks.faults.double_fault import ChainFacts, Cr2Is, Push
 from breenix_gdbagent.checks.faults.exceptions import ExceptionFacts
@@ -274,6 +275,7 @@ def _story(facts: PageFaultFacts) -> str:
             said.append("What is before RIP did not load it: its tables have changed since.")
         elif facts.new_root.no_table is None:
             said.append("It was loaded before its tables had them, or it is a wrong one.")
+    said.append(_hinted(facts))
     if code not in (HANDLED, STALE_TLB):
         many = f"{facts.others} other address space{'s map' if facts.others != 1 else ' maps'} it."
         said.append(many if facts.others else "No other address space that is known maps it.")
@@ -282,6 +284,25 @@ def _story(facts: PageFaultFacts) -> str:
     said.append(_agreement(facts))
     said.append(_nested(facts))
     return sentence(*said)
+
+
+def _hinted(facts: PageFaultFacts) -> str:
+    """Where the address is from, and in which direction a string instruction went."""
+    said = []
+    if facts.constant is not None:
+        said.append(f"{hex64(facts.cr2)} is a constant in the code: {constant(facts.constant)}.")
+    if facts.hints.downwards:
+        said.append(
+            f"{facts.hints.downwards}: the string instruction goes downwards; code that expects it "
+            "clear wants cld at its entry."
+        )
+    return " ".join(said)
+
+
+@phrases(Constant)
+def constant(found: Constant) -> str:
+    """Which instruction has it."""
+    return "the instruction itself has it" if found.own else f"`{found.text}` at {hex64(found.at)}"
 
 
 def _what_ran(facts: PageFaultFacts) -> str:
