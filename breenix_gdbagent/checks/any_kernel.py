@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from breenix_gdbagent.addresses import PAGE, VirtAddr
 from breenix_gdbagent.checks.facts import ASIDE, Facts, Place
 from breenix_gdbagent.checks.faults.descriptors import RSP0_INVALID
-from breenix_gdbagent.checks.finding import Finding, NotChecked, Where, place_of
+from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, place_of
 from breenix_gdbagent.checks.kernel_stacks import IST_UNMAPPED
 from breenix_gdbagent.checks.reasons import IdtNotRead, State, TableNotReached
 from breenix_gdbagent.errors import ReadError
@@ -112,9 +112,10 @@ def _top(
     yield Finding(code, f"{stack} ({names})" if vectors else "TSS", facts, place_of(way))
 
 
-def check_place(kernel: Kernel) -> Iterator[Finding]:
+def check_place(kernel: Kernel, foreign: Code) -> Iterator[Finding]:
     """No CPU in ring 0 has called, or been interrupted, with RSP in memory of ring 3: `syscall`
-    leaves RSP as it was, and entry code changes it before it calls anything."""
+    leaves RSP as it was, and entry code changes it before it calls anything. `foreign` is the code
+    of what is found."""
     for cpu in kernel.stop.cpus:
         here = running(kernel, cpu)
         if here is None or here.cpl or cpu.root is None or cpu.paging is None:
@@ -126,12 +127,10 @@ def check_place(kernel: Kernel) -> Iterator[Finding]:
         if left is None and not _pushed_there(kernel, here):
             continue
         place = None if left is None else Place(left, kernel.symbol(left - 1))
-        yield _foreign(kernel, here, place)
+        yield _foreign(kernel, foreign, here, place)
 
 
-def _foreign(kernel: Kernel, here: Running, left: Place | None) -> Finding:
-    from breenix_gdbagent.checks.stack_use import FOREIGN
-
+def _foreign(kernel: Kernel, code: Code, here: Running, left: Place | None) -> Finding:
     facts = UserStackFacts(
         cpu=here.cpu.index,
         rsp=here.rsp,
@@ -139,7 +138,7 @@ def _foreign(kernel: Kernel, here: Running, left: Place | None) -> Finding:
         symbol=kernel.symbol(here.rip),
         left=left,
     )
-    return Finding(FOREIGN, "user stack", facts, Where(here.cpu.root, here.rsp), advice=_OWN_STACK)
+    return Finding(code, "user stack", facts, Where(here.cpu.root, here.rsp), advice=_OWN_STACK)
 
 
 _OWN_STACK = (
@@ -164,11 +163,10 @@ def _is_users(kernel: Kernel, root: int, va: int) -> bool:
     return right is not None and right.u
 
 
-def check_slots(kernel: Kernel) -> Iterator[Finding]:
+def check_slots(kernel: Kernel, open_: Code) -> Iterator[Finding]:
     """Nothing that the CPU itself relies on is open to ring 3, where ring 3 is used (RSP0 is set):
-    which slots are the kernel's, another kernel's tables do not say."""
-    from breenix_gdbagent.checks.kernel_slots import SLOT_USER
-
+    which slots are the kernel's, another kernel's tables do not say. `open_` is the code of what is
+    found."""
     looked = False
     for cpu in kernel.stop.cpus:
         tss = kernel.tss.get(cpu.index)
@@ -181,6 +179,6 @@ def check_slots(kernel: Kernel) -> Iterator[Finding]:
             way = kernel.walk(cpu.root, va)
             if way.effective is not None and way.effective.u:
                 facts = OpenFacts(cpu=cpu.index, holds=holds, va=VirtAddr(va))
-                yield Finding(SLOT_USER, holds, facts, place_of(way))
+                yield Finding(open_, holds, facts, place_of(way))
     if not looked:
         raise NotChecked(State.NO_RING_3)

@@ -109,7 +109,7 @@ class SlotAliasFacts(Facts):
 def check(kernel: Kernel) -> Iterator[Finding]:
     """Each audited space's kernel slots against the master's, and regions against each other."""
     if not kernel.is_breenix and kernel.mode is not None:
-        yield from any_kernel.check_slots(kernel)
+        yield from any_kernel.check_slots(kernel, SLOT_USER)
         return
     ledger = kernel.ledger
     if ledger.master is None or ledger.slots is None:

@@ -154,7 +154,7 @@ def check_place(kernel: Kernel) -> Iterator[Finding]:
     """Where each CPU in ring 0 stands: below its stack, on another's, on an IST stack without an
     exception, or two on one."""
     if not kernel.is_breenix:
-        yield from any_kernel.check_place(kernel)
+        yield from any_kernel.check_place(kernel, FOREIGN)
         return
     taken: dict[int, int] = {}
     for cpu in kernel.stop.cpus:

@@ -29,17 +29,18 @@ DIRECT_MAP = "direct-map"
 USER_STACK = "user-stack"
 USER = "user-memory"
 KERNEL = "kernel-memory"
-LOWER_HALF = "lower-half"
+LOWER_HALF, UPPER_HALF = "lower-half", "upper-half"
+MAPPED = "mapped"
 
 LOWER_END = 1 << 47
 # A push may lie this far below the stack that it ran over: a whole interrupt frame.
 _BELOW = 0x1000
 
 
-Part = Literal["", "ist", "beside-heap", "image", "mmap", "run"]
+Part = Literal["", "ist", "beside-heap", "image", "mmap", "run", "user"]
 """Where in a region: of the stack regions that of the IST stacks, of the kernel's addresses those
 beside the heap, of a process its program or its mmap region; ``run``: the stack is one that no
-layout tells of, a run of pages that ends there."""
+layout tells of, a run of pages that ends there; ``user``: ring 3 may use it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,23 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
     if base is not None and base <= va < base + (1 << 40):
         return AddressKind(DIRECT_MAP, physical=va - base)
     if layout.user_end is None:
-        if va < LOWER_END:
-            return AddressKind(LOWER_HALF)  # whose it is, each kernel decides
-    elif va < layout.user_end and not _kernel_slot(kernel, va):
+        return _by_tables(kernel, va, root)
+    if va < layout.user_end and not _kernel_slot(kernel, va):
         space = kernel.space_of(root if root is not None else kernel.stop.cpu.root)
         return _user(layout, space, va)
     if layout.heap_slot is not None and index_at(va, 4) == layout.heap_slot:
         return AddressKind(KERNEL, part="beside-heap")
     return AddressKind(KERNEL)
+
+
+def _by_tables(kernel: Kernel, va: int, root: int | None) -> AddressKind:
+    """What the tables alone say: of a kernel whose layout is not known, whose an address is is not
+    known either."""
+    under = root if root is not None else kernel.stop.cpu.root
+    way = None if under is None else kernel.walk(under, va)
+    if way is None or way.effective is None:
+        return AddressKind(LOWER_HALF if va < LOWER_END else UPPER_HALF)
+    return AddressKind(MAPPED, part="user" if way.effective.u else "", physical=way.pa)
 
 
 def _of_tables(kernel: Kernel, va: int) -> AddressKind | None:
@@ -149,11 +159,13 @@ def _slot(kernel: Kernel, va: int) -> AddressKind:
 
 
 def in_image(kernel: Kernel, va: int) -> bool:
-    """Whether `va` lies in the kernel's image: by its ELF, else by the PML4 slot that the gates'
-    handlers are in (the bootloader gives the image a slot of its own)."""
+    """Whether `va` lies in the kernel's image: by its ELF, else, where the kernel has a slot of the
+    PML4 of its own (Breenix: by the bootloader), by that of the gates' handlers."""
     image = kernel.stop.image
     if image is not None:
         return image.holds(va)
+    if kernel.adapter.layout.user_end is None:
+        return False
     try:
         slots = kernel.handler_slots
     except ReadError:

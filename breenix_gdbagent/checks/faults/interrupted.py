@@ -121,7 +121,9 @@ def subject(kernel: Kernel, context: Context) -> str:
     name = kernel.symbol(context.rip)
     if name is not None:
         return _OFFSET.sub("", name)
-    return "kernel" if in_image(kernel, context.rip) or space is None else f"kernel/{space.subject}"
+    if in_image(kernel, context.rip) or space is None or not kernel.is_breenix:
+        return "kernel"
+    return f"kernel/{space.subject}"
 
 
 def hints(kernel: Kernel, context: Context, walk: Walk | None = None) -> Hints:

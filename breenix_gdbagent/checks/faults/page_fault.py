@@ -15,6 +15,7 @@ from breenix_gdbagent.checks.faults.address_kind import AddressKind
 from breenix_gdbagent.checks.faults.cause import (
     GUARD_PAGE,
     STALE_TLB,
+    UNMAPPED,
     Cause,
     Refused,
     access_of,
@@ -228,6 +229,11 @@ _NO_TABLE = (
     "Load CR3 with the physical address of the top table (not its virtual one), after the table "
     "has been filled."
 )
+_POINTER = (
+    "Follow the pointer back from the faulting instruction (bt): no space that is known maps this "
+    "address."
+)
+_MAP_FIRST = "This address is a constant in the code: map it before it is used, or mend the number."
 _PARENTS = (
     "Give the right to the parent tables too (map_to_with_table_flags): it counts only when every "
     "level has it."
@@ -269,7 +275,18 @@ def _advice(fault: PageFault) -> str:
     own = _own(fault)
     if own is not None and own.error_code is not None and own.error_code & PF_WRITE:
         return _DESCRIPTORS
+    if fault.cause.code is UNMAPPED and not fault.implicit:
+        return _of_pointer(fault)
     return ""
+
+
+def _of_pointer(fault: PageFault) -> str:
+    """What to do where no other space maps the address, so that nothing was left out here."""
+    if mapped_elsewhere(fault.kernel, fault.context, fault.cr2):
+        return ""
+    if constant_of(fault.kernel, fault.context, fault.cr2) is not None:
+        return _MAP_FIRST
+    return _POINTER
 
 
 def _facts(

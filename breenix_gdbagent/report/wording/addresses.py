@@ -25,7 +25,8 @@ _PLAIN = {
     kinds.NULL_PAGE: "the first 64 KiB, where a null pointer plus an offset leads",
     kinds.PER_CPU: "a per-CPU block",
     kinds.HEAP: "the kernel heap",
-    kinds.LOWER_HALF: "the lower half of the address space, where nothing known lies",
+    kinds.LOWER_HALF: "the lower half of the address space, where nothing is mapped",
+    kinds.UPPER_HALF: "the upper half of the address space, where nothing is mapped",
 }
 _ERROR_BITS = (
     (0, "P", "a page was there and refused it", "no page was there"),
@@ -57,6 +58,9 @@ def address(kind: AddressKind) -> str:
         return f"the kernel image ({kind.symbol})" if kind.symbol else "the kernel image"
     if kind.name == kinds.DIRECT_MAP:
         return f"the direct map (physical {hex64(kind.physical or 0)})"
+    if kind.name == kinds.MAPPED:
+        whose = "memory that ring 3 may use" if kind.part == "user" else "memory of ring 0 alone"
+        return f"{whose} (physical {hex64(kind.physical or 0)})"
     if kind.name == kinds.KERNEL:
         beside = kind.part == "beside-heap"
         return f"the kernel's addresses{' beside the heap' if beside else _NOTHING_KNOWN}"
