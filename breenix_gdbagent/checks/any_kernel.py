@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from breenix_gdbagent.addresses import PAGE, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.walks import UNREADABLE
 from breenix_gdbagent.checks.facts import ASIDE, Facts, Place
 from breenix_gdbagent.checks.faults.descriptors import RSP0_INVALID
 from breenix_gdbagent.checks.finding import Code, Finding, NotChecked, Where, place_of
@@ -20,8 +22,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.running import Running, running
 from breenix_gdbagent.kernel.stack_bottom import returns_on
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.paging import UNREADABLE
+from breenix_gdbagent.x86.control import CR0_WP
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 Flaw = Literal["not-set", "unmapped", "read-only"]
@@ -102,7 +103,7 @@ def _top(
         flaw = "not-set"
     elif way.effective is None:
         flaw = "unmapped"
-    elif not way.effective.w and cpu.paging is not None and cpu.paging.wp:
+    elif not way.effective.w and (cpu.get("cr0") or 0) & CR0_WP:
         flaw = "read-only"
     if flaw is None:
         return
