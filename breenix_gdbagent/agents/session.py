@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from breenix_gdbagent import targets
-from breenix_gdbagent.agents.recordings import HeldRecording
-from breenix_gdbagent.debugger.held import Held, HeldGuest, HeldStop
+from breenix_gdbagent.debugger.held import Held
+from breenix_gdbagent.debugger.taking import Started, attached, launched
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.timeline.held import HeldRecording, opened
 
 
 class Session:
@@ -66,52 +65,12 @@ class Session:
 
     # Taking hold -----------------------------------------------------------------------------
 
-    def launch(
-        self,
-        *,
-        lab: str | None,
-        breenix: str | None,
-        image: str | None,
-        kernel: str | None,
-        config: str | None,
-        disks: tuple[str, ...],
-        smp: int | None,
-        deterministic: bool,
-    ) -> None:
+    def launch(self, started: Started) -> None:
         """Start a guest, which stands before its first instruction; the one of before ends.
         Raises `InputError`, `QemuError`."""
-        clock = True if deterministic else None
-        named = [n for n, v in (("lab", lab), ("breenix", breenix), ("image", image)) if v]
-        if len(named) > 1:
-            raise InputError(f"two guests at once: {' and '.join(named)}", fix="name one")
-        target: dict[str, Json] = {"kind": "lab", "scenario": lab, "stripped": False}
-        files = [Path(one) for one in disks]
+        started.check()
         self.close()
-        if lab:
-            machine = targets.lab(lab, config=config, smp=smp, deterministic=clock)
-        elif breenix or image:
-            machine = targets.breenix(
-                Path(breenix) if breenix else None,
-                image=Path(image) if image else None,
-                kernel=Path(kernel) if kernel else None,
-                disks=files,
-                config=config,
-                smp=smp,
-                deterministic=clock,
-            )
-            target = _named("breenix", config or "breenix", kernel)
-        elif kernel and config:
-            machine = targets.kernel(
-                Path(kernel), config=config, disks=files, smp=smp, deterministic=clock
-            )
-            target = _named("kernel", config, kernel)
-        else:
-            raise InputError(
-                "no guest named",
-                fix="launch takes lab (a scenario), breenix (a built checkout), image and kernel, "
-                "or kernel and config",
-            )
-        self.held_now = HeldGuest(machine, target)
+        self.held_now = launched(started)
 
     def attach(
         self,
@@ -125,26 +84,10 @@ class Session:
         """Take hold of a QEMU that runs, which stops it; let go, it goes on as it was found.
         Raises `InputError`, `LinkError`."""
         self.close()
-        machine = targets.running(
-            gdb,
-            qmp=qmp,
-            ram=Path(ram) if ram else None,
-            serial=serial,
-            kernel=Path(kernel) if kernel else None,
-        )
-        self.held_now = HeldGuest(machine, {"kind": "gdb", "kernel": _file(kernel)})
+        self.held_now = attached(gdb, qmp=qmp, ram=ram, serial=serial, kernel=kernel)
 
     def open(self, path: str, kernel: str | None) -> None:
-        """A stop out of a file, or a recording, which is a directory. Raises `InputError`."""
-        elf = Path(kernel) if kernel else None
-        found = HeldRecording(Path(path), elf) if Path(path).is_dir() else HeldStop(Path(path), elf)
+        """A stop out of a file, or a recording. Raises `InputError`."""
+        found = opened(path, kernel)
         self.close()
         self.held_now = found
-
-
-def _named(kind: str, config: str, kernel: str | None) -> dict[str, Json]:
-    return {"kind": kind, "config": Path(config).name, "kernel": _file(kernel)}
-
-
-def _file(path: str | None) -> str | None:
-    return Path(path).name if path else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.agents.answers import Place, Where
-from breenix_gdbagent.agents.recordings import HeldRecording
 from breenix_gdbagent.agents.session import Session
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.backtraces import short
 from breenix_gdbagent.symbols.spots import spots
+from breenix_gdbagent.timeline.held import HeldRecording
 
 FEW_LINES = 6
 LONGEST_LINE = 160

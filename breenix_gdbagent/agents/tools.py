@@ -16,6 +16,7 @@ from breenix_gdbagent.agents.standing import where
 from breenix_gdbagent.api.stops import MEMORY
 from breenix_gdbagent.debugger.held import LONGEST
 from breenix_gdbagent.debugger.stop_event import StopEvent
+from breenix_gdbagent.debugger.taking import Started
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.patterns import compiled
@@ -59,16 +60,7 @@ class Tool:
 
 
 def _launch(session: Session, given: Given) -> Where:
-    session.launch(
-        lab=given["lab"],
-        breenix=given["breenix"],
-        image=given["image"],
-        kernel=given["kernel"],
-        config=given["config"],
-        disks=tuple(given["disks"] or ()),
-        smp=given["smp"],
-        deterministic=given["deterministic"],
-    )
+    session.launch(Started(**{**given, "disks": tuple(given["disks"] or ())}))
     return where(session, "before its first instruction: run lets it go")
 
 

@@ -48,6 +48,7 @@ COMMANDS = {
     "list": "source lines",
     "disassemble": "instructions",
     "mcp": "a Model Context Protocol server on stdio, for coding agents",
+    "dap": "a Debug Adapter on stdio, for editors",
     "lab": "the lab guest's scenarios",
     "init": "a machine's file for a kernel of your own",
     "selftest": "the page-fault matrix on this machine's QEMU",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from breenix_gdbagent import lab
 from breenix_gdbagent.agents.session import Session
-from breenix_gdbagent.commands import Parser, defect, refused
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.guarding import guarded
 from breenix_gdbagent.errors import AgentError
-from breenix_gdbagent.jsonvalue import Json
 
 PACKAGE = "mcp>=2,<3"
 
@@ -43,15 +42,3 @@ def run(name: str, argv: list[str]) -> int:
     session = Session(write=options.write, sources=(*options.source, *lab.sources()))
     serve(session, guarded)
     return 0
-
-
-def guarded(job: Callable[[], Json]) -> Json | AgentError:
-    """What `job` answers, or what went wrong in words; nothing comes through."""
-    try:
-        return job()
-    except AgentError as error:
-        return error
-    except OSError as error:
-        return refused(error)
-    except Exception as error:
-        return defect(error)

@@ -49,10 +49,10 @@ def one_line(value: Value, limits: Limits | None = None) -> str:
 
 def line(node: Node, name_of: NameOf | None = None) -> str:
     """One line of text; `name_of` names the address in a pointer."""
-    parts = _parts(node)
-    if parts is None:
+    found = parts(node)
+    if found is None:
         return _scalar(node, name_of)
-    before, inside, after = parts
+    before, inside, after = found
     pad = " " if after == " }" else ""
     shown = ", ".join(label + line(part, name_of) for label, part in inside)
     comma = "," if before == "(" and len(inside) == 1 else ""
@@ -70,12 +70,12 @@ def _layout(
     node: Node, label: str, comma: str, indent: int, width: int, name_of: NameOf | None
 ) -> Iterator[str]:
     pad = "  " * indent
-    parts = _parts(node)
+    found = parts(node)
     flat = f"{pad}{label}{line(node, name_of)}{comma}"
-    if len(flat) <= width or parts is None or not parts[1]:
+    if len(flat) <= width or found is None or not found[1]:
         yield flat
         return
-    before, inside, after = parts
+    before, inside, after = found
     if len(inside) == 1 and before.endswith("(") and not inside[0][0]:
         yield from _layout(inside[0][1], label + before, after + comma, indent, width, name_of)
         return
@@ -129,7 +129,7 @@ def _runs(node: Items, name_of: NameOf | None) -> Iterator[tuple[str, Node, int]
 _Parts = tuple[str, list[tuple[str, Node]], str]
 
 
-def _parts(node: Node) -> _Parts | None:
+def parts(node: Node) -> _Parts | None:
     """(opening, labelled parts, closing) of what has parts, None of what has none."""
     match node:
         case Items(items, unordered):

@@ -14,6 +14,17 @@ def text_of(directories: Sequence[Path], file: str) -> tuple[str, ...]:
     return _text(tuple(directories), file)
 
 
+def path_of(directories: Sequence[Path], file: str) -> Path | None:
+    """Where a source file lies, None when it is not at hand."""
+    for path in _candidates(directories, file):
+        try:
+            if path.is_file():
+                return path.absolute()
+        except OSError:
+            continue
+    return None
+
+
 @lru_cache(maxsize=64)
 def _text(directories: tuple[Path, ...], file: str) -> tuple[str, ...]:
     for path in _candidates(directories, file):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from breenix_gdbagent import run_report
 from breenix_gdbagent.checks.run import facts_of
-from breenix_gdbagent.debugger.held import Held, HeldGuest
+from breenix_gdbagent.debugger.held import Held, HeldGuest, HeldStop
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.view import Kernel
@@ -123,3 +123,9 @@ class HeldRecording(Held):
 
     def close(self) -> None:
         self.player.__exit__(None, None, None)
+
+
+def opened(path: str, kernel: str | None) -> Held:
+    """A stop out of a file, or a recording, which is a directory. Raises `InputError`."""
+    elf = Path(kernel) if kernel else None
+    return HeldRecording(Path(path), elf) if Path(path).is_dir() else HeldStop(Path(path), elf)
