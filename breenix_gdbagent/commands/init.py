@@ -1,4 +1,5 @@
-"""``init machine``: a machine's file for another kernel, to be changed by whose kernel it is."""
+"""``init machine``: a file for another kernel, to be changed by whose kernel it is; the other
+kinds of ``init`` are those of `init_clients`."""
 
 from __future__ import annotations
 
@@ -17,7 +18,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def run(name: str, argv: list[str]) -> int:
-    """``init machine``, see the parser."""
+    """``init machine``, see the parser; ``init agent``, ``init editor``."""
+    if argv[:1] in (["agent"], ["editor"]):
+        from breenix_gdbagent.commands import init_clients
+
+        return (init_clients.agent if argv[0] == "agent" else init_clients.editor)(argv[1:])
     options = _parser().parse_args(argv)
     boot = options.boot or _seen(options.image, options.kernel)
     text = machine_text(boot, options.name, options.success, options.memory, options.smp)
@@ -35,9 +40,12 @@ def run(name: str, argv: list[str]) -> int:
     return 0
 
 
+_WHAT = "machine: QEMU's arguments, as TOML; agent, editor: see `init agent --help`"
+
+
 def _parser() -> Parser:
     parser = Parser("breenix-gdbagent init", description="files for a kernel of your own")
-    parser.add_argument("what", choices=("machine",), help="machine: QEMU's arguments, as TOML")
+    parser.add_argument("what", choices=("machine", "agent", "editor"), help=_WHAT)
     add = parser.add_argument
     add("--boot", choices=MACHINES, help="how it boots; else seen in --image or --kernel")
     add("--image", type=Path, metavar="IMG", help="the ISO or disk image that boots")
