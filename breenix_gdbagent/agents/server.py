@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
@@ -88,6 +89,7 @@ class Served:
             given = read_arguments(tool.name, tool.arguments, params.arguments or {})
         except InputError as error:
             return _failed(error)
+        await anyio.lowlevel.checkpoint()  # a cancellation that came before is heard first
         if tool.name == "interrupt":
             await self._broken_in()
         elif self.moving is not None and not tool.aside:
@@ -104,11 +106,16 @@ class Served:
         if not tool.moves:
             async with self._turn:
                 return await self._done(job)
-        self.moving = Moving(tool.name, anyio.current_time())
+        self.moving = mine = Moving(tool.name, anyio.current_time())
         try:
             async with self._turn:
                 return await self._done(job, ctx, given.get("seconds"))
         finally:
+            self._over(mine)
+
+    def _over(self, mine: Moving | None) -> None:
+        """Calls that come now wait for the end of this one, which is near, and are not refused."""
+        if self.moving is mine:
             self.moving = None
 
     async def _done(
@@ -126,6 +133,10 @@ class Served:
             group.start_soon(do)
             try:
                 await self._beats(work, ctx, seconds)
+            except anyio.get_cancelled_exc_class():
+                if ctx is not None:
+                    self._over(self.moving)
+                raise
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._ended(work)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import breenix_gdbagent
 from tests.bench import (
+    agents,
     checkpoints,
     generated,
     live,
@@ -42,6 +43,7 @@ def main() -> None:
         "recording": recording.rows,
         "peers": lambda: peers.rows(where),
         "generated": generated.rows,
+        "agents": agents.rows,
     }
     unknown = sorted(set(options.groups) - set(groups))
     if unknown:
