@@ -123,6 +123,13 @@ def _real(name: str) -> ModuleType:
     return real
 
 
+def put_back() -> None:
+    """Have the modules themselves again, for a command that waits for its client anyway and imports
+    a library which looks into them (``mcp`` imports a submodule of one)."""
+    for name in PUT_OFF:
+        _real(name)
+
+
 def put_off() -> None:
     """Have what stands for the modules of `PUT_OFF` in their places."""
     for name, known in PUT_OFF.items():

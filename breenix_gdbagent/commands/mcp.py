@@ -9,6 +9,7 @@ from breenix_gdbagent.agents.session import Session
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.guarding import guarded
 from breenix_gdbagent.errors import AgentError
+from breenix_gdbagent.startup import put_back
 
 PACKAGE = "mcp>=2,<3"
 
@@ -28,6 +29,7 @@ def run(name: str, argv: list[str]) -> int:
         help="where the kernel's source lies",
     )  # fmt: skip
     options = parser.parse_args(argv)
+    put_back()
     try:
         from breenix_gdbagent.agents.server import serve
     except ImportError as error:
