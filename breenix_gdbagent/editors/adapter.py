@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.debugger.held import Held
 from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.editors import stopped, taking
@@ -21,7 +22,6 @@ from breenix_gdbagent.editors.wire import Message
 from breenix_gdbagent.errors import AgentError, InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.timeline.held import HeldRecording
-from breenix_gdbagent.x86.cpu import Cpu
 
 Guard = Callable[[Callable[[], Json]], "Json | AgentError"]
 """Does something and gives back what it answers, or what went wrong, whatever that is."""

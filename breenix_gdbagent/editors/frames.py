@@ -10,6 +10,8 @@ from pathlib import Path
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.api import stops
+from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.editors.wire import Message
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
@@ -25,8 +27,6 @@ from breenix_gdbagent.views.call_trace import CallTrace, trace_of_cpu
 from breenix_gdbagent.views.instructions import named_instructions
 from breenix_gdbagent.views.sources import path_of
 from breenix_gdbagent.views.variables import read_variable
-from breenix_gdbagent.x86.cpu import Cpu
-from breenix_gdbagent.x86.paging import LEVEL, Walk
 
 REGISTERS = (
     "rip", "rsp", "rbp", "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12",
@@ -254,7 +254,7 @@ class StopShown:
         return told
 
     def _walked(self, name: str, walk: Walk) -> Message:
-        may = walk.effective
+        may, names = walk.effective, self.kernel.stop.arch.paging.levels
         end = f"{walk.reason} at level {walk.stopped_at}"
         if walk.pa is not None and may is not None:
             rights = (
@@ -263,7 +263,7 @@ class StopShown:
             end = f"physical {hex64(walk.pa)} {rights}"
         levels: list[Message] = [
             {
-                "name": f"{LEVEL[e.level].name} at {hex64(e.entry_pa)}",
+                "name": f"{names.get(e.level, e.level)} at {hex64(e.entry_pa)}",
                 "value": f"{hex64(e.raw)} {' '.join(e.flags)}",
                 "variablesReference": 0,
             }

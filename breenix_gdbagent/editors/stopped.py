@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from breenix_gdbagent.debugger.held import Held
 from breenix_gdbagent.editors.wire import Message
 from breenix_gdbagent.report.model import ShownFinding
 from breenix_gdbagent.stop import StopReason
-from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 EXCEPTIONS = ("fault", "shutdown", "panic", "handler", "halted")
 REASONS = {
@@ -30,17 +31,21 @@ def stopped(held: Held) -> Message:
         told["hitBreakpointIds"] = list(points)
     if reason.kind in EXCEPTIONS and not points:
         finding = leading(held)
-        told["description"] = name_of(reason) if finding is None else finding.title
-        told["text"] = name_of(reason) if finding is None else finding.summary
+        told["description"] = (
+            name_of(reason, held.kernel.stop.arch.vectors) if finding is None else finding.title
+        )
+        told["text"] = (
+            name_of(reason, held.kernel.stop.arch.vectors) if finding is None else finding.summary
+        )
     elif held.notes:
         told["text"] = "; ".join(held.notes[:MOST_TOLD])
     return told
 
 
-def name_of(reason: StopReason) -> str:
-    """A stop's kind, or its exception, in words."""
+def name_of(reason: StopReason, names: Mapping[int, str]) -> str:
+    """A stop's kind, or its exception by one of `names`, in words."""
     if reason.kind == "fault" and reason.vector is not None:
-        return VECTOR_NAMES.get(reason.vector, f"vector {reason.vector}")
+        return names.get(reason.vector, f"vector {reason.vector}")
     return reason.kind if not reason.text else f"{reason.kind}: {reason.text}"
 
 
@@ -53,7 +58,7 @@ def leading(held: Held) -> ShownFinding | None:
 def exception(held: Held) -> Message:
     """The body of an ``exceptionInfo`` answer."""
     finding = leading(held)
-    name = name_of(held.kernel.stop.reason)
+    name = name_of(held.kernel.stop.reason, held.kernel.stop.arch.vectors)
     if finding is None:
         return {"exceptionId": name, "breakMode": "always", "description": "no finding explains it"}
     text = f"{finding.summary}\n{finding.fix}".strip()
