@@ -12,7 +12,7 @@ from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.facts import Facts
 from breenix_gdbagent.checks.reasons import Reason
 from breenix_gdbagent.cpumodel.confidence import Confidence as Confidence
-from breenix_gdbagent.symbols.lines import Spot
+from breenix_gdbagent.symbols.spot import Spot
 
 Severity = Literal["error", "warning", "info"]
 KINDS = ("event", "run", "state")

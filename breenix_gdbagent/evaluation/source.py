@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols import LoadedImage
 from breenix_gdbagent.symbols.line_program import Row
-from breenix_gdbagent.symbols.lines import LineTable, Spot
+from breenix_gdbagent.symbols.lines import LineTable
+from breenix_gdbagent.symbols.spot import Spot
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from breenix_gdbagent.kernel.scheduler import Scheduler
     from breenix_gdbagent.kernel.spaces import Space
     from breenix_gdbagent.kernel.threads import Thread
-    from breenix_gdbagent.symbols.lines import Spot
+    from breenix_gdbagent.symbols.spot import Spot
     from breenix_gdbagent.views.variables import ReadVariable
 
 FEW_REGIONS = 4

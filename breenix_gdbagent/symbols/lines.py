@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 from breenix_gdbagent.symbols import dwarf_forms as f
@@ -20,25 +19,9 @@ from breenix_gdbagent.symbols.dwarf_index import DwarfIndex, Function
 from breenix_gdbagent.symbols.dwarf_step import Stepper, plan_of
 from breenix_gdbagent.symbols.line_program import LineProgram, Row, read_program
 from breenix_gdbagent.symbols.ranges import spans_of
+from breenix_gdbagent.symbols.spot import Spot
 
 _MAX_INLINE = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """One place in the source: `function` as people write it, `raw` its linkage name.
-
-    `line` None: the compiler gave none. `inlined`: the code was put into the next spot's function.
-    """
-
-    function: str
-    raw: str
-    file: str | None
-    line: int | None
-    inlined: bool
-
-    def __str__(self) -> str:
-        return f"{self.function} at {self.file or '??'}:{self.line or '?'}"
 
 
 class LineTable:

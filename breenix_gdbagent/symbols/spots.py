@@ -8,7 +8,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.symbols.image import LoadedImage
 
 if TYPE_CHECKING:
-    from breenix_gdbagent.symbols.lines import Spot
+    from breenix_gdbagent.symbols.spot import Spot
 
 
 def spots(image: LoadedImage | None, va: int) -> tuple[Spot, ...]:

@@ -13,7 +13,7 @@ from breenix_gdbagent.symbols.spots import spots
 
 if TYPE_CHECKING:
     from breenix_gdbagent.arch.cpu import Cpu
-    from breenix_gdbagent.symbols.lines import Spot
+    from breenix_gdbagent.symbols.spot import Spot
     from breenix_gdbagent.symbols.tree import Limits
     from breenix_gdbagent.views.variables import ReadVariable
 

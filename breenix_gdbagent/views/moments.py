@@ -9,7 +9,7 @@ from typing import Literal
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.checks.finding import Finding
-from breenix_gdbagent.symbols.lines import Spot
+from breenix_gdbagent.symbols.spot import Spot
 from breenix_gdbagent.views.call_trace import CallTrace
 
 _LIBRARY = re.compile(r"/rustc/|/library/(?:core|alloc|std)/|/registry/src/|/git/checkouts/")
