@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.commands.shell.texts import COMMANDS
+from breenix_gdbagent.commands.shell.texts import COMMANDS, GROUPS
 from tests.guest.live_support import needs_qemu
 from tests.guest.shellterm import Terminal
 
@@ -119,8 +119,10 @@ LINES: tuple[tuple[str, str, str | None], ...] = (
     ("reset", "reset", r"stands before its first instruction"),
     ("quit", "quit", None),
 )  # fmt: skip
-ALONE = {"gdb", "ipython", "console"}
-"""Driven in tests of their own below."""
+IN_TIME = {command.name for command in GROUPS["in time"]}
+"""They need a recording: driven in test_time_travel.py."""
+ALONE = {"gdb", "ipython", "console", *IN_TIME}
+"""Driven in tests of their own."""
 
 
 def test_every_command_has_a_line() -> None:
