@@ -64,17 +64,20 @@ def frames_above(machine: Machine, cpu: Cpu, known: int = 0) -> Iterator[Found]:
     if cpu.root is None or cpu.get("rsp") is None or cpu.get("rip") is None:
         return
     search = _Search(machine, cpu)
-    rip, rsp, flags = int(cpu.rip), int(cpu.rsp), cpu.get("eflags") or 0
+    rip, rsp = int(cpu.rip), int(cpu.rsp)
+    open_to_interrupts = bool((cpu.get("eflags") or 0) & RFLAGS_IF)
     seen = set[int]()
     while len(seen) < MOST:
-        found = search.first(rip, rsp, 0 if seen else known, bool(flags & RFLAGS_IF))
+        found = search.first(rip, rsp, 0 if seen else known, open_to_interrupts)
         if found is None or found.at in seen:
             return
         seen.add(found.at)
         yield found
         if found.frame.cpl:
             return
-        rip, rsp, flags = int(found.frame.rip), int(found.frame.rsp), int(found.frame.rflags)
+        rip, rsp = int(found.frame.rip), int(found.frame.rsp)
+        # An exception in a handler that let interrupts in came all the same.
+        open_to_interrupts = found.event is None and bool(found.frame.rflags & RFLAGS_IF)
 
 
 class _Search:
