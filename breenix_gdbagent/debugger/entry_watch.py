@@ -19,7 +19,7 @@ from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.x86.control import CR0_WP, CR3_ADDRESS
-from breenix_gdbagent.x86.paging import LEVEL, A, D, entry_index, present, span
+from breenix_gdbagent.x86.paging import LEVEL, A, D, entry_flags, entry_index, present, span
 from breenix_gdbagent.x86.reverse import FrameIndex
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class EntryWatch:
         for pa, before in list(self.seen.items()):
             now = self._read(evaluation, pa)
             if now is not None and now != before:
-                names = Entry(self._level(pa), PhysAddr(pa), now ^ before).flags
+                names = entry_flags(self._level(pa), now ^ before)
                 notes.append(
                     f"the walker changed {' and '.join(names)} of the level {self._level(pa)} "
                     "entry (watchpoints do not see that)"
@@ -136,7 +136,7 @@ def entry_text(level: int, raw: int) -> str:
     """An entry with its flags."""
     if not present(raw):
         return f"{hex64(raw)} (not present)"
-    return f"{hex64(raw)} ({' '.join(Entry(level, PhysAddr(0), raw).flags)})"
+    return f"{hex64(raw)} ({' '.join(entry_flags(level, raw))})"
 
 
 def watched_entries(kernel: Kernel, entries: tuple[Entry, ...]) -> Iterator[WatchedEntry]:

@@ -270,12 +270,17 @@ class Grammar:
         if self.take("not", "!"):
             inner = self.inside(self.negated)
             return lambda s: not truth(inner(s))
+        start = self.at
         left = self.binary(0)
+        middle = self.at
         sign = self.take("==", "!=", "<=", ">=", "<", ">")
         if sign is None:
             return left
         right = self.binary(0)
-        if sign in ("==", "!="):
+        # A literal is no enum: what is compared with one is a variable, and has to be there.
+        sides = self.tokens[start:middle], self.tokens[middle : self.at]
+        named = all(any(token.kind == "name" for token in side) for side in sides)
+        if sign in ("==", "!=") and named:
             for one, other in ((left, right), (right, left)):
                 if isinstance(other, _Name):
                     self.statics.remove(other.path)  # a variant of an enum, it may be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -327,7 +328,8 @@ def test_an_idt_that_leads_nowhere_is_said_as_what_it_is(
 
 @needs_small_guest
 def test_a_kernel_that_runs_as_32_bit_code_is_said_to(tmp_path: Path) -> None:
-    """Its code segment lacks the L bit; what it does is not decoded as 64-bit code."""
+    """Its code segment lacks the L bit; what it does is decoded as the CPU does, as binutils says
+    too."""
     kernel = assembled(CODE_32, tmp_path)
     with booted(kernel, tmp_path, *PAUSES, until=CAUGHT) as guest:
         seen = agent("audit", *guest.options, "--kernel", str(kernel), "--json")
@@ -336,7 +338,14 @@ def test_a_kernel_that_runs_as_32_bit_code_is_said_to(tmp_path: Path) -> None:
     assert "run as 32-bit code (CS 0x28 has no L bit)" in fault["summary"]
     assert int(fault["evidence"]["rip"], 16) == judge.rip
     assert int(fault["where"]["va"], 16) == judge.cr2
-    assert fault["evidence"]["instruction"] is None and "set L (bit 53)" in fault["fix"]
+    assert "set L (bit 53)" in fault["fix"]
+    decoded = subprocess.run(
+        ["objdump", "-d", "-M", "i386,intel", f"--start-address={judge.rip:#x}", str(kernel)],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    first = next(line for line in decoded.splitlines() if f"{judge.rip:x}:" in line)
+    ours = fault["evidence"]["instruction"]
+    assert first.split("\t")[2].split()[0] == ours.split()[0] and "[eax" in ours, (first, ours)
 
 
 @needs_small_guest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -108,6 +109,12 @@ def test_an_exception_stops_once() -> None:
         assert go(debugger, DONE).reason.kind == "marker"
 
 
+def hits_told(line: str) -> int:
+    """A line of its own, or the number of those that said the same as the one before."""
+    folded = re.search(r": (\d+) more hits?, the same$", line)
+    return 1 if folded is None else int(folded[1])
+
+
 def test_a_checkpoint_keeps_the_last_hits_and_changes_nothing() -> None:
     """Where it stands the code is the ELF's, with the breakpoint in."""
     said: list[str] = []
@@ -119,9 +126,9 @@ def test_a_checkpoint_keeps_the_last_hits_and_changes_nothing() -> None:
             memory = debugger.vm.read(va(symbol), 32)
             assert memory == image().read(va(symbol) - BASE, 32)  # no int3
     assert point.hits > quiet.hits > 0
-    assert len(said) == point.hits
+    assert sum(hits_told(line) for line in said) == point.hits
     assert len(point.records) == min(point.hits, 100)
-    assert all("<" not in line.split("thread.id")[1] for line in said)
+    assert all("<" not in line.partition("thread.id")[2] for line in said)
     assert {record.text for record in quiet.records} == {"syscall_entry: pid = 2"}
     assert point.rate is not None and point.rate > 0
 

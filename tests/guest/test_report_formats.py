@@ -174,7 +174,10 @@ def test_github_annotations_and_step_summary(
     done = agent("report", str(one.folder / "stop.core"), "--github")
     assert done.code == 1
     errors = [line for line in done.out.splitlines() if line.startswith("::error ")]
-    assert len(errors) == sum(f["severity"] == "error" for f in one.document["findings"])
+    found = [f for f in one.document["findings"] if f["severity"] == "error"]
+    names = {f["fingerprint"] for f in found}
+    heads = [f for f in found if not names & set(f["because"])]
+    assert len(errors) == len(heads) < len(found), "a consequence stands in its cause's"
     assert summary.read_text().startswith("before\n# double-fault")
 
 
