@@ -33,7 +33,9 @@ def run(name: str, argv: list[str]) -> int:
         for text in options.points:
             try:
                 image = debugger.loaded_or_linked
-                debugger.add(checkpoint_of(text, image, debugger.table.number()))
+                point = checkpoint_of(text, image, debugger.table.number())
+                point.compact = False
+                debugger.add(point)
             except ReadError as error:
                 raise InputError(error.what, error.why, error.fix) from error
 

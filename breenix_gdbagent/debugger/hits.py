@@ -158,8 +158,8 @@ class Hits:
     def _tell(self, point: Point, cpu: int, seconds: float, values: tuple[str, ...]) -> None:
         """Of a hit what has changed since the one before; equal ones are counted and told when
         another one comes, or the run ends."""
-        before, point.shown = point.shown, values
-        if point.hits > 1 and values == before:
+        before, point.shown = (point.shown if point.compact else ()), values
+        if point.compact and point.hits > 1 and values == before:
             point.same += 1
         else:
             self._folded(point)

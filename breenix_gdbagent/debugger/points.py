@@ -64,8 +64,9 @@ class Point:
     """One numbered point. `hits` counts those that its `only` admits, `ignore` how many of the next
     are passed; `value` is what a watched range held last, or why an invariant could not look;
     `accept` is the test of an internal one (a passage on the way of a step). Of a checkpoint
-    `refused` counts hits whose condition was false, `most` is how many hits are told, `shown` what
-    was told last and `same` how many hits since were equal to it."""
+    `refused` counts hits whose condition was false, `most` is how many hits are told; a
+    `compact` one tells only what changed, `shown` is what was told last and `same` how many hits
+    since were equal to it."""
 
     number: int
     kind: Kind
@@ -75,6 +76,7 @@ class Point:
     once: bool = False
     enabled: bool = True
     quiet: bool = False
+    compact: bool = True
     expressions: tuple[Expression, ...] = ()
     check: str = ""
     watched: tuple[Watched, ...] = ()

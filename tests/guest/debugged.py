@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -62,3 +63,9 @@ def go(debugger: Debugger, *patterns: str, seconds: float = 20) -> StopEvent:
     event = debugger.go(patterns, seconds)
     debugger.stop(event.reason)
     return event
+
+
+def hits_told(line: str) -> int:
+    """A line of its own, or the number of those that said the same as the one before."""
+    folded = re.search(r": (\d+) more hits?, the same$", line)
+    return 1 if folded is None else int(folded[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 
 import pytest
@@ -17,6 +16,7 @@ from tests.guest.debugged import (
     SYSCALL,
     debugged,
     go,
+    hits_told,
     image,
     set_break,
     set_checkpoint,
@@ -107,12 +107,6 @@ def test_an_exception_stops_once() -> None:
         assert (event.reason.kind, event.reason.vector, event.points) == ("fault", 14, (point,))
         debugger.remove(point)
         assert go(debugger, DONE).reason.kind == "marker"
-
-
-def hits_told(line: str) -> int:
-    """A line of its own, or the number of those that said the same as the one before."""
-    folded = re.search(r": (\d+) more hits?, the same$", line)
-    return 1 if folded is None else int(folded[1])
 
 
 def test_a_checkpoint_keeps_the_last_hits_and_changes_nothing() -> None:
