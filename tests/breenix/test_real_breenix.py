@@ -48,10 +48,12 @@ def at_marker(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     return result, file
 
 
-def test_it_boots_to_a_marker_without_an_error(at_marker: tuple[Result, Path]) -> None:
+def test_it_boots_to_a_marker_without_a_fault(at_marker: tuple[Result, Path]) -> None:
+    """What its tables and its TSS hold there may be wrong: no kernel is told to be sound here."""
     result, _ = at_marker
-    assert result.code == 0, result.err
+    assert result.code in (0, 1), result.err
     assert result.document["stops"][-1]["reason"] == "marker"
+    assert [f["code"] for f in result.document["findings"] if f["check"] == "faults"] == []
 
 
 def test_every_stack_is_looked_at(at_marker: tuple[Result, Path]) -> None:
