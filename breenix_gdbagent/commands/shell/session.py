@@ -236,19 +236,24 @@ class Session:
 
         kernel = self.view
         if self.frame is None:
-            position = self._stepper_position(kernel)
-            return Evaluation.of(kernel, depth=position, kept=self.kept, root=self.root)
+            depth = self._not_begun(kernel)
+            return Evaluation.of(kernel, depth=depth, kept=self.kept, root=self.root)
         number, depth = self.frame
         frame = self.backtrace.frames[number]
         return Evaluation.of(kernel, frame=frame, depth=depth, kept=self.kept, root=self.root)
 
-    def _stepper_position(self, kernel: Kernel) -> int:
-        """How many of the calls inlined where the CPU stands have not begun, as steps see it."""
-        if self.arbiter is None or not self._steppers:
+    def _not_begun(self, kernel: Kernel) -> int:
+        """How many of the calls inlined where the CPU stands have not begun: as steps see it, else
+        as a stop there is seen, live or out of a snapshot."""
+        from breenix_gdbagent.evaluation.source import Source
+
+        rip, image = kernel.stop.cpu.get("rip"), kernel.stop.image
+        position = self.stepper.position if self.arbiter is not None and self._steppers else None
+        if position is not None and position.pc == rip:
+            return position.hidden
+        if rip is None or image is None or not image.image.has_dwarf or not image.holds(rip):
             return 0
-        position = self.stepper.position
-        known = position is not None and position.pc == kernel.stop.cpu.get("rip")
-        return position.hidden if position is not None and known else 0
+        return Source(image).position(rip).hidden
 
     @property
     def debugger(self) -> Debugger:
