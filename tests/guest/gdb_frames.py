@@ -23,6 +23,14 @@ def shown(value, depth=0):
     return None
 
 
+def read(symbol, frame):
+    """`shown` of a variable; None where gdb cannot read it (gdb 16 does so at once)."""
+    try:
+        return shown(symbol.value(frame))
+    except gdb.error:
+        return None
+
+
 def variables(frame):
     found = {}
     try:
@@ -34,7 +42,7 @@ def variables(frame):
             if symbol.is_variable or symbol.is_argument:
                 name = symbol.name
                 if name not in found:
-                    found[name] = [symbol.is_argument, shown(symbol.value(frame))]
+                    found[name] = [symbol.is_argument, read(symbol, frame)]
         if block.function is not None:
             break
         block = block.superblock

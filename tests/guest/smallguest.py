@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import shutil
 import subprocess
@@ -75,6 +76,16 @@ class Booted:
             if time.monotonic() > end:
                 raise TimeoutError(f"{len(self.exceptions)} exceptions")
             select.select([], [], [], 0.01)
+
+
+def qemu_version() -> tuple[int, ...]:
+    """Of the QEMU that `booted` starts."""
+    told = subprocess.run(
+        ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"version (\d+(?:\.\d+)+)", told)
+    assert found is not None, told
+    return tuple(int(part) for part in found[1].split("."))
 
 
 @contextmanager

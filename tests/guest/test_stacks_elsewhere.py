@@ -25,6 +25,7 @@ from tests.guest.smallguest import (
     assembled,
     booted,
     needs_small_guest,
+    qemu_version,
 )
 from tests.schema import validate
 
@@ -83,6 +84,8 @@ def test_what_lies_above_is_a_stack_only_with_calls_on_it(tmp_path: Path) -> Non
 def test_what_the_kernel_has_written_over_is_the_cause(
     tmp_path: Path, case: int, cause: str, attached: bool
 ) -> None:
+    if case == CLEARS_CODE and qemu_version() >= (8,):
+        pytest.skip("this QEMU does not fetch a `rep stosb` anew that has cleared itself")
     kernel = assembled(case, tmp_path)
     with booted(kernel, tmp_path, until=CAUGHT) as guest:
         (judge,) = guest.exceptions
