@@ -129,6 +129,11 @@ def _privileged(context: Context, instruction: Instruction) -> Iterator[Raised]:
         yield Raised(GP, 0, why=why)
 
 
+def is_privileged(context: Context, instruction: Instruction | None) -> bool:
+    """Whether a program ran an instruction that its ring may not run."""
+    return instruction is not None and any(_privileged(context, instruction))
+
+
 def _ports(context: Context, instruction: Instruction) -> Iterator[Raised]:
     """The TSS's I/O bitmap, which decides for a program whose ring is above IOPL (SDM vol. 1,
     19.5.2): the CPU reads it itself, two bytes (QEMU: helper_check_io)."""

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 RFLAGS_IF = 1 << 9
 _ALWAYS_ONE = 1 << 1
 """Bit 1 of RFLAGS (SDM volume 1, 3.4.3)."""
-SWITCH = "check_need_resched_and_switch"
-"""An exported symbol of Breenix in every version: the only way into a switch of threads."""
 _STUB = re.compile(r"(?i)entry|interrupt|iretq|sysret|return_to")
 """Assembly on the way in and out (syscall_entry, timer_interrupt_entry, interrupt_iretq), where the
 stack may be another thread's for a moment."""
@@ -120,13 +118,13 @@ def not_returning(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
         return True
     image = kernel.stop.image
     hit = None if image is None else image.symbol_at(here.rip)
-    if image is None or hit is None or _on_way_out(hit.name):
+    if image is None or hit is None or _on_way_out(kernel, hit.name):
         return False
     words = _words(kernel, here, stack)
     if words is None:
         return False
     hits = (image.symbol_at(word) for word in words if image.holds(word))
-    return not any(found is not None and _on_way_out(found.name) for found in hits)
+    return not any(found is not None and _on_way_out(kernel, found.name) for found in hits)
 
 
 def backtrace(kernel: Kernel, here: Running) -> Backtrace | None:
@@ -158,20 +156,20 @@ def call_names(kernel: Kernel) -> tuple[str, ...]:
 def _not_switching(kernel: Kernel, here: Running, stack: KernelStack) -> bool:
     """Whether no frame of the switching function can be on the stack: none in a backtrace that
     comes to ring 3, or no word at all between RSP and the top that points into it."""
-    image = kernel.stop.image
+    image, switch = kernel.stop.image, kernel.adapter.switch_function
     hit = None if image is None else image.symbol_at(here.rip)
-    if image is None or hit is None or _last(hit.name) == SWITCH:
+    if image is None or switch is None or hit is None or _on_way_out(kernel, hit.name):
         return False
     extents = [
         (symbol.address, symbol.address + symbol.size)
-        for symbol in image.image.find(SWITCH)
-        if _last(symbol.name) == SWITCH and symbol.size
+        for symbol in image.image.find(switch)
+        if _last(symbol.name) == switch and symbol.size
     ]
-    if not extents or _on_way_out(hit.name):
+    if not extents:
         return False
     trace = backtrace(kernel, here)
     if trace is not None and trace.frames and trace.frames[-1].ring == 3:
-        return all(_last(frame.name) != SWITCH for frame in trace.frames)
+        return all(_last(frame.name) != switch for frame in trace.frames)
     words = _words(kernel, here, stack)
     if words is None:
         return False
@@ -188,8 +186,8 @@ def _words(kernel: Kernel, here: Running, stack: KernelStack) -> tuple[int, ...]
     return tuple(word for (word,) in _WORD.iter_unpack(raw))
 
 
-def _on_way_out(name: str) -> bool:
-    return _last(name) == SWITCH or _STUB.search(_last(name)) is not None
+def _on_way_out(kernel: Kernel, name: str) -> bool:
+    return _last(name) == kernel.adapter.switch_function or _STUB.search(_last(name)) is not None
 
 
 def _last(name: str) -> str:

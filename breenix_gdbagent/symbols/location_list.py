@@ -8,7 +8,8 @@ from __future__ import annotations
 from breenix_gdbagent.symbols import dwarf_forms as f
 from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf, Unit, guarded
-from breenix_gdbagent.symbols.dwarf_forms import BadDwarf, uleb, unsigned
+from breenix_gdbagent.symbols.dwarf_forms import uleb, unsigned
+from breenix_gdbagent.symbols.ranges import read_entry
 
 _MASK = (1 << 64) - 1
 
@@ -62,7 +63,11 @@ def _loclist(dwarf: Dwarf, unit: Unit, at: int, link: int) -> bytes | None:
         if kind == dw.DW_LLE_base_address:
             base, at = f.U64(data, at)[0], at + 8
             continue
-        low, high, at = _entry(dwarf, unit, kind, at, base)
+        low = high = 0
+        if kind != dw.DW_LLE_default_location:
+            # The kinds of range lists, but for the default's, which stands between them.
+            as_range = kind - (kind > dw.DW_LLE_default_location)
+            low, high, at = read_entry(dwarf, unit, data, as_range, at, base)
         size, at = uleb(data, at)
         expression = _cut(data, at, size)
         at += size
@@ -70,29 +75,6 @@ def _loclist(dwarf: Dwarf, unit: Unit, at: int, link: int) -> bytes | None:
             default = expression
         elif low <= link < high:
             return expression
-
-
-def _entry(dwarf: Dwarf, unit: Unit, kind: int, at: int, base: int) -> tuple[int, int, int]:
-    """(low, high, the offset behind): of the default, which holds everywhere else, (0, 0)."""
-    data = dwarf.loclists
-    if kind == dw.DW_LLE_default_location:
-        return 0, 0, at
-    if kind in (dw.DW_LLE_start_end, dw.DW_LLE_start_length):
-        low = f.U64(data, at)[0]
-        if kind == dw.DW_LLE_start_end:
-            return low, f.U64(data, at + 8)[0], at + 16
-        length, at = uleb(data, at + 8)
-        return low, low + length, at
-    first, at = uleb(data, at)
-    second, at = uleb(data, at)
-    if kind == dw.DW_LLE_offset_pair:
-        return base + first, base + second, at
-    if kind == dw.DW_LLE_startx_length:
-        low = dwarf.address(unit, first)
-        return low, low + second, at
-    if kind == dw.DW_LLE_startx_endx:
-        return dwarf.address(unit, first), dwarf.address(unit, second), at
-    raise BadDwarf(f"has an unknown location entry {kind}")
 
 
 def _cut(data: bytes, at: int, size: int) -> bytes:

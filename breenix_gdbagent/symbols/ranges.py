@@ -69,13 +69,15 @@ def _rnglist(dwarf: Dwarf, unit: Unit, at: int) -> list[tuple[int, int]]:
         if kind == dw.DW_RLE_base_address:
             base, at = f.U64(data, at)[0], at + 8
             continue
-        low, high, at = _entry(dwarf, unit, kind, at, base)
+        low, high, at = read_entry(dwarf, unit, data, kind, at, base)
         if low < high:
             spans.append((low, high))
 
 
-def _entry(dwarf: Dwarf, unit: Unit, kind: int, at: int, base: int) -> tuple[int, int, int]:
-    data = dwarf.rnglists
+def read_entry(
+    dwarf: Dwarf, unit: Unit, data: bytes, kind: int, at: int, base: int
+) -> tuple[int, int, int]:
+    """(low, high, the offset behind) of an entry of kind DW_RLE_*, whose operands are at `at`."""
     if kind in (dw.DW_RLE_start_end, dw.DW_RLE_start_length):
         low = f.U64(data, at)[0]
         if kind == dw.DW_RLE_start_end:
@@ -91,4 +93,4 @@ def _entry(dwarf: Dwarf, unit: Unit, kind: int, at: int, base: int) -> tuple[int
         return low, low + second, at
     if kind == dw.DW_RLE_startx_endx:
         return dwarf.address(unit, first), dwarf.address(unit, second), at
-    raise BadDwarf(f"has an unknown range entry {kind}")
+    raise BadDwarf(f"has an unknown list entry {kind}")

@@ -40,7 +40,7 @@ from breenix_gdbagent.cpumodel.context import (
 )
 from breenix_gdbagent.cpumodel.delivery import IDT_ERROR
 from breenix_gdbagent.cpumodel.explanation import Explanation
-from breenix_gdbagent.cpumodel.rules import error_code_left
+from breenix_gdbagent.cpumodel.rules import error_code_left, is_privileged
 from breenix_gdbagent.cpumodel.selectors import SELECTOR, lookup, runs_32_bit
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
@@ -205,7 +205,7 @@ _POP_ERROR_CODE = (
 
 def _advice(kernel: Kernel, explanation: Explanation, raised: Raised) -> str:
     """What to do where the kernel runs as 32-bit code, a handler returned with the error code still
-    on the stack, or a selector is to blame."""
+    on the stack, a program ran what is not for its ring, or a selector is to blame."""
     context, instruction = explanation.context, explanation.prediction.instruction
     returns = instruction is not None and instruction.name == "iretq"
     if raised.vector == GP and returns and error_code_left(context) is not None:
@@ -214,9 +214,15 @@ def _advice(kernel: Kernel, explanation: Explanation, raised: Raised) -> str:
         return LONG_CODE
     if (back := narrow.advice(kernel, context)) != "":
         return back
+    if raised.vector == GP and raised.origin == "exception" and is_privileged(context, instruction):
+        return _PRIVILEGED
     return _SEGMENTS if _blames_segment(context, raised) else ""
 
 
+_PRIVILEGED = (
+    "Take the instruction out of that program, which may not run it; a kernel that is to live on "
+    "ends such a program in its #GP handler."
+)
 _SEGMENTS = (
     "Give the GDT the segment that this selector is to name, and reload SS, DS, ES, FS and GS "
     "after lgdt: until then they hold selectors of the GDT before it, and iretq loads SS again."

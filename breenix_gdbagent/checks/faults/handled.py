@@ -9,6 +9,11 @@ from breenix_gdbagent.checks.faults.interrupted import FaultFacts
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
 from breenix_gdbagent.checks.finding import Finding, Survived
 
+_ANSWERED = (
+    "Nothing in the kernel, which answered a fault of a program. Where that program is not meant "
+    "to fault, look at the instruction that it ran."
+)
+
 
 def is_user_fault(finding: Finding) -> bool:
     """Whether a program in ring 3 did it by itself, so that ending the process is an answer.
@@ -35,6 +40,7 @@ def as_handled(finding: Finding, why: str) -> Finding:
         finding,
         code=HANDLED if page_fault else code,
         severity="info",
-        mend=HANDLED,
+        mend=HANDLED if page_fault else None,
+        advice=finding.advice if page_fault else _ANSWERED,
         survived=Survived(code, why),
     )
