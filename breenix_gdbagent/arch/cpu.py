@@ -6,6 +6,7 @@ itself by `register`. What reads a stop asks these and tests for no architecture
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -102,52 +103,52 @@ class CandidateRoot(Protocol):
         """By what."""
 
 
-class Paging:
+class Paging(ABC):
     """Page tables as data, and the walk through them."""
 
     levels: Mapping[int, str] = {}
     """Name of each level, 1 the last."""
 
+    @abstractmethod
     def walk(self, tables: Tables, root: int, va: int, mode: Mode | None) -> Walk:
         """Where `va` leads under the top table at `root`."""
-        raise NotImplementedError
 
     def walker(self, tables: Tables, mode: Mode | None) -> Callable[[int, int], Walk]:
         """`walk` of (root, address), for one stop: what is asked most often of all."""
         return lambda root, va: self.walk(tables, root, va, mode)
 
+    @abstractmethod
     def span(self, level: int) -> int:
         """Bytes that one entry of a table of `level` serves."""
-        raise NotImplementedError
 
+    @abstractmethod
     def index_at(self, va: int, level: int) -> int:
         """Which entry of a table of `level` translates `va`."""
-        raise NotImplementedError
 
     def slots_of(self, addresses: Iterable[int], levels: int) -> list[int]:
         """Which entry of the top table of so many levels translates each address."""
         return [self.index_at(va, levels) for va in addresses]
 
+    @abstractmethod
     def slot_start(self, slot: int, levels: int) -> VirtAddr:
         """The first address that entry `slot` of the top table of so many levels serves."""
-        raise NotImplementedError
 
+    @abstractmethod
     def memory(self, tables: Tables, root: int, mode: Mode | None) -> VirtualReader:
         """A reader of one address space."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spaces(self, tables: Tables, mode: Mode | None) -> SpaceReader:
         """Whole spaces as ranges."""
-        raise NotImplementedError
 
+    @abstractmethod
     def roots(
         self, memory: PhysicalMemory, reference: PhysAddr, slots: Sequence[int]
     ) -> Iterable[CandidateRoot]:
         """Top tables in RAM that share with `reference`, by its kernel half or (given) `slots`."""
-        raise NotImplementedError
 
 
-class Arch:
+class Arch(ABC):
     """One architecture. `vectors`: number of an exception -> its name. `qemu_names` end the names
     of QEMU's programs for it; without `record_options` what they record does not replay."""
 
@@ -159,21 +160,21 @@ class Arch:
     paging: Paging
     vectors: Mapping[int, str] = {}
 
+    @abstractmethod
     def mode(self, cpu: Cpu) -> Mode | None:
         """How it translates, None while it does not or not in a form that is walked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def root(self, cpu: Cpu) -> PhysAddr | None:
         """The top table that the CPU uses for the addresses of programs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ring(self, cpu: Cpu) -> int | None:
         """Its privilege as x86-64 counts: 0 the kernel's, 3 a program's; None: not known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def privilege(self, cpu: Cpu) -> str:
         """That in words."""
-        raise NotImplementedError
 
     def no_translation(self, cpu: Cpu) -> str:
         """Why `mode` is None, in words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ LONGEST = 3600.0
 """Seconds that one run may take at most: nobody who holds a guest waits for ever."""
 
 
-class Held:
+class Held(ABC):
     """What one client holds. `target` is how reports name it. All but `interrupt`, `running` and
     `serial` are for one thread at a time."""
 
@@ -52,18 +53,18 @@ class Held:
         return False
 
     @property
+    @abstractmethod
     def kernel(self) -> Kernel:
         """The stop at hand, as the kernel found in it. Raises `LinkError`, `QemuDied`."""
-        raise NotImplementedError
 
     @property
     def serial(self) -> SerialText:
         """All serial text so far."""
         return self.kernel.stop.serial
 
+    @abstractmethod
     def report(self) -> Report:
         """The report of the stop at hand: all checks, and what the run to it shows. Made once."""
-        raise NotImplementedError
 
     def live(self) -> HeldGuest:
         """The guest, for what only one that runs can do. Raises `InputError`."""
@@ -77,6 +78,7 @@ class Held:
         """From any thread: ask a guest that runs to stop; False when it stands still."""
         return False
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of it. Twice does no harm."""
 
@@ -101,6 +103,9 @@ class HeldStop(Held):
         if self._report is None:
             self._report = run_report.document_of(self.kernel, self._extra, self.target)
         return self._report
+
+    def close(self) -> None:
+        """Nothing runs, and the file is only read."""
 
 
 class HeldGuest(Held):
