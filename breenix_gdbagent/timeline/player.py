@@ -93,8 +93,17 @@ class Player:
         if _COUNT.fullmatch(text):
             return self._within(int(re.sub("[_,]", "", text)))
         if found := _TIME.fullmatch(text):
-            return self._within(self.vm.count_at(float(found[1])))
+            return self._at_time(float(found[1]))
         return self._written(text)
+
+    def _at_time(self, seconds: float) -> Moment:
+        last = self.vm.seconds_at(self.end.icount)
+        # Reports give times to the millisecond: the end's, rounded up, is still the end.
+        if seconds > round(last, 3):
+            raise InputError(
+                f"the recording has no moment at {seconds:g} s", f"it ends at {last:.3f} s"
+            )
+        return self._within(self.vm.count_at(seconds))
 
     def _within(self, icount: int) -> Moment:
         first, last = self.manifest.begin, self.manifest.end.icount
@@ -145,4 +154,3 @@ def _image(directory: Path, manifest: Manifest, kernel: Path | None) -> Image:
             "leave --kernel away: the recording has it",
         )
     return image
-

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from breenix_gdbagent import lab
+from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.recording import manifest as names
 from breenix_gdbagent.timeline import writers as writers_module
 from breenix_gdbagent.timeline.player import Moment, Player
@@ -84,21 +85,19 @@ def test_every_moment_is_the_same_each_time(recorded: tuple[Path, dict[str, obje
         assert b"".join(chunk.data for chunk in end.serial.chunks) == whole
 
 
-@pytest.mark.parametrize("moment", ["Kernel initialization complete!", "0.1s", "7_000_000"])
 def test_a_moment_by_its_text_its_time_and_its_count(
-    recorded: tuple[Path, dict[str, object]], moment: str
+    recorded: tuple[Path, dict[str, object]],
 ) -> None:
     with Player(recorded[0]) as player:
-        found = player.moment(moment)
-        stop = player.at(found)
-        assert player.vm.icount() == found.icount
-        text = stop.serial.port(0)
-        if moment.startswith("Kernel"):
-            assert text.endswith(moment)
-        elif moment.endswith("s"):
-            assert stop.seconds == pytest.approx(0.1, abs=0.02)
-        else:
-            assert found.icount == 7_000_000
+        end = player.at(player.end).seconds
+        half = player.at(player.moment(f"{end / 2:.9f}s"))
+        assert half.seconds == pytest.approx(end / 2, rel=1e-3)
+        assert player.moment(f"{end:.3f}s").icount <= player.end.icount
+        with pytest.raises(InputError, match="has no moment at"):
+            player.moment(f"{end + 1}s")
+        assert player.moment("7_000_000").icount == 7_000_000
+        written = player.at(player.moment("Kernel initialization complete!"))
+        assert written.serial.port(0).endswith("Kernel initialization complete!")
 
 
 def test_when_names_the_instruction_that_broke_it(
