@@ -102,7 +102,7 @@ class Point:
     def count(self) -> str:
         """How many hits, and how often, in words."""
         rate = "" if self.rate is None else f", {self.rate:.1f} a second"
-        passed = f", {counted(self.refused, 'more')} with a false condition" if self.refused else ""
+        passed = f", {self.refused} more with a false condition" if self.refused else ""
         return f"{counted(self.hits, 'hit')}{rate}{passed}"
 
     def counted(self, seconds: float) -> None:

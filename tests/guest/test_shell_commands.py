@@ -41,7 +41,7 @@ LINES: tuple[tuple[str, str, str | None], ...] = (
     ("condition", "condition {number} rax == 1", None),
     ("ignore", "ignore {number} 3", None),
     ("disable", "disable {number}", None),
-    ("disable", "break", r"^ +\d+  off  .*process 2 if rax == 1 .*3 to pass"),
+    ("disable", "break", r"^ +\d+  off  .*process 2 if rax == 1 [\s\S]*3\s+to pass"),
     ("enable", "enable {number}", None),
     ("enable", "break", r"^ +\d+  breakpoint at syscall_entry process 2 if rax == 1"),
     ("watch", "watch SCHEDULER.current_thread", r"watch SCHEDULER\.current_thread, .*now .*3"),
