@@ -35,6 +35,7 @@ test: setup check  ## everything: the checks and all that needs QEMU
 
 guest: $(PACKAGE)  ## build the lab guest's ELFs again (needs cargo)
 	sh fixtures/labguest/build.sh
+	sh fixtures/labguest-aarch64/build.sh
 	sh fixtures/selftest/build.sh
 
 selftest: setup  ## the page-fault matrix on this machine's QEMU

@@ -56,21 +56,29 @@ def launch(
     kernel: str | Path | None = None,
     disks: Sequence[str | Path] = (),
     config: str | None = None,
+    arch: str | None = None,
     **settings: Setting,
 ) -> Vm:
     """Start a guest, which stands before its first instruction: a scenario of the lab guest, a
     built Breenix checkout, an `image` with the ELF of its `kernel`, or a `kernel` that the machine
     `config` boots by -kernel.
 
-    `stripped` is the lab guest's ELF without DWARF; `config` is a machine's name or file, and
-    `settings` override what it says (accel, memory, cpu, smp, deterministic).
+    `stripped` is the lab guest's ELF without DWARF, `arch` which of them; `config` is a machine's
+    name or file, and `settings` override what it says (accel, memory, cpu, smp, deterministic).
     Raises `InputError`, `QemuError`.
     """
     if lab is not None:
         if breenix is not None or image is not None:
             raise InputError("two guests at once", fix="name one: lab, breenix or image")
         return Vm.of(
-            targets.lab(lab, stripped=stripped, config=config, start=targets.plainly, **settings)
+            targets.lab(
+                lab,
+                stripped=stripped,
+                config=config,
+                arch=arch,
+                start=targets.plainly,
+                **settings,
+            )
         )
     if breenix is None and image is None and kernel is not None and config is not None:
         return Vm.of(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from breenix_gdbagent.commands import Parser
 from breenix_gdbagent.commands.output import print_json
-from breenix_gdbagent.lab import scenario, scenarios
+from breenix_gdbagent.lab import ARCHITECTURES, X86_64, scenario, scenarios
 
 
 def run(name: str, argv: list[str]) -> int:
-    """``lab [SCENARIO] [--json]``. Raises `InputError` for a scenario that is none."""
+    """``lab [SCENARIO] [--arch ARCH] [--json]``. Raises `InputError` for an unknown scenario."""
     parser = Parser("breenix-gdbagent lab", description="the lab guest's scenarios")
     parser.add_argument("scenario", nargs="?", metavar="SCENARIO", help="only that one")
+    parser.add_argument("--arch", choices=ARCHITECTURES, default=X86_64, help="of which guest")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     chosen = options.scenario
-    table = list(scenarios().values()) if chosen is None else [scenario(chosen)]
+    arch = options.arch
+    table = list(scenarios(arch).values()) if chosen is None else [scenario(chosen, arch)]
     if options.json:
         print_json(
             [
@@ -28,5 +30,7 @@ def run(name: str, argv: list[str]) -> int:
         print(f"{s.name:<{width}}  exit {s.exit}  {s.shows}")
         if s.codes:
             print(f"{'':<{width}}          {', '.join(s.codes)}")
-    print(f"\nRun {'it' if chosen else 'one'}: breenix-gdbagent ci --lab {chosen or 'NAME'}")
+    more = "" if arch == X86_64 else f" --arch {arch}"
+    what = ("it", chosen) if chosen else ("one", "NAME")
+    print(f"\nRun {what[0]}: breenix-gdbagent ci --lab {what[1]}{more}")
     return 0

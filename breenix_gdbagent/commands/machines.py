@@ -48,7 +48,11 @@ def open_machine(target: Target, recorder: Recorder | None = None) -> Machine:
         settings["start"] = recorder.start
     if target.kind == "lab":
         return targets.lab(
-            options.lab, stripped=options.stripped, config=options.config, **settings
+            options.lab,
+            stripped=options.stripped,
+            config=options.config,
+            arch=options.arch,
+            **settings,
         )
     if target.kind == "kernel":
         return targets.kernel(

@@ -89,6 +89,7 @@ def _target(options: argparse.Namespace, named: Object, was: Object) -> Target:
         )
     if named["kind"] == "lab":
         options.lab, options.stripped = str(named["scenario"]), bool(named["stripped"])
+        options.arch = named.get("arch")
     elif named["kind"] == "kernel":
         if options.kernel is None:
             raise InputError("--reproduce needs the kernel that booted", fix="give --kernel ELF")

@@ -29,6 +29,8 @@ def add_target_options(
     add = group.add_argument
     add("--lab", nargs="?", const="clean", metavar="SCENARIO", help=running("our own lab guest"))
     add("--stripped", action="store_true", help=running("with --lab: the ELF without DWARF"))
+    archs = running("with --lab: whose lab guest")
+    add("--arch", choices=("x86-64", "aarch64"), help=archs)
     add("--breenix", type=Path, metavar="DIR", help=running("a Breenix checkout, built"))
     add("--image", type=Path, metavar="IMG", help=running("a bootable disk image"))
     add("--kernel", type=Path, metavar="ELF", help="the kernel's ELF; with --config alone: boot it")
@@ -135,7 +137,7 @@ def target_of(options: argparse.Namespace, *, default_lab: bool, must_run: bool 
 
 def _refuse_strays(kind: str, options: argparse.Namespace) -> None:
     allowed = {
-        "lab": {"stripped", "config", "accel", "smp", "deterministic"},
+        "lab": {"stripped", "arch", "config", "accel", "smp", "deterministic"},
         "breenix": {"kernel", "disk", "config", "accel", "smp", "deterministic"},
         "kernel": {"kernel", "disk", "config", "accel", "smp", "deterministic"},
         "gdb": {"qmp", "ram", "serial", "kernel", "ram_size"},
@@ -143,7 +145,7 @@ def _refuse_strays(kind: str, options: argparse.Namespace) -> None:
         "replay": {"kernel", "at"},
     }[kind]
     for name in (
-        "stripped", "kernel", "disk", "qmp", "ram", "serial", "ram_size", "config", "accel",
+        "stripped", "arch", "kernel", "disk", "qmp", "ram", "serial", "ram_size", "config", "accel",
         "smp", "deterministic",
     ):  # fmt: skip
         if getattr(options, name, None) and name not in allowed:
@@ -172,7 +174,8 @@ def description(target: Target) -> dict[str, Json]:
     if target.kind in ("snapshot", "replay") and isinstance(was, Mapping):
         return dict(was)
     if target.kind == "lab":
-        return {"kind": "lab", "scenario": options.lab, "stripped": options.stripped}
+        named = {"kind": "lab", "scenario": options.lab, "stripped": options.stripped}
+        return {**named, "arch": options.arch} if options.arch else named
     if target.kind in ("breenix", "kernel"):
         return {
             "kind": target.kind,

@@ -1,4 +1,5 @@
-"""The lab guest: a small kernel of ours that breaks in a known way, its ELFs and its scenarios."""
+"""The lab guest: a small kernel of ours that breaks in a known way, its ELFs and its scenarios.
+There is one for each architecture."""
 
 from __future__ import annotations
 
@@ -13,6 +14,10 @@ from breenix_gdbagent.errors import InputError
 
 HERE = Path(__file__).parent
 MARKER = "LAB COMPLETE"
+X86_64 = "x86-64"
+_SUFFIXES = {X86_64: "", "aarch64": "-aarch64"}
+"""What the names of files and machines of each architecture's guest end in."""
+ARCHITECTURES = tuple(_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +34,19 @@ class Scenario:
     append: str
 
 
-def elf(stripped: bool) -> Path:
+def machine(arch: str) -> str:
+    """The name of the machine that boots the guest of an architecture."""
+    return f"lab{_SUFFIXES[arch]}"
+
+
+def elf(stripped: bool, arch: str = X86_64) -> Path:
     """The kernel's ELF, with DWARF or with .symtab only."""
-    return HERE / ("labguest-stripped.elf" if stripped else "labguest.elf")
+    return HERE / f"labguest{_SUFFIXES[arch]}{'-stripped' if stripped else ''}.elf"
+
+
+def elfs() -> tuple[Path, ...]:
+    """All of them."""
+    return tuple(elf(stripped, arch) for arch in ARCHITECTURES for stripped in (False, True))
 
 
 def sources() -> list[Path]:
@@ -42,16 +57,17 @@ def sources() -> list[Path]:
 
 def elf_of(sha256: str | None) -> Path | None:
     """Our own ELF of that hash: a snapshot of the lab guest needs no --kernel."""
-    for path in (elf(False), elf(True)):
+    for path in elfs():
         if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
             return path
     return None
 
 
 @cache
-def scenarios() -> dict[str, Scenario]:
+def scenarios(arch: str = X86_64) -> dict[str, Scenario]:
     """All scenarios by name, in the table's order."""
-    rows = json.loads((HERE / "scenarios.json").read_text(encoding="utf-8"))
+    table = HERE / f"scenarios{_SUFFIXES[arch]}.json"
+    rows = json.loads(table.read_text(encoding="utf-8"))
     return {
         row["name"]: Scenario(
             row["name"],
@@ -66,13 +82,18 @@ def scenarios() -> dict[str, Scenario]:
     }
 
 
-def scenario(name: str) -> Scenario:
+def listing(arch: str) -> str:
+    """The command that lists the scenarios."""
+    return "breenix-gdbagent lab" + ("" if arch == X86_64 else f" --arch {arch}")
+
+
+def scenario(name: str, arch: str = X86_64) -> Scenario:
     """The scenario of that name; raises `InputError` with the nearest name."""
-    table = scenarios()
+    table = scenarios(arch)
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name, table, 1)
     raise InputError(
-        f"the lab guest has no scenario {name!r}",
-        fix=f"did you mean {near[0]}?" if near else "list them with: breenix-gdbagent lab",
+        f"the lab guest{'' if arch == X86_64 else f' on {arch}'} has no scenario {name!r}",
+        fix=f"did you mean {near[0]}?" if near else f"list them with: {listing(arch)}",
     )

@@ -108,6 +108,7 @@ def target_words(report: Report) -> str:
         value = target.get(key)
         if value and value != "breenix":
             words += ", " + form.format(value)
+    words += f", {target['arch']}" if target.get("arch") else ""
     return words + (", without DWARF" if target.get("stripped") else "")
 
 

@@ -68,16 +68,25 @@ def lab(
     *,
     stripped: bool = False,
     config: str | None = None,
+    arch: str | None = None,
     start: Start = plainly,
     **settings: Setting,
 ) -> Machine:
-    """Start the lab guest. The caller closes `vm`. Raises `InputError`, `QemuError`."""
+    """Start the lab guest, that of the architecture `arch`; None: of the one that `config` has.
+    The caller closes `vm`. Raises `InputError`, `QemuError`."""
     from breenix_gdbagent import lab
+    from breenix_gdbagent.architectures import of_program
     from breenix_gdbagent.symbols import Image
 
-    plan = lab.scenario(scenario)
-    elf = lab.elf(stripped)
-    machine = _config(config or "lab", settings).with_settings(cpu=plan.cpu)
+    machine = _config(config or lab.machine(arch or lab.X86_64), settings)
+    its = of_program(machine.program).name
+    if arch not in (None, its):
+        raise InputError(
+            f"machine {machine.name} is {its}, not {arch}", fix="leave --config or --arch away"
+        )
+    plan = lab.scenario(scenario, its)
+    elf = lab.elf(stripped, its)
+    machine = machine.with_settings(cpu=plan.cpu)
     image = Image.open(elf)
     vm = start(machine, elf=image, kernel=elf, append=plan.append)
     return Machine(vm, image, 0.0)

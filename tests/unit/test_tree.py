@@ -23,6 +23,7 @@ ET_CORE = 4
 
 NAMED = {
     "breenix_gdbagent/lab/labguest.elf": "the lab guest with its DWARF",
+    "breenix_gdbagent/lab/labguest-aarch64.elf": "the same on aarch64",
     "fixtures/snapshots/version-1-tables.core": "a snapshot as the first version wrote it",
 }
 """Files that may be larger than `MOST`, or an ELF core, and what each is."""

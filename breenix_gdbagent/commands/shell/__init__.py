@@ -173,5 +173,5 @@ def _sources(target: Target, session: Session) -> list[Path]:
         return [target.options.breenix]
     kernel = session.known
     image = kernel.stop.image if kernel is not None else None
-    ours = image is not None and image.image.path in (lab.elf(False), lab.elf(True))
+    ours = image is not None and image.image.path in lab.elfs()
     return lab.sources() if target.kind == "lab" or ours else []
