@@ -5,10 +5,11 @@ A room for another architecture is entered here, and nowhere else.
 
 from __future__ import annotations
 
+from breenix_gdbagent.aarch64.architecture import AARCH64
 from breenix_gdbagent.arch.cpu import Arch
 from breenix_gdbagent.x86.architecture import X86_64
 
-ARCHITECTURES: tuple[Arch, ...] = (X86_64,)
+ARCHITECTURES: tuple[Arch, ...] = (X86_64, AARCH64)
 
 
 def of_program(qemu: str) -> Arch:
@@ -21,3 +22,8 @@ def of_elf(machine: int) -> Arch:
     """The architecture of an ELF file's e_machine; the first for what is none of them (QEMU writes
     its cores of a CPU that is not in long mode as 32-bit x86)."""
     return next((one for one in ARCHITECTURES if one.elf_machine == machine), ARCHITECTURES[0])
+
+
+def of_stub(told: str) -> Arch:
+    """The architecture that a gdbstub's target description names."""
+    return next((one for one in ARCHITECTURES if told in one.stub_names), ARCHITECTURES[0])

@@ -81,7 +81,7 @@ def _stacks(kernel: Kernel, top_pages: int | None) -> Iterator[int]:
             pages = stack.pages if top_pages is None else stack.pages[-top_pages:]
             yield from _frames_of(kernel, space.root, pages)
     for cpu in kernel.stop.cpus:
-        rsp = cpu.get("rsp")
+        rsp = cpu.stack
         if rsp is not None:
             around = range(page_base(rsp), page_base(rsp) + 2 * PAGE, PAGE)
             for root in _roots(kernel, cpu):
@@ -115,7 +115,7 @@ def _small_pages(kernel: Kernel, root: int, slot: int) -> Iterator[int]:
 
 def _user(kernel: Kernel) -> Iterator[int]:
     """User pages around the RIP and RSP of each CPU and of the interrupted context."""
-    contexts = [(c.root, (c.get("rip"), c.get("rsp"))) for c in kernel.stop.cpus]
+    contexts = [(c.root, (c.at, c.stack)) for c in kernel.stop.cpus]
     try:
         event = kernel.event
     except ReadError:

@@ -96,7 +96,7 @@ class Stop(NamedTuple):
         """One line, whatever memory and serial text hang on it."""
         reason, cpu = self.reason, self.cpu
         vector = "" if reason.vector is None else f" {reason.vector}"
-        rip = cpu.get("rip")
+        rip = cpu.at
         at = "" if rip is None else f" at {rip:#x}"
         name = self.image.name_of(rip) if self.image is not None and rip is not None else None
         stale = ", stale: the guest has run since" if self.stale else ""

@@ -24,7 +24,7 @@ def where(session: Session, *notes: str) -> Where:
     event = held.event
     if isinstance(held, HeldRecording):
         notes = (held.moment, *notes)
-    rip = cpu.get("rip")
+    rip = cpu.at
     here = Place() if rip is None else place(kernel, rip)
     error_code, cr2, interrupted = _exception(kernel)
     return Where(

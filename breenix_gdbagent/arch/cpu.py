@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.arch.descriptors import Gate, Tss
-from breenix_gdbagent.arch.spaces import SpaceReader
+from breenix_gdbagent.arch.spaces import SpaceReader, Stretch
 from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.errors import ReadError
@@ -107,7 +107,15 @@ class Paging(ABC):
     """Page tables as data, and the walk through them."""
 
     levels: Mapping[int, str] = {}
-    """Name of each level, 1 the last."""
+    """Name of each level, by its number as the manual has it."""
+
+    def bound(self, mode: Mode | None) -> Paging:
+        """The same, with sizes and indexes as `mode` has them."""
+        return self
+
+    def top(self, mode: Mode | None) -> int:
+        """The number of the level that a walk begins at."""
+        return mode.levels if mode is not None else 4
 
     @abstractmethod
     def walk(self, tables: Tables, root: int, va: int, mode: Mode | None) -> Walk:
@@ -125,13 +133,13 @@ class Paging(ABC):
     def index_at(self, va: int, level: int) -> int:
         """Which entry of a table of `level` translates `va`."""
 
-    def slots_of(self, addresses: Iterable[int], levels: int) -> list[int]:
-        """Which entry of the top table of so many levels translates each address."""
-        return [self.index_at(va, levels) for va in addresses]
+    def slots_of(self, addresses: Iterable[int], top: int) -> list[int]:
+        """Which entry of the top table, which is of level `top`, translates each address."""
+        return [self.index_at(va, top) for va in addresses]
 
     @abstractmethod
-    def slot_start(self, slot: int, levels: int) -> VirtAddr:
-        """The first address that entry `slot` of the top table of so many levels serves."""
+    def slot_start(self, slot: int, top: int) -> VirtAddr:
+        """The first address that entry `slot` of the top table, of level `top`, serves."""
 
     @abstractmethod
     def memory(self, tables: Tables, root: int, mode: Mode | None) -> VirtualReader:
@@ -140,6 +148,11 @@ class Paging(ABC):
     @abstractmethod
     def spaces(self, tables: Tables, mode: Mode | None) -> SpaceReader:
         """Whole spaces as ranges."""
+
+    def stretches(self, tables: Tables, root: int, mode: Mode | None) -> list[Stretch]:
+        """All that `root` maps, each table followed once: what small pages map first, in order of
+        address, then the large ones."""
+        return []
 
     @abstractmethod
     def roots(
@@ -150,11 +163,18 @@ class Paging(ABC):
 
 class Arch(ABC):
     """One architecture. `vectors`: number of an exception -> its name. `qemu_names` end the names
-    of QEMU's programs for it; without `record_options` what they record does not replay."""
+    of QEMU's programs for it; without `record_options` what they record does not replay. A gdbstub
+    tells one of `stub_names`, and has `system_registers` (our name -> its) besides those that it
+    gives by ``g``."""
 
     name: str
     elf_machine: int
     qemu_names: tuple[str, ...]
+    stub_names: tuple[str, ...] = ()
+    system_registers: Mapping[str, str] = {}
+    descriptor_tables = False
+    """Whether a CPU has them: GDT, IDT, TSS, which no gdbstub tells, and the controllers of
+    interrupts that belong to it."""
     record_options: tuple[str, ...] = ()
     names: Names
     paging: Paging
@@ -201,12 +221,15 @@ class Arch(ABC):
         """The stacks that the CPU switches to. Raises `ReadError`."""
         return None
 
-    def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
-        """Instructions, as far as the bytes are some."""
+    def disassemble(
+        self, code: bytes, address: int, most: int = 0, *, skip_data: bool = False
+    ) -> Iterator[Instruction]:
+        """Instructions, at most so many (0: all), as far as the bytes are some; `skip_data`: what
+        is none comes as ``.byte``."""
         return iter(())
 
-    def core_notes(self, cpu: Cpu) -> tuple[Note, Note]:
-        """The notes of an ELF core for one CPU: the general one, and QEMU's."""
+    def core_notes(self, cpu: Cpu) -> tuple[Note, ...]:
+        """The notes of an ELF core for one CPU: the general one, and QEMU's where it has one."""
         raise ReadError(f"no core is written of {self.name}")
 
     def cpus_of_notes(self, notes: Iterable[Note], *, long_mode: bool | None) -> tuple[Cpu, ...]:
@@ -214,24 +237,18 @@ class Arch(ABC):
         raise ReadError(f"no core is read of {self.name}")
 
 
-class Instruction(Protocol):
-    """One instruction as a listing has it."""
+class Instruction(NamedTuple):
+    """One instruction, as the assembler takes it."""
+
+    address: int
+    size: int
+    mnemonic: str
+    operands: str
 
     @property
-    def address(self) -> int:
-        """Where it is."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    @property
-    def mnemonic(self) -> str:
-        """What it does."""
-
-    @property
-    def op_str(self) -> str:
-        """And with what."""
+    def text(self) -> str:
+        """The whole of it."""
+        return f"{self.mnemonic} {self.operands}".strip()
 
 
 _KNOWN: dict[str, Arch] = {}
@@ -291,14 +308,24 @@ class Cpu(NamedTuple):
         return VirtAddr(self._known(self.arch.names.sp))
 
     @property
+    def at(self) -> int | None:
+        """The address of the next instruction, None when it is not known."""
+        return self.registers.get(_KNOWN[self.arch_name].names.pc)
+
+    @property
+    def stack(self) -> int | None:
+        """The stack pointer, None when it is not known."""
+        return self.registers.get(_KNOWN[self.arch_name].names.sp)
+
+    @property
     def rip(self) -> VirtAddr:
-        """RIP. Raises `ReadError` when it is not known."""
-        return VirtAddr(self._known("rip"))
+        """`pc`, by x86-64's name for it."""
+        return self.pc
 
     @property
     def rsp(self) -> VirtAddr:
-        """RSP. Raises `ReadError` when it is not known."""
-        return VirtAddr(self._known("rsp"))
+        """`sp`, by x86-64's name for it."""
+        return self.sp
 
     def _known(self, name: str) -> int:
         value = self.registers.get(name)

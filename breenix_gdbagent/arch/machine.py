@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
-from breenix_gdbagent.arch.cpu import Arch, Cpu, Mode, VirtualReader
+from breenix_gdbagent.arch.cpu import Arch, Cpu, Mode, Paging, VirtualReader
 from breenix_gdbagent.arch.descriptors import Gate, Tss
 from breenix_gdbagent.arch.spaces import Range, SpaceReader
 from breenix_gdbagent.arch.tables import Tables
@@ -44,6 +44,16 @@ class Machine:
     @property
     def levels(self) -> int:
         return self.mode.levels if self.mode else 4
+
+    @cached_property
+    def paging(self) -> Paging:
+        """Sizes and indexes of tables, in the mode of the stop."""
+        return self.arch.paging.bound(self.mode)
+
+    @property
+    def top(self) -> int:
+        """The level that a walk begins at."""
+        return self.paging.top(self.mode)
 
     @property
     def nxe(self) -> bool | None:
@@ -99,7 +109,7 @@ class Machine:
     def handler_slots(self) -> frozenset[int]:
         """Top-level slots of the handlers that the `gates` lead to. Raises `ReadError`."""
         return frozenset(
-            self.arch.paging.slots_of([g.offset for g in self.gates.values()], self.levels)
+            self.paging.slots_of([g.offset for g in self.gates.values()], self.top)
         )
 
     @cached_property
@@ -109,10 +119,10 @@ class Machine:
 
     def ranges(self, root: PhysAddr, slot: int) -> tuple[Range, ...]:
         """What one top-level slot of `root` maps, merged by effective permission."""
-        start = self.arch.paging.slot_start(slot, self.levels)
-        end = start + self.arch.paging.span(self.levels)
+        start = self.paging.slot_start(slot, self.top)
+        end = start + self.paging.span(self.top)
         return tuple(
-            Range(max(r.start, start), min(r.end, VirtAddr(end)), r.w, r.u, r.nx)
+            Range(max(r.start, start), min(r.end, VirtAddr(end)), *r[2:])
             for r in self.merged.space(root).ranges
             if r.end > start and r.start < end
         )

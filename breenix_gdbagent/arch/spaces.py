@@ -7,9 +7,12 @@ from typing import NamedTuple, Protocol
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 
+Stretch = tuple[VirtAddr, PhysAddr, int]
+"""(virtual, physical, bytes): both run on for so long."""
+
 
 class Range(NamedTuple):
-    """[start, end) is mapped throughout with one effective permission (W and U by AND, NX by OR).
+    """[start, end) is mapped throughout with one effective permission (see `walks.Effective`).
 
     A named tuple, not a dataclass: they are made by the thousand.
     """
@@ -19,6 +22,8 @@ class Range(NamedTuple):
     w: bool
     u: bool
     nx: bool
+    el0: str = ""
+    el1: str = ""
 
 
 class Gap(NamedTuple):

@@ -40,13 +40,21 @@ class Entry(NamedTuple):
         """The table or page that a present entry names."""
         raise NotImplementedError
 
+    @property
+    def index(self) -> int | None:  # type: ignore[override]  # hides the search of a tuple
+        """Which entry of its table it is; None where it takes the address to tell."""
+        return None
+
 
 class Effective(NamedTuple):
-    """What all levels together permit: writing, use by programs, and (`nx`) no execution."""
+    """What all levels together permit: writing, use by programs, and (`nx`) no execution. `el0`
+    and `el1` (``r-x``) say it of each level of privilege, where they have rights of their own."""
 
     w: bool
     u: bool
     nx: bool
+    el0: str = ""
+    el1: str = ""
 
 
 class Walk(NamedTuple):
@@ -56,6 +64,7 @@ class Walk(NamedTuple):
     `stopped_at` and `reason` None. Not mapped: the reverse; `reason` is ``non-canonical``
     (`stopped_at` None), ``not-present`` or ``reserved-bits`` (`stopped_at` the level of that entry,
     which is the last of `entries`) or ``unreadable`` (the level of the table that we do not have).
+    `format` names that of the tables, "" for x86-64's.
     """
 
     va: VirtAddr
@@ -66,6 +75,7 @@ class Walk(NamedTuple):
     effective: Effective | None
     stopped_at: int | None
     reason: str | None
+    format: str = ""
 
     def __repr__(self) -> str:
         if self.pa is None or self.size is None or self.effective is None:

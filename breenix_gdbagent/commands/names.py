@@ -378,7 +378,7 @@ def _disassemble(kernel: Kernel, options: argparse.Namespace) -> int:
     if options.json:
         print_json(code_json(found))
     else:
-        print(code_text(found, kernel.stop.cpu.get("rip")))
+        print(code_text(found, kernel.stop.cpu.at))
     return 0
 
 

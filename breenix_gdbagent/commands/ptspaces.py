@@ -47,7 +47,7 @@ def _filtered(ranges: Sequence[Range], options: argparse.Namespace) -> list[Rang
             raise InputError(f"--range {options.range!r} is not FROM-TO", fix="write 0x...-0x...")
         low, high = bounds[0], bounds[1]
     return [
-        Range(max(r.start, VirtAddr(low)), min(r.end, VirtAddr(high)), r.w, r.u, r.nx)
+        Range(max(r.start, VirtAddr(low)), min(r.end, VirtAddr(high)), *r[2:])
         for r in ranges
         if r.end > low
         and r.start < high

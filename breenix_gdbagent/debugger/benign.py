@@ -25,7 +25,7 @@ DOUBLE_FAULT = 8
 
 def of_ring3(fault: Fault) -> bool:
     """Whether the interrupted code ran in ring 3, from the CS that the CPU pushed."""
-    vector, rsp = fault.reason.vector, fault.registers.get("rsp")
+    vector, rsp = fault.reason.vector, fault.registers.get(fault.vm.arch.names.sp)
     if vector is None or rsp is None or vector == DOUBLE_FAULT:
         return False
 
@@ -55,7 +55,7 @@ class BenignFaults:
         """Whether the fault is copy-on-write or stack growth."""
         if fault.reason.vector is None:
             return False
-        cpu = Cpu(fault.reason.cpu, fault.registers)
+        cpu = Cpu(fault.reason.cpu, fault.registers, arch_name=fault.vm.arch.name)
         machine = Machine(fault.vm.recent_memory(), (cpu,), cpu)
         adapter = self._adapter(machine)
         grows = adapter.grows_stacks(self._era(adapter, machine))

@@ -91,7 +91,7 @@ class Debugger:
 
     def _made(self, reason: StopReason) -> Stop:
         stop = self.vm.stop(reason)
-        rip = stop.cpu.get("rip")
+        rip = stop.cpu.at
         if rip is not None:
             self.table.learn(rip, ())
         stop = self.placed(stop)

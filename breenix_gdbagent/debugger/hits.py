@@ -60,7 +60,7 @@ class Hits:
     def evaluation(self, reason: StopReason, registers: Mapping[str, int]) -> Evaluation:
         """The CPU that has just stopped, without a question to QEMU: no other CPU, no descriptor
         registers, RAM where it was at the last full stop."""
-        cpu, vm = Cpu(reason.cpu, registers), self.vm
+        cpu, vm = Cpu(reason.cpu, registers, arch_name=self.vm.arch.name), self.vm
 
         def kernel() -> Kernel:
             memory = FrozenMemory(vm.recent_memory(), lambda: vm.epoch)

@@ -66,7 +66,7 @@ class Injection:
             raise ReadError(
                 f"interrupts are off at {kernel.describe(cpu.rip)}: none can come there"
             )
-        old = (cpu.rip, cpu.get("cs") or 0, flags, cpu.get("rsp") or 0, cpu.get("ss") or 0)
+        old = (cpu.rip, cpu.get("cs") or 0, flags, cpu.stack or 0, cpu.get("ss") or 0)
         inner = (cpu.cpl or 0) > 0
         top = (self._stack(kernel, gate, inner) or old[3]) & ~0xF
         frame = b"".join(word.to_bytes(8, "little") for word in old)

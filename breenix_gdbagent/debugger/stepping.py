@@ -196,7 +196,7 @@ class Stepper:
         """Run until this CPU's stack is at `sp` at `address`; None when it got there."""
 
         def accept(evaluation: Evaluation) -> bool:
-            return sp is None or evaluation.cpu.get("rsp") == sp
+            return sp is None or evaluation.cpu.stack == sp
 
         return self._passage((address,), accept)
 

@@ -29,7 +29,7 @@ class Tracing:
         debugger = self.debugger
         debugger.begin()
         addresses = debugger.table.addresses(self.begin)
-        if debugger.vm.registers_of(self.cpu).get("rip") not in addresses:
+        if debugger.vm.pc(self.cpu) not in addresses:
             with debugger.passage(addresses, lambda evaluation: True) as passage:
                 event = debugger.go_on()
                 if passage not in debugger.hits.stopping or event.points:

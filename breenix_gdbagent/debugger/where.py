@@ -26,7 +26,7 @@ def note_where(ended: BaseException, debugger: Debugger) -> BaseException:
 def position(kernel: Kernel) -> str:
     """``at 0x10 <idle+0x2>, ring 0, in init (pid 1), thread idle``: where the stop's CPU is."""
     cpu = kernel.stop.cpu
-    rip = cpu.get("rip")
+    rip = cpu.at
     space = kernel.space_of(cpu.root) if cpu.paging is not None else None
     thread = kernel.thread_name(cpu)
     said = [f"at {kernel.describe(rip)}" if rip is not None else "at a place that is not known"]

@@ -101,7 +101,7 @@ class Evaluation:
         if image is None or not image.image.has_dwarf:
             return ()
         if frame is None:
-            rip, rsp = self.cpu.get("rip"), self.cpu.get("rsp")
+            rip, rsp = self.cpu.at, self.cpu.stack
             if rip is None or rsp is None or self.cpu.cpl:
                 return ()
             frame = Frame(

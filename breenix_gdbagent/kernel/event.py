@@ -64,7 +64,7 @@ class Event:
 
 def event_at_handler(cpu: Cpu, vector: int, read: ReadVirtual) -> Event:
     """The exception at whose handler's first instruction `cpu` stands. Raises `ReadError`."""
-    if cpu.get("rsp") is None:
+    if cpu.stack is None:
         raise ReadError(f"RSP of CPU {cpu.index} is not known")
     cr2 = cpu.get("cr2")
     return replace(
@@ -124,7 +124,7 @@ def faulting(machine: Machine, reason: StopReason) -> tuple[tuple[Cpu, int], ...
 def vector_entered(machine: Machine, cpu: Cpu) -> int | None:
     """The exception at whose handler's first instruction `cpu` stands, None when at none, or when
     several share the handler and their frames do not tell which."""
-    if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.get("rip") is None:
+    if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.at is None:
         return None
     vectors = [v for v in _entered(machine, cpu.rip) if _left_by(machine, cpu, v)]
     return vectors[0] if len(vectors) == 1 else None

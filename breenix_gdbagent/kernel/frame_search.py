@@ -61,7 +61,7 @@ def frames_above(machine: Machine, cpu: Cpu, known: int = 0) -> Iterator[Found]:
     """Frames of which `cpu` has not returned, innermost first, from stack to interrupted stack. Up
     to the address `known` the stack is that of calls that were unwound: what lies there besides is
     left of something that is over."""
-    if cpu.root is None or cpu.get("rsp") is None or cpu.get("rip") is None:
+    if cpu.root is None or cpu.stack is None or cpu.at is None:
         return
     search = _Search(machine, cpu)
     rip, rsp = int(cpu.rip), int(cpu.rsp)

@@ -13,7 +13,6 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.symbols.bias import Bias, find_bias
-from breenix_gdbagent.x86.runs import mapped_runs
 
 MAX_PAGES = 1 << 16
 
@@ -54,7 +53,7 @@ def attach_image(stop: Stop, path: Path) -> Stop:
 
 def _small_pages(kernel: Kernel, root: int) -> Iterator[int]:
     """First addresses of mapped 4 KiB pages, where the ELF's header may lie."""
-    runs = mapped_runs(kernel.tables, root, kernel.levels)
+    runs = kernel.paging.stretches(kernel.tables, root, kernel.mode)
     pages = (va + at for va, _, length in runs for at in range(0, length, PAGE))
     yield from islice(pages, MAX_PAGES)
 
@@ -72,7 +71,7 @@ def _executable(kernel: Kernel, root: int) -> Iterator[tuple[int, memoryview]]:
     starts = [r.start for r in ranges]
     filled = list(kernel.stop.memory.filled())
     bases = [pa for pa, _ in filled]
-    for va, pa, length in mapped_runs(kernel.tables, root, kernel.levels):
+    for va, pa, length in kernel.paging.stretches(kernel.tables, root, kernel.mode):
         for one in ranges[max(bisect_right(starts, va) - 1, 0) : bisect_right(starts, va + length)]:
             first, end = max(va, one.start), min(va + length, one.end)
             low, high = pa + first - va, pa + end - va

@@ -43,7 +43,7 @@ def exceptions_inside(kernel: Kernel, cpu: Cpu) -> Inside:
     the frames themselves, wherever on the CPU's stacks they lie, and by the stacks of the IST. CR2
     is given to the innermost #PF only: it may be stale for any other.
     """
-    if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.get("rsp") is None:
+    if cpu.cpl != 0 or cpu.paging is None or cpu.root is None or cpu.stack is None:
         return Inside()
     trace = _trace(kernel, cpu)
     unwound = [] if trace is None else list(_by_unwinding(kernel, cpu, trace))
@@ -102,7 +102,7 @@ def _is_exception(vector: int | None) -> bool:
 def _trace(kernel: Kernel, cpu: Cpu) -> Backtrace | None:
     from breenix_gdbagent.kernel.trace import of_cpu
 
-    if kernel.stop.image is None or cpu.get("rip") is None:
+    if kernel.stop.image is None or cpu.at is None:
         return None
     try:
         return of_cpu(kernel, cpu)

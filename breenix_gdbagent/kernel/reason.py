@@ -50,5 +50,5 @@ def _panic(kernel: Kernel) -> StopReason | None:
         return None
     link = panic_entries(stop.image.image, kernel.adapter)
     handlers = {stop.image.va(address) for address in link}
-    found = (c for c in stop.cpus if c.get("rip") in handlers)
+    found = (c for c in stop.cpus if c.at in handlers)
     return next((StopReason("panic", c.index) for c in found), None)

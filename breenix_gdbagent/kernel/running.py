@@ -68,7 +68,7 @@ def running(kernel: Kernel, cpu: Cpu) -> Running | None:
 def _at_gate(kernel: Kernel, cpu: Cpu) -> Running | None:
     """The program of ring 3 that a CPU has just left, at the first instruction of a gate's
     handler: an interrupt or a system call, at which nothing of the kernel has run yet."""
-    rip = cpu.get("rip")
+    rip = cpu.at
     if cpu.cpl != 0 or cpu.root is None or rip is None:
         return None
     from breenix_gdbagent.kernel.event import event_at_handler

@@ -56,7 +56,7 @@ def _pointers(kernel: Kernel) -> Iterator[int]:
         here = running(kernel, cpu)
         if here is not None and here.cpl == 0:
             yield here.rsp
-        rsp = cpu.get("rsp")
+        rsp = cpu.stack
         if rsp is not None:
             yield rsp
     try:

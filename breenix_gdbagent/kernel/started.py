@@ -14,8 +14,8 @@ def started(kernel: Kernel) -> bool:
     its IDT, or a CPU has an IDT that no firmware has."""
     image = kernel.stop.image
     for cpu in kernel.stop.cpus:
-        rip = cpu.get("rip")
-        places = (rip, cpu.get("rsp"), cpu.idtr.base if cpu.idtr is not None else None)
+        rip = cpu.at
+        places = (rip, cpu.stack, cpu.idtr.base if cpu.idtr is not None else None)
         if image is not None and any(at is not None and image.holds(at) for at in places):
             return True
         if cpu.paging is not None and cpu.idtr is not None and cpu.idtr.base >= KERNELS:

@@ -32,7 +32,8 @@ _REGISTER = (
 
 
 def parse_ram_map(text: str) -> RamMap:
-    """Where RAM is, from ``info mtree -f``: the parts of the block that holds address 0.
+    """Where RAM is, from ``info mtree -f``: the parts of the block that holds address 0, or where
+    none does (``virt`` of aarch64 has its flash there) of the largest one.
 
     Only what the CPUs see ("memory"): video RAM and ROMs are other blocks, and what of RAM lies
     behind the BIOS is not there. Parts of RAM that are write-protected for now (shadowed BIOS,
@@ -41,11 +42,16 @@ def parse_ram_map(text: str) -> RamMap:
     for view in f"\n{text}".split("\nFlatView #"):
         if 'AS "memory"' not in view:
             continue
+        found = re.findall(_RANGE, view, flags=re.MULTILINE)
         rows = [
             (int(start, 16), int(end, 16) + 1, name, int(offset or "0", 16))
-            for start, end, _, name, offset in re.findall(_RANGE, view, flags=re.MULTILINE)
+            for start, end, _, name, offset in found
         ]
         names = [name for start, _, name, _ in rows if start == 0]
+        if not names:
+            sizes = [(b - a, row[3]) for (a, b, *_), row in zip(rows, found, strict=True)
+                     if row[2] == "ram"]  # fmt: skip
+            names = [max(sizes)[1]] if sizes else []
         ours = sorted((a, b, at) for a, b, name, at in rows if name in names)
         joined: list[RamRange] = []
         for start, end, at in ours:

@@ -12,8 +12,11 @@ from binascii import Error as HexError
 from binascii import hexlify, unhexlify
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import NamedTuple, Self
 
+from breenix_gdbagent.arch.cpu import Arch
+from breenix_gdbagent.architectures import of_stub
 from breenix_gdbagent.errors import (
     ConnectError,
     LinkError,
@@ -26,7 +29,7 @@ from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.rsplink import RspLink
 from breenix_gdbagent.link.stopreply import THREAD, StopReply
 from breenix_gdbagent.link.stubstate import RunState, Stateful
-from breenix_gdbagent.link.targetxml import MAX_DOCUMENT, TargetDescription, describe
+from breenix_gdbagent.link.targetxml import MAX_DOCUMENT, Register, TargetDescription, describe
 
 FLIGHT = 32
 """Requests in one write, two flights in the air: 70 packets of 30 bytes fit every socket's
@@ -165,17 +168,40 @@ class StubReader(Stateful):
     def threads(self) -> list[Thread]:
         """All vCPUs with their registers, in two round trips. Raises `LinkError`."""
         ids = self._thread_ids()
+        wanted = self.register_requests
         requests: list[bytes] = []
         for thread in ids:
-            requests += [b"Hg" + thread, b"g", b"qThreadExtraInfo," + thread]
+            requests += [b"Hg" + thread, b"qThreadExtraInfo," + thread, *wanted]
         answers = self.ask(*requests)
         out = []
+        step = 2 + len(wanted)
         for i, thread in enumerate(ids):
-            registers = self.decode_registers(answers[3 * i + 1])
-            info = _text(answers[3 * i + 2])
+            mine = answers[step * i : step * (i + 1)]
+            registers = self.decode_registers(mine[2:])
+            info = _text(mine[1])
             halted = None if "[" not in info else "[halted" in info
             out.append(Thread(thread.decode(), registers, halted))
         return out
+
+    @cached_property
+    def arch(self) -> Arch:
+        """The architecture that the target description names."""
+        return of_stub(self.description.architecture)
+
+    @cached_property
+    def system_registers(self) -> tuple[tuple[str, Register], ...]:
+        """(our name, register) of those that ``g`` does not give and that are wanted at a stop."""
+        told = {register.name: register for register in self.description.registers}
+        wanted = self.arch.system_registers
+        return tuple((ours, told[name]) for ours, name in wanted.items() if name in told)
+
+    def _decode_system(self, answers: Sequence[bytes]) -> dict[str, int]:
+        """The values in answers to ``p``; a register that is refused is not known."""
+        found = {}
+        for (name, register), answer in zip(self.system_registers, answers, strict=True):
+            if len(answer) == 2 * register.size and b"x" not in answer:
+                found[name] = int.from_bytes(_bytes(b"p", answer), "little")
+        return found
 
     def _thread_ids(self) -> list[bytes]:
         ids: list[bytes] = []
@@ -193,10 +219,19 @@ class StubReader(Stateful):
 
     def registers(self) -> dict[str, int]:
         """Registers of the selected thread by gdb's name, integers of up to 64 bits."""
-        return self.decode_registers(self.ask(b"g")[0])
+        return self.decode_registers(self.ask(*self.register_requests))
 
-    def decode_registers(self, answer: bytes) -> dict[str, int]:
-        """The registers in an answer to ``g``. Raises `StubError`, `LinkProtocolError`."""
+    @cached_property
+    def register_requests(self) -> tuple[bytes, ...]:
+        """What is asked for the registers of the selected thread: ``g``, and the others singly."""
+        return b"g", *(b"p%x" % register.number for _, register in self.system_registers)
+
+    def decode_registers(self, answers: Sequence[bytes]) -> dict[str, int]:
+        """The registers in the answers to `register_requests`. Raises `StubError`,
+        `LinkProtocolError`."""
+        return self._decode_all(answers[0]) | self._decode_system(answers[1:])
+
+    def _decode_all(self, answer: bytes) -> dict[str, int]:
         self._ok(b"g", answer)
         known = b""
         if b"x" in answer:
@@ -217,8 +252,9 @@ class StubReader(Stateful):
         self._ok(request, self.ask(request)[0])
 
     def _register(self, name: str) -> tuple[int, int]:
+        told = self.arch.system_registers.get(name, name)
         for register in self.description.registers:
-            if register.name == name:
+            if register.name == told:
                 return register.number, register.size
         raise LinkError(f"the gdbstub has no register {name!r}")
 

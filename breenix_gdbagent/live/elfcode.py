@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from breenix_gdbagent.architectures import ARCHITECTURES
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.memory.elf_header import (
-    EM_AARCH64,
-    EM_X86_64,
     ET_DYN,
     ET_EXEC,
     PF_X,
@@ -42,37 +41,39 @@ class Code(NamedTuple):
 
 
 class KernelCode(NamedTuple):
-    """What run control needs of a kernel's ELF."""
+    """What run control needs of a kernel's ELF. `loads_idt`: its architecture has such a table."""
 
     name: str
     kind: int
     entry: int
     segments: tuple[Code, ...]
+    loads_idt: bool = True
 
     @classmethod
     def read(cls, path: Path) -> KernelCode:
-        """Raises `InputError` for what is no x86-64 kernel ELF."""
+        """Raises `InputError` for what is no kernel ELF of ours."""
         try:
             data = path.read_bytes()
         except OSError as failed:
             raise InputError(f"cannot read {path}", failed.strerror or "") from failed
         header = read_header(data[:SIZE])
-        if header is None or header.bits != 64 or not header.is_x86:
+        if header is None or header.bits != 64 or not header.little:
             raise InputError(f"{path.name} is no 64-bit ELF file", fix="give the kernel's ELF")
         size = header.phnum * header.segment_size
         table = data[header.phoff : header.phoff + size]
         if len(table) != size or (size and header.phentsize != header.segment_size):
             raise InputError(f"{path.name} is damaged: its program headers are not all there")
-        if header.machine == EM_AARCH64:
-            raise InputError(f"{path.name} is a kernel for aarch64", "the agent reads x86-64 only")
-        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
-            raise InputError(f"{path.name} is no x86-64 kernel")
+        known = {arch.elf_machine: arch for arch in ARCHITECTURES}
+        if header.machine not in known or header.type not in (ET_EXEC, ET_DYN):
+            names = " or ".join(arch.name for arch in ARCHITECTURES)
+            raise InputError(f"{path.name} is no kernel of {names}")
         segments = tuple(
             Code(s.vaddr, s.paddr, data[s.offset : s.offset + s.filesz])
             for s in program_headers(table, header.bits)
             if s.type == PT_LOAD and s.flags & PF_X and s.filesz
         )
-        return cls(path.name, header.type, header.entry, segments)
+        loads = known[header.machine].descriptor_tables
+        return cls(path.name, header.type, header.entry, segments, loads)
 
     def lidt_sites(self) -> list[int]:
         """Link-time addresses at which an instruction may start that is ``lidt m``.
@@ -80,8 +81,8 @@ class KernelCode(NamedTuple):
         A scan of bytes: constants and the middle of other instructions match too. A REX or
         address-size prefix belongs to the instruction, so the byte before is a start as well.
         """
-        sites = []
-        for code in self.segments:
+        sites: list[int] = []
+        for code in self.segments if self.loads_idt else ():
             for found in _LIDT.finditer(code.data):
                 at = found.start()
                 sites.append(code.vaddr + at)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr, hex64
-from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.cpu import Arch, Cpu
 from breenix_gdbagent.errors import InputError, LinkClosed, LinkError, LinkTimeout
 from breenix_gdbagent.link.gdbstub import GdbStub, RunState, Thread
 from breenix_gdbagent.link.hmptext import (
@@ -89,6 +89,11 @@ class Guest:
         return self._holds.config
 
     @property
+    def arch(self) -> Arch:
+        """The architecture, as the gdbstub says."""
+        return self.stub.arch
+
+    @property
     def qemu_version(self) -> str | None:
         """``7.2.22``, as QMP says; None without QMP."""
         return self._holds.qmp.version if self._holds.qmp is not None else None
@@ -153,7 +158,7 @@ class Guest:
         """What QEMU says now of the interrupt controllers; None where it cannot be asked or has
         none. Raises `LinkClosed`."""
         qmp = self._holds.qmp
-        if qmp is None or self.exited:
+        if qmp is None or self.exited or not self.arch.descriptor_tables:
             return None
         try:
             return parse_pic(qmp.hmp("info pic"))
@@ -200,14 +205,16 @@ class Guest:
     def _cpus(self, wanted: bool) -> tuple[Cpu, ...]:
         hidden: Mapping[int, Cpu | HiddenRegisters]
         qmp = self._holds.qmp
-        if not wanted:
+        if not wanted or not self.arch.descriptor_tables:
             hidden = {}
         elif qmp is not None and qmp.passes_files and self._ram is not None:
             hidden = {cpu.index: cpu for cpu in qmp.cpus(self._ram.ranges[0].start)}
         else:
             hidden = self.hidden()
         width = self._phys_bits() if wanted else self._width
-        cpus = tuple(_cpu(thread, hidden.get(thread.cpu), width) for thread in self.stub.threads())
+        name = self.arch.name
+        threads = self.stub.threads()
+        cpus = tuple(_cpu(one, hidden.get(one.cpu), width, name) for one in threads)
         tables = [cpu.idtr for cpu in cpus if cpu.idtr is not None]
         self._past_firmware = self._ram is not None and any(
             table.base >= FIRMWARE_TOP for table in tables
@@ -217,7 +224,7 @@ class Guest:
     def _phys_bits(self) -> int | None:
         """How many bits physical addresses have on the CPUs, which are all of one kind; asked once.
         The first CPU is the first device that QEMU makes of its own (hw/i386/x86.c)."""
-        if not self._width_asked:
+        if not self._width_asked and self.arch.descriptor_tables:
             self._width_asked = True
             self._width = parse_phys_bits(self._monitor(f"qom-get {FIRST_CPU} phys-bits"))
         return self._width
@@ -283,12 +290,11 @@ class Guest:
         """Refuse a RAM file that is not this guest's, by what the stub reads: the start of each
         range, the top page table and the page that RSP is in. Raises `InputError`."""
         from breenix_gdbagent.arch.tables import Tables
-        from breenix_gdbagent.x86.paging import walk
 
         samples = [(found.start, min(PAGE, found.end - found.start)) for found in ram.ranges]
-        cpu = Cpu(0, self.stub.registers())
-        if cpu.paging is not None and cpu.root is not None:
-            stack = walk(Tables(file), cpu.root, cpu.rsp, cpu.paging.levels).pa
+        cpu = Cpu(0, self.stub.registers(), arch_name=self.arch.name)
+        if cpu.paging is not None and cpu.root is not None and cpu.stack is not None:
+            stack = self.arch.paging.walk(Tables(file), cpu.root, cpu.stack, cpu.paging).pa
             pages = (cpu.root, 0 if stack is None else stack // PAGE * PAGE)
             samples += [(PhysAddr(pa), PAGE) for pa in pages if ram.holds(pa, PAGE)]
         read = self.stub.read_physical(samples)
@@ -364,9 +370,15 @@ class Guest:
             raise died from error
 
 
-def _cpu(thread: Thread, hidden: Cpu | HiddenRegisters | None, width: int | None) -> Cpu:
+def _cpu(
+    thread: Thread, hidden: Cpu | HiddenRegisters | None, width: int | None, arch: str
+) -> Cpu:
     cpu = Cpu(
-        index=thread.cpu, registers=thread.registers, halted=thread.halted, phys_bits=width
+        index=thread.cpu,
+        registers=thread.registers,
+        halted=thread.halted,
+        phys_bits=width,
+        arch_name=arch,
     )
     if hidden is None:
         return cpu

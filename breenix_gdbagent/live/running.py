@@ -75,6 +75,11 @@ class Running(Ending):
         """Registers of the CPU that the last stop was about; {} while it runs or is gone."""
         return self.registers_of(self.stopped_cpu)
 
+    def pc(self, cpu: int | None = None) -> int | None:
+        """The program counter of a CPU (None: of the one that the last stop was about)."""
+        found = self.registers_of(self.stopped_cpu if cpu is None else cpu)
+        return found.get(self.arch.names.pc)
+
     def registers_of(self, cpu: int) -> Mapping[str, int]:
         """Registers of a CPU, asked for once a stop. Raises `LinkError`."""
         if self.running or self.exited:
@@ -82,8 +87,8 @@ class Running(Ending):
         thread = _thread(cpu)
         if thread not in self._registers:
             with self._uncut():
-                answers = self.stub.ask(b"Hg" + thread.encode(), b"g")
-                self._registers[thread] = self.stub.decode_registers(answers[1])
+                answers = self.stub.ask(b"Hg" + thread.encode(), *self.stub.register_requests)
+                self._registers[thread] = self.stub.decode_registers(answers[1:])
         return self._registers[thread]
 
     def was_changed(self) -> None:
@@ -125,7 +130,7 @@ class Running(Ending):
     def _stands_on(self, thread: str) -> Break | None:
         """The breakpoint that a CPU is stopped at, if it has not been sent elsewhere since."""
         one = self._at.get(thread)
-        if one is None or self.registers_of(int(thread, 16) - 1).get("rip") != one.address:
+        if one is None or self.pc(int(thread, 16) - 1) != one.address:
             return None
         return one
 
@@ -143,7 +148,7 @@ class Running(Ending):
             if one in self.ledger.changes()[1]:
                 raise BreakpointRefused(one.kind, one.address, number)
         if ours:
-            rip = self.registers.get("rip")
+            rip = self.pc()
             for one in ours:
                 if one.address == rip:
                     self._at[_thread(self.stopped_cpu)] = one
@@ -153,7 +158,7 @@ class Running(Ending):
         instruction does not end (``hlt``), the guest is stopped again."""
         over = None if self._steps_through else self._stands_on(thread)
         cpu = int(thread, 16) - 1
-        rip = self.registers_of(cpu).get("rip")
+        rip = self.pc(cpu)
         writes_port = self._writes_port(rip)
         self._move(lambda: self.stub.step(thread, without=over))
         self._at.pop(thread, None)
@@ -233,7 +238,7 @@ class Running(Ending):
         if reply.signal != SIGTRAP:
             return self._paused(reply)
         thread = _thread(reply.cpu)
-        rip = self._look(thread).get("rip", 0)
+        rip = self._look(thread).get(self.arch.names.pc, 0)
         if reply.watch is not None:
             kind, address = reply.watch
             return StopReason("breakpoint", reply.cpu, text=f"{kind} of {hex64(address)}")
@@ -247,7 +252,8 @@ class Running(Ending):
     def _look(self, thread: str) -> Mapping[str, int]:
         """Registers of the CPU that stopped, and the IDT as it is now, in one round trip. Stops at
         breakpoints that are passed look at the IDT every `LOOK_SECONDS` of the guest's."""
-        requests = [b"Hg" + thread.encode(), b"g"]
+        requests = [b"Hg" + thread.encode(), *self.stub.register_requests]
+        told = len(requests)
         table = self.arming.table_request()
         now = self.clock.seconds()
         quick = self._quick and 0 <= now - self._looked < LOOK_SECONDS
@@ -256,10 +262,10 @@ class Running(Ending):
             self._looked = now
             requests.append(b"m%x,%x" % table)
         answers = self.stub.ask(*requests)
-        found = self._registers[thread] = self.stub.decode_registers(answers[1])
-        if len(answers) > 2:
-            self.arming.refresh(self.stub.decode_memory(answers[2]))
-        elif table is not None and not self._is_users(found.get("rip", 0)):
+        found = self._registers[thread] = self.stub.decode_registers(answers[1:told])
+        if len(answers) > told:
+            self.arming.refresh(self.stub.decode_memory(answers[told]))
+        elif table is not None and not self._is_users(found.get(self.arch.names.pc, 0)):
             self.arming.refresh(self.stub.decode_memory(self.stub.ask(b"m%x,%x" % table)[0]))
         return found
 

@@ -86,7 +86,8 @@ class LiveVm(Running):
         in the CPU: one that was started with -S stands at its reset vector."""
         if self.clock.seconds() > 0 or self.running:
             return True
-        return self._holds.process is None and not Cpu(0, self.registers_of(0)).at_reset
+        first = Cpu(0, self.registers_of(0), arch_name=self.arch.name)
+        return self._holds.process is None and not first.at_reset
 
     def _arm(self, bias: int | None, *, fresh: bool) -> None:
         """`fresh`: the guest has not run its first instruction."""

@@ -38,8 +38,9 @@ _READ_WRITE_EXECUTE = 7
 class CoreWriter:
     """Writes one core to an empty binary file that can seek. `OSError` of the file goes through."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, machine: int = EM_X86_64) -> None:
         self._out = out
+        self._machine = machine
         self._offset = PAGE
         self._runs: list[tuple[int, int, int | None]] = []  # start, end, offset or zeros
         out.seek(self._offset)
@@ -114,7 +115,7 @@ class CoreWriter:
         self._out.seek(0)
         self._out.write(
             _HEADER.pack(
-                *((MAGIC + b"\2\1\1").ljust(16, b"\0"), ET_CORE, EM_X86_64, 1, 0, table),
+                *((MAGIC + b"\2\1\1").ljust(16, b"\0"), ET_CORE, self._machine, 1, 0, table),
                 *(sections if many else 0, 0, _HEADER.size, _SEGMENT.size),
                 *(PN_XNUM if many else count, _SECTION.size if many else 0, int(many), 0),
             )

@@ -15,6 +15,7 @@ from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.memory.elf_header import (
     EM_386,
+    EM_AARCH64,
     EM_X86_64,
     ET_CORE,
     PN_XNUM,
@@ -71,19 +72,19 @@ AGAIN = "copy the file again, or take the dump again"
 def read_headers(data: memoryview, name: str) -> Headers:
     """Header, loads and notes of the ELF core in `data`; `name` is for messages.
 
-    Raises `InputError`: not an ELF core of x86, damaged, or not all of it there.
+    Raises `InputError`: not an ELF core of x86 or aarch64, damaged, or not all of it there.
     """
     if not is_elf(bytes(data[:4])) or len(data) < SIZE:
         raise InputError(f"{name} is not an ELF file", fix=WANTED)
     header = read_header(data)
-    if header is None or not header.is_x86:
+    if header is None or not header.little:
         raise InputError(
-            f"{name} is an ELF file of a class or byte order that x86 does not have", fix=WANTED
+            f"{name} is an ELF file of a class or byte order that no guest of ours has", fix=WANTED
         )
     if header.type != ET_CORE:
         why = f"its e_type is {header.type}, not 4"
         raise InputError(f"{name} is an ELF file but not a core", why, WANTED)
-    if header.machine not in (EM_386, EM_X86_64):
+    if header.machine not in (EM_386, EM_X86_64, EM_AARCH64):
         why = f"its e_machine is {header.machine}"
         raise InputError(f"{name} is a core of another processor", why, WANTED)
     table = _table(data, header, name)

@@ -49,8 +49,8 @@ class Header(NamedTuple):
     shstrndx: int
 
     @property
-    def is_x86(self) -> bool:
-        """Whether it is of a class and byte order that x86 has."""
+    def little(self) -> bool:
+        """Whether its numbers are little-endian, as every guest of ours has them."""
         return self.order == "<"
 
     @property

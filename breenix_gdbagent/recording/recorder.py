@@ -142,7 +142,7 @@ class Recorder:
             reason = vm.run((plan.config.success,) if plan.config.success else (), ENTRY_SECONDS)
             if reason.kind != "breakpoint":
                 return False
-            base = vm.registers["rip"] - code.entry
+            base = vm.registers[vm.arch.names.pc] - code.entry
             if not code.stands_at(base, code.entry, vm.read_or_none):
                 return False
             assert isinstance(vm, CountedVm)
@@ -200,7 +200,7 @@ class Recorder:
         assert plan is not None and self._elf is not None
         serial = stop.serial
         (self.place / names.SERIAL).write_bytes(b"".join(c.data for c in serial.chunks))
-        rip = None if left or not stop.cpus else stop.cpu.get("rip")
+        rip = None if left or not stop.cpus else stop.cpu.at
         machine = plan.machine("replay")
         config = plan.config
         kernel = self.place / names.KERNEL

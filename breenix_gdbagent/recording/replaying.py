@@ -240,7 +240,7 @@ class ReplayVm(CountedVm):
 
     def step(self, cpu: int = 0) -> StopReason:
         """See `LiveVm.step`; at the end it stands still."""
-        if self.at_end() and self.registers.get("rip") == self.manifest.end.rip:
+        if self.at_end() and self.pc() == self.manifest.end.rip:
             return self.end_reason
         return super().step(cpu)
 
@@ -259,7 +259,7 @@ class ReplayVm(CountedVm):
         end = self.manifest.end
         with self.ledger.nothing_wanted():
             for _ in range(_MOST_PHASES):
-                if end.rip is None or self.registers.get("rip") == end.rip:
+                if end.rip is None or self.pc() == end.rip:
                     return
                 if self.icount() != end.icount:
                     break

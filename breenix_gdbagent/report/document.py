@@ -175,8 +175,8 @@ def _cpu(one: CpuSummary) -> ShownCpu:
     cpu = one.cpu
     return ShownCpu(
         id=cpu.index,
-        rip=_hex(cpu.get("rip")),
-        rsp=_hex(cpu.get("rsp")),
+        rip=_hex(cpu.at),
+        rsp=_hex(cpu.stack),
         cr0=_hex(cpu.get("cr0")),
         cr2=_hex(cpu.get("cr2")),
         cr3=_hex(cpu.cr3),

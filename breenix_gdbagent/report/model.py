@@ -18,6 +18,8 @@ from breenix_gdbagent.report.shown_facts import Fact, Named, facts_of, named_in
 
 Object = Mapping[str, Json]
 T = TypeVar("T")
+OMITTED = {"omitted": True}
+"""Of a field that the document has only where it is not what it is by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +128,25 @@ class ShownLevel:
     entry_pa: str
     entry: str
     flags: tuple[str, ...]
+    index: int | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, slots=True)
 class ShownRights:
-    """What a walk permits over all its levels."""
+    """What a walk permits over all its levels; at each level of privilege where they have rights
+    of their own."""
 
     w: bool
     u: bool
     nx: bool
+    el0: str = field(default="", metadata=OMITTED)
+    el1: str = field(default="", metadata=OMITTED)
 
 
 @dataclass(frozen=True, slots=True)
 class ShownWalk:
-    """One answer of `pt walk --json` (contract, "Page tables")."""
+    """One answer of `pt walk --json` (contract, "Page tables"). `format` is that of tables which
+    are not x86-64's."""
 
     va: str
     root: str
@@ -149,6 +156,7 @@ class ShownWalk:
     effective: ShownRights | None
     stopped_at: int | None
     reason: str | None
+    format: str = field(default="", metadata=OMITTED)
 
 
 NOTHING_NAMED = Named()
@@ -290,12 +298,13 @@ def shown_walk(walk: Walk) -> ShownWalk:
         None if walk.pa is None else hex64(walk.pa),
         walk.size,
         tuple(
-            ShownLevel(e.level, hex64(e.entry_pa), hex64(e.raw), tuple(e.flags))
+            ShownLevel(e.level, hex64(e.entry_pa), hex64(e.raw), tuple(e.flags), e.index)
             for e in walk.entries
         ),
-        None if may is None else ShownRights(may.w, may.u, may.nx),
+        None if may is None else ShownRights(*may),
         walk.stopped_at,
         walk.reason,
+        walk.format,
     )
 
 
@@ -304,7 +313,8 @@ def to_json(value: object) -> Json:
     if isinstance(value, Evidence):
         return _evidence_json(value)
     if is_dataclass(value):
-        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        shown = ((f, getattr(value, f.name)) for f in fields(value))
+        return {f.name: to_json(v) for f, v in shown if not f.metadata or v != f.default}
     if isinstance(value, tuple):
         return [to_json(inner) for inner in value]
     return cast(Json, value)

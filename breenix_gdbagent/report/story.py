@@ -247,6 +247,11 @@ def end_of_walk(walk: ShownWalk) -> str:
     """The last line of a walk: where it leads and what is permitted, or why it ends."""
     if walk.pa is not None and walk.effective is not None:
         rights = walk.effective
+        if rights.el1:
+            return (
+                f"physical {walk.pa}, {size_words(walk.size or 0)}, "
+                f"EL1 {rights.el1}, EL0 {rights.el0}"
+            )
         return (
             f"physical {walk.pa}, {size_words(walk.size or 0)} page, "
             f"{'writable' if rights.w else 'read-only'}, "
@@ -254,7 +259,7 @@ def end_of_walk(walk: ShownWalk) -> str:
             f"{'no-execute' if rights.nx else 'executable'}"
         )
     level = walk.stopped_at
-    at = f" at the {LEVELS[level]}" if level is not None else ""
+    at = f" at the {_table(walk, level)}" if level is not None else ""
     if walk.reason == "unreadable":
         return f"not known: {ENDS['unreadable']}{at}"
     return f"not mapped: {ENDS.get(str(walk.reason), str(walk.reason))}{at}"
@@ -262,7 +267,13 @@ def end_of_walk(walk: ShownWalk) -> str:
 
 def entry_name(walk: ShownWalk, level: ShownLevel) -> tuple[str, int]:
     """Table name and index of one entry of a walk: (``PML4``, 402)."""
+    if level.index is not None:
+        return f"L{level.level}", level.index
     return LEVELS[level.level], index_at(int(walk.va, 16), level.level)
+
+
+def _table(walk: ShownWalk, level: int) -> str:
+    return f"level {level} table" if walk.format else LEVELS[level]
 
 
 def size_words(size: int) -> str:

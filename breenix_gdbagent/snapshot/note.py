@@ -25,7 +25,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, hex64
-from breenix_gdbagent.arch.cpu import Cpu, DescriptorTable, SystemSegment
+from breenix_gdbagent.arch.cpu import FIRST, Cpu, DescriptorTable, SystemSegment
+from breenix_gdbagent.architectures import ARCHITECTURES
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory import RamMap, RamRange
 from breenix_gdbagent.memory.core import OWNER
@@ -116,6 +117,7 @@ def _cpu(cpu: Cpu) -> Json:
     registers = {name: hex64(value) for name, value in cpu.registers.items()}
     states: dict[str, Json] = {"halted": cpu.halted, "long_mode": cpu.long_mode}
     states |= {"phys_bits": cpu.phys_bits, "code_64": cpu.code_64}
+    states["arch"] = cpu.arch_name
     return {"index": cpu.index, "registers": registers, **states, **tables}
 
 
@@ -201,7 +203,14 @@ def _read_cpu(value: Json) -> Cpu:
         long_mode=_truth(cpu.get("long_mode")),  # the first files of version 1 lack it
         phys_bits=_optional(cpu.get("phys_bits")),  # and these
         code_64=_truth(cpu.get("code_64")),
+        arch_name=_architecture(cpu.get("arch", FIRST)),
     )
+
+
+def _architecture(value: Json) -> str:
+    if _text(value) not in {one.name for one in ARCHITECTURES}:
+        raise GarbledNote(f"an architecture {value!r}")
+    return _text(value)
 
 
 def _truth(value: Json) -> bool | None:

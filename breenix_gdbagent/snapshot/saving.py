@@ -8,6 +8,7 @@ from struct import pack
 from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PAGE, PhysAddr
+from breenix_gdbagent.arch.spaces import Stretch
 from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.errors import Unreadable
 from breenix_gdbagent.jsonvalue import Json
@@ -19,7 +20,6 @@ from breenix_gdbagent.snapshot.note import note_of
 from breenix_gdbagent.snapshot.report_trailer import append_trailer
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.wholefile import appearing
-from breenix_gdbagent.x86.runs import Run, mapped_runs
 
 _BLOCK = 1 << 20
 _NOTHING = (PhysAddr(1 << 64), memoryview(b""))
@@ -51,13 +51,13 @@ def save_snapshot(
     it was and nothing else remains.
     """
     with appearing(path) as out:
-        writer = CoreWriter(out)
+        writer = CoreWriter(out, stop.arch.elf_machine)
         if frames is None:
             lacking = _keep_all(writer, stop.memory)
         else:
             lacking = _keep(writer, stop.memory, sorted({frame & -PAGE for frame in frames}))
         notes = [cpu.arch.core_notes(cpu) for cpu in stop.cpus]
-        general, full = [note for note, _ in notes], [note for _, note in notes]
+        general, full = [n[0] for n in notes], [one for n in notes for one in n[1:]]
         ours = note_of(stop, writer.zero_area(), extra or {})
         writer.finish([*general, *_auxiliary(stop), *full, ours], _seen_by_gdb(stop))
         if report is not None:
@@ -134,14 +134,14 @@ def _whole_pages(parts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
             yield first, last
 
 
-def _seen_by_gdb(stop: Stop) -> list[Run]:
+def _seen_by_gdb(stop: Stop) -> list[Stretch]:
     """What the tables of the CPU that the stop is about map: gdb sees memory as that CPU does."""
     if not stop.cpus:
         return []
     mode, root = stop.cpu.paging, stop.cpu.root
     if mode is None or root is None:
         return []
-    return mapped_runs(Tables(stop.memory), root, mode.levels)
+    return stop.arch.paging.stretches(Tables(stop.memory), root, mode)
 
 
 def _auxiliary(stop: Stop) -> list[Note]:

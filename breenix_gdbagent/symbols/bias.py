@@ -161,7 +161,7 @@ class _Search:
         self.votes, self.voters = _vote(image, gates, {**HANDLERS, **handlers})
         self.windows = _windows(image, _WINDOWS)
         self.patches_itself = any(s.name in PATCHES for s in image.sections)
-        rip = cpu.get("rip") if cpu.cpl == 0 else None
+        rip = cpu.at if cpu.cpl == 0 else None
         # Where the CPU goes in the kernel: handlers, and RIP unless it is in ring 3.
         self.goes_to = [at for at in (rip, *gates.values()) if at]
         self.differing: tuple[int, str, int] | None = None

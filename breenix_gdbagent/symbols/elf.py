@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.architectures import ARCHITECTURES
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.memory.elf_header import (
-    EM_X86_64,
     ET_DYN,
     ET_EXEC,
     PT_LOAD,
@@ -201,9 +201,11 @@ def _checked_header(path: Path, head: bytes, size: int) -> Header:
         raise InputError(f"{path} is an ELF file of an unknown class or byte order")
     if header.bits != 64:
         raise InputError(f"{path} is a 32-bit ELF, the kernel is 64-bit")
-    if header.machine != EM_X86_64 or not header.is_x86:
+    known = {arch.elf_machine for arch in ARCHITECTURES}
+    if header.machine not in known or not header.little:
         named = _machine(header.machine)
-        raise InputError(f"{path} is built for {named}, only x86-64 kernels can be examined")
+        which = " and ".join(arch.name for arch in ARCHITECTURES)
+        raise InputError(f"{path} is built for {named}, only kernels of {which} can be examined")
     if header.type not in (ET_EXEC, ET_DYN):
         what = _TYPES.get(header.type, f"of type {header.type}")
         raise InputError(f"{path} is {what}, not a kernel ELF")

@@ -6,9 +6,9 @@ import struct
 from pathlib import Path
 
 from breenix_gdbagent.errors import InputError
-from breenix_gdbagent.memory.elf_header import SIZE, is_elf, read_header
+from breenix_gdbagent.memory.elf_header import EM_AARCH64, SIZE, is_elf, read_header
 
-MACHINES = ("kernel", "iso", "iso-uefi", "disk", "disk-uefi")
+MACHINES = ("kernel", "kernel-aarch64", "iso", "iso-uefi", "disk", "disk-uefi")
 """The machines that come with the package and are nobody's own."""
 
 SECTOR = 512
@@ -48,12 +48,14 @@ def machine_of_image(image: Path) -> str:
 
 
 def machine_of_kernel(kernel: Path) -> str | None:
-    """``kernel`` for an ELF that QEMU's -kernel loads, None for one that needs a boot loader.
-    Raises `InputError` for what is no ELF."""
+    """``kernel`` for an ELF that QEMU's -kernel loads, ``kernel-aarch64`` for any of that
+    architecture, None for one that needs a boot loader. Raises `InputError` for what is no ELF."""
     data = _read(kernel, None)
     header = read_header(data[:SIZE])
     if not is_elf(data):
         raise InputError(f"{kernel.name} is no ELF file", fix="give the kernel's ELF")
+    if header is not None and header.machine == EM_AARCH64:
+        return "kernel-aarch64"
     if _PVH_NOTE in data or _PVH_NOTE_64 in data:
         return "kernel"
     flags = _multiboot_flags(data[:_MULTIBOOT_REACH])

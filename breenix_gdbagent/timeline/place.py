@@ -16,7 +16,7 @@ def place_of(kernel: Kernel, icount: int) -> Place:
     """The place at which the stop of `kernel` is."""
     stop = kernel.stop
     cpu = stop.cpu
-    rip = cpu.get("rip")
+    rip = cpu.at
     space = kernel.space_of(cpu.root) if cpu.paging is not None and cpu.root is not None else None
     try:
         thread = kernel.thread_name(cpu)
@@ -36,7 +36,7 @@ def place_of(kernel: Kernel, icount: int) -> Place:
 
 def _code(kernel: Kernel) -> bytes:
     cpu = kernel.stop.cpu
-    rip, root = cpu.get("rip"), cpu.root
+    rip, root = cpu.at, cpu.root
     if rip is None or root is None or cpu.paging is None:
         return b""
     memory = kernel.memory_of(root)

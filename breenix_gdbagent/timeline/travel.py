@@ -71,7 +71,7 @@ class Traveller:
         """Call this moment by a name. Raises `InputError` for one that is a moment already."""
         if not name or name == "end" or name[0].isdigit():
             raise InputError(f"{name!r} is no name for a moment", fix="begin it with a letter")
-        at_end = self.vm.at_end() and self.vm.registers.get("rip") == self.player.manifest.end.rip
+        at_end = self.vm.at_end() and self.vm.pc() == self.player.manifest.end.rip
         self.bookmarks[name] = Moment(self.position, at_end)
         return self.bookmarks[name]
 
@@ -115,7 +115,7 @@ class Traveller:
             return self.back(1)
 
         def entered(evaluation: Evaluation) -> bool:
-            return evaluation.cpu.get("rsp") == wanted
+            return evaluation.cpu.stack == wanted
 
         with self.debugger.passage((start,), entered) as passage:
             event = self._back_to(lambda event: True)
@@ -147,7 +147,7 @@ class Traveller:
         try:
             while True:
                 event = self.debugger.go()
-                at, rip = self.position, self.vm.registers.get("rip")
+                at, rip = self.position, self.vm.pc()
                 if event.reason.kind == "breakpoint" and self.vm.watched is not None:
                     at, rip = at - 1, None  # the instruction that has just written
                 if event.reason.kind == "interrupt" or at >= high:
@@ -177,7 +177,7 @@ class Traveller:
             return
         with self.vm.ledger.nothing_wanted():
             for _ in range(_PHASES):
-                if self.vm.registers.get("rip") == rip or self.position > icount:
+                if self.vm.pc() == rip or self.position > icount:
                     return
                 self.vm.step()
 

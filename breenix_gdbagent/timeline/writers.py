@@ -115,7 +115,7 @@ class _Search:
             if at < self.begin:
                 break
             kernel = self.player.kernel(Moment(at))
-            rip = kernel.stop.cpu.get("rip")
+            rip = kernel.stop.cpu.at
             if rip == store.rip and _word(kernel, store.pa) == store.before:
                 self._drift = drift
                 return self._write(kernel, at, store, "store")

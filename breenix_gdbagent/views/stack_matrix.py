@@ -97,7 +97,7 @@ def _state(compared: kernel_stacks.Compared) -> StackState:
 
 def _users(kernel: Kernel, stack: KernelStack) -> Iterator[str]:
     for cpu in kernel.stop.cpus:
-        rsp = cpu.get("rsp")
+        rsp = cpu.stack
         if rsp is not None and stack.holds(rsp):
             yield f"RSP of CPU {cpu.index}"
         tss = kernel.tss.get(cpu.index)

@@ -77,7 +77,7 @@ def _failed(kernel: Kernel) -> bool:
 
 
 def _cpu(kernel: Kernel, cpu: Cpu) -> CpuSummary:
-    rip = cpu.get("rip")
+    rip = cpu.at
     failed = kernel.stop.cpu if _failed(kernel) else None
     return CpuSummary(
         cpu,

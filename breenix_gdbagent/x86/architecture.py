@@ -22,7 +22,7 @@ from breenix_gdbagent.arch.cpu import (
     register,
 )
 from breenix_gdbagent.arch.descriptors import Gate, Tss
-from breenix_gdbagent.arch.spaces import SpaceReader
+from breenix_gdbagent.arch.spaces import SpaceReader, Stretch
 from breenix_gdbagent.arch.tables import Tables
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.errors import ReadError
@@ -73,11 +73,11 @@ class X86Paging(Paging):
     def index_at(self, va: int, level: int) -> int:
         return paging.index_at(va, level)
 
-    def slots_of(self, addresses: Iterable[int], levels: int) -> list[int]:
-        return paging.slots_of(addresses, levels)
+    def slots_of(self, addresses: Iterable[int], top: int) -> list[int]:
+        return paging.slots_of(addresses, top)
 
-    def slot_start(self, slot: int, levels: int) -> VirtAddr:
-        return paging.slot_start(slot, levels)
+    def slot_start(self, slot: int, top: int) -> VirtAddr:
+        return paging.slot_start(slot, top)
 
     def memory(self, tables: Tables, root: int, mode: Mode | None) -> VirtualReader:
         return paging.VirtualMemory(tables, root, mode.levels if mode else 4)
@@ -86,6 +86,11 @@ class X86Paging(Paging):
         from breenix_gdbagent.x86.mapped_space import Spaces
 
         return Spaces(tables) if mode is None else Spaces(tables, mode.levels, mode.nxe)
+
+    def stretches(self, tables: Tables, root: int, mode: Mode | None) -> list[Stretch]:
+        from breenix_gdbagent.x86.runs import mapped_runs
+
+        return mapped_runs(tables, root, mode.levels if mode else 4)
 
     def roots(
         self, memory: PhysicalMemory, reference: PhysAddr, slots: Sequence[int]
@@ -103,6 +108,8 @@ class X86(Arch):
     name = FIRST
     elf_machine = EM_X86_64
     qemu_names = ("x86_64", "i386")
+    stub_names = ("i386:x86-64", "i386")
+    descriptor_tables = True
     record_options = ("-global", "apic-common.vapic=off")
     names = Names("rip", "rsp", "rbp", "eflags", _GENERAL, _UNWIND)
     paging = X86Paging()
@@ -164,12 +171,14 @@ class X86(Arch):
     def tss(self, cpu: Cpu, read: ReadVirtual) -> Tss | None:
         return read_tss(read, cpu.tr.base) if cpu.tr is not None and cpu.tr.base else None
 
-    def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
+    def disassemble(
+        self, code: bytes, address: int, most: int = 0, *, skip_data: bool = False
+    ) -> Iterator[Instruction]:
         from breenix_gdbagent.x86.disassembler import disassemble
 
-        return cast(Iterator[Instruction], iter(disassemble(code, address)))
+        return disassemble(code, address, most, skip_data=skip_data)
 
-    def core_notes(self, cpu: Cpu) -> tuple[Note, Note]:
+    def core_notes(self, cpu: Cpu) -> tuple[Note, ...]:
         from breenix_gdbagent.x86.core_notes import prstatus_note, qemu_note
 
         return prstatus_note(cpu), qemu_note(cpu)

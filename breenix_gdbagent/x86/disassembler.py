@@ -7,30 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
 import capstone
 from capstone import x86_const
 
+from breenix_gdbagent.arch.cpu import Instruction
 from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 # Kinds of operand, accesses to one, groups and registers, as `Detailed` has them.
 REGISTER, IMMEDIATE = int(x86_const.X86_OP_REG), int(x86_const.X86_OP_IMM)
 READ, WRITE = int(capstone.CS_AC_READ), int(capstone.CS_AC_WRITE)
 GROUP_FPU, RSP = int(x86_const.X86_GRP_FPU), int(x86_const.X86_REG_RSP)
-
-
-class Decoded(NamedTuple):
-    """One instruction: `operands` in Intel syntax."""
-
-    address: int
-    size: int
-    mnemonic: str
-    operands: str
-
-    @property
-    def text(self) -> str:
-        return f"{self.mnemonic} {self.operands}".strip()
 
 
 class Memory(Protocol):
@@ -86,12 +74,12 @@ def _engine(detail: bool, skip_data: bool, bits: int = 64) -> capstone.Cs:
 
 def disassemble(
     code: bytes, address: int, most: int = 0, *, skip_data: bool = False
-) -> Iterator[Decoded]:
+) -> Iterator[Instruction]:
     """The instructions of `code`, at most so many (0: all), up to the first bytes that are none;
     `skip_data`: those come as ``.byte`` and it goes on behind them."""
     engine = _engine(False, skip_data)
     for found in engine.disasm_lite(code, address, most):
-        yield Decoded(*found)
+        yield Instruction(*found)
 
 
 def detailed(code: bytes, address: int, bits: int = 64) -> Detailed | None:

@@ -58,7 +58,7 @@ _CODES_OF_LAST = bytes(_code(low, False) for low in range(256))
 _PRESENTS = bytes(low & P for low in range(256))
 _NAMES_TABLE = bytes(low & P and not low & PS for low in range(256))
 _KEEP_X = bytes(0xFB if high & 0x80 else 0xFF for high in range(256))
-_RIGHTS = [(bool(code & 1), bool(code & 2), not code & 4) for code in range(16)]
+_RIGHTS = [(bool(code & 1), bool(code & 2), not code & 4, "", "") for code in range(16)]
 # Where the top table is cut: a program lives in slot 0 with its stack in the last slots of the
 # lower half, and what a kernel shares fills the rest, so these pieces recur from space to space.
 _CUTS = ((0, 1), (1, 8), (8, 224), (224, 256), (256, 512))

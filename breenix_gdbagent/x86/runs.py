@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr, sign_extended
+from breenix_gdbagent.arch.spaces import Stretch
 from breenix_gdbagent.errors import Unreadable
 from breenix_gdbagent.x86.paging import ADDRESS, LEVEL, PS, P, Tables
 
-Run = tuple[VirtAddr, PhysAddr, int]
+Run = Stretch
 
 
 def mapped_runs(tables: Tables, root: int, levels: int = 4) -> list[Run]:

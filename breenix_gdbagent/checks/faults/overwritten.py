@@ -71,7 +71,7 @@ class TableRunOver(Facts):
 
 def of_cpu(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:
     """The code that a CPU in ring 0 stands in."""
-    rip, root = cpu.get("rip"), cpu.root
+    rip, root = cpu.at, cpu.root
     if rip is not None and root is not None and cpu.paging is not None and cpu.cpl == 0:
         yield from _code(kernel, root, rip)
 

@@ -135,7 +135,7 @@ def _early(kernel: Kernel) -> Finding:
     """It did one or the other: that it ended is known, whatever the mode."""
     cpu = kernel.stop.cpu
     facts = EarlyFacts(
-        rip=VirtAddr(cpu.get("rip") or 0),
+        rip=VirtAddr(cpu.at or 0),
         resets=kernel.stop.reason.resets or None,
         mode=no_paging(cpu),
     )

@@ -244,7 +244,7 @@ def _source(session: Session, kernel: Kernel, ink: Ink, at: int, around: int) ->
 def _variables(session: Session, ink: Ink, at: int) -> Iterator[str]:
     """The arguments and locals where the CPU stands, in a line each. Not while the kernel's types
     are still being read: the view does not wait for them."""
-    if not session.types_read or at != session.view.stop.cpu.get("rip"):
+    if not session.types_read or at != session.view.stop.cpu.at:
         return
     from breenix_gdbagent.views.variables import SHOWN, read_variable
 
@@ -376,7 +376,7 @@ def stack(
 ) -> Iterator[str]:
     """Words from RSP on, with what they name; ``<-`` marks return addresses of the frames."""
     cpu = kernel.stop.cpu
-    rsp, root = cpu.get("rsp"), cpu.root
+    rsp, root = cpu.stack, cpu.root
     if rsp is None or root is None or cpu.paging is None:
         return
     where = kernel.stack_at(rsp)

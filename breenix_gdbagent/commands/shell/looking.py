@@ -188,7 +188,7 @@ def do_stacks(session: Session, line: Line) -> int:
         kernel = session.kernel
         on: dict[str, list[int]] = {}
         for cpu in kernel.stop.cpus:
-            rsp = cpu.get("rsp")
+            rsp = cpu.stack
             held = None if rsp is None else kernel.stack_at(rsp)
             if held is not None:
                 on.setdefault(held.name, []).append(cpu.index)

@@ -112,7 +112,7 @@ def file_at_hand(session: Session, number: str) -> str:
     """The source file where the CPU stands, in which a bare line number is meant. Raises
     `InputError`."""
     kernel = session.view
-    image, rip = kernel.stop.image, kernel.stop.cpu.get("rip")
+    image, rip = kernel.stop.image, kernel.stop.cpu.at
     file = None
     if image is not None and rip is not None:
         file = where_chosen(session, image)[0]

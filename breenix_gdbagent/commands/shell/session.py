@@ -247,7 +247,7 @@ class Session:
         as a stop there is seen, live or out of a snapshot."""
         from breenix_gdbagent.evaluation.source import Source
 
-        rip, image = kernel.stop.cpu.get("rip"), kernel.stop.image
+        rip, image = kernel.stop.cpu.at, kernel.stop.image
         position = self.stepper.position if self.arbiter is not None and self._steppers else None
         if position is not None and position.pc == rip:
             return position.hidden

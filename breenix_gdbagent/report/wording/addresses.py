@@ -168,25 +168,41 @@ def rip_of(program: Interrupted) -> str:
 
 def entry_words(entry: Entry) -> str:
     """Which entry, where, and what it is."""
-    return f"the {LEVEL[entry.level].name} entry at {hex64(entry.entry_pa)} is {hex64(entry.raw)}"
+    return f"the {_table(entry)} entry at {hex64(entry.entry_pa)} is {hex64(entry.raw)}"
 
 
 def walk_picture(walk: Walk) -> str:
     """The walk drawn, a line a level, and where it ended."""
     lines = [
-        f"{LEVEL[e.level].name:<5}[{(e.entry_pa & 0xFFF) // 8:>3}] at {hex64(e.entry_pa)} = "
+        f"{_short(e):<5}[{_index(e):>3}] at {hex64(e.entry_pa)} = "
         f"{hex64(e.raw)}  {' '.join(e.flags) or '-'}"
         for e in walk.entries
     ]
     if walk.pa is not None and walk.effective is not None:
         may = walk.effective
         rights = ("W" if may.w else "-") + ("U" if may.u else "-") + ("-" if may.nx else "X")
+        rights = f"EL1 {may.el1} EL0 {may.el0}" if may.el1 else rights
         lines.append(f"-> {hex64(walk.pa)}, over all levels {rights}")
     elif walk.stopped_at is not None:
-        lines.append(f"-> ends at the {LEVEL[walk.stopped_at].name}: {walk.reason}")
+        table = f"level {walk.stopped_at} table"
+        table = table if walk.format else LEVEL[walk.stopped_at].name
+        lines.append(f"-> ends at the {table}: {walk.reason}")
     else:
         lines.append(f"-> {walk.reason}")
     return "\n".join(lines)
+
+
+def _table(entry: Entry) -> str:
+    """What the table of an entry is called."""
+    return LEVEL[entry.level].name if entry.index is None else f"level {entry.level}"
+
+
+def _short(entry: Entry) -> str:
+    return LEVEL[entry.level].name if entry.index is None else f"L{entry.level}"
+
+
+def _index(entry: Entry) -> int:
+    return (entry.entry_pa & 0xFFF) // 8 if entry.index is None else entry.index
 
 
 def sentence(*parts: str) -> str:

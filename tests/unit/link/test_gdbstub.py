@@ -49,12 +49,12 @@ def test_registers_by_name_from_the_included_document(fake: FakeStub) -> None:
 def test_a_register_that_the_stub_does_not_have_is_left_out_not_zero(fake: FakeStub) -> None:
     stub = fake.connect()
     answer = b"88776655443322110010000080000000" + b"x" * 8 + b"00" * 10 + b"0040140000000000"
-    assert stub.decode_registers(answer) == {
+    assert stub.decode_registers([answer]) == {
         "rax": 0x1122334455667788,
         "rip": 0x8000001000,
         "cr3": 0x144000,
     }
-    assert stub.decode_registers(answer[:32]) == {"rax": 0x1122334455667788, "rip": 0x8000001000}
+    assert stub.decode_registers([answer[:32]]) == {"rax": 0x1122334455667788, "rip": 0x8000001000}
 
 
 def test_threads_say_which_cpu_and_whether_it_is_halted(fake: FakeStub) -> None:
