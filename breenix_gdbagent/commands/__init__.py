@@ -50,6 +50,7 @@ COMMANDS = {
     "mcp": "a Model Context Protocol server on stdio, for coding agents",
     "dap": "a Debug Adapter on stdio, for editors",
     "lab": "the lab guest's scenarios",
+    "lint": "the kernel's entry and switch code, read without booting",
     "init": "files for a kernel of your own: machine, agent, editor",
     "selftest": "the page-fault matrix on this machine's QEMU",
     "doctor": "what this machine has and lacks",

@@ -62,6 +62,10 @@ class Detailed(Protocol):
         """The mnemonic without prefixes."""
         ...
 
+    def regs_access(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Numbers of the registers it reads and of those it writes, implied ones included."""
+        ...
+
 
 @cache
 def _engine(detail: bool, skip_data: bool, bits: int = 64) -> capstone.Cs:

@@ -1,0 +1,45 @@
+"""``lint``: the code by which a CPU enters and leaves the kernel, read without booting."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from breenix_gdbagent.commands import Parser
+from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.errors import InputError
+
+
+def run(name: str, argv: list[str]) -> int:
+    """``lint --kernel ELF [--json]``: 0 nothing wrong, 1 something is, 2 not to be read."""
+    parser = Parser(
+        "breenix-gdbagent lint",
+        description="the code of every gate, of system calls and of the switch: registers that are "
+        "lost, a stack that is not aligned, swapgs that does not pair, a missing cld",
+    )
+    parser.add_argument("--kernel", type=Path, metavar="ELF", required=True)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    from breenix_gdbagent.entrycode.lint import lint
+    from breenix_gdbagent.report.entrycode import lint_json, lint_text
+    from breenix_gdbagent.symbols import Image
+
+    image = Image.open(options.kernel)
+    if not image.has_symbols:
+        raise InputError(
+            f"{options.kernel.name} has no symbol table",
+            "where its entries begin cannot be told without",
+            "give the ELF as it was linked, not the stripped one",
+        )
+    found = lint(image)
+    if not found.read:
+        raise InputError(
+            f"{options.kernel.name} has no iretq and no sysretq",
+            "nothing in it leaves to an interrupted program",
+            "is it the kernel?",
+        )
+    if options.json:
+        print_json(lint_json(found))
+    else:
+        sys.stdout.write(lint_text(found))
+    return int(bool(found.defects))
