@@ -17,6 +17,7 @@ from breenix_gdbagent.aarch64.registers import (
 )
 from breenix_gdbagent.aarch64.syndrome import PERMISSION, SIZE, Syndrome
 from breenix_gdbagent.aarch64.translation import LAST, Translation, half
+from breenix_gdbagent.aarch64.vectors import Vectors
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.arch.cpu import (
     Arch,
@@ -114,6 +115,7 @@ class Aarch64(Arch):
     qemu_names = ("aarch64",)
     stub_names = ("aarch64",)
     system_registers = SYSTEM
+    vector_table = Vectors()
     names = Names("pc", "sp", "x29", "cpsr", GENERAL, UNWIND)
     paging = ArmPaging()
     vectors = VECTORS
@@ -131,6 +133,10 @@ class Aarch64(Arch):
         """3 at EL0, else 0: the kernel's, or a level above it."""
         state = cpu.get("cpsr")
         return None if state is None else 3 if exception_level(state) == 0 else 0
+
+    def interrupted_ring(self, registers: Mapping[str, int]) -> int | None:
+        saved = registers.get("spsr_el1")
+        return None if saved is None else 3 if exception_level(saved) == 0 else 0
 
     def privilege(self, cpu: Cpu) -> str:
         state = cpu.get("cpsr")

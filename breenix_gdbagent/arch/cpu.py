@@ -14,6 +14,7 @@ from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.arch.descriptors import Gate, Tss
 from breenix_gdbagent.arch.spaces import SpaceReader, Stretch
 from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.vectors import VectorTable
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.memory import PhysicalMemory
@@ -175,6 +176,8 @@ class Arch(ABC):
     descriptor_tables = False
     """Whether a CPU has them: GDT, IDT, TSS, which no gdbstub tells, and the controllers of
     interrupts that belong to it."""
+    vector_table: VectorTable | None = None
+    """How faults are found in a table of code; None where they are found otherwise."""
     record_options: tuple[str, ...] = ()
     names: Names
     paging: Paging
@@ -191,6 +194,11 @@ class Arch(ABC):
     @abstractmethod
     def ring(self, cpu: Cpu) -> int | None:
         """Its privilege as x86-64 counts: 0 the kernel's, 3 a program's; None: not known."""
+
+    def interrupted_ring(self, registers: Mapping[str, int]) -> int | None:
+        """The `ring` that an exception came from, of a CPU at its handler, where registers tell
+        it; None where it takes memory to tell."""
+        return None
 
     @abstractmethod
     def privilege(self, cpu: Cpu) -> str:

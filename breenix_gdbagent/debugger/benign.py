@@ -24,7 +24,10 @@ DOUBLE_FAULT = 8
 
 
 def of_ring3(fault: Fault) -> bool:
-    """Whether the interrupted code ran in ring 3, from the CS that the CPU pushed."""
+    """Whether the interrupted code ran in ring 3, from what the CPU saved of it."""
+    ring = fault.vm.arch.interrupted_ring(fault.registers)
+    if ring is not None:
+        return ring == 3
     vector, rsp = fault.reason.vector, fault.registers.get(fault.vm.arch.names.sp)
     if vector is None or rsp is None or vector == DOUBLE_FAULT:
         return False

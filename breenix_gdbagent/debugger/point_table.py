@@ -13,7 +13,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.evaluation.places import Place
 from breenix_gdbagent.link.breakpoints import Break
 from breenix_gdbagent.live import LiveVm
-from breenix_gdbagent.live.arming import FAULTS
+from breenix_gdbagent.live.catching import FAULTS
 from breenix_gdbagent.live.elfcode import KernelCode
 from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.x86.descriptors import GATE_SIZE, parse_gate

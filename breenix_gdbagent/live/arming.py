@@ -21,15 +21,16 @@ The IDT is read again at each later stop: gates that became present are armed to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.arch.cpu import Cpu, DescriptorTable
 from breenix_gdbagent.errors import InputError, ReadError
-from breenix_gdbagent.link.breakpoints import Break, Ledger, Refused
+from breenix_gdbagent.link.breakpoints import Break
 from breenix_gdbagent.link.hmptext import HiddenRegisters
+from breenix_gdbagent.live.catching import FAULTS, POLL_SECONDS, Arms, Catching
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import FIRMWARE_TOP
 from breenix_gdbagent.stop import StopReason
@@ -38,9 +39,6 @@ from breenix_gdbagent.x86.descriptors import GATE_SIZE, INTERRUPT_GATE, TRAP_GAT
 
 if TYPE_CHECKING:
     from breenix_gdbagent.live.elfcode import KernelCode
-
-FAULTS = "fault catching"
-"""The owner, in the ledger, of the breakpoints that are put in here."""
 
 EXCEPTIONS = 32
 NOT_FAULTS = (1, 2, 3)
@@ -51,8 +49,6 @@ MOST_TELLING = (14, 13, 8, 6, 12, 0, 10, 11)
 
 COMPLETE = {8, 13, 14}
 """With these gates present an IDT is a kernel's last one."""
-
-POLL_SECONDS = 0.25
 
 
 def gates_of(table: bytes, passing: Collection[int] = ()) -> dict[int, tuple[int, ...]]:
@@ -68,64 +64,22 @@ def gates_of(table: bytes, passing: Collection[int] = ()) -> dict[int, tuple[int
     return out
 
 
-class Arms(Protocol):
-    """What arming needs of a guest that can be run and stopped."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """Who wants which breakpoints."""
-
-    def hidden(self) -> Mapping[int, HiddenRegisters]:
-        """IDTR and what else the stub lacks, by CPU, of a stopped guest."""
-
-    def hidden_running(self) -> Mapping[int, HiddenRegisters]:
-        """The same of a running one, which is not stopped for it."""
-
-    def read(self, va: int, length: int) -> bytes:
-        """Virtual memory of a stopped guest. Raises `LinkError`."""
-
-    def read_or_none(self, va: int, length: int) -> bytes | None:
-        """The same; None where it is not mapped."""
-
-    def pause_for(self, action: Callable[[], None]) -> None:
-        """Do `action` while the guest is stopped."""
-
-    def step_over(self, thread: str) -> None:
-        """One instruction of a CPU that is stopped at a breakpoint."""
-
-
-class Arming:
+class Arming(Catching):
     """The breakpoints that catch faults and panics of one guest."""
 
     def __init__(self, vm: Arms, clock: RunClock, *, attached: bool = False) -> None:
+        super().__init__(vm, clock)
         self._attached = attached
-        self.armed_at: str | None = None
-        self.bias: int | None = None
         self.gates: dict[int, tuple[int, ...]] = {}
-        self.idtr: DescriptorTable | None = None
-        self.notes: list[str] = []
-        self.passing: frozenset[int] = frozenset()
-        self.polling = False
-        self._vm = vm
-        self._clock = clock
         self._code: KernelCode | None = None
         self._kernel: Path | None = None
         self._elf: KernelCode | None = None
         self._refused: set[DescriptorTable] = set()
-        self.unwatched = ""
         self._sites: dict[int, tuple[int, int]] = {}
         self._panics: tuple[int, ...] = ()
         self._panic_at: set[int] = set()
         self._table = b""
         self._polled = -POLL_SECONDS
-
-    @property
-    def state(self) -> str:
-        """Since when faults are caught, or why they are not."""
-        if self.armed_at is not None:
-            return self.armed_at
-        why = self.unwatched or next(iter(self.notes[-1:]), "")
-        return "fault catching was never armed" + (f": {why}" if why else "")
 
     # Three ways to begin -------------------------------------------------------------------
 
@@ -354,15 +308,6 @@ class Arming:
         """Hardware breakpoints, because the code may not be there yet."""
         places = (*self._sites, *_by_weight(self.gates), *self._panic_at)
         self._vm.ledger.set_wanted(FAULTS, (Break("hardware", at) for at in places))
-
-    def refused(self, refused: Sequence[Refused]) -> None:
-        """QEMU has no room for these: faults are not caught there, and we say so."""
-        if refused:
-            self._vm.ledger.release(FAULTS, *(r.one for r in refused))
-            self.notes.append(
-                f"{len(refused)} breakpoints that catch faults were refused "
-                f"(error {refused[0].number})"
-            )
 
     def _drop(self, addresses: set[int]) -> None:
         for at in addresses:

@@ -17,7 +17,7 @@ from breenix_gdbagent.link.breakpoints import Break, Ledger
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import RunState
 from breenix_gdbagent.link.stopreply import SIGINT, SIGQUIT, SIGTRAP, StopReply
-from breenix_gdbagent.live.arming import FAULTS, Arming
+from breenix_gdbagent.live.catching import FAULTS, Catching
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.ending import Ending
 from breenix_gdbagent.live.guest import Holds
@@ -39,7 +39,7 @@ class Running(Ending):
     the gates).
     """
 
-    arming: Arming
+    arming: Catching
 
     def __init__(self, holds: Holds, clock: RunClock) -> None:
         super().__init__(holds, clock)

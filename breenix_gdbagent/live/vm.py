@@ -17,7 +17,8 @@ from breenix_gdbagent.link.breakpoints import Break
 from breenix_gdbagent.link.deadline import Deadline
 from breenix_gdbagent.link.gdbstub import RunState
 from breenix_gdbagent.link.stopreply import SIGTRAP
-from breenix_gdbagent.live.arming import FAULTS, Arming
+from breenix_gdbagent.live.arming import Arming
+from breenix_gdbagent.live.catching import FAULTS, Catching
 from breenix_gdbagent.live.clock import RunClock
 from breenix_gdbagent.live.guest import Holds
 from breenix_gdbagent.live.resets import Resets
@@ -78,7 +79,12 @@ class LiveVm(Running):
         self._armed_with = kernel, tuple(panic)
         self._arm(bias, fresh=bias is None and not self._has_started())
 
-    def _new_arming(self) -> Arming:
+    def _new_arming(self) -> Catching:
+        table = self.arch.vector_table
+        if table is not None:
+            from breenix_gdbagent.live.vectors import VectorArming
+
+            return VectorArming(self, self.clock, table)
         return Arming(self, self.clock, attached=self._holds.process is None)
 
     def _has_started(self) -> bool:

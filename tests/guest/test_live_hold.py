@@ -22,7 +22,7 @@ from breenix_gdbagent.errors import (
 )
 from breenix_gdbagent.link.rundir import PREFIX
 from breenix_gdbagent.live import LiveVm
-from breenix_gdbagent.live.arming import FAULTS
+from breenix_gdbagent.live.catching import FAULTS
 from breenix_gdbagent.live.fault import Fault
 from breenix_gdbagent.live.vm import CALLER
 from tests.guest.live_support import DONE, ELF, lab, needs_qemu
