@@ -23,6 +23,7 @@ from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.report import logview
 from breenix_gdbagent.report.model import ShownWalk
 from breenix_gdbagent.report.seriallog import LEVELS, lines_of
+from breenix_gdbagent.timeline.held import HeldRecording
 
 Given = Mapping[str, Any]
 RUN_SECONDS = 10.0
@@ -107,7 +108,7 @@ def _step(session: Session, given: Given) -> Where:
     if how == "back":
         session.recording.by(-count)
         return where(session)
-    if how == "instruction" and not session.held.runs:
+    if how == "instruction" and isinstance(session.held_now, HeldRecording):
         session.recording.by(count)
         return where(session)
     guest = session.held.live()

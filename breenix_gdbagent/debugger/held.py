@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.stop import SerialText
-from breenix_gdbagent.targets import Machine
 from breenix_gdbagent.targets.saved import saved
 
 LONGEST = 3600.0
@@ -109,24 +109,20 @@ class HeldStop(Held):
 
 
 class HeldGuest(Held):
-    """A guest that was launched or attached to; faults are caught from here on. It is closed with
-    what could not be opened. `said` are sentences of checkpoints and invariants on the way."""
+    """A guest under a debugger that has begun. `linger` are seconds to stay after the machine's own
+    marker; `notes` are sentences of checkpoints and invariants on the way."""
 
-    def __init__(self, machine: Machine, target: Mapping[str, Json]) -> None:
+    def __init__(self, debugger: Debugger, target: Mapping[str, Json], linger: float = 0.0) -> None:
         super().__init__(target)
-        self.machine = machine
-        self.vm = machine.vm
-        self.debugger = Debugger(machine.vm, machine.image, self.notes.append)
-        self.arbiter = Arbiter(self.debugger)
-        self._guarded = GuardedRun(self.debugger, Orders())
+        self.vm = debugger.vm
+        self.debugger = debugger
+        debugger.say = self.notes.append
+        self.arbiter = Arbiter(debugger)
+        self._linger = linger
+        self._guarded = GuardedRun(debugger, Orders())
         self._end: RunEnd | None = None
         self._ended: Ended | None = None
         self._steppers: dict[int, Stepper] = {}
-        try:
-            self.debugger.start()
-        except BaseException:
-            machine.vm.close()
-            raise
 
     @property
     def runs(self) -> bool:
@@ -170,20 +166,27 @@ class HeldGuest(Held):
         self._guarded.orders = Orders(
             until=until,
             timeout=seconds,
-            linger=self.machine.linger,
+            linger=self._linger,
             ends_on_request=True,
         )
         self._guarded.succeeded, self._guarded.watched = "", 0.0
         self.debugger.passes_fault = self._guarded.passes_fault
         self._moved()
-        point = None
-        if location is not None:
-            image, number = self.debugger.loaded_or_linked, self.debugger.table.number()
-            point = self.debugger.add(breakpoint_of(location, image, number, once=True))
-        try:
+        with self._once(location):
             self.event = self._let(self._guarded_job)
+
+    @contextmanager
+    def _once(self, location: str | None) -> Iterator[None]:
+        """A breakpoint there meanwhile, where a location is named. Raises `InputError`."""
+        if location is None:
+            yield
+            return
+        image, number = self.debugger.loaded_or_linked, self.debugger.table.number()
+        point = self.debugger.add(breakpoint_of(location, image, number, once=True))
+        try:
+            yield
         finally:
-            if point is not None and point in self.debugger.table and not self.vm.exited:
+            if point in self.debugger.table and not self.vm.exited:
                 self.debugger.remove(point)
 
     def _guarded_job(self) -> StopEvent:

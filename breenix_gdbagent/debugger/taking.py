@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from breenix_gdbagent import targets
+from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.held import HeldGuest
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
@@ -49,7 +51,7 @@ def launched(started: Started) -> HeldGuest:
         machine = targets.lab(
             started.lab, config=started.config, smp=started.smp, deterministic=clock
         )
-        return HeldGuest(machine, {"kind": "lab", "scenario": started.lab, "stripped": False})
+        return _held(machine, {"kind": "lab", "scenario": started.lab, "stripped": False})
     if started.breenix or started.image:
         machine = targets.breenix(
             Path(started.breenix) if started.breenix else None,
@@ -60,12 +62,12 @@ def launched(started: Started) -> HeldGuest:
             smp=started.smp,
             deterministic=clock,
         )
-        return HeldGuest(machine, _named("breenix", started.config or "breenix", kernel))
+        return _held(machine, _named("breenix", started.config or "breenix", kernel))
     assert kernel is not None and started.config is not None
     machine = targets.kernel(
         kernel, config=started.config, disks=files, smp=started.smp, deterministic=clock
     )
-    return HeldGuest(machine, _named("kernel", started.config, kernel))
+    return _held(machine, _named("kernel", started.config, kernel))
 
 
 def attached(
@@ -82,7 +84,18 @@ def attached(
     machine = targets.running(
         gdb, qmp=qmp, ram=Path(ram) if ram else None, serial=serial, kernel=elf
     )
-    return HeldGuest(machine, {"kind": "gdb", "kernel": None if elf is None else elf.name})
+    return _held(machine, {"kind": "gdb", "kernel": None if elf is None else elf.name})
+
+
+def _held(machine: targets.Machine, target: Mapping[str, Json]) -> HeldGuest:
+    """Faults are caught from here on; what could not be taken hold of is closed."""
+    debugger = Debugger(machine.vm, machine.image)
+    try:
+        debugger.start()
+    except BaseException:
+        machine.vm.close()
+        raise
+    return HeldGuest(debugger, target, machine.linger)
 
 
 def _named(kind: str, config: str, kernel: Path | None) -> dict[str, Json]:

@@ -163,13 +163,15 @@ class Adapter:
             raise InputError("this session has a guest already", fix="start another session")
         self._held = held
         self._sources = (*taking.sources(given), *self._sources)
-        self._stop_on_entry = given.get("stopOnEntry") is True or not held.runs
+        recorded = isinstance(held, HeldRecording)
+        self._stop_on_entry = given.get("stopOnEntry") is True or recorded or not held.runs
         if held.runs:
             guest = held.live()
             guest.debugger.say = lambda line: self.say(f"{line}\n")
-            guest.vm.console.listen(self._serial)
             self._points = EditorPoints(guest.debugger, lambda line: self.say(f"{line}\n"))
-        elif isinstance(held, HeldRecording):
+            if not recorded:
+                guest.vm.console.listen(self._serial)
+        if recorded:
             self.event("capabilities", {"capabilities": {"supportsStepBack": True}})
         self._after.append(lambda: self.event("initialized"))
 
@@ -284,12 +286,8 @@ class Adapter:
 
     def continue_(self, given: Message) -> Json:
         self._refuse_running()
-        held = self.held
-        if isinstance(held, HeldRecording):
-            self._moved_to(held, lambda: held.goto("end"))
-        else:
-            held.live()
-            self._after.append(lambda: self._go(lambda: held.live().debugger.go()))
+        guest = self.held.live()
+        self._after.append(lambda: self._go(guest.debugger.go))
         return {"allThreadsContinued": True}
 
     def next_(self, given: Message) -> Json:
@@ -300,11 +298,7 @@ class Adapter:
 
     def _step(self, given: Message, *, over: bool) -> Json:
         self._refuse_running()
-        held = self.held
-        if isinstance(held, HeldRecording):
-            self._moved_to(held, lambda: held.by(1))
-            return None
-        guest, cpu = held.live(), self._cpu(given).index
+        guest, cpu = self.held.live(), self._cpu(given).index
         stepper = guest.stepper(cpu)
         if given.get("granularity") == "instruction":
             self._after.append(lambda: self._go(lambda: stepper.instruction(over=over)))
@@ -320,13 +314,18 @@ class Adapter:
         return None
 
     def step_back(self, given: Message) -> Json:
-        recording = self._recording()
-        self._moved_to(recording, lambda: recording.by(-1))
+        self._refuse_running()
+        travel = self._recording().travel
+        if given.get("granularity") == "instruction":
+            self._after.append(lambda: self._go(lambda: travel.back(1)))
+        else:
+            self._after.append(lambda: self._go(lambda: travel.back_line(over=True)))
         return None
 
     def reverse_continue(self, given: Message) -> Json:
-        recording = self._recording()
-        self._moved_to(recording, lambda: recording.goto("0"))
+        self._refuse_running()
+        travel = self._recording().travel
+        self._after.append(lambda: self._go(travel.back_to_point))
         return None
 
     def pause(self, given: Message) -> Json:
@@ -344,22 +343,6 @@ class Adapter:
                 "only a recording can be gone back in", fix='launch with "replay": DIR'
             )
         return held
-
-    def _moved_to(self, recording: HeldRecording, move: Callable[[], None]) -> None:
-        move()
-        self._shown = None
-        where = recording.moment
-        self._after.append(
-            lambda: self.event(
-                "stopped",
-                {
-                    "reason": "goto",
-                    "description": where,
-                    "threadId": recording.kernel.stop.cpu.index + 1,
-                    "allThreadsStopped": True,
-                },
-            )
-        )
 
     def _refuse_running(self) -> None:
         if self._running:

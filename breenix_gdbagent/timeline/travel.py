@@ -71,9 +71,14 @@ class Traveller:
         """Call this moment by a name. Raises `InputError` for one that is a moment already."""
         if not name or name == "end" or name[0].isdigit():
             raise InputError(f"{name!r} is no name for a moment", fix="begin it with a letter")
-        at_end = self.vm.at_end() and self.vm.pc() == self.player.manifest.end.rip
-        self.bookmarks[name] = Moment(self.position, at_end)
+        self.bookmarks[name] = self.here
         return self.bookmarks[name]
+
+    @property
+    def here(self) -> Moment:
+        """The moment at which it stands. Raises `LinkError`."""
+        at_end = self.vm.at_end() and self.vm.pc() == self.player.manifest.end.rip
+        return Moment(self.position, at_end)
 
     # To a moment -----------------------------------------------------------------------------
 

@@ -102,10 +102,10 @@ class Editor:
 
 
 @contextmanager
-def editor(*options: str) -> Iterator[Editor]:
-    """An adapter of ours and an editor at it."""
+def editor(*adapter: str) -> Iterator[Editor]:
+    """An editor at an adapter, by itself at ours."""
     process = subprocess.Popen(
-        [*ADAPTER, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        adapter or ADAPTER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
     try:
         found = Editor(process)

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from breenix_gdbagent import lab
+from breenix_gdbagent.commands import run
+from breenix_gdbagent.link.qmp import Qmp
 
 pytest.importorskip("dap")
 
+from tests.gdb import gdb_command, gdb_version
 from tests.guest.dapclient import Editor, editor
+from tests.guest.debugged import BASE
+from tests.guest.live_support import ELF, beside
 
 SOURCE = lab.sources()[0] / "labguest" / "src" / "scenarios"
 FUNCTION = "kernel::scenarios::page_faults::guard_page"
@@ -131,3 +136,81 @@ def test_a_snapshot_is_looked_at(tmp_path: Path) -> None:
         assert frames(at)[1].name == "kernel::scenarios::probes::recurse"
         refused = at.ask("continue", threadId=1)
         assert not refused.success and "does not run" in refused.message
+
+
+def test_a_recording_goes_both_ways(tmp_path: Path) -> None:
+    """Points stop it forwards and backwards, and a line is gone back as it was gone on."""
+    assert run(["record", "--lab", "guard-page", "-o", str(tmp_path / "made"), "--json"]) == 1
+    with editor() as at:
+        at.begin(replay=str(tmp_path / "made"))
+        (point,) = at.ask("setFunctionBreakpoints", breakpoints=[{"name": FUNCTION}]).breakpoints
+        assert point.verified
+        at.ask("configurationDone")
+        assert at.wait("StoppedEvent").reason == "exception"
+        assert frames(at)[1].name == "kernel::scenarios::probes::recurse"
+
+        at.ask("reverseContinue", threadId=1)
+        stopped = at.wait("StoppedEvent")
+        assert (stopped.reason, stopped.hitBreakpointIds) == ("breakpoint", [str(point.id)])
+        entered = frames(at)[0]
+        assert entered.name == FUNCTION
+        at.ask("next", threadId=1)
+        assert at.wait("StoppedEvent").reason == "step"
+        next_line = frames(at)[0]
+        assert next_line.name == FUNCTION and next_line.line > entered.line
+        at.ask("stepBack", threadId=1)
+        at.wait("StoppedEvent")
+        assert frames(at)[0].line == entered.line
+        at.ask("stepBack", threadId=1, granularity="instruction")
+        at.wait("StoppedEvent")
+        assert frames(at)[0].name != FUNCTION
+
+        at.ask("continue", threadId=1)
+        assert at.wait("StoppedEvent").reason == "breakpoint"
+        assert frames(at)[0].line == entered.line
+        at.ask("continue", threadId=1)
+        assert at.wait("StoppedEvent").reason == "exception"
+
+
+def test_a_qemu_that_runs_is_attached_to_and_runs_on(tmp_path: Path) -> None:
+    with beside(tmp_path, "hang") as qemu:
+        with editor() as at:
+            at.ask("attach", gdb=qemu.gdb, qmp=qemu.qmp, kernel=str(ELF))
+            at.wait("InitializedEvent")
+            at.ask("configurationDone")
+            assert at.wait("StoppedEvent").reason == "entry"
+            assert named(at.ask("threads").threads)
+            at.ask("continue", threadId=1)
+            refused = at.ask("stackTrace", threadId=1)
+            assert not refused.success and "running" in refused.message
+            at.ask("pause", threadId=1)
+            assert at.wait("StoppedEvent").reason == "pause"
+            assert frames(at)
+        monitor = Qmp(str(qemu.room / "qmp"))
+        try:
+            assert monitor.status() == "running"
+        finally:
+            monitor.close()
+
+
+@pytest.mark.skipif(gdb_version() < 16, reason="no gdb 16, which is a debug adapter itself")
+def test_what_gdbs_own_adapter_says_of_the_same_stop(tmp_path: Path) -> None:
+    with beside(tmp_path, "hang", paused=True) as qemu:
+        with editor() as at:
+            at.ask("attach", gdb=qemu.gdb, qmp=qemu.qmp, kernel=str(ELF))
+            at.wait("InitializedEvent")
+            hang = [{"name": "kernel::scenarios::basic::hang"}]
+            assert at.ask("setFunctionBreakpoints", breakpoints=hang).breakpoints[0].verified
+            at.ask("configurationDone")
+            at.wait("StoppedEvent")
+            at.ask("continue", threadId=1)
+            assert at.wait("StoppedEvent").reason == "breakpoint"
+            ours = [(one.name, one.line) for one in frames(at) if one.source is not None]
+        symbols = f"add-symbol-file {ELF} -o {BASE:#x}"
+        with editor(*gdb_command("--interpreter=dap", "-iex", symbols)) as judge:
+            judge.client.send_request("attach", {"target": f"{qemu.room}/gdb"})
+            judge.wait("InitializedEvent")
+            judge.ask("configurationDone")
+            judge.wait("StoppedEvent")
+            theirs = [(one.name, one.line) for one in frames(judge) if one.source is not None]
+    assert ours and ours == theirs[: len(ours)]

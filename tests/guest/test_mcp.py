@@ -14,6 +14,7 @@ from tests.guest.processes import children
 
 pytest.importorskip("mcp")
 
+from tests.guest.live_support import ELF, beside
 from tests.guest.mcpclient import Agent, drive
 
 MOST_CALLS, MOST_TOKENS, BYTES_A_TOKEN = 8, 6000, 4
@@ -166,3 +167,17 @@ def test_a_snapshot_is_written_and_opened(tmp_path: Path) -> None:
 
     drive(job)
     assert not children(os.getpid())
+
+
+def test_a_qemu_that_runs_is_attached_to_and_left_as_it_was(tmp_path: Path) -> None:
+    with beside(tmp_path, "hang") as qemu:
+
+        async def job(agent: Agent) -> None:
+            there = await agent.call("attach", gdb=qemu.gdb, qmp=qemu.qmp, kernel=str(ELF))
+            assert there["state"] == "stopped"
+            limited = await agent.call("run", seconds=0.2)
+            assert limited["kind"] == "deadline" and "limit" in limited["notes"][0]
+            assert (await agent.call("look", what="registers"))["total"]
+
+        drive(job)
+        assert qemu.status() == "running"

@@ -35,7 +35,11 @@ def test_a_recording_is_moved_in_and_asked(
         assert (end["place"], end["notes"]) == (opened["place"], opened["notes"])
         wrote = await agent.call("who_wrote", place=moment["change"]["pa"])
         assert wrote["total"] > 1
-        assert "does not run on" in await agent.refused("run")
+        begun = await agent.call("step", how="goto", place="1_000_000")
+        assert begun["place"] != there["place"]
+        again = await agent.call("run", location=moment["rip"])
+        assert again["place"] == moment["rip"]
+        assert (await agent.call("run"))["place"] == opened["place"]
         assert "no instruction" in await agent.refused("step", how="instruction", count=9)
 
     drive(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -141,10 +142,11 @@ def test_a_long_text_is_cut_and_says_so() -> None:
     assert len(json.dumps(row)) < 4096
 
 
-def test_nothing_held_is_said_by_every_tool_that_needs_it() -> None:
+def test_nothing_held_is_said_by_every_tool_that_needs_it(tmp_path: Path) -> None:
     given: dict[str, dict[str, Any]] = {
         "walk": {"va": "0x0"}, "look": {"what": "roots"}, "when": {"code": "panic"},
-        "who_wrote": {"place": "0x0"}, "snapshot": {"path": "/tmp/x"}, "console": {"expect": "x"},
+        "who_wrote": {"place": "0x0"}, "snapshot": {"path": str(tmp_path / "x")},
+        "console": {"expect": "x"},
     }  # fmt: skip
     for tool in TOOLS:
         if tool.name in ("launch", "attach", "open"):
