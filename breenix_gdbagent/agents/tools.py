@@ -277,8 +277,8 @@ TOOLS: tuple[Tool, ...] = (
     Tool("interrupt", "Stop a guest that runs.", (), Where, _interrupt, aside=True),
     Tool(
         "step",
-        "One source line into or over calls, instruction, finish (out of the function). In a "
-        "recording: instruction, back, goto a moment.",
+        "A source line into or over calls, instruction, finish (the function). A recording goes "
+        "back, and to a moment (goto), too.",
         (
             Argument(
                 "how", "", "string", "over",

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from dap import Client
 from dap.handler import Handler
+
+from breenix_gdbagent.editors.wire import framed, read_message
+from tests.gdb import gdb_command
 
 BARE = {
     "launch", "attach", "configurationDone", "disconnect", "terminate", "next", "stepIn", "stepOut",
@@ -102,10 +106,42 @@ class Editor:
 
 
 @contextmanager
-def editor(*adapter: str) -> Iterator[Editor]:
-    """An editor at an adapter, by itself at ours."""
+def gdbs_adapter(*options: str) -> Iterator[Callable[..., dict[str, Any]]]:
+    """gdb's own adapter, whose messages the library refuses (bodies and names are left out): ask it
+    a request, and get the answer's body."""
     process = subprocess.Popen(
-        adapter or ADAPTER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        gdb_command("--interpreter=dap", *options), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+    numbers = count(1)
+
+    def ask(command: str, **arguments: Any) -> dict[str, Any]:
+        number = next(numbers)
+        asked = {"seq": number, "type": "request", "command": command, "arguments": arguments}
+        stdin.write(framed(asked))
+        stdin.flush()
+        if command == "attach":
+            return {}  # it answers when it has been configured
+        while message := read_message(stdout):
+            if message.get("request_seq") == number:
+                assert message["success"], message
+                body = message.get("body")
+                return body if isinstance(body, dict) else {}
+        raise EOFError("gdb has ended")
+
+    try:
+        yield ask
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def editor(*options: str) -> Iterator[Editor]:
+    """An adapter of ours and an editor at it."""
+    process = subprocess.Popen(
+        [*ADAPTER, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
     try:
         found = Editor(process)

@@ -14,8 +14,8 @@ from breenix_gdbagent.link.qmp import Qmp
 
 pytest.importorskip("dap")
 
-from tests.gdb import gdb_command, gdb_version
-from tests.guest.dapclient import Editor, editor
+from tests.gdb import gdb_version
+from tests.guest.dapclient import Editor, editor, gdbs_adapter
 from tests.guest.debugged import BASE
 from tests.guest.live_support import ELF, beside
 
@@ -207,10 +207,11 @@ def test_what_gdbs_own_adapter_says_of_the_same_stop(tmp_path: Path) -> None:
             assert at.wait("StoppedEvent").reason == "breakpoint"
             ours = [(one.name, one.line) for one in frames(at) if one.source is not None]
         symbols = f"add-symbol-file {ELF} -o {BASE:#x}"
-        with editor(*gdb_command("--interpreter=dap", "-iex", symbols)) as judge:
-            judge.client.send_request("attach", {"target": f"{qemu.room}/gdb"})
-            judge.wait("InitializedEvent")
-            judge.ask("configurationDone")
-            judge.wait("StoppedEvent")
-            theirs = [(one.name, one.line) for one in frames(judge) if one.source is not None]
+        with gdbs_adapter("-iex", symbols) as ask:
+            ask("initialize", adapterID="gdb")
+            ask("attach", target=f"{qemu.room}/gdb")
+            ask("configurationDone")
+            (thread, *_) = ask("threads")["threads"]
+            found = ask("stackTrace", threadId=thread["id"])["stackFrames"]
+            theirs = [(one["name"], one["line"]) for one in found if "source" in one]
     assert ours and ours == theirs[: len(ours)]
