@@ -7,7 +7,7 @@ MACHINE := $(VENV)/.machine
 THOROUGH := $(VENV)/.thorough
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest selftest bench thorough fresh pythons readme clean
+.PHONY: help setup demo test check guest selftest bench thorough fresh pythons readme docs clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ pythons: setup  ## the wheel, a lab run and the unit tests on every Python from 
 
 readme: setup  ## write the README's session and report again from a real run
 	$(PY) tools/readme.py README.md
+
+docs: setup  ## the man page
+	$(PY) tools/manpage.py docs/breenix-gdbagent.1
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

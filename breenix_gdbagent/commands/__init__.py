@@ -54,6 +54,7 @@ COMMANDS = {
     "init": "files for a kernel of your own: machine, agent, editor",
     "selftest": "the page-fault matrix on this machine's QEMU",
     "doctor": "what this machine has and lacks",
+    "completion": "the completion of bash, zsh or fish",
 }
 
 
@@ -95,6 +96,16 @@ class Parser(argparse.ArgumentParser):
             return []
         found: list[Any] = super()._get_option_tuples(option_string)
         return [one for one in found if "--write" not in one[0].option_strings]
+
+    def format_help(self) -> str:
+        """As argparse has it, with the command's words and examples."""
+        from breenix_gdbagent.commands.manual import examples, page_of
+
+        page = page_of(self.prog)
+        if page is None:
+            return super().format_help()
+        self.description = page.text
+        return f"{super().format_help()}\n{examples(page)}"
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message, fix=f"see: {self.prog} --help")
@@ -210,6 +221,8 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 
 def _dispatch(argv: list[str]) -> int:
+    if argv[:1] == ["help"] and argv[1:]:
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
@@ -249,7 +262,7 @@ def _overview() -> str:
             "",
             "Targets: --lab [SCENARIO] | --breenix DIR | --image IMG --kernel ELF | --gdb ADDR",
             "         | --config NAME --kernel ELF | --snapshot FILE.",
-            "`breenix-gdbagent COMMAND --help` says more.",
+            "`breenix-gdbagent help COMMAND` says more, with examples.",
         ]
     )
 

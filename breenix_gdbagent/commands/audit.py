@@ -29,11 +29,7 @@ from breenix_gdbagent.report.model import Report
 def run(name: str, argv: list[str]) -> int:
     """``audit``: what `ci` says of a run that we boot, `report` of a file, `snapshot` of a guest as
     it stands; here nothing is expected and nothing written."""
-    parser = Parser("breenix-gdbagent audit", description="all checks on any target")
-    add_target_options(parser)
-    add_run_options(parser)
-    add_format_options(parser)
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     target = target_of(options, default_lab=False)
     check_formats(options)
     started = time.monotonic()
@@ -60,6 +56,15 @@ def run(name: str, argv: list[str]) -> int:
         )
         report = _timed(report, seen, started)
         return write_formats(report, options, kernel=kernel)
+
+
+def build(name: str) -> Parser:
+    """The options of `audit`."""
+    parser = Parser("breenix-gdbagent audit")
+    add_target_options(parser)
+    add_run_options(parser)
+    add_format_options(parser)
+    return parser
 
 
 def replay_report(target: Target, started: float) -> int:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 def run(name: str, argv: list[str]) -> int:
     """``ci``, see the parser."""
-    options = _parser().parse_args(argv)
+    options = build(name).parse_args(argv)
     if options.record_on_failure is None:
         return run_with(options, None)
     from breenix_gdbagent.commands.kept import Kept
@@ -221,11 +221,9 @@ def check_options(options: argparse.Namespace) -> None:
         writable(path)
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        "breenix-gdbagent ci",
-        description="boot a kernel, run to a marker or its end, assert that nothing faults",
-    )
+def build(name: str) -> Parser:
+    """The options of `ci`."""
+    parser = Parser("breenix-gdbagent ci")
     add_ci_options(parser)
     add_output_options(parser)
     parser.add_argument(
@@ -242,7 +240,10 @@ def add_ci_options(parser: argparse.ArgumentParser) -> None:
     add_expectation_options(parser)
     add_format_options(parser)
     parser.add_argument("--audit-every", metavar="REGEX", help="audit at each matching line too")
-    parser.add_argument("--faults", choices=("all", "fatal"), default="all")
+    parser.add_argument(
+        "--faults", choices=("all", "fatal"), default="all",
+        help="fatal: look only at faults that end the machine (all)",
+    )  # fmt: skip
     parser.add_argument(
         "--checkpoint", action="append", default=[], metavar="'LOCATION [EXPR, ...] [if COND]'",
         help="print values there and go on",
@@ -268,4 +269,7 @@ def add_run_end_options(parser: argparse.ArgumentParser) -> None:
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """-o, --memory: the snapshot of `ci` and `snapshot`."""
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="snapshot of the stop")
-    parser.add_argument("--memory", choices=("tables", "kernel", "all"), default="kernel")
+    parser.add_argument(
+        "--memory", choices=("tables", "kernel", "all"), default="kernel",
+        help="how much memory the snapshot holds (kernel)",
+    )  # fmt: skip

@@ -15,15 +15,7 @@ from breenix_gdbagent.editors.wire import Message, framed, read_message
 
 def run(name: str, argv: list[str]) -> int:
     """``dap [--source DIR]``: serves the editor that started it, until that is gone."""
-    parser = Parser(
-        "breenix-gdbagent dap",
-        description="a Debug Adapter (Debug Adapter Protocol) on stdio, for editors",
-    )
-    parser.add_argument(
-        "--source", type=Path, action="append", default=[], metavar="DIR",
-        help="where the kernel's source lies",
-    )  # fmt: skip
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     # Only the protocol's messages go out on stdout: whatever else is printed goes to stderr.
     wire = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -38,3 +30,13 @@ def run(name: str, argv: list[str]) -> int:
     adapter = Adapter(send, guarded, (*options.source, *lab.sources()))
     adapter.serve(lambda: read_message(sys.stdin.buffer))
     return 0
+
+
+def build(name: str) -> Parser:
+    """The options of `dap`."""
+    parser = Parser("breenix-gdbagent dap")
+    parser.add_argument(
+        "--source", type=Path, action="append", default=[], metavar="DIR",
+        help="where the kernel's source lies",
+    )  # fmt: skip
+    return parser

@@ -20,17 +20,7 @@ from breenix_gdbagent.views.comparison import compare_stops
 
 def run(name: str, argv: list[str]) -> int:
     """``diff A B``: 0 when they are the same, 1 when they differ."""
-    parser = Parser(
-        "breenix-gdbagent diff", description="two snapshots, working (A) against broken (B)"
-    )
-    parser.add_argument("a", type=Path, metavar="A")
-    parser.add_argument("b", type=Path, metavar="B")
-    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the kernel's ELF of both")
-    parser.add_argument("--kernel-b", type=Path, metavar="ELF", help="that of B, where it differs")
-    parser.add_argument("--ram-size", metavar="SIZE|RANGES", help="RAM of bare cores")
-    parser.add_argument("--json", action="store_true", help="the comparison on stdout")
-    parser.add_argument("--html", type=Path, metavar="OUT")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     writable(options.html)
     first, one = _side(options, options.a, options.kernel)
     second, other = _side(options, options.b, options.kernel_b or options.kernel)
@@ -44,6 +34,19 @@ def run(name: str, argv: list[str]) -> int:
         width = shutil.get_terminal_size((100, 24)).columns if wide else 100
         sys.stdout.write(diffview.text(found, width, wide and not os.environ.get("NO_COLOR")))
     return int(bool(found["differs"]))
+
+
+def build(name: str) -> Parser:
+    """The options of `diff`."""
+    parser = Parser("breenix-gdbagent diff")
+    parser.add_argument("a", type=Path, metavar="A", help="the snapshot of the working run")
+    parser.add_argument("b", type=Path, metavar="B", help="the snapshot of the broken run")
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the kernel's ELF of both")
+    parser.add_argument("--kernel-b", type=Path, metavar="ELF", help="that of B, where it differs")
+    parser.add_argument("--ram-size", metavar="SIZE|RANGES", help="RAM of bare cores")
+    parser.add_argument("--json", action="store_true", help="the comparison on stdout")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="one self-contained page")
+    return parser
 
 
 def _side(options: argparse.Namespace, path: Path, kernel: Path | None) -> tuple[Side, Kernel]:

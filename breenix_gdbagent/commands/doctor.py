@@ -49,10 +49,7 @@ class Item:
 
 def run(name: str, argv: list[str]) -> int:
     """``doctor [--kernel ELF] [--json]``; exit 1 when something that is needed is missing."""
-    parser = Parser("breenix-gdbagent doctor", description="what this machine has and lacks")
-    parser.add_argument("--kernel", type=Path, metavar="ELF", help="what a kernel's ELF offers")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     items = [*_programs(), _firmware(), *_libraries(), _rundir(), _process_memory(), _kvm()]
     if options.kernel is not None:
         items += _kernel(options.kernel)
@@ -78,6 +75,14 @@ def run(name: str, argv: list[str]) -> int:
         if not i.ok and i.install:
             print(f"{'':7}  {'':<{width}}  install it: {i.install}")
     return int(missing)
+
+
+def build(name: str) -> Parser:
+    """The options of `doctor`."""
+    parser = Parser("breenix-gdbagent doctor")
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="what a kernel's ELF offers")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
 
 
 def _kernel(path: Path) -> list[Item]:

@@ -30,7 +30,10 @@ NOT_KNOWN = (
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """How far a target that we boot runs before it is looked at."""
     parser.add_argument("--until", metavar="REGEX", help="run until serial text matches")
-    parser.add_argument("--timeout", type=seconds, default=DEFAULT_SECONDS, metavar="S")
+    parser.add_argument(
+        "--timeout", type=seconds, default=DEFAULT_SECONDS, metavar="S",
+        help=f"a target that we boot runs so many seconds at most ({DEFAULT_SECONDS:.0f})",
+    )  # fmt: skip
 
 
 @contextmanager

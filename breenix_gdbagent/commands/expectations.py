@@ -59,9 +59,14 @@ def parse_expectation(text: str) -> Expectation:
 
 def add_expectation_options(parser: argparse.ArgumentParser) -> None:
     """--expect, --baseline, --write-baseline."""
-    parser.add_argument("--expect", action="append", default=[], metavar="CODE[@PROCESS]")
-    parser.add_argument("--baseline", type=Path, metavar="FILE")
-    parser.add_argument("--write-baseline", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--expect", action="append", default=[], metavar="CODE[@PROCESS]",
+        help="that finding has to come, and does not count",
+    )  # fmt: skip
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="known findings do not count")
+    parser.add_argument(
+        "--write-baseline", type=Path, metavar="FILE", help="write the findings as known ones"
+    )
 
 
 @dataclass(frozen=True, slots=True)

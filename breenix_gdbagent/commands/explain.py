@@ -20,15 +20,7 @@ MOST_TEXT = 1 << 20
 
 def run(name: str, argv: list[str]) -> int:
     """``explain CODE|ERRORCODE|TEXT``, ``explain -`` reads the text, ``explain --list``."""
-    parser = Parser(
-        "breenix-gdbagent explain",
-        description="a finding code, a page-fault error code (0x6), or a fault line of Breenix",
-    )
-    parser.add_argument("what", nargs="*", metavar="CODE|ERRORCODE|TEXT", help="- reads stdin")
-    parser.add_argument("--list", action="store_true", help="every finding code")
-    parser.add_argument("--kernel", type=Path, metavar="ELF", help="names the code in a text")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     text = " ".join(options.what).strip()
     if options.list == bool(text):
         raise InputError(
@@ -49,6 +41,16 @@ def run(name: str, argv: list[str]) -> int:
     else:
         sys.stdout.write(explain.text_of(answer))
     return int(answer["kind"] == "unknown")
+
+
+def build(name: str) -> Parser:
+    """The options of `explain`."""
+    parser = Parser("breenix-gdbagent explain")
+    parser.add_argument("what", nargs="*", metavar="CODE|ERRORCODE|TEXT", help="- reads stdin")
+    parser.add_argument("--list", action="store_true", help="every finding code")
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="names the code in a text")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
 
 
 def _answer(text: str, kernel: Path | None) -> dict[str, Json]:

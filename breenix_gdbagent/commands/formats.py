@@ -29,12 +29,18 @@ FILES = ("html", "markdown", "junit")
 def add_format_options(parser: argparse.ArgumentParser) -> None:
     """--json, --html, --markdown, --junit, --github, --fail-on."""
     parser.add_argument("--json", action="store_true", help="the report document on stdout")
-    parser.add_argument("--html", type=Path, metavar="OUT")
-    parser.add_argument("--markdown", nargs="?", const=Path("-"), type=Path, metavar="OUT")
-    parser.add_argument("--junit", type=Path, metavar="OUT")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="one self-contained page")
+    parser.add_argument(
+        "--markdown", nargs="?", const=Path("-"), type=Path, metavar="OUT",
+        help="Markdown into OUT, or on stdout",
+    )  # fmt: skip
+    parser.add_argument("--junit", type=Path, metavar="OUT", help="JUnit XML: a test case a check")
     parser.add_argument("--github", action="store_true", help="annotations and step summary")
     parser.add_argument("-v", "--verbose", action="store_true", help="consequences in full, too")
-    parser.add_argument("--fail-on", choices=("error", "warning"), default="error")
+    parser.add_argument(
+        "--fail-on", choices=("error", "warning"), default="error",
+        help="exit 1 from this severity up (error)",
+    )  # fmt: skip
 
 
 def check_formats(options: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ def run(name: str, argv: list[str]) -> int:
         from breenix_gdbagent.commands import init_clients
 
         return (init_clients.agent if argv[0] == "agent" else init_clients.editor)(argv[1:])
-    options = _parser().parse_args(argv)
+    options = build(name).parse_args(argv)
     boot = options.boot or _seen(options.image, options.kernel)
     text = machine_text(boot, options.name, options.success, options.memory, options.smp)
     path: Path = options.output or Path(f"{options.name}.toml")
@@ -43,8 +43,9 @@ def run(name: str, argv: list[str]) -> int:
 _WHAT = "machine: QEMU's arguments, as TOML; agent, editor: see `init agent --help`"
 
 
-def _parser() -> Parser:
-    parser = Parser("breenix-gdbagent init", description="files for a kernel of your own")
+def build(name: str) -> Parser:
+    """The options of `init`."""
+    parser = Parser("breenix-gdbagent init")
     parser.add_argument("what", choices=("machine", "agent", "editor"), help=_WHAT)
     add = parser.add_argument
     add("--boot", choices=MACHINES, help="how it boots; else seen in --image or --kernel")

@@ -17,15 +17,7 @@ SKILLS = ".claude/skills"
 
 def agent(argv: list[str]) -> int:
     """``init agent [DIR]``: a skill, and a section of AGENTS.md."""
-    parser = Parser(
-        "breenix-gdbagent init agent",
-        description="a skill folder and a section of AGENTS.md for a kernel's repository, which "
-        "teach coding agents the command line",
-    )
-    parser.add_argument("directory", nargs="?", type=Path, default=Path(), metavar="DIR")
-    parser.add_argument("--skills", default=SKILLS, metavar="DIR", help=f"skills ({SKILLS})")
-    parser.add_argument("--force", action="store_true", help="replace a skill that is there")
-    options = parser.parse_args(argv)
+    options = build_agent().parse_args(argv)
     root = _directory(options.directory)
     name = f"{options.skills.rstrip('/')}/breenix-gdbagent/SKILL.md"
     book = root / "AGENTS.md"
@@ -40,16 +32,21 @@ def agent(argv: list[str]) -> int:
     return 0
 
 
+def build_agent() -> Parser:
+    """The options of `init agent`."""
+    parser = Parser("breenix-gdbagent init agent")
+    parser.add_argument(
+        "directory", nargs="?", type=Path, default=Path(), metavar="DIR",
+        help="the kernel's repository (where you are)",
+    )  # fmt: skip
+    parser.add_argument("--skills", default=SKILLS, metavar="DIR", help=f"skills ({SKILLS})")
+    parser.add_argument("--force", action="store_true", help="replace a skill that is there")
+    return parser
+
+
 def editor(argv: list[str]) -> int:
     """``init editor [DIR]``: launch configurations of VS Code."""
-    parser = Parser(
-        "breenix-gdbagent init editor",
-        description="launch configurations of VS Code for a kernel's repository, and the local "
-        "extension that declares the debugger",
-    )
-    parser.add_argument("directory", nargs="?", type=Path, default=Path(), metavar="DIR")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
-    options = parser.parse_args(argv)
+    options = build_editor().parse_args(argv)
     root = _directory(options.directory)
     for name in (launching.EXTENSION, launching.LAUNCH):
         if (root / name).exists() and not options.force:
@@ -59,6 +56,17 @@ def editor(argv: list[str]) -> int:
     print("next: open the folder in VS Code (1.89 or newer), install the workspace's recommended")
     print("  extension breenix-gdbagent, and start one of the configurations")
     return 0
+
+
+def build_editor() -> Parser:
+    """The options of `init editor`."""
+    parser = Parser("breenix-gdbagent init editor")
+    parser.add_argument(
+        "directory", nargs="?", type=Path, default=Path(), metavar="DIR",
+        help="the kernel's repository (where you are)",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    return parser
 
 
 def _directory(path: Path) -> Path:

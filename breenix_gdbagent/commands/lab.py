@@ -9,11 +9,7 @@ from breenix_gdbagent.lab import ARCHITECTURES, X86_64, scenario, scenarios
 
 def run(name: str, argv: list[str]) -> int:
     """``lab [SCENARIO] [--arch ARCH] [--json]``. Raises `InputError` for an unknown scenario."""
-    parser = Parser("breenix-gdbagent lab", description="the lab guest's scenarios")
-    parser.add_argument("scenario", nargs="?", metavar="SCENARIO", help="only that one")
-    parser.add_argument("--arch", choices=ARCHITECTURES, default=X86_64, help="of which guest")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     chosen = options.scenario
     arch = options.arch
     table = list(scenarios(arch).values()) if chosen is None else [scenario(chosen, arch)]
@@ -34,3 +30,12 @@ def run(name: str, argv: list[str]) -> int:
     what = ("it", chosen) if chosen else ("one", "NAME")
     print(f"\nRun {what[0]}: breenix-gdbagent ci --lab {what[1]}{more}")
     return 0
+
+
+def build(name: str) -> Parser:
+    """The options of `lab`."""
+    parser = Parser("breenix-gdbagent lab")
+    parser.add_argument("scenario", nargs="?", metavar="SCENARIO", help="only that one")
+    parser.add_argument("--arch", choices=ARCHITECTURES, default=X86_64, help="of which guest")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser

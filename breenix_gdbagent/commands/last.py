@@ -14,17 +14,7 @@ from breenix_gdbagent.views.moments import Write
 
 def run(name: str, argv: list[str]) -> int:
     """``last DIR EXPR``: 1 where nothing wrote it."""
-    parser = Parser(
-        "breenix-gdbagent last",
-        description="walk back over the writes of a variable: a static, a field of one",
-    )
-    parser.add_argument("recording", type=Path, metavar="DIR")
-    parser.add_argument("expression", metavar="EXPR")
-    parser.add_argument("--at", metavar="ICOUNT|MARKER|end", help="back from there (end)")
-    parser.add_argument("--count", type=int, default=10, metavar="N", help="so many (10)")
-    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     found: list[Write] = []
     with Player(options.recording, options.kernel) as player:
         travel = Traveller(player, debugger_of(player))
@@ -42,3 +32,15 @@ def run(name: str, argv: list[str]) -> int:
         if not found:
             print(f"nothing wrote {options.expression} before that moment")
     return 0 if found else 1
+
+
+def build(name: str) -> Parser:
+    """The options of `last`."""
+    parser = Parser("breenix-gdbagent last")
+    parser.add_argument("recording", type=Path, metavar="DIR", help="what `record -o DIR` made")
+    parser.add_argument("expression", metavar="EXPR", help="a static, or a field of one")
+    parser.add_argument("--at", metavar="ICOUNT|MARKER|end", help="back from there (end)")
+    parser.add_argument("--count", type=int, default=10, metavar="N", help="so many (10)")
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser

@@ -12,14 +12,7 @@ from breenix_gdbagent.errors import InputError
 
 def run(name: str, argv: list[str]) -> int:
     """``lint --kernel ELF [--json]``: 0 nothing wrong, 1 something is, 2 not to be read."""
-    parser = Parser(
-        "breenix-gdbagent lint",
-        description="the code of every gate, of system calls and of the switch: registers that are "
-        "lost, a stack that is not aligned, swapgs that does not pair, a missing cld",
-    )
-    parser.add_argument("--kernel", type=Path, metavar="ELF", required=True)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     from breenix_gdbagent.entrycode.lint import lint
     from breenix_gdbagent.report.entrycode import lint_json, lint_text
     from breenix_gdbagent.symbols import Image
@@ -43,3 +36,13 @@ def run(name: str, argv: list[str]) -> int:
     else:
         sys.stdout.write(lint_text(found))
     return int(bool(found.defects))
+
+
+def build(name: str) -> Parser:
+    """The options of `lint`."""
+    parser = Parser("breenix-gdbagent lint")
+    parser.add_argument(
+        "--kernel", type=Path, metavar="ELF", required=True, help="the kernel's ELF"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser

@@ -36,7 +36,13 @@ REFRESH_SECONDS = 0.05
 
 def run(name: str, argv: list[str]) -> int:
     """``log FILE [QUERY]``; ``log --follow`` with a target that runs. 1 when no line is found."""
-    parser = Parser("breenix-gdbagent log", description="serial text of a run or snapshot")
+    options = build(name).parse_args(argv)
+    return _follow(options) if options.follow else _show(options)
+
+
+def build(name: str) -> Parser:
+    """The options of `log`."""
+    parser = Parser("breenix-gdbagent log")
     parser.add_argument(
         "words", nargs="*", metavar="FILE [QUERY]", help="QUERY: regular expression"
     )
@@ -45,15 +51,14 @@ def run(name: str, argv: list[str]) -> int:
     parser.add_argument("-C", "--context", type=int, metavar="N", help="lines around each")
     parser.add_argument("--around", metavar="CODE", help="lines around a finding")
     parser.add_argument("--tail", type=int, metavar="N", help="only the last N")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--follow", action="store_true", help="a target that runs, as it speaks")
     parser.add_argument("--until", metavar="REGEX", help="a target that runs: stop there")
     parser.add_argument(
         "--timeout", type=seconds, metavar="S", help="a target that runs: at most so long"
     )
     add_target_options(parser)
-    options = parser.parse_args(argv)
-    return _follow(options) if options.follow else _show(options)
+    return parser
 
 
 def _show(options: argparse.Namespace) -> int:

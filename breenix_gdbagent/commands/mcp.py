@@ -16,19 +16,7 @@ PACKAGE = "mcp>=2,<3"
 
 def run(name: str, argv: list[str]) -> int:
     """``mcp [--write] [--source DIR]``: serves the client that started it, until that is gone."""
-    parser = Parser(
-        "breenix-gdbagent mcp",
-        description="a Model Context Protocol server on stdio: tools by which a coding agent "
-        "launches a kernel, runs it, and asks why it faulted",
-    )
-    parser.add_argument(
-        "--write", action="store_true", help="tools may write into the guest (type on its console)"
-    )
-    parser.add_argument(
-        "--source", type=Path, action="append", default=[], metavar="DIR",
-        help="where the kernel's source lies",
-    )  # fmt: skip
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     put_back()
     try:
         from breenix_gdbagent.agents.server import serve
@@ -44,3 +32,16 @@ def run(name: str, argv: list[str]) -> int:
     session = Session(write=options.write, sources=(*options.source, *lab.sources()))
     serve(session, guarded)
     return 0
+
+
+def build(name: str) -> Parser:
+    """The options of `mcp`."""
+    parser = Parser("breenix-gdbagent mcp")
+    parser.add_argument(
+        "--write", action="store_true", help="tools may write into the guest (type on its console)"
+    )
+    parser.add_argument(
+        "--source", type=Path, action="append", default=[], metavar="DIR",
+        help="where the kernel's source lies",
+    )  # fmt: skip
+    return parser

@@ -35,7 +35,7 @@ WIDTH = 100  # columns of a printed value
 
 def run(name: str, argv: list[str]) -> int:
     """One of the commands that name things; see each parser."""
-    options = _parser(name).parse_args(argv)
+    options = build(name).parse_args(argv)
     if name in OF_THE_ELF and elf_alone(options):
         with elf_kernel(options.kernel) as kernel:
             return answer(name, kernel, options)
@@ -83,7 +83,8 @@ def answer(name: str, kernel: Kernel, options: argparse.Namespace) -> int:
         return 1
 
 
-def _parser(name: str) -> Parser:
+def build(name: str) -> Parser:
+    """The options of one of the commands that name things."""
     parser = Parser(f"breenix-gdbagent {name}")
     add_arguments(name, parser)
     add_target_options(parser)
@@ -93,17 +94,17 @@ def _parser(name: str) -> Parser:
 
 def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     """The arguments of one command, without the target's; the shell's are the same."""
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     if name == "bt":
         parser.add_argument("what", nargs="*", metavar="COUNT|full", help="so many frames")
         parser.add_argument("--full", "-full", action="store_true", help="with their variables")
-        parser.add_argument("--pid", metavar="N")
-        parser.add_argument("--thread", metavar="N")
+        parser.add_argument("--pid", metavar="N", help="the frames of a process")
+        parser.add_argument("--thread", metavar="N", help="the frames of a thread")
         parser.add_argument("--all", action="store_true", help="every CPU and thread")
-        parser.add_argument("--cpu", metavar="N")
+        parser.add_argument("--cpu", metavar="N", help="the frames of a CPU")
         parser.add_argument("--root", metavar="CR3", help="read the stacks of the CPUs under it")
     elif name in ("symbol", "print", "type"):
-        parser.add_argument("what", metavar=_WHAT[name])
+        parser.add_argument("what", metavar=_WHAT[name], help=_MEANT[name])
     elif name in ("list", "disassemble"):
         default = "default: RIP" + ("; N: a line of RIP's file" if name == "list" else "")
         parser.add_argument("what", nargs="?", metavar="LOCATION", help=default)
@@ -114,7 +115,10 @@ def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     if name == "list":
         parser.add_argument("--source", type=Path, metavar="DIR", help="where the source lies")
     if name == "disassemble":
-        parser.add_argument("--count", type=int, default=INSTRUCTIONS, metavar="N")
+        parser.add_argument(
+            "--count", type=int, default=INSTRUCTIONS, metavar="N",
+            help=f"instructions ({INSTRUCTIONS})",
+        )  # fmt: skip
 
 
 def _evaluation(kernel: Kernel, options: argparse.Namespace) -> Evaluation:
@@ -126,6 +130,11 @@ def _evaluation(kernel: Kernel, options: argparse.Namespace) -> Evaluation:
 
 
 _WHAT = {"symbol": "NAME|ADDRESS", "print": "EXPR", "type": "PATH"}
+_MEANT = {
+    "symbol": "a name or an address of the kernel",
+    "print": "a static, a field, a register, or what is reckoned of them",
+    "type": "a Rust type; its last names suffice",
+}
 
 
 def _location(

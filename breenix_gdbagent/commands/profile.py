@@ -17,18 +17,7 @@ SHOWN = 30
 
 def run(name: str, argv: list[str]) -> int:
     """``profile DIR``."""
-    parser = Parser(
-        "breenix-gdbagent profile",
-        description="where the instructions of a recorded run went, by function: looked at evenly "
-        "spread moments, the same ones each time",
-    )
-    parser.add_argument("recording", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--samples", type=samples, default=DEFAULT_SAMPLES, metavar="N", help="moments (1000)"
-    )
-    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     with Player(options.recording, options.kernel) as player:
         found = profile(player, options.samples)
     total = sum(found.values())
@@ -42,6 +31,18 @@ def run(name: str, argv: list[str]) -> int:
         print(f"          and {len(rows) - SHOWN} more functions")
     print(f"of {total} moments, evenly spread over the instructions that ran")
     return 0
+
+
+def build(name: str) -> Parser:
+    """The options of `profile`."""
+    parser = Parser("breenix-gdbagent profile")
+    parser.add_argument("recording", type=Path, metavar="DIR", help="what `record -o DIR` made")
+    parser.add_argument(
+        "--samples", type=samples, default=DEFAULT_SAMPLES, metavar="N", help="moments (1000)"
+    )
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
 
 
 def samples(text: str) -> int:

@@ -12,7 +12,7 @@ from breenix_gdbagent.commands.target import add_target_options, target_of
 def run(name: str, argv: list[str]) -> int:
     """``pt walk | map | who | roots | diff``, see the parser."""
     asked = argv[0] if argv and argv[0] in VERBS else None
-    options = _parser(asked).parse_args(argv)
+    options = build(name, asked).parse_args(argv)
     if options.verb == "diff":
         from breenix_gdbagent.commands import ptstops
 
@@ -28,9 +28,9 @@ def run(name: str, argv: list[str]) -> int:
     return answer(target, options)
 
 
-def _parser(asked: str | None = None) -> Parser:
+def build(name: str, asked: str | None = None) -> Parser:
     """With the options of the verb that is asked for; of all of them where none is."""
-    parser = Parser("breenix-gdbagent pt", description="page tables of any target")
+    parser = Parser("breenix-gdbagent pt")
     verbs = parser.add_subparsers(
         dest="verb", required=True, parser_class=Parser, prog="breenix-gdbagent pt"
     )
@@ -40,7 +40,7 @@ def _parser(asked: str | None = None) -> Parser:
             fill(verb)
             add_target_options(verb)
             add_run_options(verb)
-            verb.add_argument("--json", action="store_true")
+            verb.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser
 
 
@@ -58,7 +58,7 @@ def _map(verb: Parser) -> None:
 
 def _who(verb: Parser) -> None:
     asked = verb.add_mutually_exclusive_group(required=True)
-    asked.add_argument("pa", nargs="?", metavar="PA")
+    asked.add_argument("pa", nargs="?", metavar="PA", help="a physical address")
     asked.add_argument("--va", metavar="VA", help="what a map of VA would meet in each space")
     _one_space(verb)
 
@@ -68,13 +68,13 @@ def _roots(verb: Parser) -> None:
 
 
 def _diff(verb: Parser) -> None:
-    verb.add_argument("before", metavar="A")
-    verb.add_argument("after", metavar="B")
+    verb.add_argument("before", metavar="A", help="a ROOT, pid:N, master, or a saved stop")
+    verb.add_argument("after", metavar="B", help="the same kind as A")
 
 
 def _one_space(verb: Parser) -> None:
-    verb.add_argument("--root", metavar="CR3")
-    verb.add_argument("--pid", metavar="N")
+    verb.add_argument("--root", metavar="CR3", help="the space of this root")
+    verb.add_argument("--pid", metavar="N", help="the space of this process")
 
 
 VERBS: dict[str, tuple[str, Callable[[Parser], None]]] = {

@@ -12,15 +12,17 @@ from breenix_gdbagent.recording.recorder import Recorder
 
 def run(name: str, argv: list[str]) -> int:
     """``record -o DIR``."""
-    parser = Parser(
-        "breenix-gdbagent record",
-        description="what ci does, recorded: the run can be replayed, also on another machine",
-    )
+    options = build(name).parse_args(argv)
+    directory, options.output = options.output, None
+    options.memory = "kernel"
+    return run_with(options, lambda: Kept(Recorder(directory)))
+
+
+def build(name: str) -> Parser:
+    """The options of `record`."""
+    parser = Parser("breenix-gdbagent record")
     add_ci_options(parser)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", required=True, help="a new directory"
     )
-    options = parser.parse_args(argv)
-    directory, options.output = options.output, None
-    options.memory = "kernel"
-    return run_with(options, lambda: Kept(Recorder(directory)))
+    return parser

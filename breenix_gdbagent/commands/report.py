@@ -25,14 +25,7 @@ from breenix_gdbagent.snapshot.report_trailer import read_trailer
 
 def run(name: str, argv: list[str]) -> int:
     """``report FILE``."""
-    parser = Parser("breenix-gdbagent report", description="a snapshot's report again, offline")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
-    add_target_options(parser, runs=False)
-    add_format_options(parser)
-    parser.add_argument(
-        "--anew", action="store_true", help="examine it again, also where the file keeps its report"
-    )
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     if options.replay is not None and options.file is None:
         from breenix_gdbagent.commands.audit import replay_report
 
@@ -47,6 +40,18 @@ def run(name: str, argv: list[str]) -> int:
     if report is not None:
         return write_formats(report, options)
     return _examined(target)
+
+
+def build(name: str) -> Parser:
+    """The options of `report`."""
+    parser = Parser("breenix-gdbagent report")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the snapshot")
+    add_target_options(parser, runs=False)
+    add_format_options(parser)
+    parser.add_argument(
+        "--anew", action="store_true", help="examine it again, also where the file keeps its report"
+    )
+    return parser
 
 
 def _kept(options: argparse.Namespace) -> Report | None:

@@ -19,9 +19,7 @@ DEVIATION = "a reserved bit: this emulator pushes the code with P clear (SDM 4.7
 
 def run(name: str, argv: list[str]) -> int:
     """``selftest [--json]``; exit 1 when the CPU did what the tables do not say."""
-    parser = Parser("breenix-gdbagent selftest", description="the page-fault matrix on this QEMU")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     started = time.monotonic()
     tallies = run_matrix(_progress if sys.stderr.isatty() else lambda done, of: None)
     seconds = time.monotonic() - started
@@ -30,6 +28,13 @@ def run(name: str, argv: list[str]) -> int:
     else:
         _print(tallies, seconds)
     return int(any(t.differ for t in tallies))
+
+
+def build(name: str) -> Parser:
+    """The options of `selftest`."""
+    parser = Parser("breenix-gdbagent selftest")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
 
 
 def _progress(done: int, of: int) -> None:

@@ -28,7 +28,7 @@ DEFAULT_NAME = "breenix.snapshot"
 
 def run(name: str, argv: list[str]) -> int:
     """``snapshot``, see the parser."""
-    options = _parser().parse_args(argv)
+    options = build(name).parse_args(argv)
     if options.reproduce is not None:
         from breenix_gdbagent.commands.reproduce import reproduce
 
@@ -67,12 +67,9 @@ def _take(guarded: GuardedRun, options: argparse.Namespace, target: Target) -> E
     return guarded.go()
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        "breenix-gdbagent snapshot",
-        description="boot or attach, stop at the first unexpected fault (or --now, --until, --at), "
-        f"examine, and write one file ({DEFAULT_NAME})",
-    )
+def build(name: str) -> Parser:
+    """The options of `snapshot`."""
+    parser = Parser("breenix-gdbagent snapshot")
     add_target_options(parser, saved=False)
     add_run_end_options(parser)
     add_output_options(parser)

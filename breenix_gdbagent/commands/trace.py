@@ -16,15 +16,7 @@ from breenix_gdbagent.timeline.travel import Traveller, debugger_of
 
 def run(name: str, argv: list[str]) -> int:
     """``trace DIR 'LOCATION EXPR, ... if COND'...``: 1 where nothing was hit."""
-    parser = Parser(
-        "breenix-gdbagent trace",
-        description="print values at places of a recorded run, as if the kernel had printed them",
-    )
-    parser.add_argument("recording", type=Path, metavar="DIR")
-    parser.add_argument("points", nargs="+", metavar="'LOCATION [EXPR, ...] [if COND]'")
-    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     rows: list[Json] = []
     with Player(options.recording, options.kernel) as player:
         debugger = debugger_of(player)
@@ -58,3 +50,16 @@ def run(name: str, argv: list[str]) -> int:
     if options.json:
         print_json(rows)
     return 0 if rows else 1
+
+
+def build(name: str) -> Parser:
+    """The options of `trace`."""
+    parser = Parser("breenix-gdbagent trace")
+    parser.add_argument("recording", type=Path, metavar="DIR", help="what `record -o DIR` made")
+    parser.add_argument(
+        "points", nargs="+", metavar="'LOCATION [EXPR, ...] [if COND]'",
+        help="where, and what to print",
+    )  # fmt: skip
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser

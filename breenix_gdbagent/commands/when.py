@@ -20,18 +20,7 @@ from breenix_gdbagent.views.moments import Origin
 
 def run(name: str, argv: list[str]) -> int:
     """``when DIR CODE[@SUBJECT]...``: 0 when all were found, else 1."""
-    parser = Parser(
-        "breenix-gdbagent when",
-        description="the first moment of a recording at which a finding holds, and the instruction "
-        "that made it hold",
-    )
-    parser.add_argument("recording", type=Path, metavar="DIR")
-    parser.add_argument("codes", nargs="*", metavar="CODE[@SUBJECT]")
-    parser.add_argument("--every", action="store_true", help="each finding of the last stop")
-    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
-    parser.add_argument("--source", type=Path, metavar="DIR", help="where the source lies")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = build(name).parse_args(argv)
     if bool(options.codes) == options.every:
         raise InputError(
             "when takes the codes of findings, or --every",
@@ -45,6 +34,20 @@ def run(name: str, argv: list[str]) -> int:
         origins = [when.first(code, subject) for code, subject in wanted]
         _clear()
         return _answer(options, player, origins)
+
+
+def build(name: str) -> Parser:
+    """The options of `when`."""
+    parser = Parser("breenix-gdbagent when")
+    parser.add_argument("recording", type=Path, metavar="DIR", help="what `record -o DIR` made")
+    parser.add_argument(
+        "codes", nargs="*", metavar="CODE[@SUBJECT]", help="finding codes (`explain --list`)"
+    )
+    parser.add_argument("--every", action="store_true", help="each finding of the last stop")
+    parser.add_argument("--kernel", type=Path, metavar="ELF", help="the ELF that was recorded")
+    parser.add_argument("--source", type=Path, metavar="DIR", help="where the source lies")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
 
 
 def _answer(options: argparse.Namespace, player: Player, origins: list[Origin]) -> int:

@@ -27,7 +27,7 @@ SCRIPT_SECONDS = 60.0
 
 def run(name: str, argv: list[str]) -> int:
     """``shell``, see the parser."""
-    options = _parser().parse_args(argv)
+    options = build(name).parse_args(argv)
     target = target_of(options, default_lab=True)
     lines = _script(options.command, options.batch)
     if lines is not None and options.ipython:
@@ -75,8 +75,9 @@ def _greet(session: Session, options: argparse.Namespace) -> None:
         run_file(session, own)
 
 
-def _parser() -> Parser:
-    parser = Parser("breenix-gdbagent shell", description="interactive debugging; `help` inside")
+def build(name: str) -> Parser:
+    """The options of `shell`."""
+    parser = Parser("breenix-gdbagent shell")
     add_target_options(parser)
     parser.add_argument("-c", dest="command", action="append", metavar="CMD", help="run and leave")
     parser.add_argument("--batch", type=Path, metavar="FILE", help="run the commands of a file")
