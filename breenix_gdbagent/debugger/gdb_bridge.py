@@ -4,7 +4,7 @@ Registers are QEMU's, memory is read the way we read it (page tables and RAM, ne
 is a run of ours: our points stop gdb too. gdb's breakpoints are in the guest when gdb has them in:
 it takes them out at each stop, unless it was told to ``set breakpoint always-inserted on``. When
 the shell has let the guest run since gdb looked last, gdb's next continue or step shows it that
-stop and runs nothing.
+stop and runs nothing. A recording goes backwards too (gdb manual, Reverse Execution).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from breenix_gdbagent.debugger.arbiter import Arbiter
 from breenix_gdbagent.debugger.stop_event import Say, StopEvent
@@ -34,17 +35,32 @@ _FEATURES = re.compile(r"qXfer:features:read:([\w.-]+):([0-9a-f]+),([0-9a-f]+)\Z
 _OK, _EMPTY, _FAULT = b"OK", b"", b"E14"
 
 
+class Backwards(NamedTuple):
+    """How a recording goes back: one instruction, or to the last point, fault or its beginning."""
+
+    one: Callable[[], StopEvent]
+    to_point: Callable[[], StopEvent]
+    at_begin: Callable[[], bool]
+    at_end: Callable[[], bool]
+
+
 class GdbBridge:
     """Answers one gdb. `monitor(line)` runs a command of the shell's for gdb's ``monitor``; `say`
-    is told who comes and goes."""
+    is told who comes and goes; `backwards` is a recording's."""
 
     def __init__(
-        self, arbiter: Arbiter, path: Path, monitor: Callable[[str], str], say: Say
+        self,
+        arbiter: Arbiter,
+        path: Path,
+        monitor: Callable[[str], str],
+        say: Say,
+        backwards: Backwards | None = None,
     ) -> None:
         self.arbiter = arbiter
         self.name = path.name
         self.monitor = monitor
         self.say = say
+        self.backwards = backwards
         self._joined = False
         self._seen = arbiter.stops
         self._thread = 0
@@ -100,6 +116,9 @@ class GdbBridge:
         try:
             if text.startswith(("vCont;", "c", "C", "s", "S")):
                 return self._resume(text)
+            if text in ("bs", "bc") and self.backwards is not None:
+                job = self.backwards.one if text == "bs" else self.backwards.to_point
+                return self._begun(job)
             with self.arbiter.while_stopped(wait=self.arbiter.owner == ""):
                 return self._asked(text, payload)
         except LinkError:
@@ -116,7 +135,8 @@ class GdbBridge:
         return _EMPTY
 
     def _supported(self, text: str) -> bytes:
-        return f"PacketSize={PACKET:x};qXfer:features:read+;vContSupported+".encode()
+        back = ";ReverseStep+;ReverseContinue+" if self.backwards is not None else ""
+        return f"PacketSize={PACKET:x};qXfer:features:read+;vContSupported+{back}".encode()
 
     def _status(self, text: str) -> bytes:
         self._seen = self.arbiter.stops
@@ -265,6 +285,19 @@ class GdbBridge:
         if text.startswith("vCont;") and _VCONT.match(text, 6) is None:
             return b"E01"
         step = self._stepped(text)
+        debugger = self.arbiter.debugger
+
+        def job() -> StopEvent:
+            if step is None:
+                return debugger.go()
+            debugger.begin()
+            return debugger.step_on(step) or debugger.stopped(StopReason("step", step))
+
+        return self._begun(job)
+
+    def _begun(self, job: Callable[[], StopEvent]) -> bytes | None:
+        """Have another thread do `job`, which answers; a stop that gdb has not seen is the answer
+        at once."""
         if self.arbiter.owner:
             # The shell runs it: gdb waits for the same stop.
             threading.Thread(target=self._await_other, name="gdb-wait", daemon=True).start()
@@ -272,7 +305,7 @@ class GdbBridge:
         if self._seen != self.arbiter.stops:
             self._seen = self.arbiter.stops
             return self._stop_reply()
-        threading.Thread(target=self._run, args=(step,), name="gdb-run", daemon=True).start()
+        threading.Thread(target=self._run, args=(job,), name="gdb-run", daemon=True).start()
         return None
 
     def _stepped(self, text: str) -> int | None:
@@ -286,20 +319,13 @@ class GdbBridge:
             return None
         return self._cpu if text[0] in "sS" else None
 
-    def _run(self, step: int | None) -> None:
-        debugger = self.arbiter.debugger
-
-        def job() -> StopEvent:
-            if step is None:
-                return debugger.go()
-            debugger.begin()
-            return debugger.step_on(step) or debugger.stopped(StopReason("step", step))
-
+    def _run(self, job: Callable[[], StopEvent]) -> None:
         try:
             self.arbiter.run(OWNER, job)
         except AgentError as error:
             self.say(error.what)
-            self._reason = StopReason("exit" if debugger.vm.exited else "interrupt")
+            exited = self.arbiter.debugger.vm.exited
+            self._reason = StopReason("exit" if exited else "interrupt")
         self._seen = self.arbiter.stops
         self.server.reply(self._stop_reply())
 
@@ -315,6 +341,11 @@ class GdbBridge:
             return b"W%02x" % ((reason.exit_status or 0) & 0xFF)
         signal = {"interrupt": 2, "shutdown": 3, "exit": 3}.get(reason.kind, 5)
         text = f"T{signal:02x}thread:{reason.cpu + 1:02x};"
+        if self.backwards is not None and reason.kind != "breakpoint":
+            if self.backwards.at_begin():
+                return f"{text}replaylog:begin;".encode()
+            if self.backwards.at_end():
+                return f"{text}replaylog:end;".encode()
         watched = self.arbiter.debugger.vm.watched
         if watched is not None and reason.kind == "breakpoint":
             kind = {"write": "watch", "read": "rwatch", "access": "awatch"}[watched[0]]

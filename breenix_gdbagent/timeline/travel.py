@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from breenix_gdbagent.addresses import PhysAddr
 from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.gdb_bridge import Backwards
 from breenix_gdbagent.debugger.points import Point, Recorded
 from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import InputError, ReadError
@@ -126,6 +127,16 @@ class Traveller:
             event = self._back_to(lambda event: True)
             reached = passage in self.debugger.hits.stopping
         return self.back(1) if reached else event
+
+    @property
+    def backwards(self) -> Backwards:
+        """What a user's own gdb asks of a recording."""
+        return Backwards(
+            lambda: self.back(1),
+            self.back_to_point,
+            lambda: self.position <= self.player.manifest.begin,
+            lambda: self.here.at_end,
+        )
 
     def _back_to(self, counts: Callable[[StopEvent], bool]) -> StopEvent:
         here = high = self.position

@@ -16,6 +16,7 @@ import pytest
 
 from tests.gdb import gdb_command
 from tests.guest.debugged import SYSCALL, va
+from tests.guest.labrun import agent
 from tests.guest.live_support import ELF, needs_qemu
 
 pytestmark = needs_qemu
@@ -28,18 +29,19 @@ PROMPT = r"\r\n\([^()\r\n]*(?:\([^()\r\n]*\))?[^()\r\n]*\) "
 class Shell:
     """Our shell in a pty that can do nothing, stopped at the first system call, bridge open."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *target: str) -> None:
         self.child = pexpect.spawn(
             sys.executable,
-            ["-m", "breenix_gdbagent", "shell", "--lab", "marker-missing"],
+            ["-m", "breenix_gdbagent", "shell", *(target or ("--lab", "marker-missing"))],
             env={**os.environ, "TERM": "dumb", "HOME": str(home)},
             encoding="utf-8",
             timeout=SECONDS,
             dimensions=(60, 160),
         )
-        self.child.expect("not started")
-        self.run(f"tbreak {SYSCALL}", "where the kernel may be")
-        self.run("continue", f"breakpoint at {SYSCALL} ")
+        if not target:
+            self.child.expect("not started")
+            self.run(f"tbreak {SYSCALL}", "where the kernel may be")
+            self.run("continue", f"breakpoint at {SYSCALL} ")
         found = self.run("gdb", r"target remote (\S+)'")
         self.socket = found[1]
 
@@ -57,8 +59,8 @@ class Shell:
 
 
 @contextmanager
-def shell(home: Path) -> Iterator[Shell]:
-    one = Shell(home)
+def shell(home: Path, *target: str) -> Iterator[Shell]:
+    one = Shell(home, *target)
     try:
         yield one
     finally:
@@ -122,6 +124,38 @@ def test_a_real_gdb_works_through_the_bridge(tmp_path: Path) -> None:
         gdb.run("detach")
         ours.child.expect("gdb has left the bridge")
         ours.run("break", "no points")
+        ours.leave()
+
+
+@needs_gdb
+def test_a_real_gdb_goes_backwards_in_a_recording(tmp_path: Path) -> None:
+    """To a breakpoint, by instructions, by lines, to where the recording begins and on to its
+    end."""
+    made = agent("record", "--lab", "kernel-stack-unmapped", "-o", str(tmp_path / "run"))
+    assert made.code == 1, made.err
+    with shell(tmp_path, "--replay", str(tmp_path / "run")) as ours:
+        gdb = Gdb(ours.socket)
+        end = gdb.pc
+        gdb.run("break syscall_entry")
+        assert "Breakpoint 1, " in gdb.run("reverse-continue")
+        entry = gdb.pc
+        assert entry == va("syscall_entry")
+        gdb.run("stepi 3")
+        on = gdb.pc
+        gdb.run("reverse-stepi")
+        assert entry < gdb.pc < on
+        gdb.run("delete")
+        gdb.run("tbreak kernel::syscall::dispatch")
+        gdb.run("continue")
+        line = gdb.run("frame")
+        gdb.run("next")
+        assert gdb.run("frame") != line
+        gdb.run("reverse-next")
+        assert gdb.run("frame") == line
+        assert "No more reverse-execution history" in gdb.run("continue")
+        assert gdb.pc == end
+        assert "No more reverse-execution history" in gdb.run("reverse-continue")
+        ours.run("goto end", r"#0")
         ours.leave()
 
 

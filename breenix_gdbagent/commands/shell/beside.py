@@ -69,7 +69,9 @@ class Beside:
         assert session.arbiter is not None
         room = RunDir(0)
         session.leave.append(room.close)
-        bridge = GdbBridge(session.arbiter, room.path / name, self.monitor, say)
+        travel = session.traveller
+        back = None if travel is None else travel.backwards
+        bridge = GdbBridge(session.arbiter, room.path / name, self.monitor, say, back)
         session.leave.append(bridge.close)
         return bridge
 
