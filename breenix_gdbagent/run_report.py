@@ -57,6 +57,23 @@ def finish(
     return with_outcome(document, "findings", 1) if looked_at and errors else document
 
 
+def outcome_of(
+    counted: Sequence[ShownFinding], fail_on: str, clean: str, missing: bool = False
+) -> tuple[str, int]:
+    """What a run with the findings `counted` came to, and the exit code of `ci`: 4 where there is
+    no error but that a deadline passed. `missing`: something expected did not come."""
+    codes = [f.code for f in counted if f.severity == "error"]
+    if missing:
+        return "findings", 1
+    if codes:
+        # What has an exit code of its own decides it where there is nothing else.
+        code = min(CODES[one].exit for one in codes)
+        return "findings" if code == 1 else next(c for c in codes if CODES[c].exit == code), code
+    if fail_on == "warning" and any(f.severity == "warning" for f in counted):
+        return "findings", 1
+    return clean, 0
+
+
 def leading_fault(findings: Sequence[Finding], history: History) -> Finding | None:
     """The fault that a panic or hang came from: the last one that was an error."""
     events = [f for f in map(_recalled, history.findings) if f is not None]

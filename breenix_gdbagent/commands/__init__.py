@@ -29,6 +29,7 @@ COMMANDS = {
     "last": "the writes of a variable over a recording, backwards",
     "trace": "print values at places of a recorded run",
     "profile": "where the instructions of a recorded run went",
+    "hunt": "many boots: what fails how often, clustered, compared, bisected",
     "snapshot": "boot or attach, stop, examine, write one file",
     "report": "examine a snapshot again, offline",
     "shell": "interactive debugging",

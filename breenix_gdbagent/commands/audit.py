@@ -10,7 +10,6 @@ from breenix_gdbagent import run_report
 from breenix_gdbagent.checks.examine import Examination, examine, times_of
 from breenix_gdbagent.checks.run import facts_of
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.ci import outcome_of
 from breenix_gdbagent.commands.examined import add_run_options, kernel_of, replayed
 from breenix_gdbagent.commands.formats import add_format_options, check_formats, write_formats
 from breenix_gdbagent.commands.provenance import provenance
@@ -107,6 +106,6 @@ def _booted(target: Target, options: argparse.Namespace, started: float) -> int:
             ended.examined,
             provenance(machine, time.monotonic() - started, ended.took),
         )
-        outcome, code = outcome_of(report.findings, options.fail_on, "examined")
+        outcome, code = run_report.outcome_of(report.findings, options.fail_on, "examined")
         report = run_report.with_outcome(report, outcome, int(code != 0))
         return write_formats(report, options, kernel=ended.kernel)

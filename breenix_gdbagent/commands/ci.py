@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent import run_report
-from breenix_gdbagent.checks.finding import CODES
 from breenix_gdbagent.commands import Parser, no_or_seconds, seconds
 from breenix_gdbagent.commands.expectations import (
     Expectation,
@@ -22,7 +21,7 @@ from breenix_gdbagent.commands.expectations import (
     write_baseline,
 )
 from breenix_gdbagent.commands.formats import add_format_options, check_formats, write_formats
-from breenix_gdbagent.commands.machines import machine_facts, open_machine
+from breenix_gdbagent.commands.machines import open_machine
 from breenix_gdbagent.commands.output import aside, writable
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.provenance import provenance
@@ -34,8 +33,9 @@ from breenix_gdbagent.errors import InputError, OutputError, SaveIncomplete
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.report.document import RunRecord
-from breenix_gdbagent.report.model import Report, ShownFinding
+from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.targets import Machine
+from breenix_gdbagent.targets.facts import machine_facts
 
 if TYPE_CHECKING:
     from breenix_gdbagent.commands.kept import Kept
@@ -142,7 +142,9 @@ def conclude(
         write_baseline(options.write_baseline, report)
         known = tuple(f.fingerprint for f in report.findings)
     judged = judge(report, expected, known)
-    outcome, code = outcome_of(judged.counted, options.fail_on, clean, bool(judged.missing))
+    outcome, code = run_report.outcome_of(
+        judged.counted, options.fail_on, clean, bool(judged.missing)
+    )
     report = run_report.with_outcome(report, outcome, code)
     if keeps is not None:
         report = keeps.ended(machine, ended, named, report)
@@ -191,23 +193,6 @@ def _saved(
     except OutputError as error:
         return error
     return None
-
-
-def outcome_of(
-    counted: Sequence[ShownFinding], fail_on: str, clean: str, missing: bool = False
-) -> tuple[str, int]:
-    """What a run with the findings `counted` came to, and the exit code of `ci`: 4 where there is
-    no error but that a deadline passed. `missing`: something expected did not come."""
-    codes = [f.code for f in counted if f.severity == "error"]
-    if missing:
-        return "findings", 1
-    if codes:
-        # What has an exit code of its own decides it where there is nothing else.
-        code = min(CODES[one].exit for one in codes)
-        return "findings" if code == 1 else next(c for c in codes if CODES[c].exit == code), code
-    if fail_on == "warning" and any(f.severity == "warning" for f in counted):
-        return "findings", 1
-    return clean, 0
 
 
 def check_options(options: argparse.Namespace) -> None:

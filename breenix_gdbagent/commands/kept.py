@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from breenix_gdbagent import run_report
-from breenix_gdbagent.commands.machines import machine_facts
 from breenix_gdbagent.commands.output import aside
 from breenix_gdbagent.debugger.guarded_run import Ended
 from breenix_gdbagent.jsonvalue import Json
@@ -14,6 +13,7 @@ from breenix_gdbagent.recording.recorder import Recorder
 from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.report.moments import origin_json
 from breenix_gdbagent.targets import Machine
+from breenix_gdbagent.targets.facts import machine_facts
 from breenix_gdbagent.timeline.player import Player
 from breenix_gdbagent.timeline.when import When
 

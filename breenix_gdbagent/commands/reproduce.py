@@ -10,7 +10,7 @@ from typing import cast
 
 from breenix_gdbagent import run_report
 from breenix_gdbagent.commands.ci import check_options, lingering
-from breenix_gdbagent.commands.machines import machine_facts, open_machine, sha256
+from breenix_gdbagent.commands.machines import open_machine
 from breenix_gdbagent.commands.output import print_json
 from breenix_gdbagent.commands.progress import Progress
 from breenix_gdbagent.commands.target import Target, explained_snapshot, target_of
@@ -20,6 +20,7 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.model import Object, Report
 from breenix_gdbagent.targets import Machine
+from breenix_gdbagent.targets.facts import machine_facts, sha256
 
 COMPARED = ("reason", "vector", "error_code", "cr2")
 

@@ -34,7 +34,7 @@ ORDER = [
     ("run_report", "targets"),
     ("debugger",),
     ("timeline",),
-    ("api", "selftest"),
+    ("api", "selftest", "fleet"),
     ("agents", "editors"),
     ("commands",),
     ("__init__", "__main__"),
@@ -45,7 +45,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 WORLD = {"socket", "subprocess", "time", "os", "tempfile", "mmap", "shutil", "select", "signal"}
 EDGES = {
     "link", "live", "recording", "snapshot", "targets", "commands", "memory", "symbols", "selftest",
-    "wholefile", "startup", "__main__",
+    "wholefile", "startup", "fleet", "__main__",
 }  # fmt: skip
 
 
