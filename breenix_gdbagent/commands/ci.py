@@ -66,6 +66,7 @@ def run_with(options: argparse.Namespace, keeps: Callable[[], Kept] | None) -> i
         audit_every=options.audit_every,
         strict=options.strict,
         script=read_script(options.script),
+        check_interrupts=options.check_interrupts,
     )
     started = time.monotonic()
     with ExitStack() as closing:
@@ -201,6 +202,12 @@ def check_options(options: argparse.Namespace) -> None:
         pattern = getattr(options, name, None)
         if pattern is not None:
             compiled(pattern, f"--{name.replace('_', '-')}")
+    if options.check_interrupts and options.deterministic:
+        raise InputError(
+            "--check-interrupts with --deterministic would not get on",
+            "QEMU's instruction counter jumps to the guest's next timer at each stop",
+            "leave --deterministic out, or use record: a recording has its own clock",
+        )
     check_formats(options)
     for path in (options.output, options.write_baseline):
         writable(path)
@@ -248,6 +255,10 @@ def add_run_end_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--linger", type=no_or_seconds, metavar="S",
         help="watch on after the marker (0: not; by itself only after the machine's own success)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--check-interrupts", action="store_true",
+        help="compare the registers that threads get back with those they were interrupted with",
     )  # fmt: skip
 
 

@@ -46,7 +46,12 @@ def run(name: str, argv: list[str]) -> int:
     check_options(options)
     started = time.monotonic()
     machine = open_machine(target)
-    orders = Orders(until=options.until, timeout=options.timeout, first_fault=True)
+    orders = Orders(
+        until=options.until,
+        timeout=options.timeout,
+        first_fault=True,
+        check_interrupts=options.check_interrupts,
+    )
     with machine.vm as vm:
         watching = lingering(orders, options, machine)
         guarded = GuardedRun(Debugger(vm, machine.image), watching, time.monotonic)

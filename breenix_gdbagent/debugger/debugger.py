@@ -14,6 +14,7 @@ from typing import Literal
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.debugger.benign import BenignFaults
 from breenix_gdbagent.debugger.hits import Hits
+from breenix_gdbagent.debugger.interrupt_check import InterruptCheck
 from breenix_gdbagent.debugger.point_table import PointTable
 from breenix_gdbagent.debugger.points import Only, Point
 from breenix_gdbagent.debugger.stop_event import Say, StopEvent
@@ -53,6 +54,7 @@ class Debugger:
         self.written: list[str] = []  # what was written into the guest
         self.benign_faults = BenignFaults(image, vm.adapter)
         self.passes_fault: Callable[[Fault, Sequence[Point]], bool] = self.passes_by_rule
+        self.interrupts: InterruptCheck | None = None
         self._stop: Stop | None = None
         self._moment = (-1, False)
         vm.when_armed = self._place
@@ -71,6 +73,10 @@ class Debugger:
             bias = found.value if found is not None else None
         kernel = self.image.path if self.image is not None else None
         self.vm.arm(kernel, panic=panics, bias=bias, passing=passing)
+
+    def check_interrupts(self) -> None:
+        """Compare, from now on, the registers that threads get back with those they had."""
+        self.interrupts = InterruptCheck(self.vm, self.image)
 
     def placed(self, stop: Stop) -> Stop:
         """The stop with the kernel's ELF at its place."""
@@ -105,6 +111,8 @@ class Debugger:
     def _place(self) -> None:
         """Put in what was not known a place for before, where there is one now."""
         self.table.place_all()
+        if self.interrupts is not None:
+            self.interrupts.place(self.loaded)
         if self.hits.unplaced and self.loaded is not None:
             reason = StopReason("attached", self.vm.stopped_cpu)
             self.hits.place_waiting(self.hits.evaluation(reason, self.vm.registers))

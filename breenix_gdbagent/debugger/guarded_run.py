@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from breenix_gdbagent.checks import growth
+from breenix_gdbagent.checks import growth, registers
 from breenix_gdbagent.checks.examine import CheckTime, Clock, Examination, examine, times_of
 from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
@@ -37,7 +37,7 @@ from breenix_gdbagent.report.document import (
     shown_finding,
     shown_stop,
 )
-from breenix_gdbagent.report.model import Marker, ShownCheck, ShownFinding, ShownStop
+from breenix_gdbagent.report.model import Interrupts, Marker, ShownCheck, ShownFinding, ShownStop
 from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols import Image, LoadedImage
@@ -60,7 +60,8 @@ class Orders:
     own marker ends the run. `linger` seconds are watched after the machine's success marker, and
     after whatever `until` is with `always_linger`. `timeout` in seconds. `memory` is what a
     snapshot will keep (see `selection.pages_to_keep`). `first_fault`: any fault that is not
-    recognised as benign ends the run (snapshot). `ends_on_request`: an interrupt is an end as any
+    recognised as benign ends the run (snapshot). `check_interrupts`: registers are compared at
+    every entry and return. `ends_on_request`: an interrupt is an end as any
     other, of whoever asks from another thread; else it is a Ctrl-C and raises."""
 
     until: str | None = None
@@ -74,6 +75,7 @@ class Orders:
     audit_every: str | None = None
     strict: bool = False
     script: tuple[Step, ...] = ()
+    check_interrupts: bool = False
 
 
 @dataclass(slots=True)
@@ -137,6 +139,8 @@ class GuardedRun:
 
     def start(self) -> None:
         """Arm fault catching; before a launched guest's first instruction."""
+        if self.orders.check_interrupts:
+            self.debugger.check_interrupts()
         self.debugger.start((PAGE_FAULT,) if self.orders.fatal_only else ())
 
     def go(self) -> Ended:
@@ -419,10 +423,33 @@ class GuardedRun:
             succeeded=self.succeeded,
             watched=self.watched,
             counted=config is None or config.settings.deterministic,
+            interrupts=self._interrupts(),
         )
         seen = self._examine(stop)
         took = (*self.took, *times_of(seen, len(self.recorded)))
-        return Ended(seen, facts, self.history(), record, took)
+        return Ended(seen, facts, self._with_interrupts(self.history(), seen.kernel), record, took)
+
+    def _interrupts(self) -> Interrupts | None:
+        check = self.debugger.interrupts
+        if check is None:
+            return None
+        tallies = check.tallies.values()
+        returns, changed = sum(t.returns for t in tallies), sum(t.changed for t in tallies)
+        return Interrupts(check.entries, returns, changed, check.stops)
+
+    def _with_interrupts(self, history: History, kernel: Kernel) -> History:
+        """The history with what became of registers over interrupts, told at the deciding stop."""
+        check = self.debugger.interrupts
+        if check is None:
+            return history
+        number, tallies = len(self.recorded), tuple(check.tallies.values())
+        found = (shown_finding(f, number, kernel.adapter) for f in registers.found(kernel, tallies))
+        came = shown_check(registers.result(tallies, check.lacking), number)
+        return replace(
+            history,
+            findings=(*history.findings, *found),
+            checks=(*history.checks, came),
+        )
 
     def _wanted_exit(self, stop: Stop) -> bool:
         config, status = self.vm.config, stop.reason.exit_status

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from breenix_gdbagent.entrycode.operands import Code, whole
+from breenix_gdbagent.symbols import Image
 from breenix_gdbagent.symbols.elf import SHF_EXECINSTR
 from breenix_gdbagent.symbols.symtab import Symbol
 
@@ -49,6 +50,12 @@ def find_entries(code: Code) -> Entries:
         tuple(sorted(gates)),
         tuple(sorted(s for s in switches if s is not None and s not in gates and s not in left)),
     )
+
+
+def leaving(image: Image) -> dict[int, str]:
+    """Link address -> name of every ``iretq`` and ``sysretq`` of an ELF."""
+    code = Code(image)
+    return {at: step.name for at in _Text(code).leaving() if (step := code.step(at)) is not None}
 
 
 def place_of(code: Code, address: int) -> tuple[str, int]:

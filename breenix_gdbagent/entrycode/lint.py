@@ -83,9 +83,15 @@ def lint(image: Image) -> Lint:
     return _Lint(image).result()
 
 
+def lint_leaving(image: Image, leave: int) -> tuple[Defect, ...]:
+    """What is lost on the ways of all gates to one instruction that leaves, at a link address."""
+    return _Lint(image, leave).result().defects
+
+
 class _Lint:
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, leave: int | None = None) -> None:
         self.image = image
+        self.leave = leave
         self.code = Code(image)
         self.with_error_code = self.code.behind_error_code()
         self.read: list[Read] = []
@@ -171,6 +177,8 @@ class _Lint:
     # Rules -----------------------------------------------------------------------------------
 
     def _registers(self, way: Followed, end: End, lost: dict[str, Value]) -> None:
+        if self.leave not in (None, end.at):
+            return
         state = end.state
         rings = () if state.ring is None else (state.ring,)
         for name, value in lost.items():

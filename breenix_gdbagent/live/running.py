@@ -23,6 +23,10 @@ from breenix_gdbagent.live.ending import Ending
 from breenix_gdbagent.live.guest import Holds
 from breenix_gdbagent.stop import StopReason
 
+OBSERVER = "observer"
+"""The owner, in the ledger, of breakpoints that only look: `Running.observer` is told, and the
+guest goes on."""
+
 STEP_SECONDS = 2.0
 LOOK_SECONDS = 0.005
 
@@ -46,6 +50,8 @@ class Running(Ending):
         self.agent_stops = 0
         self.watched: tuple[str, int] | None = None
         self.when_armed: Callable[[], None] = lambda: None
+        self.observer: Callable[[Mapping[str, int]], None] | None = None
+        self._only_observed = False
         self._registers: dict[str, Mapping[str, int]] = {}
         # The breakpoint that a CPU is stopped at and has been told of, by the stub's thread id.
         self._at: dict[str, Break] = {}
@@ -245,6 +251,12 @@ class Running(Ending):
         one = self.ledger.code_at(rip)
         if one is not None:
             self._at[thread] = one
+        if self.observer is not None:
+            self.observer(self.registers_of(reply.cpu))
+        self._only_observed = one is not None and self.ledger.owners(one) == (OBSERVER,)
+        if self._only_observed:
+            self._quick = True
+            return None
         if stepped and self.arming.awaits(rip):
             return None
         return self.arming.on_trap(thread, reply.cpu, rip)

@@ -322,7 +322,8 @@ class LiveVm(Running):
                 reason = self._stopped(reply)
                 if reason is not None:
                     return reason
-                self.when_armed()
+                if not self._only_observed:
+                    self.when_armed()
                 self._go()
                 continue
             if interrupts.noted:

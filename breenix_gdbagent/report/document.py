@@ -21,6 +21,7 @@ from breenix_gdbagent.report.backtraces import short
 from breenix_gdbagent.report.evidence import evidence_of
 from breenix_gdbagent.report.model import (
     Evidence,
+    Interrupts,
     Marker,
     Object,
     PortEnd,
@@ -61,7 +62,8 @@ class RunRecord:
     """How the run went. `outcome`: ``passed``, ``findings``, ``hang``, ``marker-missing``,
     ``examined`` (nothing was run). `succeeded`: the machine's success marker and when it came, of
     a run that was watched `watched` seconds longer; what went wrong then went wrong after it.
-    `counted`: the guest's clock stood still with it at our stops (an instruction counter)."""
+    `counted`: the guest's clock stood still with it at our stops (an instruction counter).
+    `interrupts`: what comparing registers over interrupts saw."""
 
     outcome: str = "examined"
     exit: int = 0
@@ -73,6 +75,7 @@ class RunRecord:
     succeeded: str = ""
     watched: float = 0.0
     counted: bool = True
+    interrupts: Interrupts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ def _run(run: RunRecord, tests: Sequence[Suite]) -> ShownRun:
             ShownSuite(t.name, t.passed, t.failed, t.skipped, t.failures, t.unfinished)
             for t in tests
         ),
+        interrupts=run.interrupts,
     )
 
 

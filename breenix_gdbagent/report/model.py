@@ -43,6 +43,17 @@ class ShownSuite:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupts:
+    """What `--check-interrupts` saw: entries through gates, returns to where a thread was
+    interrupted, those with other registers, and the stops that took."""
+
+    entries: int
+    returns: int
+    changed: int
+    stops: int
+
+
+@dataclass(frozen=True, slots=True)
 class ShownRun:
     """How the run went: see `RunRecord`. `tests` are the kernel's own, `missing` is what was
     expected and did not come, `gone` what of the baseline is there no more."""
@@ -60,6 +71,7 @@ class ShownRun:
     counted: bool = True
     armed: str = ""
     tests: tuple[ShownSuite, ...] = ()
+    interrupts: Interrupts | None = None
 
 
 @dataclass(frozen=True, slots=True)

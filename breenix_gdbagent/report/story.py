@@ -124,7 +124,13 @@ def run_words(report: Report) -> str:
     benign = run.benign_faults
     passed = f", {benign} benign fault{'s' * (benign != 1)} passed" if benign else ""
     watched = f", watched for {run.watched:g} s after its marker" if run.watched else ""
-    return f"the guest ran {run.seconds} s{watched}, {times}{passed}"
+    seen = run.interrupts
+    compared = (
+        f", {seen.returns} returns of {seen.entries} interrupts and exceptions compared"
+        if seen is not None
+        else ""
+    )
+    return f"the guest ran {run.seconds} s{watched}, {times}{passed}{compared}"
 
 
 MANY_STOPS = 10
@@ -135,6 +141,13 @@ def effect_words(report: Report) -> str:
     """What our own stops may have done to a run that failed, and how to see it without them; empty
     where they were few, or the guest's clock stood still at them."""
     run = report.run
+    seen = run.interrupts
+    if seen is not None and not run.counted and seen.stops:
+        return (
+            f"comparing registers stopped the guest {seen.stops} times, at every interrupt and "
+            "every return, while its timer and devices went on: it came less far in its time, and "
+            "threads were preempted elsewhere than in a bare run"
+        )
     failed = any(
         f.severity == "error" and (f.kind == "event" or f.code in ("hang", "panic", "reboot"))
         for f in report.findings

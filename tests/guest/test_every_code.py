@@ -6,10 +6,11 @@ from __future__ import annotations
 import pytest
 
 from breenix_gdbagent.lab import scenarios
-from tests.guest import smallguest, test_audit_mutations, test_leaks
+from tests.guest import smallguest, test_audit_mutations, test_interrupts, test_leaks
 from tests.guest.labrun import agent
 from tests.guest.live_support import needs_qemu
 from tests.unit.checks import test_fault_mutations, test_mutations, test_table_mutations
+from tests.unit.debugger import test_interrupt_check
 from tests.unit.report.contract_codes import CONTRACT
 
 WITHOUT_SCENARIO = {
@@ -21,7 +22,8 @@ INFO = {"page-fault.handled": "page-fault-user"}
 
 def of_scenarios() -> set[str]:
     found = {code for s in scenarios().values() for code in (*s.codes, *s.strict)}
-    return found | set(test_leaks.CODES) | set(INFO) | set(smallguest.CODES)
+    with_options = {*test_leaks.CODES, *test_interrupts.CODES}
+    return found | with_options | set(INFO) | set(smallguest.CODES)
 
 
 def of_mutations() -> set[str]:
@@ -29,7 +31,7 @@ def of_mutations() -> set[str]:
         test_mutations, test_table_mutations, test_audit_mutations, test_fault_mutations
     )  # fmt: skip
     found = {code for one in registers for m in one.MUTATIONS for code in m.codes}
-    return found | set(test_audit_mutations.LEAKS)
+    return found | set(test_audit_mutations.LEAKS) | set(test_interrupt_check.CODES)
 
 
 def test_every_code_has_a_scenario() -> None:

@@ -227,6 +227,7 @@ def test_a_file_that_looks_is_seen(tmp_path: Path) -> None:
 OF_X86 = {
     "it is about delivery, descriptors or instructions of x86-64": {
         "checks/any_kernel.py",
+        "debugger/interrupt_check.py",
         "entrycode/operands.py",
         "checks/faults/constant.py",
         "report/wording/stacks.py",

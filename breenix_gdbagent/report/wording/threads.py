@@ -5,6 +5,7 @@ from __future__ import annotations
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.facts import Place
 from breenix_gdbagent.checks.finding import Finding
+from breenix_gdbagent.checks.registers import RegistersFacts
 from breenix_gdbagent.checks.spaces import (
     BootFacts,
     Load,
@@ -60,6 +61,21 @@ def runs_though_over(finding: Finding, facts: DeadFacts) -> Words:
         f"CPU {facts.cpu} runs thread {facts.thread} ({facts.name}) in ring {facts.ring} at "
         f"{hex64(facts.rip)}, and the scheduler has it as {facts.state}"
     )
+
+
+@tells(RegistersFacts)
+def other_registers(finding: Finding, facts: RegistersFacts) -> Words:
+    """Which registers, how many of how many returns, the first one, and the code that did it."""
+    names = ", ".join(one.register for one in facts.registers)
+    said = (
+        f"{facts.changed} of {facts.returns} returns to ring {facts.ring} by {facts.returned_by} "
+        f"gave other registers back: {names}"
+    )
+    whose = f" in {facts.thread_of}" if facts.thread_of else ""
+    first = f"the first was back at {at(facts.rip, None)}{whose}, RSP {hex64(facts.rsp)}"
+    if facts.loaded_by:
+        return Words(said, f"{first}; what the way out writes over stands under `loaded by`")
+    return Words(said, f"{first}; reading the ways to it shows no instruction that does it")
 
 
 @tells(NobodysFacts)

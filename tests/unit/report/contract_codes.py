@@ -22,7 +22,7 @@ heap: exhausted corrupt uninitialised leak(warning)
 cr3: unknown bootloader wrong-process
 process: no-page-table
 thread: desync dead-running
-context: privilege-mismatch
+context: privilege-mismatch registers-changed
 map: already-mapped
 pic: not-remapped
 kernel-code: overwritten
