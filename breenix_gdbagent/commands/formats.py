@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from breenix_gdbagent.report.model import Report
 
 
-FILES = ("html", "markdown", "junit")
+FILES = ("html", "markdown", "junit", "sarif")
 """The options that say where a face goes: a file, or stdout (``-``)."""
 
 
 def add_format_options(parser: argparse.ArgumentParser) -> None:
-    """--json, --html, --markdown, --junit, --github, --fail-on."""
+    """--json, --html, --markdown, --junit, --sarif, --github, --fail-on."""
     parser.add_argument("--json", action="store_true", help="the report document on stdout")
     parser.add_argument("--html", type=Path, metavar="OUT", help="one self-contained page")
     parser.add_argument(
@@ -35,6 +35,7 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
         help="Markdown into OUT, or on stdout",
     )  # fmt: skip
     parser.add_argument("--junit", type=Path, metavar="OUT", help="JUnit XML: a test case a check")
+    parser.add_argument("--sarif", type=Path, metavar="OUT", help="SARIF 2.1.0, for code views")
     parser.add_argument("--github", action="store_true", help="annotations and step summary")
     parser.add_argument("-v", "--verbose", action="store_true", help="consequences in full, too")
     parser.add_argument(
@@ -125,6 +126,10 @@ def _made(
         from breenix_gdbagent.report.junit import render as junit
 
         yield options.junit, lambda: junit(report, _began(report), os.uname().nodename)
+    if options.sarif is not None:
+        from breenix_gdbagent.report.sarif import render as sarif
+
+        yield options.sarif, lambda: sarif(report)
 
 
 def _began(report: Report) -> str:

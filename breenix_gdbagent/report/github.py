@@ -5,27 +5,17 @@ The escaping is that of GitHub's own toolkit (actions/toolkit, packages/core/src
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 
 from breenix_gdbagent.report.causes import Group, groups
 from breenix_gdbagent.report.coverage import lacking
-from breenix_gdbagent.report.model import Object, Report, ShownFinding
-from breenix_gdbagent.report.story import (
-    objects,
-    paragraph,
-    printable,
-)
+from breenix_gdbagent.report.model import Report, ShownFinding
+from breenix_gdbagent.report.places import place
+from breenix_gdbagent.report.story import paragraph, printable
 
 COMMAND = {"error": "error", "warning": "warning", "info": "notice"}
 SUMMARY_LIMIT = 1 << 20
 """Bytes that GitHub takes for one step's summary; more, and it shows none of it."""
-
-_PLACE = re.compile(r"(?P<file>/?[\w.-]+/[\w/.-]+\.\w+):(?P<line>\d+)")
-_RUST = "core|core_arch|alloc|std|compiler_builtins|library"
-_ELSEWHERE = re.compile(rf"/|({_RUST})/|[\w-]+-\d+\.\d+[\w.+-]*/")
-"""No file of the repository that the workflow runs in: an absolute path, Rust's own crates (an
-overflow check panics in ``core/src/panicking.rs``), a crate of the registry with its version."""
 
 
 def annotate(report: Report) -> str:
@@ -61,42 +51,9 @@ def _said(group: Group) -> Iterator[str]:
 
 
 def _place(report: Report, finding: ShownFinding) -> dict[str, str]:
-    """``file`` and ``line`` of what a finding is about: where a panic says it is, else the line of
-    the backtrace at which its instruction stands; nothing for a state that no line has made."""
-    named = finding.evidence.named
-    traces = [
-        objects(cpu.backtrace["frames"])
-        for stop in report.stops
-        if stop.id == finding.stop
-        for cpu in stop.cpus
-    ]
-    said = _PLACE.search(named.panic_at)
-    if said is not None and not _ELSEWHERE.match(said["file"]):
-        return {"file": _whole(said["file"], traces), "line": said["line"]}
-    own: list[Object] = [{"file": spot.file, "line": spot.line} for spot in finding.source]
-    for spot in (*own, *_spots(traces, named.rips)):
-        file, line = spot.get("file"), spot.get("line")
-        if file and line and not _ELSEWHERE.match(str(file)):
-            return {"file": str(file), "line": str(line)}
-    return {}
-
-
-def _whole(file: str, traces: Sequence[Sequence[Object]]) -> str:
-    """The file with its crate's folder, which a panic inside that crate does not print."""
-    spots = (spot for frames in traces for frame in frames for spot in objects(frame["lines"]))
-    known = (str(spot.get("file")) for spot in spots)
-    return next((one for one in known if one.endswith(f"/{file}")), file)
-
-
-def _spots(traces: Sequence[Sequence[Object]], rips: Collection[str]) -> Iterator[Object]:
-    """The lines of the frame at one of these addresses, inlined functions first, then those of
-    its callers."""
-    for frames in traces:
-        found = next((n for n, frame in enumerate(frames) if frame["pc"] in rips), None)
-        if found is not None:
-            for frame in frames[found:]:
-                yield from objects(frame["lines"])
-            return
+    """``file`` and ``line`` of what a finding is about; nothing where none is known."""
+    found = place(report, finding)
+    return {} if found is None else {"file": found[0], "line": str(found[1])}
 
 
 def summary(markdown: str) -> str:

@@ -64,13 +64,10 @@ def test_help_of_what_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean ci?" in capsys.readouterr().err
 
 
-def script_of(shell: str, tmp_path: Path) -> Path:
-    done = subprocess.run(
-        [sys.executable, "-m", "breenix_gdbagent", "completion", shell],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+def script_of(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert run(["completion", shell]) == 0
     path = tmp_path / f"{PROGRAM}.{shell}"
-    path.write_text(done.stdout)
+    path.write_text(capsys.readouterr().out)
     return path
 
 
@@ -108,18 +105,22 @@ ASKED = (
 
 @pytest.mark.parametrize(("line", "word"), ASKED)
 @pytest.mark.parametrize("shell", ["bash", "fish"])
-def test_completion(shell: str, line: str, word: str, tmp_path: Path) -> None:
+def test_completion(
+    shell: str, line: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    answers = (of_bash if shell == "bash" else of_fish)(script_of(shell, tmp_path), line)
+    answers = (of_bash if shell == "bash" else of_fish)(script_of(shell, tmp_path, capsys), line)
     assert word in answers
     assert all(one.startswith(line.split(" ")[-1]) for one in answers)
 
 
-def test_completion_of_zsh_is_read_by_zsh(tmp_path: Path) -> None:
+def test_completion_of_zsh_is_read_by_zsh(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
-    script = script_of("zsh", tmp_path)
+    script = script_of("zsh", tmp_path, capsys)
     program = f'autoload -U compinit; compinit -u -D; eval "$(<{script})"; print $_comps[{PROGRAM}]'
     done = subprocess.run(["zsh", "-f", "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "" and done.stdout.strip() == "_shtab_breenix_gdbagent"
