@@ -7,7 +7,7 @@ MACHINE := $(VENV)/.machine
 THOROUGH := $(VENV)/.thorough
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest selftest bench thorough fresh pythons readme docs clean
+.PHONY: help setup demo test check guest selftest bench thorough fresh pythons readme docs picture clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ pythons: setup  ## the wheel, a lab run and the unit tests on every Python from 
 
 readme: setup  ## write the README's session and report again from a real run
 	$(PY) tools/readme.py README.md
+
+picture: setup  ## the README's picture of a report (needs chromium)
+	$(PY) -m tools.picture docs/report.png
 
 docs: setup  ## the man page
 	$(PY) tools/manpage.py docs/breenix-gdbagent.1

@@ -29,7 +29,9 @@ from breenix_gdbagent.report.cells import CELLS
 from breenix_gdbagent.report.coverage import counts, last_checks, lost, verdict
 from breenix_gdbagent.report.htmllog import log_rows
 from breenix_gdbagent.report.htmltrace import ReadSource, stops_of
+from breenix_gdbagent.report.machine import tables_of
 from breenix_gdbagent.report.model import Report, ShownFinding, ShownWalk
+from breenix_gdbagent.report.runline import moments
 from breenix_gdbagent.report.story import (
     called,
     chain_of,
@@ -60,6 +62,8 @@ CELL_CLASS = {
     "x": "exec", "?": "unknown",
 }  # fmt: skip
 MOST_ROWS = 24
+MOMENT_LINES = 8
+"""Serial lines that are shown beside the stop; the whole log has its own place."""
 
 _SPAN = re.compile(r"`([^`]+)`")
 _NUMBERS = re.compile(r"0x[0-9a-f]{3}|::")
@@ -156,6 +160,9 @@ def _context(report: Report, detail: StopDetail | None) -> dict[str, Any]:
         "listing": _listing(report, atlas),
         "tables": _script_json(tree.build(detail.tables, roots)) if detail and roots else "",
         "log": log_rows(report, detail),
+        "moment": report.serial.tail[-MOMENT_LINES:],
+        "moments": moments(report),
+        "machine": tables_of(None if detail is None else detail.state),
         "checks": _checks(report),
         "labels": named,
         "provenance": json.dumps(report.provenance, indent=1, ensure_ascii=False),

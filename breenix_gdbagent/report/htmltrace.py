@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from breenix_gdbagent.report.backtraces import rows, short
+from breenix_gdbagent.report.machine import cpu_cells
 from breenix_gdbagent.report.model import Report, ShownCpu
 from breenix_gdbagent.report.story import inside, objects, place_words, stop_words
 from breenix_gdbagent.views.stop_detail import StopDetail
@@ -21,12 +22,17 @@ def stops_of(
 ) -> list[dict[str, Any]]:
     """Every stop of the document, its CPUs with their frames. `source` reads lines of files."""
     files = {} if detail is None or source is None else _by_short_name(detail.files)
+    state, last = None if detail is None else detail.state, report.stops[-1]
     return [
         {
             "id": stop.id,
             "seconds": stop.seconds,
             "words": stop_words(stop),
-            "cpus": [_cpu(cpu, files, source) for cpu in stop.cpus],
+            "fault": stop.reason == "fault",
+            "cpus": [
+                _cpu(cpu, files, source) | cpu_cells(state if stop is last else None, cpu.id)
+                for cpu in stop.cpus
+            ],
         }
         for stop in report.stops
     ]
@@ -39,7 +45,8 @@ def _cpu(cpu: ShownCpu, files: Mapping[str, str], source: ReadSource | None) -> 
         for row in rows(frame):
             file, line = files.get(str(row["file"])), row["line"]
             text = list(source(file, int(str(line)))) if source and file and line else []
-            frames.append({**row, "source": text})
+            opened = bool(text) and not any(one["source"] for one in frames)
+            frames.append({**row, "source": text, "first_source": opened})
     where = inside(cpu)
     return {
         "id": cpu.id,

@@ -100,7 +100,8 @@ def target_words(report: Report) -> str:
         "lab": "lab guest", "breenix": "Breenix", "kernel": "QEMU's -kernel",
         "gdb": "a running QEMU", "snapshot": "an ELF core",
     }.get(str(kind), str(kind))  # fmt: skip
-    if kind == "breenix" and not str(target.get("config")).startswith("breenix"):
+    ours = str(target.get("config")).startswith("breenix") and report.adapter is None
+    if kind == "breenix" and not ours:
         words = "a disk image"
     for key, form in (
         ("scenario", "scenario {}"), ("kernel", "kernel {}"), ("config", "machine {}"),

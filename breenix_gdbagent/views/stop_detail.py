@@ -12,6 +12,7 @@ from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import SerialText
 from breenix_gdbagent.views.call_trace import trace_of_cpu
+from breenix_gdbagent.views.machine_state import MachineState, machine_state
 from breenix_gdbagent.views.space_map import MOST_SPACES
 from breenix_gdbagent.views.table_runs import TableRuns, table_runs
 from breenix_gdbagent.x86.mapped_space import Spaces
@@ -30,12 +31,14 @@ class MappedPiece:
 class StopDetail:
     """`pieces` are, for each shown space by its root, its ranges without the repetitions of
     neighbouring slots that name one table, None where they cannot be read; `files` the source
-    files, as DWARF names them, of the frames that the CPUs are in."""
+    files, as DWARF names them, of the frames that the CPUs are in; `state` what they and the kernel
+    hold."""
 
     pieces: dict[int, tuple[MappedPiece, ...]] | None
     tables: TableRuns
     serial: SerialText
     files: tuple[str, ...]
+    state: MachineState
 
 
 def stop_detail(kernel: Kernel) -> StopDetail:
@@ -48,7 +51,13 @@ def stop_detail(kernel: Kernel) -> StopDetail:
         pieces = {root: _pieces(kernel, root) for root in roots}
     except ReadError:
         pieces = None
-    return StopDetail(pieces, table_runs(kernel, roots), kernel.stop.serial, _files(kernel))
+    return StopDetail(
+        pieces,
+        table_runs(kernel, roots),
+        kernel.stop.serial,
+        _files(kernel),
+        machine_state(kernel),
+    )
 
 
 def _pieces(kernel: Kernel, root: int) -> tuple[MappedPiece, ...]:
@@ -68,5 +77,3 @@ def _files(kernel: Kernel) -> tuple[str, ...]:
     traces = (trace_of_cpu(kernel, cpu) for cpu in kernel.stop.cpus)
     found = (spot.file for one in traces for chain in one.spots for spot in chain if spot.file)
     return tuple(dict.fromkeys(found))
-
-

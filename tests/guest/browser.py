@@ -138,9 +138,9 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def picture(self, path: Path) -> None:
-        """A picture of the whole page."""
+    def picture(self, path: Path, whole: bool = True) -> None:
+        """A picture of the whole page, or of its first screen."""
         from base64 import b64decode
 
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole, format="png")
         path.write_bytes(b64decode(shot["data"]))

@@ -14,6 +14,7 @@ from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.run_report import build
 from breenix_gdbagent.targets.saved import saved
+from breenix_gdbagent.views.stop_detail import stop_detail
 from tests.guest.browser import Browser, needs_chromium
 from tests.guest.labrun import agent
 from tests.unit.report import documents, stops
@@ -56,7 +57,7 @@ def real(
     document: tuple[Report, Kernel], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("page") / "real.html"
-    path.write_text(html.render(*document), encoding="utf-8")
+    path.write_text(html.render(document[0], stop_detail(document[1])), encoding="utf-8")
     return path
 
 
@@ -85,6 +86,38 @@ def test_every_finding_is_reachable(page: Browser, tmp_path: Path) -> None:
     assert all(visible for _, visible in seen)
     target = page.value("document.querySelector('.cause a').getAttribute('href')")
     assert page.value(f"document.querySelector('{target} h3').innerText") == "kernel-stack.unmapped"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_a_reader_at_night_wants_is_seen(
+    page: Browser, real: Path, document: tuple[Report, Kernel], width: int, scheme: str
+) -> None:
+    """The instruction, registers and the kernel's tables: there, of some size, to be told from
+    what is behind them."""
+    page.open(real, width, scheme=scheme)
+    marks = page.value(
+        "[...document.querySelectorAll('.code mark')].map(m => { m.scrollIntoView();"
+        " const s = getComputedStyle(m), r = m.getBoundingClientRect();"
+        " return [m.innerText, r.height > 10 && r.width > 100, s.color !== s.backgroundColor]; })"
+    )
+    without = page.value("document.querySelector('#stops').innerText.split('No code: ').length - 1")
+    assert len(marks) + without == len(document[1].stop.cpus)
+    assert all(text.startswith("=> 0x") and seen and told for text, seen, told in marks)
+    assert page.value("document.querySelectorAll('.general li').length") >= 17
+    titles = page.value("[...document.querySelectorAll('#machine h3')].map(h => h.innerText)")
+    named = ["Processes", "Threads", "Kernel heap", "Frame allocator"]
+    assert titles == (named if document[1].stop.image is not None else [])
+
+
+def test_paper_has_all_of_it(page: Browser, real: Path) -> None:
+    page.open(real)
+    page.call("Emulation.setEmulatedMedia", media="print")
+    shown = "[...document.querySelectorAll('section')].filter(s => s.offsetHeight > 20).length"
+    assert page.value(shown) == page.value("document.querySelectorAll('section').length")
+    assert not page.value("document.querySelector('nav').offsetHeight")
+    page.call("Emulation.setEmulatedMedia", media="")
+    assert page.call("Page.printToPDF")["data"]
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])

@@ -21,7 +21,6 @@ from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 if TYPE_CHECKING:
     from breenix_gdbagent.checks.finding import Finding
     from breenix_gdbagent.symbols.backtrace import Backtrace
-    from breenix_gdbagent.views.instructions import Disassembled
 
 WIDE = 150  # from here on two panels stand side by side
 BEFORE, BEHIND = 2, 5
@@ -276,45 +275,18 @@ def code(
     kernel: Kernel, ink: Ink, at: int, behind: int = BEHIND, before: int = BEFORE
 ) -> Iterator[str]:
     """Instructions around an address; before it only where a symbol says where code begins."""
-    from breenix_gdbagent.views.instructions import instructions
+    from breenix_gdbagent.views.code_around import code_around
 
-    cpu = kernel.stop.cpu
-    root = cpu.root
-    if root is None or cpu.paging is None:
-        yield ink("dim", "paging is off: no code is shown")
-        return
-    read = kernel.memory_of(root).read
-    try:
-        found = [*_before(kernel, root, at, before), *instructions(read, at, behind)]
-    except ReadError as error:
-        yield ink("bad", error.what)
-        return
-    for one in found:
+    found = code_around(kernel, kernel.stop.cpu, at, before, behind)
+    if found.lacking:
+        yield ink("dim" if kernel.stop.cpu.paging is None else "bad", found.lacking)
+    for one in found.instructions:
         here = one.address == at
         name = kernel.symbol(one.address)
-        if name is not None and (one is found[0] or "+" not in name):
+        if name is not None and (one is found.instructions[0] or "+" not in name):
             yield ink("dim", f"{name}:")
         text = f"{'=>' if here else '  '} {hex64(one.address)}  {_named(kernel, one.text)}"
         yield ink("head", text) if here else text
-
-
-def _before(kernel: Kernel, root: int, at: int, most: int) -> list[Disassembled]:
-    """The instructions before an address, decoded from the start of its function."""
-    from breenix_gdbagent.views.instructions import instructions
-
-    image = kernel.stop.image
-    hit = image.symbol_at(at) if image is not None else None
-    if hit is None or image is None or not 0 < hit.offset < 4096:
-        return []
-    try:
-        found = instructions(kernel.memory_of(root).read, image.va(hit.address), hit.offset)
-    except ReadError:
-        return []
-    before = [i for i in found if i.address < at]
-    # Data between code may have led the decoding astray: it must meet the address.
-    if not before or before[-1].address + len(before[-1].raw) != at:
-        return []
-    return before[len(before) - min(most, len(before)) :]
 
 
 def _named(kernel: Kernel, text: str) -> str:

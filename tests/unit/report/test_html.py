@@ -10,10 +10,13 @@ import pytest
 
 from breenix_gdbagent.checks.examine import examine
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.report import html, htmllog
+from breenix_gdbagent.report import html, htmllog, machine
 from breenix_gdbagent.report.document import RunRecord
 from breenix_gdbagent.report.model import Report
+from breenix_gdbagent.report.runline import moments
+from breenix_gdbagent.report.story import target_words
 from breenix_gdbagent.run_report import build
+from breenix_gdbagent.views.machine_state import MachineState
 from breenix_gdbagent.views.stop_detail import stop_detail
 from tests.unit.report import documents, stops
 
@@ -141,3 +144,49 @@ def test_log_of_a_real_stop_ends_with_the_stop(real: tuple[Report, Kernel]) -> N
     log = htmllog.log_rows(document, stop_detail(kernel))
     assert log["rows"][-1]["kind"] == "stop" and log["left_out"] == 0
     assert len(log["rows"]) == len(real[1].stop.serial.lines()) + 1
+
+
+def test_the_machine_is_there(real: tuple[Report, Kernel]) -> None:
+    """Registers, the instruction that faulted, processes, threads, heap and frames."""
+    document, kernel = real
+    source = html.render(document, stop_detail(kernel))
+    text = Page(source).text
+    assert "No code: " in text, "this capture keeps no page of code, and the page says so"
+    for name in ("rax", "r15", "rip", "eflags"):
+        assert f"{name} {kernel.stop.cpu.registers[name]:#x}" in text
+    assert 'id="machine"' not in source, "without an ELF there is nothing to show"
+
+
+def test_a_part_that_is_not_known_says_why() -> None:
+    state = MachineState(lacking=(("heap", "it is not mapped"),), processes=(), frames=None)
+    assert machine.tables_of(state) == [], "nothing at all is no section"
+    assert machine.tables_of(None) == []
+
+
+def test_the_run_in_order() -> None:
+    document = documents.faulted()
+    document["run"]["markers"] = [{"text": "up", "seconds": 0.25}]
+    document["stops"][0]["seconds"] = 0.5
+    (first, second) = moments(documents.report(document))
+    assert (first.kind, first.share, first.text) == ("marker", 50.0, "up")
+    assert (second.kind, second.share) == ("fault", 100.0) and "#DF" in second.text
+    document["run"]["markers"] = []
+    assert moments(documents.report(document)) == [], "one moment is no line"
+
+
+def test_short_where_nothing_is_wrong() -> None:
+    """Only how it ended and the checks stand open."""
+    clean = html.render(documents.report(documents.clean()))
+    folded = clean.partition('<details class="more rest"')[2].partition('<section id="checks">')[0]
+    assert 'id="memory"' in folded and 'id="spaces"' in folded
+    assert 'id="stops"' not in folded
+    assert 'class="more rest"' not in html.render(documents.report(documents.faulted()))
+
+
+def test_another_kernel_is_not_called_breenix() -> None:
+    document = documents.faulted()
+    document["target"] = {"kind": "breenix", "config": "breenix", "kernel": "os.elf"}
+    assert "Breenix" in target_words(documents.report(document))
+    document["adapter"] = "none"
+    said = html.render(documents.report(document))
+    assert "Breenix" not in said.partition("<title>")[2].partition("</header>")[0]
