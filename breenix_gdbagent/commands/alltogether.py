@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 
-from breenix_gdbagent.commands import COMMANDS, MODULES, Parser, init_clients
+from breenix_gdbagent.commands import COMMANDS, MODULES, Parser, hunt, init_clients
 from breenix_gdbagent.commands.manual import PROGRAM
 
 
@@ -53,4 +54,14 @@ def every_parser() -> dict[str, argparse.ArgumentParser]:
         if name == "init":
             found["init agent"] = init_clients.build_agent()
             found["init editor"] = init_clients.build_editor()
+        if name == "hunt":
+            found |= dict(_parts_of_hunt())
     return found
+
+
+def _parts_of_hunt() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for part in hunt.PARTS:
+        if find_spec(module := f"breenix_gdbagent.commands.hunt_{part}") is not None:
+            built = getattr(importlib.import_module(module), "build", None)
+            if built is not None:
+                yield f"hunt {part}", built(f"hunt {part}")

@@ -48,7 +48,7 @@ def run(name: str, argv: list[str]) -> int:
         module = importlib.import_module(f"breenix_gdbagent.commands.hunt_{argv[0]}")
         code: int = module.run(f"hunt {argv[0]}", argv[1:])
         return code
-    options = _parser().parse_args(argv)
+    options = build(name).parse_args(argv)
     check_faces(options)
     if options.resume is not None:
         return _resume(options)
@@ -232,8 +232,14 @@ def add_boot_options(parser: argparse.ArgumentParser) -> None:
     """What is booted, how a boot ends, who runs it."""
     add_target_options(parser, saved=False)
     add_run_end_options(parser)
-    parser.add_argument("--faults", choices=("all", "fatal"), default="all")
-    parser.add_argument("--memory", choices=("tables", "kernel", "all"), default="kernel")
+    parser.add_argument(
+        "--faults", choices=("all", "fatal"), default="all",
+        help="fatal: look only at faults that end the machine (all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory", choices=("tables", "kernel", "all"), default="kernel",
+        help="how much memory a snapshot holds (kernel)",
+    )  # fmt: skip
     add_engine_options(parser)
 
 
@@ -243,14 +249,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", metavar="ADDR", help="a Dask cluster: tcp://HOST:PORT")
 
 
-def _parser() -> Parser:
-    parts = "\n".join(f"  hunt {name:<10} {what}" for name, what in PARTS.items())
-    parser = Parser(
-        "breenix-gdbagent hunt",
-        description="boot a kernel many times with settings drawn; cluster what fails",
-        epilog=f"parts:\n{parts}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def build(name: str) -> Parser:
+    """The options of `hunt` itself."""
+    parts = "; ".join(f"`hunt {name}`: {what}" for name, what in PARTS.items())
+    parser = Parser("breenix-gdbagent hunt", epilog=f"Parts, see `help hunt PART`. {parts}.")
     add_boot_options(parser)
     add = parser.add_argument
     add("-o", "--output", type=Path, metavar="DIR", help="a new directory for all that comes")

@@ -23,12 +23,17 @@ FILES = ("html", "junit", "write_baseline")
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """--json, --html, --junit, --github, --baseline, --write-baseline, --fail-on."""
     parser.add_argument("--json", action="store_true", help="the hunt as one document on stdout")
-    parser.add_argument("--html", type=Path, metavar="OUT")
-    parser.add_argument("--junit", type=Path, metavar="OUT")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="one self-contained page")
+    parser.add_argument("--junit", type=Path, metavar="OUT", help="JUnit XML")
     parser.add_argument("--github", action="store_true", help="annotations and step summary")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="known clusters, tolerated")
-    parser.add_argument("--write-baseline", type=Path, metavar="FILE")
-    parser.add_argument("--fail-on", choices=("error", "warning"), default="error")
+    parser.add_argument(
+        "--write-baseline", type=Path, metavar="FILE", help="write the clusters as known ones"
+    )
+    parser.add_argument(
+        "--fail-on", choices=("error", "warning"), default="error",
+        help="exit 1 from this severity up (error)",
+    )  # fmt: skip
 
 
 def check_faces(options: argparse.Namespace) -> None:

@@ -268,6 +268,23 @@ PAGES = {
             ("a function", "disassemble syscall_entry --count 20 --kernel kernel.elf"),
         ),
     ),
+    "hunt": Page(
+        "Boots a kernel many times with settings that are drawn (seed, memory, CPUs, clock, "
+        "delays), and puts what fails into clusters, with how often each came. Exit 1 for an "
+        "error.",
+        (
+            ("a hundred boots of the lab guest", "hunt --lab log-error --boots 100 -o hunted"),
+            ("until a double fault comes", "hunt --breenix . --until-found double-fault -o hunted"),
+            ("go on with one", "hunt --resume hunted"),
+        ),
+    ),
+    "hunt report": Page(
+        "Tells a hunt that was made, again: terminal, JSON, HTML, JUnit, annotations.",
+        (
+            ("in the terminal", "hunt report hunted"),
+            ("for a browser", "hunt report hunted --html hunt.html"),
+        ),
+    ),
     "lint": Page(
         "Reads the code of every gate, of system calls and of the switch, without booting: "
         "registers that are lost, a stack that is not aligned, swapgs that does not pair, a "

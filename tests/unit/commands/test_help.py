@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from breenix_gdbagent.commands import COMMANDS, init_clients, run
+from breenix_gdbagent.commands import COMMANDS, run
 from breenix_gdbagent.commands.alltogether import every_parser, parser_of
 from breenix_gdbagent.commands.manual import PAGES, PROGRAM
 
@@ -54,9 +54,9 @@ def test_the_examples_are_command_lines_of_that_command(name: str, line: str) ->
     words = shlex.split(line.partition(" > ")[0])
     parts = name.split()
     assert words[: len(parts)] == parts
-    kinds = {"init agent": init_clients.build_agent, "init editor": init_clients.build_editor}
-    parser = kinds[name]() if name in kinds else parser_of(parts[0])
-    parser.parse_args(words[len(parts) if name in kinds else 1 :])
+    own = name.split()[0] in ("init", "hunt")
+    parser = every_parser()[name] if own else parser_of(parts[0])
+    parser.parse_args(words[len(parts) if own else 1 :])
 
 
 def test_help_of_what_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
