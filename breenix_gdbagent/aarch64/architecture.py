@@ -16,6 +16,7 @@ from breenix_gdbagent.aarch64.registers import (
     exception_level,
 )
 from breenix_gdbagent.aarch64.syndrome import PERMISSION, SIZE, Syndrome
+from breenix_gdbagent.aarch64.taken import taken
 from breenix_gdbagent.aarch64.translation import LAST, Translation, half
 from breenix_gdbagent.aarch64.vectors import Vectors
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
@@ -27,17 +28,21 @@ from breenix_gdbagent.arch.cpu import (
     Mode,
     Names,
     Paging,
+    ReadVirtual,
     Trap,
     VirtualReader,
     register,
 )
 from breenix_gdbagent.arch.spaces import SpaceReader, Stretch
 from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.taken import Taken
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.memory.elf_header import EM_AARCH64
 
+PSTATE_I = 1 << 7
+"""IRQ masked (C5.2.2, DAIF)."""
 SLOT = 0x80
 """Bytes of one vector."""
 _KINDS = ("synchronous exception", "IRQ", "FIQ", "SError")
@@ -134,6 +139,10 @@ class Aarch64(Arch):
         state = cpu.get("cpsr")
         return None if state is None else 3 if exception_level(state) == 0 else 0
 
+    def interrupts_off(self, cpu: Cpu) -> bool | None:
+        state = cpu.get("cpsr")
+        return None if state is None else bool(state & PSTATE_I) and exception_level(state) > 0
+
     def interrupted_ring(self, registers: Mapping[str, int]) -> int | None:
         saved = registers.get("spsr_el1")
         return None if saved is None else 3 if exception_level(saved) == 0 else 0
@@ -148,6 +157,11 @@ class Aarch64(Arch):
             return f"the system registers of CPU {cpu.index} are not known"
         off = "has its MMU off" if not sctlr & SCTLR_M else "translates in a way that is not walked"
         return f"CPU {cpu.index} {off} (SCTLR_EL1 {sctlr:#x}), in {self.privilege(cpu)}: early boot"
+
+    def taken(
+        self, cpu: Cpu, vector: int, walk: Callable[[int, int], Walk], read: ReadVirtual
+    ) -> Taken:
+        return taken(cpu, vector, walk, read)
 
     def trap(self, cpu: Cpu, vector: int, error_code: int | None, walk: Walk) -> Trap | None:
         """`error_code` is ESR_EL1, as the CPU has it where none is given."""

@@ -14,6 +14,7 @@ from breenix_gdbagent.addresses import PhysAddr, VirtAddr
 from breenix_gdbagent.arch.descriptors import Gate, Tss
 from breenix_gdbagent.arch.spaces import SpaceReader, Stretch
 from breenix_gdbagent.arch.tables import Tables
+from breenix_gdbagent.arch.taken import Taken
 from breenix_gdbagent.arch.vectors import VectorTable
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.errors import ReadError
@@ -208,6 +209,10 @@ class Arch(ABC):
         """Why `mode` is None, in words."""
         return f"CPU {cpu.index} translates no addresses"
 
+    def interrupts_off(self, cpu: Cpu) -> bool | None:
+        """Whether the kernel runs there with interrupts masked; None: not known."""
+        return None
+
     def dead(self, cpu: Cpu) -> bool:
         """Whether it stands still, and nothing but a reset wakes it."""
         return False
@@ -220,6 +225,13 @@ class Arch(ABC):
         """The access that an exception of that vector is about, told by what the CPU reports and
         the walk of its address; None for an exception that is of no access."""
         return None
+
+    def taken(
+        self, cpu: Cpu, vector: int, walk: Callable[[int, int], Walk], read: ReadVirtual
+    ) -> Taken:
+        """The exception for which a CPU is in a `vector` of its `vector_table`, by what its
+        registers report. Raises `ReadError`."""
+        raise ReadError(f"{self.name} reports no exception in registers")
 
     def gates(self, cpu: Cpu, read: ReadVirtual) -> Mapping[int, Gate]:
         """Vector -> present gate. Raises `ReadError`."""

@@ -21,11 +21,12 @@ from breenix_gdbagent.checks import (
     threads,
 )
 from breenix_gdbagent.checks.consequences import followed
+from breenix_gdbagent.checks.faults.aborts import AbortFacts
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts
 from breenix_gdbagent.checks.faults.overwritten import OverwrittenFacts, TableRunOver
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
 from breenix_gdbagent.checks.finding import CheckResult, Finding, NotChecked
-from breenix_gdbagent.checks.reasons import NotRead
+from breenix_gdbagent.checks.reasons import NotRead, TablesOf
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
@@ -61,6 +62,31 @@ CHECKS: tuple[tuple[str, CheckFunction], ...] = (
 )
 
 
+OF_DESCRIPTORS = frozenset(("kernel-slots", "idt-gates", "descriptor-tables", "tss"))
+"""Checks that there are only where CPUs have descriptor tables, and one root for all."""
+
+OF_X86_TABLES = frozenset((
+    "kernel-stacks", "page-tables", "shared-tables", "frames-in-ram", "frames-of-tables",
+    "frames-mapped-twice", "frames-allocator", "stack-place", "stack-depth", "cr3",
+))  # fmt: skip
+"""Checks that read entries of page tables by x86-64's bits."""
+
+
+def checks_of(kernel: Kernel) -> Iterator[tuple[str, CheckFunction]]:
+    """The checks that there are on the architecture of a stop. One that cannot read its tables
+    says so, and has not passed."""
+    table = kernel.stop.cpu.arch.vector_table if kernel.stop.cpus else None
+    for name, run in CHECKS:
+        if table is None or name not in (OF_DESCRIPTORS | OF_X86_TABLES):
+            yield name, run
+        elif name in OF_X86_TABLES:
+            yield name, _not_yet
+
+
+def _not_yet(kernel: Kernel) -> Iterator[Finding]:
+    raise NotChecked(TablesOf(kernel.stop.cpu.arch.name))
+
+
 @dataclass(frozen=True, slots=True)
 class Examination:
     """One stop, what was found in it, and what each check came to. `took` has the seconds of each
@@ -93,7 +119,7 @@ def examine(stop: Stop, kernel: Kernel | None = None, clock: Clock | None = None
     findings: list[Finding] = []
     results: list[CheckResult] = []
     took: dict[str, float] = {}
-    for name, run in CHECKS:
+    for name, run in checks_of(view):
         began = 0.0 if clock is None else clock()
         found: list[Finding] = []
         status: CheckResult
@@ -119,6 +145,8 @@ def examine(stop: Stop, kernel: Kernel | None = None, clock: Clock | None = None
 def _located(kernel: Kernel, finding: Finding) -> Finding:
     """The finding with the source line of the instruction that it is about."""
     facts = finding.facts
+    if isinstance(facts, AbortFacts):
+        return replace(finding, source=spots(kernel.stop.image, facts.pc))
     if not isinstance(facts, FaultFacts | spaces.BootFacts | spaces.NobodysFacts):
         return finding
     return replace(finding, source=spots(kernel.stop.image, facts.at.rip))

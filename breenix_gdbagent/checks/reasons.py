@@ -48,6 +48,20 @@ class FaultNotRead:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerNotRead:
+    """Whether a handler is at work is not read of CPUs of an architecture."""
+
+    arch: str
+
+
+@dataclass(frozen=True, slots=True)
+class TablesOf:
+    """The check does not read the page tables of an architecture."""
+
+    arch: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownNotRead:
     """A triple fault and a reset could not be told apart."""
 
@@ -155,6 +169,8 @@ Reason = (
     State
     | NotRead
     | FaultNotRead
+    | HandlerNotRead
+    | TablesOf
     | ShutdownNotRead
     | IdtNotRead
     | TablesNotRead

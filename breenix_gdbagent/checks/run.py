@@ -293,12 +293,13 @@ def held_locks(kernel: Kernel) -> tuple[str, ...] | None:
 
 
 def _cpu_facts(kernel: Kernel, cpu: Cpu) -> CpuFacts:
-    flags = cpu.get("eflags")
+    flags, off = cpu.get("eflags"), cpu.arch.interrupts_off(cpu)
+    on = None if off is None else not off
     return CpuFacts(
         cpu=cpu.index,
         rip=VirtAddr(cpu.rip),
         symbol=kernel.symbol(cpu.rip),
-        interrupts=None if flags is None else bool(flags & RFLAGS_IF),
+        interrupts=on if flags is None else bool(flags & RFLAGS_IF),
         halted=cpu.halted,
         cpl=cpu.cpl,
     )

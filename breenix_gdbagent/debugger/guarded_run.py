@@ -14,7 +14,7 @@ from breenix_gdbagent.checks import growth, registers
 from breenix_gdbagent.checks.examine import CheckTime, Clock, Examination, examine, times_of
 from breenix_gdbagent.checks.faults import as_handled
 from breenix_gdbagent.checks.finding import Finding
-from breenix_gdbagent.checks.run import RFLAGS_IF, RunFacts
+from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.debugger.benign import of_ring3
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.points import Point
@@ -464,7 +464,7 @@ class GuardedRun:
         """Look again a few times: interrupts off in ring 0 at each look, on every CPU, and no
         serial text in between, is no progress."""
         for _ in range(STUCK_LOOKS):
-            if not stop.cpus or not all(_interrupts_off(c.get("eflags"), c.cpl) for c in stop.cpus):
+            if not stop.cpus or not all(c.arch.interrupts_off(c) for c in stop.cpus):
                 return stop, False
             said = len(stop.serial.chunks)
             stop = self.debugger.stop(self._moved((), STUCK_SECONDS).reason)
@@ -495,10 +495,6 @@ def _errors(seen: Examination) -> set[str]:
 
 FIRMWARE_SPINS = "the firmware caught an exception, and its handler does not return"
 GAVE_UP = "after the last fault the kernel halts for ever"
-
-
-def _interrupts_off(flags: int | None, cpl: int | None) -> bool:
-    return flags is not None and not flags & RFLAGS_IF and cpl == 0
 
 
 def _any(patterns: Sequence[str], stop: Stop) -> bool:

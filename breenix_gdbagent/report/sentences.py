@@ -5,6 +5,7 @@ from __future__ import annotations
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.report.wording import (
+    aborts,
     addresses,
     descriptors,
     faults,
@@ -16,7 +17,7 @@ from breenix_gdbagent.report.wording import (
 )
 from breenix_gdbagent.report.wording.base import TELLERS, Words
 
-FAMILIES = (addresses, descriptors, faults, frames, run, stacks, tables, threads)
+FAMILIES = (aborts, addresses, descriptors, faults, frames, run, stacks, tables, threads)
 """The modules that have entered their functions; named here, so that they are imported."""
 
 

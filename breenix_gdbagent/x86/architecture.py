@@ -140,6 +140,10 @@ class X86(Arch):
         paged = f"under {kind}, " if cr0 & CR0_PG else ""
         return f"CPU {cpu.index} is {paged}in {cpu.privilege}: early boot"
 
+    def interrupts_off(self, cpu: Cpu) -> bool | None:
+        flags = cpu.get("eflags")
+        return None if flags is None else not flags & RFLAGS_IF and cpu.cpl == 0
+
     def dead(self, cpu: Cpu) -> bool:
         """Whether it halts in ring 0 with interrupts off: nothing but a reset, an INIT or an NMI
         wakes it (SDM volume 2, HLT)."""

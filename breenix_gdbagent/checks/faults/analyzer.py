@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.faults import (
+    aborts,
     double_fault,
     exceptions,
     misplaced,
@@ -44,6 +45,9 @@ def check(kernel: Kernel) -> Iterator[Finding]:
     Raises `NotChecked` where a fault is there and cannot be looked at, and before 64-bit paging,
     whose exceptions are not judged.
     """
+    if kernel.stop.cpus and kernel.stop.cpu.arch.vector_table is not None:
+        yield from aborts.check(kernel)
+        return
     places = set[tuple[str, int | None]]()
     for found in _check(kernel):
         if found.code in (overwritten.OVERWRITTEN, OVERFLOW):

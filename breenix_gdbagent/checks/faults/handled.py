@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from breenix_gdbagent.checks.faults.aborts import ERET_FRAME, AbortFacts
 from breenix_gdbagent.checks.faults.cause import HANDLED
 from breenix_gdbagent.checks.faults.interrupted import FaultFacts
 from breenix_gdbagent.checks.faults.page_fault import PageFaultFacts
@@ -22,9 +23,18 @@ def is_user_fault(finding: Finding) -> bool:
     That ring 3 stood in the kernel is a finding of another check (context.privilege-mismatch).
     """
     facts = finding.facts
+    if isinstance(facts, AbortFacts):
+        return facts.user and finding.cause is None and finding.code is not ERET_FRAME
     if not isinstance(facts, FaultFacts) or facts.at.ring != 3 or finding.cause is not None:
         return False
     return not (isinstance(facts, PageFaultFacts) and facts.implicit)
+
+
+def _of_tables(finding: Finding) -> bool:
+    """Whether it is an abort that page tables gave."""
+    facts = finding.facts
+    return isinstance(facts, AbortFacts) and facts.agrees is not None
+
 
 def as_handled(finding: Finding, why: str) -> Finding:
     """`finding`, of a fault that the kernel has answered, as information; `why` says how it did.
@@ -35,7 +45,7 @@ def as_handled(finding: Finding, why: str) -> Finding:
     if not is_user_fault(finding) or finding.effective_severity == "info":
         return finding
     code = finding.code
-    page_fault = isinstance(finding.facts, PageFaultFacts)
+    page_fault = isinstance(finding.facts, PageFaultFacts) or _of_tables(finding)
     return replace(
         finding,
         code=HANDLED if page_fault else code,

@@ -47,6 +47,10 @@ def reason_words(reason: Reason) -> str:
             return said
         case why.FaultNotRead(cpu, said):
             return f"the fault of CPU {cpu}: {said}"
+        case why.HandlerNotRead(arch):
+            return f"whether a handler is at work is not read on {arch} yet"
+        case why.TablesOf(arch):
+            return f"this check does not read the page tables of {arch} yet"
         case why.ShutdownNotRead(said):
             return f"triple fault or reboot: {said}"
         case why.IdtNotRead(said):

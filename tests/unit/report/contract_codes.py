@@ -30,6 +30,8 @@ tables: nx-without-nxe(warning)
 -: loader-fault
 -: panic hang unexpected-exit reboot marker-missing tests-failed
 log: error(warning)
+eret: frame
+sp: misaligned
 """
 
 

@@ -22,6 +22,8 @@ SAID: tuple[tuple[Reason, str], ...] = (
     (State.END_OF_RAM_NOT_KNOWN, "where RAM ends is not known (give --ram-size)"),
     (why.NotRead("no kernel ELF"), "no kernel ELF"),
     (why.FaultNotRead(1, "no TSS"), "the fault of CPU 1: no TSS"),
+    (why.HandlerNotRead("aarch64"), "whether a handler is at work is not read on aarch64 yet"),
+    (why.TablesOf("aarch64"), "this check does not read the page tables of aarch64 yet"),
     (why.ShutdownNotRead("no CR3"), "triple fault or reboot: no CR3"),
     (why.IdtNotRead("gone"), "the IDT: gone"),
     (why.TablesNotRead(None, "gone"), "tables of the master: gone"),
