@@ -10,13 +10,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks import growth, registers
 from breenix_gdbagent.checks.examine import CheckTime, Clock, Examination, examine, times_of
-from breenix_gdbagent.checks.faults import as_handled
+from breenix_gdbagent.checks.faults import as_handled, as_mended, may_be_mended
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.checks.run import RunFacts
 from breenix_gdbagent.debugger.benign import of_ring3
 from breenix_gdbagent.debugger.debugger import Debugger
+from breenix_gdbagent.debugger.mending import LOOK, Mending, Waiting, event_of, key_of
 from breenix_gdbagent.debugger.points import Point
 from breenix_gdbagent.debugger.script import Step
 from breenix_gdbagent.debugger.stop_event import StopEvent
@@ -24,6 +26,7 @@ from breenix_gdbagent.debugger.user_breakpoints import breakpoint_of, checkpoint
 from breenix_gdbagent.debugger.where import note_where
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.adapter import Adapter
+from breenix_gdbagent.kernel.event import Event
 from breenix_gdbagent.kernel.firmware_dump import DUMPED, firmware_dump
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.live import LiveVm
@@ -44,7 +47,9 @@ from breenix_gdbagent.symbols import Image, LoadedImage
 from breenix_gdbagent.views.stop_summary import stop_summary
 
 LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see whether all is dead
-STUCK_LOOKS = 3  # looks at a CPU with interrupts off before it is called stuck
+STUCK_LOOKS = 12
+"""Looks at a CPU with interrupts off before it is called stuck. A slow host's guest spends most of
+its time in its timer interrupts: few looks prove nothing."""
 STUCK_SECONDS = 0.05  # between them
 RECORDED_FAULTS = 32  # faults of ring 3 that are examined in full; the rest are counted
 
@@ -80,13 +85,16 @@ class Orders:
 
 @dataclass(slots=True)
 class Recorded:
-    """A fault of ring 3 that was passed: its findings wait for what the kernel does next."""
+    """A fault that was passed: its findings wait for what the kernel does next. `mended` says how
+    the kernel went on after one of its own, that of `event`."""
 
     stop: ShownStop
     findings: tuple[tuple[Finding, ShownFinding], ...]
     checks: tuple[ShownCheck, ...]
     adapter: Adapter
     handled: bool = False
+    mended: str = ""
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,7 @@ class GuardedRun:
         self.accounts: dict[str, growth.Account | None] = {}
         self._decides = True
         self._examined: Examination | None = None
+        self.mending = Mending(debugger, self._was_mended)
         debugger.passes_fault = self.passes_fault
 
     def start(self) -> None:
@@ -268,6 +277,8 @@ class GuardedRun:
         while True:
             left = max(until - self.vm.clock.seconds(), 0.0)
             limit = min(left, LOOK_AFTER_FAULT) if look else left
+            if self.mending.waiting:
+                limit = min(left, LOOK)
             self._decides = True
             awaited = [*patterns, *([every] if every else [])]
             if self.orders.fatal_only:
@@ -291,12 +302,41 @@ class GuardedRun:
             elif kind != "deadline" or limit == left:
                 for note in event.notes:
                     self.debugger.say(f"{stop.seconds:9.3f}  {note}")
-                return stop
+                return self._by_first(stop)
+            elif self.mending.waiting:
+                if self.mending.stands(stop.cpus, len(stop.serial.chunks)):
+                    return self._by_first(stop)
             elif _dead(stop):
                 return stop._replace(reason=StopReason("halted", text=GAVE_UP))
             else:
                 self._survived()
                 look = False
+
+    def _by_first(self, stop: Stop) -> Stop:
+        """The stop that decides: that of the first fault of the kernel's own which it has not
+        returned from, where there is one. A kernel that came to the awaited text all the same has
+        gone on without that; the fault is told beside it then."""
+        first = self.mending.given_up()
+        if first is None:
+            return stop
+        if stop.reason.kind == "marker":
+            self._record(first)
+            return stop
+        self._examined = first
+        return first.kernel.stop
+
+    def _was_mended(self, one: Waiting, back: int) -> None:
+        """The kernel has returned from a fault of its own, to `back`."""
+        self.benign += 1
+        if len(self.recorded) < RECORDED_FAULTS:
+            again = back == one.event.rip
+            went = "ran the instruction again" if again else f"went on at {hex64(back)}"
+            events = tuple(f for f in one.seen.findings if f.code.kind == "event")
+            seen = Examination(one.seen.kernel, events, (), one.seen.took)
+            self._record(seen, handled=True)
+            last = self.recorded[-1]
+            last.mended = f"the kernel mended it, returned from its handler and {went}"
+            last.event = one.event
 
     def _moved(self, patterns: Sequence[str], seconds: float) -> StopEvent:
         """To the next event. Raises `KeyboardInterrupt` for a Ctrl-C, also for one that came as
@@ -370,10 +410,15 @@ class GuardedRun:
         """Whether to pass it at once: benign, or one of very many. A recorded one ends the run
         for a moment (`_decides` is False). A fault of ring 3 proves that the kernel survived the
         one before."""
+        event = event_of(fault)
+        self.mending.arrived(event)
         user = of_ring3(fault)
         if user:
             self._survived()
         if self.debugger.benign_faults.known(fault) or (user and self._many()):
+            self.benign += 1
+            return True
+        if event is not None and not user and self.mending.known(event):
             self.benign += 1
             return True
         seen = self._examine(self.debugger.stop(fault.reason))
@@ -383,7 +428,22 @@ class GuardedRun:
         if user and not self.orders.first_fault:
             self._record(seen)
             self._decides = False
+        elif event is not None and not user:
+            self._decides = not self._waits(event, seen)
         return False
+
+    def _waits(self, event: Event, seen: Examination) -> bool:
+        """Whether it is waited for what the kernel does about a fault of its own: of a kernel whose
+        adapter does not say which of them it lives on."""
+        last = self.recorded[-1].event if self.recorded else None
+        if last is not None and self.mending.is_endless(event) and key_of(last) == key_of(event):
+            self.recorded.pop()  # it had returned, and had mended nothing
+        if seen.kernel.is_breenix or not self.mending.may_return(event):
+            return False
+        if not may_be_mended(seen.findings):
+            return False
+        self.mending.wait_for(event, self._kept(seen.kernel.stop))
+        return True
 
     def _many(self) -> bool:
         return not self.orders.first_fault and len(self.recorded) >= RECORDED_FAULTS
@@ -478,7 +538,8 @@ class GuardedRun:
         for number, one in enumerate(self.recorded):
             for finding, shown in one.findings:
                 if one.handled and not self.orders.strict:
-                    survived = as_handled(finding, "the kernel went on after it")
+                    how = one.mended or "the kernel went on after it"
+                    survived = (as_mended if one.mended else as_handled)(finding, how)
                     if survived is not finding:
                         shown = shown_finding(survived, number, one.adapter)
                 findings.append(shown)

@@ -43,5 +43,8 @@ def test_a_kernel_that_died_in_its_own_handler(
     with booted(kernel, tmp_path, until=DIED, told="serial") as guest:
         elf = ["--kernel", str(kernel)] if with_elf else []
         seen = agent("audit", *guest.options, *elf, "--json")
-    (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
-    assert (seen.code, finding["code"]) == (1, code)
+        judges = [one.vector for one in guest.exceptions]
+    found = {f["code"] for f in seen.document["findings"] if f["severity"] == "error"}
+    # A tick of the PIC, which is not remapped in any of them, may come before the fault.
+    ticked = {"pic.not-remapped"} if 8 in judges else set()
+    assert (seen.code, found) == (1, {code} | ticked)

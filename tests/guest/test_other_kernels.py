@@ -21,9 +21,11 @@ from tests.guest.smallguest import (
     ERROR_CODE_LEFT,
     GDT_READ_ONLY,
     IDLES,
+    MENDED,
     NO_NXE,
     NO_RAM,
     NO_TABLE,
+    NOT_MENDED,
     PANICS,
     PIC,
     READS,
@@ -112,6 +114,40 @@ def test_a_fault_that_an_irq_came_before_is_told_as_to_come(tmp_path: Path) -> N
     assert "cannot go on: it is to read 0xffff900000001000" in fault["summary"]
     assert "has not faulted there yet" in fault["evidence"]["explanation"]
     assert fault["confidence"] == "likely"
+
+
+@needs_small_guest
+def test_a_fault_that_the_kernel_returns_from_is_handled(tmp_path: Path) -> None:
+    """One is mended and its instruction runs again; of the other the frame's RIP is changed."""
+    kernel = assembled(MENDED, tmp_path)
+    with booted(kernel, tmp_path, until=b"went on\n") as guest:
+        judges = guest.exceptions
+    assert [one.vector for one in judges] == [14, 6]
+    seen = agent(
+        "ci", "--config", "kernel", "--kernel", str(kernel), "--until", "went on", "--json"
+    )  # fmt: skip
+    assert seen.code == 0, seen.out
+    found = {f["code"]: f["evidence"] for f in seen.document["findings"]}
+    assert found.keys() == {"page-fault.handled", "invalid-opcode"}
+    fault, skipped = found["page-fault.handled"], found["invalid-opcode"]
+    assert [int(one["rip"], 16) for one in (fault, skipped)] == [one.rip for one in judges]
+    assert fault["was"] == "page-fault.unmapped"
+    assert fault["handled"].endswith("returned from its handler and ran the instruction again")
+    assert skipped["handled"].endswith(f"went on at {judges[1].rip + 2:#x}")
+    assert {f["severity"] for f in seen.document["findings"]} == {"info"}
+
+
+@needs_small_guest
+@pytest.mark.parametrize("case", [NOT_MENDED, READS])
+def test_a_fault_that_the_kernel_does_not_return_from_decides_the_run(
+    tmp_path: Path, case: int
+) -> None:
+    """Its handler returns and mends nothing, or halts."""
+    kernel = assembled(case, tmp_path)
+    seen = agent("ci", "--config", "kernel", "--kernel", str(kernel), "--timeout", "300", "--json")
+    (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert (seen.code, finding["code"]) == (1, "page-fault.unmapped")
+    assert finding["stop"] == 0 and len(seen.document["stops"]) == 1
 
 
 @needs_small_guest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from breenix_gdbagent.checks.faults.aborts import ERET_FRAME, AbortFacts
@@ -13,6 +14,12 @@ from breenix_gdbagent.checks.finding import Finding, Survived
 _ANSWERED = (
     "Nothing in the kernel, which answered a fault of a program. Where that program is not meant "
     "to fault, look at the instruction that it ran."
+)
+
+
+_MENDED = (
+    "Nothing: the kernel counts on that fault, or answers it. Where it is not meant to, look at "
+    "the instruction that raised it."
 )
 
 
@@ -36,6 +43,13 @@ def _of_tables(finding: Finding) -> bool:
     return isinstance(facts, AbortFacts) and facts.agrees is not None
 
 
+def may_be_mended(findings: Sequence[Finding]) -> bool:
+    """Whether what was found at a fault is an exception that a kernel may mend and return from: not
+    an interrupt that came at an exception's vector, which a handler returns from too."""
+    events = [f for f in findings if f.code.kind == "event"]
+    return bool(events) and all(isinstance(f.facts, FaultFacts) for f in events)
+
+
 def as_handled(finding: Finding, why: str) -> Finding:
     """`finding`, of a fault that the kernel has answered, as information; `why` says how it did.
 
@@ -44,6 +58,18 @@ def as_handled(finding: Finding, why: str) -> Finding:
     """
     if not is_user_fault(finding) or finding.effective_severity == "info":
         return finding
+    page_fault = isinstance(finding.facts, PageFaultFacts) or _of_tables(finding)
+    return _answered(finding, why, finding.advice if page_fault else _ANSWERED)
+
+
+def as_mended(finding: Finding, why: str) -> Finding:
+    """The same of a fault of the kernel's own that it was seen to return from."""
+    if finding.code.kind != "event" or finding.effective_severity == "info":
+        return finding
+    return _answered(finding, why, _MENDED)
+
+
+def _answered(finding: Finding, why: str, advice: str) -> Finding:
     code = finding.code
     page_fault = isinstance(finding.facts, PageFaultFacts) or _of_tables(finding)
     return replace(
@@ -51,6 +77,6 @@ def as_handled(finding: Finding, why: str) -> Finding:
         code=HANDLED if page_fault else code,
         severity="info",
         mend=HANDLED if page_fault else None,
-        advice=finding.advice if page_fault else _ANSWERED,
+        advice=advice,
         survived=Survived(code, why),
     )
