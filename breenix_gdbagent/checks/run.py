@@ -151,13 +151,23 @@ class LoopFacts(Facts):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingFacts(Facts):
     """What did not come within `seconds`; `interrupted` says how the guest was stopped before.
-    `before` is the state of the CPU where the kernel had not started by then."""
+    `before` is the state of the CPU where the kernel had not started by then, `unended` a line of
+    the PIC that waits for the end of its own interrupt."""
 
     waited_for: Annotated[str | None, IF_KNOWN]
     cpus: tuple[CpuFacts, ...]
     seconds: Annotated[float, ASIDE]
     interrupted: Annotated[str | None, ASIDE]
     before: Annotated[str, ASIDE]
+    unended: Annotated[Unended | None, ASIDE] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unended:
+    """A line of the PIC whose interrupt was never ended, and the vector that it comes at."""
+
+    irq: int
+    vector: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,11 +323,31 @@ def _missing(kernel: Kernel, facts: RunFacts) -> Finding:
         seconds=facts.timeout or 0,
         interrupted=(kernel.stop.reason.text or "interrupted") if interrupted else None,
         before=loader.never_started(kernel),
+        unended=_unended(kernel),
     )
-    advice = _NOT_STARTED if told.before else ""
+    advice = _NOT_STARTED if told.before else _NO_EOI if told.unended else ""
     return Finding(MARKER_MISSING, facts.until or "end of run", told, advice=advice)
 
 
+def _unended(kernel: Kernel) -> Unended | None:
+    """The line that the PIC has in service and that asks again, while every CPU has interrupts on
+    and halts or is in ring 3: no handler runs any more, and its end of interrupt was not written.
+    The PIC sends nothing of that priority or below until it is (Intel 8259A, fully nested mode)."""
+    pic = kernel.stop.pic
+    if pic is None or not kernel.stop.cpus:
+        return None
+    for cpu in kernel.stop.cpus:
+        waits = cpu.cpl == 3 or bool(cpu.halted)
+        if not waits or not (cpu.get("eflags") or 0) & RFLAGS_IF:
+            return None
+    irq = pic.waiting
+    return None if irq is None else Unended(irq, pic.vector_of(irq))
+
+
+_NO_EOI = (
+    "Write the end of interrupt in that handler before it returns: 0x20 to port 0x20, and for the "
+    "lines 8 to 15 to port 0xa0 before it."
+)
 _NOT_STARTED = (
     "Raise --timeout if firmware and loader need longer. Else look at what they say: on the "
     "machine's screen where nothing is on COM1 (an image that is not bootable, a loader that waits "

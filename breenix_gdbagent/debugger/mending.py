@@ -1,7 +1,7 @@
 """Faults of a kernel's own that it mends and returns from, of a kernel that no adapter describes.
 
 Which of its own faults such a kernel lives on stands nowhere (Linux makes its first page tables by
-them, and `clear_user` and `rdmsr_safe` count on theirs). So it is seen: the frame that the CPU
+them, and its copies from and to ring 3 count on theirs). So it is seen: the frame that the CPU
 pushed says where it goes back to, a breakpoint stands there, and a watchpoint on the frame's RIP
 tells where an exception table sends it instead. A fault has been mended when the CPU is back there
 with the RSP of the frame, and does not take the same fault again.

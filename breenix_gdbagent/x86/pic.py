@@ -46,8 +46,23 @@ class Pic(NamedTuple):
         lines = [irq for irq in range(2 * LINES) if irq != CASCADE and self.serves(irq)]
         if len(lines) != 1:
             return None
-        chip, line = (self.master, lines[0]) if lines[0] < LINES else (self.slave, lines[0] - LINES)
-        return chip.base + line
+        return self.vector_of(lines[0])
+
+    def vector_of(self, irq: int) -> int:
+        """The vector at which a line comes."""
+        chip = self.master if irq < LINES else self.slave
+        return chip.base + irq % LINES
+
+    @property
+    def waiting(self) -> int | None:
+        """The first line that is being served and asks for it again, unmasked: it waits for the end
+        of its own interrupt."""
+        for irq in range(2 * LINES):
+            chip = self.master if irq < LINES else self.slave
+            asks = chip.requested & ~chip.masked & chip.in_service
+            if irq != CASCADE and asks >> irq % LINES & 1:
+                return irq
+        return None
 
     def serves(self, irq: int) -> bool:
         """Whether that line is being served."""

@@ -22,6 +22,7 @@ from tests.guest.smallguest import (
     GDT_READ_ONLY,
     IDLES,
     MENDED,
+    NO_EOI,
     NO_NXE,
     NO_RAM,
     NO_TABLE,
@@ -148,6 +149,18 @@ def test_a_fault_that_the_kernel_does_not_return_from_decides_the_run(
     (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
     assert (seen.code, finding["code"]) == (1, "page-fault.unmapped")
     assert finding["stop"] == 0 and len(seen.document["stops"]) == 1
+
+
+@needs_small_guest
+def test_an_interrupt_that_was_never_ended_is_named(tmp_path: Path) -> None:
+    """The timer ticks once, and the guest halts for ever with interrupts on."""
+    kernel = str(assembled(NO_EOI, tmp_path))
+    machine = ("--config", "kernel", "--kernel", kernel)
+    seen = agent("ci", *machine, "--until", "NEVER", "--timeout", "15", "--json")
+    (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert (seen.code, finding["code"]) == (4, "marker-missing")
+    assert "vector 32 never ended IRQ 0 (no EOI)" in finding["summary"]
+    assert "0x20 to port 0x20" in finding["fix"]
 
 
 @needs_small_guest

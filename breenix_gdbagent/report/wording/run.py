@@ -21,6 +21,7 @@ from breenix_gdbagent.checks.run import (
 from breenix_gdbagent.report.wording.addresses import sentence
 from breenix_gdbagent.report.wording.base import Words, at, named, tells
 from breenix_gdbagent.x86.paging import LEVEL
+from breenix_gdbagent.x86.pic import WIRED
 
 MOST_NAMED = 4
 MOST_TESTS = 8
@@ -103,7 +104,18 @@ def not_printed(finding: Finding, facts: MissingFacts) -> Words:
     if facts.before:
         at_rip = f" at {hex64(facts.cpus[0].rip)}" if facts.cpus else ""
         runs = f"the kernel has not started: the CPU is in {facts.before}{at_rip}"
-    return Words(f"{wanted} within {facts.seconds:g} s; {runs}")
+    summary = f"{wanted} within {facts.seconds:g} s; {runs}"
+    if facts.unended is None:
+        return Words(summary)
+    irq, vector = facts.unended.irq, facts.unended.vector
+    wired = f", {WIRED[irq]}," if irq in WIRED else ""
+    summary += f", but its handler of vector {vector} never ended IRQ {irq} (no EOI)"
+    return Words(
+        summary,
+        f"The PIC has IRQ {irq}{wired} in service at vector {vector} while no handler runs, and it "
+        "asks again: the end of its interrupt was not written, so that neither it nor a line below "
+        "it comes any more.",
+    )
 
 
 @tells(ExitFacts)
