@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr
 from breenix_gdbagent.memory.elf_header import ET_DYN, PT_LOAD, ProgramHeader
-from breenix_gdbagent.symbols.elf import ElfFile, Section, build_id
+from breenix_gdbagent.symbols.elf import SHF_ALLOC, ElfFile, Section, build_id
 from breenix_gdbagent.symbols.symtab import Symbol, SymbolHit, SymbolTable
 
 if TYPE_CHECKING:
@@ -199,6 +199,15 @@ class LoadedImage:
         """Whether `va` lies within the loaded kernel: not between its parts, as between a boot
         part at 1 MiB and a kernel in the higher half."""
         return any(first <= self.link(va) < end for first, end in self.image.parts)
+
+    def section_of(self, va: int) -> str | None:
+        """The name of the section that a virtual address lies in, None where the ELF has none
+        there."""
+        link = self.link(va)
+        for one in self.image.sections:
+            if one.flags & SHF_ALLOC and one.address <= link < one.address + one.size:
+                return one.name
+        return None
 
     def symbol_at(self, va: int) -> SymbolHit | None:
         """What lies at a virtual address; `address` of the hit is a link address."""

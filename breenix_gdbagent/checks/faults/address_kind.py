@@ -48,8 +48,8 @@ class AddressKind:
     """`name` is one of this module's constants. What is known besides, where it is about that:
 
     `stack`, the kernel or IST stack concerned; `free`, that nobody has that stack; `cpu`, whose
-    table it is or whose current thread has the stack; `symbol`; `physical`, the address behind a
-    direct map; `space`, whose memory it is.
+    table it is or whose current thread has the stack; `symbol` and `section` of the ELF;
+    `physical`, the address behind a direct map; `space`, whose memory it is.
     """
 
     name: str
@@ -58,6 +58,7 @@ class AddressKind:
     free: bool = False
     cpu: int | None = None
     symbol: str | None = None
+    section: str | None = None
     physical: int | None = None
     space: Space | None = None
 
@@ -78,7 +79,9 @@ def kind_of(kernel: Kernel, va: int, root: int | None = None) -> AddressKind:
     if va in layout.heap:
         return AddressKind(HEAP)
     if in_image(kernel, va):
-        return AddressKind(IMAGE, symbol=kernel.symbol(va))
+        image = kernel.stop.image
+        section = None if image is None else image.section_of(va)
+        return AddressKind(IMAGE, symbol=kernel.symbol(va), section=section)
     base = direct_map_base(kernel)
     if base is not None and base <= va < base + (1 << 40):
         return AddressKind(DIRECT_MAP, physical=va - base)

@@ -55,7 +55,8 @@ def address(kind: AddressKind) -> str:
         ist = "the region of the IST stacks, in none of them"
         return ist if kind.part == "ist" else "the region of the kernel stacks, in no slot"
     if kind.name == kinds.IMAGE:
-        return f"the kernel image ({kind.symbol})" if kind.symbol else "the kernel image"
+        named = ", ".join(one for one in (kind.symbol, kind.section) if one)
+        return f"the kernel image ({named})" if named else "the kernel image"
     if kind.name == kinds.DIRECT_MAP:
         return f"the direct map (physical {hex64(kind.physical or 0)})"
     if kind.name == kinds.MAPPED:
@@ -145,7 +146,7 @@ def mismatch(found: RingMismatch) -> str:
 def who(program: Interrupted) -> str:
     """Who ran: ``process init (pid 1) in ring 3``, ``the kernel in the space of init (pid 1)``."""
     space = program.process
-    label = space.label if space is not None else f"the space {hex64(program.cr3)}"
+    label = space.label if space is not None else f"CR3 {hex64(program.cr3)}"
     narrow = ""
     if program.before:
         return "the firmware or its boot loader"
@@ -158,6 +159,8 @@ def who(program: Interrupted) -> str:
         return f"the kernel{narrow}"
     if space is not None and space.role == "boot":
         return f"the kernel on {label}{narrow}"
+    if space is None or space.role == "unknown":
+        return f"the kernel under {label}{narrow}"
     return f"the kernel in the space of {label}{narrow}"
 
 
