@@ -16,7 +16,8 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.own_tests import own_tests
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.document import History, RunRecord, compose, recalled
-from breenix_gdbagent.report.model import Interrupts, Marker, Report, ShownFinding, to_json
+from breenix_gdbagent.report.fields import to_json
+from breenix_gdbagent.report.model import Interrupts, Marker, Report, ShownFinding
 from breenix_gdbagent.selection import pages_to_keep
 from breenix_gdbagent.stop import Stop
 from breenix_gdbagent.version import VERSION

@@ -22,11 +22,12 @@ import atexit
 import gc
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from operator import attrgetter
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 COLLECT_EVERY = 50_000
 """Objects more before Python looks for circles among them; its own number is 700."""
@@ -143,12 +144,13 @@ def put_off() -> None:
 
 def share_methods() -> None:
     """Have frozen dataclasses compare, hash and show themselves by methods that are not compiled
-    for each class.
+    for each class, and be made by one that is compiled when the first is.
 
     ``dataclasses`` writes the source of six methods for every class and compiles it: half of what
-    `audit` took went to that, for some 300 classes. In the process of a command only ``__init__``
-    is; that values stay as they are is held there by mypy alone. Who imports the package as a
-    library has the ordinary classes. `--version`, which needs no class, pays for it.
+    `audit` took went to that, for some 300 classes. Of most of them a command makes no value: that
+    their ``__init__`` waits saves 14 of the 250 ms of `report`.
+    That values stay as they are is held in the process of a command by mypy alone. Who imports the
+    package as a library has the ordinary classes. `--version`, which needs no class, pays for it.
     """
     import dataclasses
 
@@ -159,11 +161,38 @@ def share_methods() -> None:
             return lambda later: dataclass(later, **how)
         if not how.get("frozen") or not how.keys() <= {"frozen", "slots", "kw_only"}:
             return ordinary(cls, **how)
-        made: type = ordinary(cls, **how | {"frozen": False, "eq": False, "repr": False})
+        own = {"frozen": False, "eq": False, "repr": False, "init": False}
+        made: type = ordinary(cls, **how | own)
         _share(made, tuple(field.name for field in dataclasses.fields(made)))
+        if "__init__" not in made.__dict__:
+            _construct_later(made)
         return made
 
     dataclasses.dataclass = dataclass  # type: ignore[assignment]
+
+
+def _construct_later(cls: type) -> None:
+    """Give a dataclass without one the ``__init__`` of its fields, compiled at its first call."""
+
+    def __init__(self: object, *given: object, **named: object) -> None:
+        made = _constructor(cls)
+        cls.__init__ = made  # type: ignore[misc]
+        made(self, *given, **named)
+
+    cls.__init__ = __init__  # type: ignore[misc]
+
+
+def _constructor(cls: type) -> Callable[..., None]:
+    """The ``__init__`` that ``dataclasses`` makes for the fields of `cls`."""
+    from dataclasses import fields, make_dataclass
+
+    parts: list[tuple[str, Any, Any]] = [(one.name, one.type, one) for one in fields(cls)]
+    # It shows its signature in the docstring of a class without one, and imports `inspect` for it.
+    own = {"__doc__": cls.__doc__ or cls.__name__}
+    if hasattr(cls, "__post_init__"):
+        own["__post_init__"] = cls.__post_init__
+    made = make_dataclass(cls.__name__, parts, namespace=own, eq=False, repr=False)
+    return cast(Callable[..., None], made.__init__)  # type: ignore[misc]
 
 
 def _share(cls: type, names: tuple[str, ...]) -> None:

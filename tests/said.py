@@ -6,7 +6,7 @@ from typing import Any
 
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.report.document import shown_finding
-from breenix_gdbagent.report.model import to_json
+from breenix_gdbagent.report.fields import to_json
 from breenix_gdbagent.report.sentences import summary
 
 __all__ = ["evidence", "summary"]

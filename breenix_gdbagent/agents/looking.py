@@ -22,7 +22,7 @@ from breenix_gdbagent.report import names
 from breenix_gdbagent.report.backtraces import brief, rows, short
 from breenix_gdbagent.report.frame import who_json
 from breenix_gdbagent.report.mappings import rights
-from breenix_gdbagent.report.model import ShownWalk, shown_walk
+from breenix_gdbagent.report.shown_walk import ShownWalk, shown_walk
 from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.report.tables import spaces_json
 from breenix_gdbagent.symbols import LoadedImage

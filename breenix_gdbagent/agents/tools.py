@@ -21,8 +21,8 @@ from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.report import logview
-from breenix_gdbagent.report.model import ShownWalk
 from breenix_gdbagent.report.seriallog import LEVELS, lines_of
+from breenix_gdbagent.report.shown_walk import ShownWalk
 from breenix_gdbagent.timeline.held import HeldRecording
 
 Given = Mapping[str, Any]

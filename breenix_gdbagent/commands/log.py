@@ -21,8 +21,9 @@ from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.memory.elf_header import is_elf
 from breenix_gdbagent.patterns import compiled
 from breenix_gdbagent.report import logview
+from breenix_gdbagent.report.fields import from_json
 from breenix_gdbagent.report.ink import PLAIN, Ink
-from breenix_gdbagent.report.model import ShownStop, from_json
+from breenix_gdbagent.report.model import ShownStop
 from breenix_gdbagent.report.seriallog import LEVELS, Growing, LogLine, lines_of, place_of
 from breenix_gdbagent.report.story import objects, record, stop_words
 from breenix_gdbagent.stop import SerialChunk, SerialText, Stop

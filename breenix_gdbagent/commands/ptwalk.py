@@ -15,8 +15,8 @@ from breenix_gdbagent.errors import InputError, ReadError, SymbolNotFound
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.location import address_in
 from breenix_gdbagent.locations import parse_number
-from breenix_gdbagent.report.model import shown_walk, to_json
-from breenix_gdbagent.report.tables import walk_text
+from breenix_gdbagent.report.fields import to_json
+from breenix_gdbagent.report.shown_walk import shown_walk
 from breenix_gdbagent.stop import Stop
 
 
@@ -28,6 +28,7 @@ def walk_all(target: Target, options: argparse.Namespace) -> int:
             print_json(list[Json](to_json(shown_walk(one)) for one in walks))
         else:
             from breenix_gdbagent.kernel.view import Kernel
+            from breenix_gdbagent.report.tables import walk_text
             from breenix_gdbagent.views.space_listing import root_label
 
             kernel = Kernel(stop)

@@ -19,7 +19,8 @@ from breenix_gdbagent.commands.target import (
 )
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.memory.mapped import MappedFile
-from breenix_gdbagent.report.model import Report, from_json
+from breenix_gdbagent.report.fields import from_json
+from breenix_gdbagent.report.model import Report
 from breenix_gdbagent.snapshot.report_trailer import read_trailer
 
 

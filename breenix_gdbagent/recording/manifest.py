@@ -13,7 +13,7 @@ from typing import cast
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.model import from_json, to_json
+from breenix_gdbagent.report.fields import from_json, to_json
 
 FORM = 1
 NAME = "recording.json"

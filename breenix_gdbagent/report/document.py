@@ -19,6 +19,7 @@ from breenix_gdbagent.report import maps
 from breenix_gdbagent.report.advice import ASSUMED, said_of
 from breenix_gdbagent.report.backtraces import short
 from breenix_gdbagent.report.evidence import evidence_of
+from breenix_gdbagent.report.fields import from_json
 from breenix_gdbagent.report.model import (
     Evidence,
     Interrupts,
@@ -36,12 +37,11 @@ from breenix_gdbagent.report.model import (
     ShownSpot,
     ShownStop,
     ShownSuite,
-    from_json,
-    shown_walk,
 )
 from breenix_gdbagent.report.names import trace_json
 from breenix_gdbagent.report.sentences import words
 from breenix_gdbagent.report.shown_facts import facts_of, named_in
+from breenix_gdbagent.report.shown_walk import shown_walk
 from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.report.tables import shown_space
 from breenix_gdbagent.report.wording.base import Words

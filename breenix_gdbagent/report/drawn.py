@@ -9,8 +9,9 @@ from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.report.backtraces import brief, rows
 from breenix_gdbagent.report.cells import CELLS
-from breenix_gdbagent.report.model import Object, Report, ShownWalk
+from breenix_gdbagent.report.model import Object, Report
 from breenix_gdbagent.report.page import Page
+from breenix_gdbagent.report.shown_walk import ShownWalk
 from breenix_gdbagent.report.story import (
     ENDS,
     called,

@@ -15,7 +15,8 @@ from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, SHORT, SPREAD, Column, Facts
 from breenix_gdbagent.jsonvalue import Json
 from breenix_gdbagent.kernel.spaces import Space
-from breenix_gdbagent.report.model import shown_walk, to_json
+from breenix_gdbagent.report.fields import to_json
+from breenix_gdbagent.report.shown_walk import shown_walk
 from breenix_gdbagent.report.wording.base import PHRASES
 
 _HEXES = (VirtAddr, PhysAddr, Hex)

@@ -30,8 +30,9 @@ from breenix_gdbagent.report.coverage import counts, last_checks, lost, verdict
 from breenix_gdbagent.report.htmllog import log_rows
 from breenix_gdbagent.report.htmltrace import ReadSource, stops_of
 from breenix_gdbagent.report.machine import tables_of
-from breenix_gdbagent.report.model import Report, ShownFinding, ShownWalk
+from breenix_gdbagent.report.model import Report, ShownFinding
 from breenix_gdbagent.report.runline import moments
+from breenix_gdbagent.report.shown_walk import ShownWalk
 from breenix_gdbagent.report.story import (
     called,
     chain_of,

@@ -1,25 +1,21 @@
 """The report document, schema 1, as values: what every output format reads.
 
-Addresses, registers and entries are texts ``0x...`` here as they are in the JSON, which `to_json`
-makes of these classes field by field, in their order, and `from_json` reads back.
+Addresses, registers and entries are texts ``0x...`` here as they are in the JSON, which
+`fields.to_json` makes of these classes and `fields.from_json` reads back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
-from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.report.fields import from_json, to_json
 from breenix_gdbagent.report.shown_facts import Fact, Named, facts_of, named_in
+from breenix_gdbagent.report.shown_walk import ShownWalk
 
 Object = Mapping[str, Json]
-T = TypeVar("T")
-OMITTED = {"omitted": True}
-"""Of a field that the document has only where it is not what it is by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,45 +128,6 @@ class ShownSpace:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShownLevel:
-    """One entry of a walk."""
-
-    level: int
-    entry_pa: str
-    entry: str
-    flags: tuple[str, ...]
-    index: int | None = field(default=None, metadata=OMITTED)
-
-
-@dataclass(frozen=True, slots=True)
-class ShownRights:
-    """What a walk permits over all its levels; at each level of privilege where they have rights
-    of their own."""
-
-    w: bool
-    u: bool
-    nx: bool
-    el0: str = field(default="", metadata=OMITTED)
-    el1: str = field(default="", metadata=OMITTED)
-
-
-@dataclass(frozen=True, slots=True)
-class ShownWalk:
-    """One answer of `pt walk --json` (contract, "Page tables"). `format` is that of tables which
-    are not x86-64's."""
-
-    va: str
-    root: str
-    pa: str | None
-    size: int | None
-    levels: tuple[ShownLevel, ...]
-    effective: ShownRights | None
-    stopped_at: int | None
-    reason: str | None
-    format: str = field(default="", metadata=OMITTED)
-
-
 NOTHING_NAMED = Named()
 
 
@@ -198,6 +155,31 @@ class Evidence:
         for name in ("seen", "was", "handled", "baseline", "expected"):
             if value := getattr(self, name):
                 yield name, value
+
+    def fields_json(self) -> Object:
+        """Facts stand among the rest by their own names; what is not known is left out."""
+        shown: dict[str, Json] = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if part.name == "facts":
+                shown |= {fact.name: fact.value for fact in self.facts}
+            elif value and part.name != "named":
+                shown[part.name] = to_json(value)
+        return shown
+
+    @classmethod
+    def of_fields(cls, value: Object) -> Evidence:
+        """What `fields_json` was made of."""
+        own = {f.name for f in fields(cls)} - {"facts", "walk", "named"}
+        said = {key: cast(Any, inner) for key, inner in value.items() if key in own}
+        walk = value.get("walk")
+        columns = {k: v for k, v in value.items() if k not in own and k != "walk"}
+        return cls(
+            **said,
+            facts=facts_of(columns),
+            named=named_in(columns),
+            walk=None if walk is None else from_json(ShownWalk, walk),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,97 +281,3 @@ class Report:
             if written[name] is None:
                 del written[name]
         return written
-
-
-def shown_walk(walk: Walk) -> ShownWalk:
-    """A walk as reports have it."""
-    may = walk.effective
-    return ShownWalk(
-        hex64(walk.va),
-        hex64(walk.root),
-        None if walk.pa is None else hex64(walk.pa),
-        walk.size,
-        tuple(
-            ShownLevel(e.level, hex64(e.entry_pa), hex64(e.raw), tuple(e.flags), e.index)
-            for e in walk.entries
-        ),
-        None if may is None else ShownRights(*may),
-        walk.stopped_at,
-        walk.reason,
-        walk.format,
-    )
-
-
-def to_json(value: object) -> Json:
-    """A value of this module as JSON."""
-    if isinstance(value, Evidence):
-        return _evidence_json(value)
-    if is_dataclass(value):
-        shown = ((f, getattr(value, f.name)) for f in fields(value))
-        return {f.name: to_json(v) for f, v in shown if not f.metadata or v != f.default}
-    if isinstance(value, tuple):
-        return [to_json(inner) for inner in value]
-    return cast(Json, value)
-
-
-def _evidence_json(evidence: Evidence) -> Json:
-    """Facts stand among the rest by their own names; what is not known is left out."""
-    shown: dict[str, Json] = {}
-    for part in fields(evidence):
-        value = getattr(evidence, part.name)
-        if part.name == "facts":
-            shown |= {fact.name: fact.value for fact in evidence.facts}
-        elif value and part.name != "named":
-            shown[part.name] = to_json(value)
-    return shown
-
-
-def from_json(kind: type[T], value: Json) -> T:
-    """What `to_json` was given. Raises `KeyError` for a field that is not there and has to be,
-    `TypeError` for another shape."""
-    return cast(T, _read(kind, value))
-
-
-def _read(kind: Any, value: Json) -> Any:
-    origin = get_origin(kind)
-    if origin in (Union, UnionType):
-        (kind,) = [a for a in get_args(kind) if a is not NoneType]
-        return None if value is None else _read(kind, value)
-    if origin is tuple:
-        inner = get_args(kind)[0]
-        return tuple(_read(inner, one) for one in cast(Sequence[Json], value))
-    if kind is Evidence:
-        return _evidence(cast(Object, value))
-    return _of_fields(kind, cast(Object, value)) if is_dataclass(kind) else value
-
-
-def _of_fields(kind: Any, value: Object) -> Any:
-    hints = _hints(kind)
-    found = {}
-    for part in fields(kind):
-        needed = part.default is MISSING and part.default_factory is MISSING
-        if needed or part.name in value:
-            found[part.name] = _read(hints[part.name], value[part.name])
-    return kind(**found)
-
-
-_HINTS: dict[Any, dict[str, Any]] = {}
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind)
-    return _HINTS[kind]
-
-
-def _evidence(value: Object) -> Evidence:
-    own = {f.name for f in fields(Evidence)} - {"facts", "walk", "named"}
-    said = {key: cast(Any, inner) for key, inner in value.items() if key in own}
-    walk = value.get("walk")
-    columns = {k: v for k, v in value.items() if k not in own and k != "walk"}
-    return Evidence(
-        **said,
-        facts=facts_of(columns),
-        named=named_in(columns),
-        walk=None if walk is None else from_json(ShownWalk, walk),
-    )

@@ -13,11 +13,10 @@ from breenix_gdbagent.report.model import (
     Report,
     ShownCpu,
     ShownFinding,
-    ShownLevel,
     ShownLine,
     ShownStop,
-    ShownWalk,
 )
+from breenix_gdbagent.report.shown_walk import ShownLevel, ShownWalk
 from breenix_gdbagent.x86.paging import index_at
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 from breenix_gdbagent.x86.words import privilege

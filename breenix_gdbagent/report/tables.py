@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.arch.walks import Walk
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.model import ShownSpace, shown_walk, to_json
+from breenix_gdbagent.report.fields import to_json
+from breenix_gdbagent.report.model import ShownSpace
+from breenix_gdbagent.report.shown_walk import shown_walk
 
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.spaces import Space

@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 import pytest
 
 from breenix_gdbagent.report import text
-from breenix_gdbagent.report.model import Report, from_json
+from breenix_gdbagent.report.fields import from_json
+from breenix_gdbagent.report.model import Report
 from tests.guest.browser import Browser, needs_chromium
 from tests.guest.labrun import Result, agent
 from tests.schema import validate

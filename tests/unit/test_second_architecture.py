@@ -30,7 +30,8 @@ from breenix_gdbagent.arch.walks import NOT_PRESENT, UNREADABLE, Effective, Entr
 from breenix_gdbagent.errors import NotMapped, ReadError, Unreadable
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.memory import PhysicalMemory
-from breenix_gdbagent.report.model import shown_walk, to_json
+from breenix_gdbagent.report.fields import to_json
+from breenix_gdbagent.report.shown_walk import shown_walk
 from breenix_gdbagent.stop import Stop, StopReason
 from tests.writers.memory import FrameMemory
 

@@ -82,6 +82,13 @@ class Own:
     def __eq__(self, other): return isinstance(other, int | Own)
     def __hash__(self): return 7
     def __repr__(self): return "own"
+@dataclass(frozen=True, slots=True)
+class Checked:
+    "Its first field has to be positive; its second is a new list for each."
+    va: int
+    seen: list = dataclasses.field(default_factory=list)
+    def __post_init__(self):
+        if self.va <= 0: raise ValueError(self.va)
 @dataclass(slots=True)
 class Changes:
     "Not frozen: no key of a dictionary."
@@ -92,6 +99,11 @@ print(one == two, hash(one) == hash(two), one != Symbol(va=2), Place(1) == one, 
 print(Nothing() == Nothing(), len({Nothing(), Place(1), Place(1), one, two}))
 print(Own(1) == 5, hash(Own(1)))
 print(dataclasses.replace(one, va=9), dataclasses.astuple(one), hasattr(one, "__dict__"))
+print(Checked(1).seen is Checked(1).seen, Checked(2, [3]), Checked(va=2, seen=[]).seen)
+for wrong in (lambda: Checked(0), lambda: Place(), lambda: Place(1, 2), lambda: Place(rip=1)):
+    try: wrong()
+    except (TypeError, ValueError) as error: print(error)
+print(dataclasses.fields(Checked)[0].type, Checked(1) == Checked(1, []))
 match Place(4):
     case Place(va): print(va, Changes.__hash__, Changes(1) == Changes(1))
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from breenix_gdbagent.report.model import Report, from_json
+from breenix_gdbagent.report.fields import from_json
+from breenix_gdbagent.report.model import Report
 
 Document = dict[str, Any]
 

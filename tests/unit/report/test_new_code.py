@@ -17,7 +17,8 @@ from breenix_gdbagent.checks.finding import CODES, Finding, Where, declare
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import github, html, junit, markdown, text
 from breenix_gdbagent.report.document import History, RunRecord
-from breenix_gdbagent.report.model import Report, ShownFinding, from_json
+from breenix_gdbagent.report.fields import from_json
+from breenix_gdbagent.report.model import Report, ShownFinding
 from breenix_gdbagent.run_report import build, leading_fault
 from tests.schema import validate
 from tests.unit.report import documents
