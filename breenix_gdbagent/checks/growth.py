@@ -41,12 +41,14 @@ LEAKS = "leaks"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramesLeakFacts(Facts):
-    """Frames in use that nothing reaches, more than at the stop before (`since_stop`)."""
+    """Frames in use that nothing reaches, at `until_stop` more than at the one it is compared
+    with (`since_stop`)."""
 
     frames: int
     used_before: int
     used: int
     since_stop: Annotated[int | None, IF_KNOWN] = None
+    until_stop: Annotated[int | None, IF_KNOWN] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class HeapLeakFacts(Facts):
     used: int
     size: Annotated[int, ASIDE]
     since_stop: Annotated[int | None, IF_KNOWN] = None
+    until_stop: Annotated[int | None, IF_KNOWN] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,11 @@ def compare(then: Account, now: Account) -> Iterator[Finding]:
     lost = now.unreached - then.unreached
     if lost > 0:
         taken = FramesLeakFacts(
-            frames=lost, used_before=then.used, used=now.used, since_stop=then.stop
+            frames=lost,
+            used_before=then.used,
+            used=now.used,
+            since_stop=then.stop,
+            until_stop=now.stop,
         )
         yield Finding(FRAMES_LEAK, "frame allocator", taken)
     if _more_lives(then, now):
@@ -163,6 +170,7 @@ def compare(then: Account, now: Account) -> Iterator[Finding]:
             used=now.heap.used,
             size=now.heap.size,
             since_stop=then.stop,
+            until_stop=now.stop,
         )
         yield Finding(HEAP_LEAK, "heap", grew, confidence="likely")
 

@@ -271,6 +271,16 @@ def user_thread_preempted_in_a_system_call(hand: Hand) -> None:
     hand.put(context["rip"], 0x80_0001_0000)
 
 
+@mutation("kernel-stack.foreign")
+def idle_below_the_frame_of_a_handler_that_is_over(hand: Hand) -> None:
+    """Idle stands on the page fault's stack; above it lies the frame of a fault of long ago, whose
+    address CR2 still holds: no page fault is being handled."""
+    stack = next(s for s in hand.kernel.stacks if s.ist == 2)
+    words = (0, hand.stop.cpu.rip, 8, 2, hand.stop.cpu.rsp - 64, 0x10)
+    hand.write(stack.top - 48, b"".join(word.to_bytes(8, "little") for word in words))
+    hand.stop = with_registers(hand.stop, rsp=stack.top - 0x800, cr2=0x6666_6666_6000)
+
+
 @mutation("cr3.wrong-process")
 def ring_3_in_another_process(hand: Hand) -> None:
     roots = {s.pid: s.root for s in hand.kernel.spaces}
@@ -411,6 +421,17 @@ def test_leaks_are_what_grew(guests: Guests, era: int) -> None:
             assert leaked(guests, era, breaks) == {code}
     if era == 2025:
         assert leaked(guests, era, temporary_heap) == set()
+
+
+@pytest.mark.parametrize("era", BOTH)
+def test_no_leak_is_told_of_a_process_half_made(guests: Guests, era: int) -> None:
+    """What its maker has taken and not entered yet is reached from nowhere and not lost."""
+    for name in ("kernel::process::PROCESS_MANAGER", "kernel::task::scheduler::SCHEDULER"):
+        hand = Hand(guests.open[era])
+        frames_taken(hand)
+        hand.write(lock_address(hand.static(name)), b"\1")
+        with pytest.raises(NotChecked):
+            list(grown(guests.open[era].kernel(), Kernel(hand.stop)))
 
 
 def test_leaks_need_the_structures(guests: Guests) -> None:

@@ -272,3 +272,15 @@ def test_what_a_survived_fault_showed_has_its_moment_too(tmp_path: Path) -> None
     found = json.loads(told.out)
     assert told.code == 0 and found["status"] == "found"
     assert "kernel::scenarios::bug_cases::rsp0_guessed" in found["frames"]
+
+
+def test_a_fault_behind_the_marker_is_recorded_while_it_lingers(tmp_path: Path) -> None:
+    """The recording ends at the fault and not at the text that was waited for."""
+    directory = tmp_path / "run"
+    text = "Kernel initialization complete"
+    asked = ("--lab", "guard-page", "--until", text, "--linger", "60", "-o", str(directory))
+    done = agent("record", *asked, "--json")
+    assert done.code == 1 and done.codes("error") == {"page-fault.guard-page"}
+    assert done.document["run"]["watched"] > 0
+    (cpu,) = json.loads(agent("bt", "--replay", str(directory), "--at", "end", "--json").out)
+    assert any("probes::recurse" in str(frame["name"]) for frame in cpu["frames"])

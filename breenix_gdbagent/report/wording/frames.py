@@ -157,21 +157,21 @@ def heap_uninitialised(finding: Finding, facts: UninitialisedFacts) -> Words:
 def frames_leaked(finding: Finding, facts: FramesLeakFacts) -> Words:
     """How many, and how many are in use."""
     return Words(
-        f"{counted(facts.frames, 'frame')} ({facts.frames * 4} KiB) taken {_since(facts)} "
-        f"and reached from nowhere; {facts.used} are in use"
+        f"{counted(facts.frames, 'frame')} ({facts.frames * 4} KiB) taken {_between(facts)} are "
+        f"reached from nowhere; {facts.used} are in use"
     )
 
 
-def _since(facts: FramesLeakFacts | HeapLeakFacts) -> str:
-    if facts.since_stop is None:
+def _between(facts: FramesLeakFacts | HeapLeakFacts) -> str:
+    if facts.since_stop is None or facts.until_stop is None:
         return "since the stop before"
-    return f"since stop {facts.since_stop}, at the same marker,"
+    return f"between stop {facts.since_stop} and stop {facts.until_stop} (the same marker)"
 
 
 @tells(HeapLeakFacts)
 def heap_grew(finding: Finding, facts: HeapLeakFacts) -> Words:
     """By how much."""
     return Words(
-        f"the heap grew by {counted(facts.bytes, 'byte')} {_since(facts)}, and no process or "
+        f"the heap grew by {counted(facts.bytes, 'byte')} {_between(facts)}, and no process or "
         f"thread was added; {facts.used} of {facts.size} are in use"
     )
