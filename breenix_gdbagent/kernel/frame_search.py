@@ -118,7 +118,7 @@ class _Search:
             frame = self._frame(words, at) if at >= known else None
             if frame is not None and not (interrupts and at + FRAME.size in self.ist.values()):
                 found = self._entered(frame, at, rip, rsp, words)
-                if found is not None:
+                if found is not None and (found.event is not None or not self._odd(frame)):
                     return found
         return None
 
@@ -155,18 +155,21 @@ class _Search:
         return end == frame.rsp & -16
 
     def _exists(self, frame: ExceptionFrame) -> bool:
-        """Whether its selectors are in the GDT, and RIP can be one that ran or was jumped to."""
-        if not canonical(frame.rip, self.machine.levels):
+        """Whether its CS is in the GDT, and RIP can be one that ran or was jumped to."""
+        if self.selectors is not None and not self.selectors.get(frame.cs & ~7, False):
             return False
-        if self.selectors is not None:
-            if not self.selectors.get(frame.cs & ~7, False):
-                return False
-            if frame.ss & ~7 and frame.ss & ~7 not in self.selectors:
-                return False
-        if frame.rip == self.cpu.get("cr2"):
+        if not canonical(frame.rip, self.machine.levels) or frame.rip == self.cpu.get("cr2"):
             return True
         way = self.machine.walk(self.root, frame.rip)
         return way.effective is not None and not way.effective.nx
+
+    def _odd(self, frame: ExceptionFrame) -> bool:
+        """Whether it is a frame for which a gate has to vouch: its RIP is not canonical, as after a
+        jump through garbage, or its SS is not in the GDT, which was loaded after it."""
+        if not canonical(frame.rip, self.machine.levels):
+            return True
+        ss = frame.ss & ~7
+        return bool(ss) and self.selectors is not None and ss not in self.selectors
 
     # Which vector ----------------------------------------------------------------------------
 

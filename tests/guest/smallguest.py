@@ -25,7 +25,7 @@ CODE_32, ERROR_CODE_LEFT = 18, 19
 TICK_FIRST, UPPER_LEVELS = 23, 24
 OVERFLOWS, OVERFLOWS_TOLD, PUSHES_NOWHERE, CLEARS_CODE, OVER_TABLES = range(40, 45)
 NO_RSP0, NO_IST, ON_USERS_STACK, DOWNWARDS, NARROW = range(45, 50)
-MENDED, NOT_MENDED, NO_EOI = 50, 51, 52
+MENDED, NOT_MENDED, NO_EOI, JUMPS_NOWHERE, SHORT_GDT = range(50, 55)
 CODES = {"pic.not-remapped": PIC, "tables.nx-without-nxe": NO_NXE, "loader-fault": LOADER,
          "kernel-code.overwritten": CLEARS_CODE}  # fmt: skip
 """Codes that no scenario of the lab guest has, and the case of this one, or the loader, that has

@@ -21,6 +21,7 @@ from tests.guest.smallguest import (
     ERROR_CODE_LEFT,
     GDT_READ_ONLY,
     IDLES,
+    JUMPS_NOWHERE,
     MENDED,
     NO_EOI,
     NO_NXE,
@@ -31,6 +32,7 @@ from tests.guest.smallguest import (
     PIC,
     READS,
     RESETS,
+    SHORT_GDT,
     SHORT_IDT,
     TICK_FIRST,
     TOO_HIGH,
@@ -81,6 +83,23 @@ def test_a_kernel_that_halted_in_its_handler_has_faulted(tmp_path: Path, with_el
     assert int(finding["where"]["va"], 16) == judge.cr2
     assert int(finding["evidence"]["rip"], 16) == judge.rip
     assert int(finding["evidence"]["error_code"], 16) == judge.error
+
+
+@needs_small_guest
+@pytest.mark.parametrize(
+    ("case", "code"),
+    [(JUMPS_NOWHERE, "page-fault.non-canonical"), (SHORT_GDT, "general-protection")],
+)
+def test_a_frame_that_is_odd_is_believed_where_a_gate_vouches_for_it(
+    tmp_path: Path, case: int, code: str
+) -> None:
+    """A RIP that is not canonical; an SS that is not in the GDT any more."""
+    with booted(assembled(case, tmp_path), tmp_path, until=CAUGHT) as guest:
+        seen = agent("audit", *guest.options, "--json")
+        (judge,) = guest.exceptions
+    (finding,) = (f for f in seen.document["findings"] if f["severity"] == "error")
+    assert (seen.code, finding["code"], judge.vector) == (1, code, 13)
+    assert int(finding["evidence"]["rip"], 16) == judge.rip
 
 
 @needs_small_guest
