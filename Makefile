@@ -5,9 +5,10 @@ AGENT := $(VENV)/bin/breenix-gdbagent
 PACKAGE := $(VENV)/.installed
 MACHINE := $(VENV)/.machine
 THOROUGH := $(VENV)/.thorough
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest selftest bench thorough fresh pythons readme docs picture clean
+.PHONY: help setup demo test check guest selftest bench thorough fresh pythons readme docs examples picture clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,8 +65,17 @@ readme: setup  ## write the README's session and report again from a real run
 picture: setup  ## the README's picture of a report (needs chromium)
 	$(PY) -m tools.picture docs/report.png
 
-docs: setup  ## the man page
+docs: setup $(DOCS)  ## the man page, and the docs site in build/site
 	$(PY) tools/manpage.py docs/breenix-gdbagent.1
+	$(PY) tools/site.py build/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q --strict
+
+examples: setup  ## the examples of finding codes in docs/examples again, from real runs
+	$(PY) tools/examples.py docs/examples
+
+$(DOCS): $(PACKAGE)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Write the README's report, shell session and commands from real runs on the lab guest.
+"""Write the README's report, shell session and list of commands from real runs on the lab guest.
 
 ``python tools/readme.py README.md`` writes, ``--check`` only says whether it is current. The runs
 are on QEMU's instruction counter, so that they say the same every time.
@@ -53,8 +53,8 @@ def session() -> str:
 
 
 def commands() -> str:
-    """The shell's commands, as its `help` lists them."""
-    return f"```\n{agent('shell', '--lab', '-c', 'help').rstrip()}\n```"
+    """Every command with a line, as `help` lists them."""
+    return f"```\n{agent('help').rstrip()}\n```"
 
 
 def alike(text: str) -> str:
