@@ -7,10 +7,14 @@ from functools import partial
 
 from breenix_gdbagent.aarch64 import paging
 from breenix_gdbagent.aarch64.pstate import mode as pstate_mode
+from breenix_gdbagent.aarch64.pstate import words
 from breenix_gdbagent.aarch64.registers import (
     GENERAL,
+    KEPT,
     NAME,
+    PSTATE_I,
     SCTLR_M,
+    SCTLR_NAMES,
     SYSTEM,
     UNWIND,
     exception_level,
@@ -29,6 +33,7 @@ from breenix_gdbagent.arch.cpu import (
     Names,
     Paging,
     ReadVirtual,
+    ShownRegisters,
     Trap,
     VirtualReader,
     register,
@@ -41,8 +46,6 @@ from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.memory.elf_header import EM_AARCH64
 
-PSTATE_I = 1 << 7
-"""IRQ masked (C5.2.2, DAIF)."""
 SLOT = 0x80
 """Bytes of one vector."""
 _KINDS = ("synchronous exception", "IRQ", "FIQ", "SError")
@@ -53,6 +56,10 @@ VECTORS = {
     for kind, what in enumerate(_KINDS)
 }
 """Slot of the table at VBAR_EL1 -> what comes by it (D1.3.1, table D1-6)."""
+_OTHERS = (
+    "far_el1", "elr_el1", "ttbr0_el1", "ttbr1_el1", "tcr_el1", "mair_el1", "vbar_el1", "sp_el0",
+    "sp_el1", "tpidr_el1", "tpidr_el0", "contextidr_el1", "par_el1",
+)  # fmt: skip
 _TCR = 16 | 16 << 16 | 2 << 30 | 5 << 32
 """4 KiB tables and 48 bits on both sides, in TCR_EL1's words."""
 _PLAIN = Translation(half(_TCR, 0, None), half(_TCR, 1, None), PhysAddr(0), *4 * (False,))
@@ -120,8 +127,14 @@ class Aarch64(Arch):
     qemu_names = ("aarch64",)
     stub_names = ("aarch64",)
     system_registers = SYSTEM
+    longest = 4
+    calls = ("bl", "blr", "blraa", "blrab", "blraaz", "blrabz")
+    halts = ("wfi", "wfe")
     vector_table = Vectors()
-    names = Names("pc", "sp", "x29", "cpsr", GENERAL, UNWIND)
+    names = Names("pc", "sp", "x29", "cpsr", GENERAL, UNWIND, KEPT, "x30")
+    shown = ShownRegisters(
+        (*GENERAL, "sp", "pc"), ("cpsr", "spsr_el1", "esr_el1", "sctlr_el1"), _OTHERS
+    )
     paging = ArmPaging()
     vectors = VECTORS
 
@@ -150,6 +163,14 @@ class Aarch64(Arch):
     def privilege(self, cpu: Cpu) -> str:
         state = cpu.get("cpsr")
         return "an unknown exception level" if state is None else pstate_mode(state)
+
+    def bits(self, register: str, value: int) -> tuple[str, ...]:
+        if register == "esr_el1":
+            lines = Syndrome(value).lines
+            return tuple(f"{field} {says}" for field, says in lines if field != "IL")
+        if register == "sctlr_el1":
+            return tuple(name for bit, name in SCTLR_NAMES.items() if value >> bit & 1)
+        return tuple(words(value).split())
 
     def no_translation(self, cpu: Cpu) -> str:
         sctlr = cpu.get("sctlr_el1")

@@ -90,3 +90,39 @@ def mapped_runs(tables: Tables, root: int, mode: Translation) -> list[Stretch]:
                 continue
         runs.append((leaf.va, leaf.pa, leaf.size))
     return small + large
+
+
+class NamedTable(NamedTuple):
+    """An entry of `level` at `entry_pa` that names the table `target`; `above` are the tables on
+    the way to it."""
+
+    va: VirtAddr
+    target: PhysAddr
+    level: int
+    raw: int
+    entry_pa: PhysAddr
+    above: frozenset[int]
+
+
+def named_tables(tables: Tables, root: int, half: Half) -> Iterator[NamedTable]:
+    """Every entry of a half that names a table, each table followed by the first that names it."""
+    if half.disabled or not half.valid:
+        return
+    shape = Shape.of(half)
+    seen = set[tuple[int, int]]()
+    waiting = [(root, half.start, half.base, frozenset({root}))]
+    while waiting:
+        base, level, va, above = waiting.pop()
+        try:
+            entries = _entries(tables, base, half.entries(level))
+        except Unreadable:
+            continue
+        for index, raw in enumerate(entries if level < LAST else ()):
+            if raw & (VALID | TABLE) != VALID | TABLE or malformed(half, level, raw):
+                continue
+            target = PhysAddr(shape.address(raw))
+            at = VirtAddr(va + (index << half.shift(level)))
+            yield NamedTable(at, target, level, raw, PhysAddr(base + index * 8), above)
+            if (target, level + 1) not in seen and target not in above:
+                seen.add((target, level + 1))
+                waiting.append((target, level + 1, at, above | {target}))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 NAME = "aarch64"
 GENERAL = tuple(f"x{n}" for n in range(31))
+KEPT = tuple(f"x{n}" for n in range(19, 30))
+"""What a function gives back as it was (AAPCS64, 6.1.1)."""
 UNWIND = (*GENERAL, "sp", "pc")
 """By their DWARF numbers (Arm IHI 0057, 4.1): 0 to 30, 31 is SP; the program counter is none of
 them and comes last."""
@@ -39,6 +41,11 @@ SYSTEM = {
 
 SCTLR_M = 1 << 0
 SCTLR_WXN = 1 << 19
+SCTLR_NAMES = {
+    0: "M", 1: "A", 2: "C", 3: "SA", 4: "SA0", 5: "CP15BEN", 7: "ITD", 8: "SED", 9: "UMA",
+    11: "EOS", 12: "I", 13: "EnDB", 14: "DZE", 15: "UCT", 16: "nTWI", 18: "nTWE", 19: "WXN",
+    22: "EIS", 23: "SPAN", 24: "E0E", 25: "EE", 26: "UCI", 27: "EnDA", 30: "EnIB", 31: "EnIA",
+}  # fmt: skip
 
 TCR_EPD = {0: 1 << 7, 1: 1 << 23}
 TCR_TBI = {0: 1 << 37, 1: 1 << 38}
@@ -54,6 +61,7 @@ bits 51:48. Bit 0 is CnP."""
 PSTATE_EL_SHIFT = 2
 PSTATE_SP = 1 << 0
 PSTATE_NRW = 1 << 4
+PSTATE_I = 1 << 7
 PSTATE_PAN = 1 << 22
 
 

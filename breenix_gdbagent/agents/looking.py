@@ -12,6 +12,7 @@ from breenix_gdbagent.agents.session import Session
 from breenix_gdbagent.agents.standing import at
 from breenix_gdbagent.api import stops
 from breenix_gdbagent.errors import InputError, ReadError
+from breenix_gdbagent.evaluation import operands
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 from breenix_gdbagent.evaluation.expressions import parse
 from breenix_gdbagent.evaluation.places import find_place
@@ -40,11 +41,6 @@ INSTRUCTIONS = 12
 MEMORY_BYTES = 64
 MOST_BYTES = 4096
 ROW = 16
-REGISTERS = (
-    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15", "rip", "eflags", "cs", "ss", "fs_base", "gs_base", "k_gs_base", "cr0", "cr2",
-    "cr3", "cr4", "efer",
-)  # fmt: skip
 
 _EXPRESSION = re.compile(r"[\[\]()]|\s[-+*]\s")
 """What stands in an expression and in no location."""
@@ -137,7 +133,9 @@ def _registers(session: Session, kernel: Kernel, place: str) -> tuple[Sequence[R
         raise InputError(f"there is no CPU {place}", fix=f"there are {len(kernel.stop.cpus)}")
     shown: list[Row] = []
     for cpu in cpus:
-        values = ((name, cpu.get(name)) for name in REGISTERS)
+        listed = cpu.arch.shown
+        every = (*listed.grid, *listed.decoded, *listed.others)
+        values = ((name, cpu.get(name)) for name in every)
         known: dict[str, Json] = {name: hex64(v) for name, v in values if v is not None}
         shown.append({"cpu": cpu.index, "ring": cpu.cpl, **known})
     return shown, ""
@@ -223,7 +221,8 @@ def _disassembly(session: Session, kernel: Kernel, place: str) -> tuple[Sequence
 
 def _address(kernel: Kernel, text: str, image: LoadedImage | None) -> int:
     """A location (``0x...``, ``symbol+offset``, ``file.rs:12``), or a register or expression."""
-    if text.strip("$ ").lower() in {*REGISTERS, "pc", "sp"} or _EXPRESSION.search(text):
+    word = text.strip("$ ").lower()
+    if word in {"pc", "sp"} or operands.is_register(word) or _EXPRESSION.search(text):
         return stops.address(kernel, text)
     place = find_place(text, None if image is None else image.image)
     return place.at(0 if image is None else image.bias)[0]

@@ -67,7 +67,9 @@ class Trap(NamedTuple):
 
 class Names(NamedTuple):
     """Registers by gdb's names: those that each architecture has one of, and the general ones.
-    `unwind` are those by the numbers that call-frame information has for them."""
+    `unwind` are those by the numbers that call-frame information has for them, the program counter
+    last; `kept` a function gives back as they were. `link` holds a call's return address, "" where
+    that is pushed."""
 
     pc: str
     sp: str
@@ -75,6 +77,16 @@ class Names(NamedTuple):
     flags: str
     general: tuple[str, ...]
     unwind: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    link: str = ""
+
+
+class ShownRegisters(NamedTuple):
+    """How the registers of a CPU are listed: in a grid, with their bits by name, and the others."""
+
+    grid: tuple[str, ...]
+    decoded: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 class VirtualReader(Protocol):
@@ -174,6 +186,11 @@ class Arch(ABC):
     qemu_names: tuple[str, ...]
     stub_names: tuple[str, ...] = ()
     system_registers: Mapping[str, str] = {}
+    longest = 16
+    """Bytes of its longest instruction."""
+    calls: tuple[str, ...] = ()
+    halts: tuple[str, ...] = ()
+    """Mnemonics of the instructions that call, and of those that wait for an interrupt."""
     descriptor_tables = False
     """Whether a CPU has them: GDT, IDT, TSS, which no gdbstub tells, and the controllers of
     interrupts that belong to it."""
@@ -181,6 +198,7 @@ class Arch(ABC):
     """How faults are found in a table of code; None where they are found otherwise."""
     record_options: tuple[str, ...] = ()
     names: Names
+    shown: ShownRegisters = ShownRegisters((), (), ())
     paging: Paging
     vectors: Mapping[int, str] = {}
 
@@ -204,6 +222,10 @@ class Arch(ABC):
     @abstractmethod
     def privilege(self, cpu: Cpu) -> str:
         """That in words."""
+
+    def bits(self, register: str, value: int) -> tuple[str, ...]:
+        """The bits set in a register of `shown.decoded`, by name."""
+        return ()
 
     def no_translation(self, cpu: Cpu) -> str:
         """Why `mode` is None, in words."""

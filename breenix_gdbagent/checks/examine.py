@@ -19,6 +19,7 @@ from breenix_gdbagent.checks import (
     stack_use,
     tables,
     threads,
+    translation_tables,
 )
 from breenix_gdbagent.checks.consequences import followed
 from breenix_gdbagent.checks.faults.aborts import AbortFacts
@@ -66,10 +67,17 @@ OF_DESCRIPTORS = frozenset(("kernel-slots", "idt-gates", "descriptor-tables", "t
 """Checks that there are only where CPUs have descriptor tables, and one root for all."""
 
 OF_X86_TABLES = frozenset((
-    "kernel-stacks", "page-tables", "shared-tables", "frames-in-ram", "frames-of-tables",
+    "kernel-stacks", "shared-tables", "frames-of-tables",
     "frames-mapped-twice", "frames-allocator", "stack-place", "stack-depth", "cr3",
 ))  # fmt: skip
 """Checks that read entries of page tables by x86-64's bits."""
+
+INSTEAD: Mapping[str, CheckFunction] = {
+    "page-tables": translation_tables.check_tables,
+    "frames-in-ram": translation_tables.check_frames,
+}
+"""Checks that read translation tables of aarch64, by the name of x86-64's."""
+REACH = ("kernel-reach", translation_tables.check_reach)
 
 
 def checks_of(kernel: Kernel) -> Iterator[tuple[str, CheckFunction]]:
@@ -78,9 +86,11 @@ def checks_of(kernel: Kernel) -> Iterator[tuple[str, CheckFunction]]:
     table = kernel.stop.cpu.arch.vector_table if kernel.stop.cpus else None
     for name, run in CHECKS:
         if table is None or name not in (OF_DESCRIPTORS | OF_X86_TABLES):
-            yield name, run
+            yield name, run if table is None else INSTEAD.get(name, run)
         elif name in OF_X86_TABLES:
             yield name, _not_yet
+    if table is not None:
+        yield REACH
 
 
 def _not_yet(kernel: Kernel) -> Iterator[Finding]:

@@ -30,6 +30,8 @@ class State(Enum):
     TOO_MANY_TABLES = auto()
     END_OF_RAM_NOT_KNOWN = auto()
     NO_SERIAL_TEXT = auto()
+    AT_NO_VECTOR = auto()
+    MEMORY_TYPES_NOT_KNOWN = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -407,7 +407,7 @@ def _disassemble_file(kernel: Kernel, va: int, options: argparse.Namespace) -> i
                 return found
         raise ReadError(f"the ELF has no bytes for {hex64(address)}")
 
-    plain = instructions(read, va, options.count)
+    plain = instructions(kernel.arch, read, va, options.count)
     found = [replace(i, symbol=kernel.symbol(i.address)) for i in plain]
     if options.json:
         print_json(code_json(found))

@@ -215,7 +215,7 @@ class Debugger:
 
     def _on_fault(self, fault: Fault) -> bool:
         """Whether to pass a fault. A point on its handler or vector decides before the policy."""
-        points = self.table.at(fault.registers.get("rip", 0))
+        points = self.table.at(fault.registers.get(self.vm.arch.names.pc, 0))
         if points and self.hits.stops(points, self.hits.evaluation(fault.reason, fault.registers)):
             return False
         return self.passes_fault(fault, points)

@@ -86,7 +86,7 @@ class Hits:
             address = hit.watch[1]
             stops = self.stops(self.table.watching(address), evaluation)
             return not stops and not self.table.is_foreign(address)
-        rip = hit.registers.get("rip", 0)
+        rip = hit.registers.get(self.vm.arch.names.pc, 0)
         points = self.table.at(rip)
         if points and not self.table.learn(rip, points):
             return True

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from breenix_gdbagent.arch.cpu import Arch
 from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import ReadError
@@ -20,7 +21,6 @@ from breenix_gdbagent.kernel import trace
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import StopReason
 from breenix_gdbagent.symbols.backtrace import Frame
-from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 MOST_STEPS = 200_000
 _MASK = (1 << 64) - 1
@@ -161,12 +161,17 @@ class Stepper:
         return self._source
 
     @property
+    def _arch(self) -> Arch:
+        return self.debugger.vm.arch
+
+    @property
     def _pc(self) -> int:
-        return self.debugger.vm.registers_of(self.cpu).get("rip", 0)
+        return self.debugger.vm.pc(self.cpu) or 0
 
     @property
     def _sp(self) -> int:
-        return self.debugger.vm.registers_of(self.cpu).get("rsp", 0)
+        vm = self.debugger.vm
+        return vm.registers_of(self.cpu).get(vm.arch.names.sp, 0)
 
     def _position_now(self) -> SourcePosition:
         if self.position is not None and self.position.pc == self._pc:
@@ -214,11 +219,11 @@ class Stepper:
         """Read once in a command: a loop in the line is stepped round by round."""
         if pc in self._code:
             return self._code[pc]
-        code = self.debugger.vm.read_or_none(pc, min(LONGEST_INSTRUCTION, 0x1000 - (pc & 0xFFF)))
+        code = self.debugger.vm.read_or_none(pc, min(self._arch.longest, 0x1000 - (pc & 0xFFF)))
         if code is None:
             return None
         if self._decode is None:
-            self._decode = _decoder()
+            self._decode = _decoder(self._arch)
         found = self._code[pc] = self._decode(code, pc)
         return found
 
@@ -333,16 +338,14 @@ def _rest(
     return "middle"
 
 
-def _decoder() -> Callable[[bytes, int], Instruction]:
-    from breenix_gdbagent.x86.disassembler import disassemble
-
+def _decoder(arch: Arch) -> Callable[[bytes, int], Instruction]:
     def decode(code: bytes, pc: int) -> Instruction:
-        for found in disassemble(code, pc, 1):
+        for found in arch.disassemble(code, pc, 1):
             mnemonic = found.mnemonic
             kind = "other"
-            if mnemonic in ("call", "lcall"):
+            if mnemonic in arch.calls:
                 kind = "call"
-            elif mnemonic == "hlt":
+            elif mnemonic in arch.halts:
                 kind = "halt"
             elif mnemonic.startswith("rep"):
                 kind = "rep"

@@ -7,7 +7,6 @@ from breenix_gdbagent.debugger.debugger import Debugger
 from breenix_gdbagent.debugger.stop_event import Say, StopEvent
 from breenix_gdbagent.evaluation.places import Place
 from breenix_gdbagent.stop import StopReason
-from breenix_gdbagent.x86.cpu import LONGEST_INSTRUCTION
 
 
 class Tracing:
@@ -42,7 +41,7 @@ class Tracing:
         debugger, vm = self.debugger, self.debugger.vm
         for number in range(self.limit):
             before = dict(vm.registers_of(self.cpu))
-            at = before.get("rip", 0)
+            at = before.get(debugger.vm.arch.names.pc, 0)
             if at in ends and number:
                 return debugger.stopped(StopReason("step", self.cpu, text="trace"))
             event = debugger.step_on(self.cpu)
@@ -50,7 +49,7 @@ class Tracing:
             changed = ", ".join(
                 f"{name} {hex64(value)}"
                 for name, value in after.items()
-                if name != "rip" and before.get(name, value) != value
+                if name != debugger.vm.arch.names.pc and before.get(name, value) != value
             )
             self.say(f"{self._where(at)}  {self._text(at):<32} {changed}".rstrip())
             if event is not None:
@@ -64,8 +63,7 @@ class Tracing:
         return f"{hex64(at)} <{name}>" if name else hex64(at)
 
     def _text(self, at: int) -> str:
-        from breenix_gdbagent.x86.disassembler import disassemble
-
-        code = self.debugger.vm.read_or_none(at, min(LONGEST_INSTRUCTION, 0x1000 - (at & 0xFFF)))
-        found = next(iter(disassemble(code or b"", at, 1)), None)
+        vm = self.debugger.vm
+        code = vm.read_or_none(at, min(vm.arch.longest, 0x1000 - (at & 0xFFF)))
+        found = next(iter(vm.arch.disassemble(code or b"", at, 1)), None)
         return "(unreadable)" if found is None else found.text

@@ -28,12 +28,8 @@ from breenix_gdbagent.views.instructions import named_instructions
 from breenix_gdbagent.views.sources import path_of
 from breenix_gdbagent.views.variables import read_variable
 
-REGISTERS = (
-    "rip", "rsp", "rbp", "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12",
-    "r13", "r14", "r15", "eflags", "cs", "ss", "fs_base", "gs_base", "k_gs_base", "cr0", "cr2",
-    "cr3", "cr4", "efer",
-)  # fmt: skip
-WALKED = ("rip", "rsp", "cr2")
+WALKED = ("rip", "rsp", "cr2", "pc", "sp", "far_el1")
+"""Registers that hold addresses, of whichever architecture."""
 MOST_BYTES = 1 << 20
 MOST_INSTRUCTIONS = 4096
 Children = Callable[[], list[Message]]
@@ -207,7 +203,8 @@ class StopShown:
     def _registers(self, number: int) -> list[Message]:
         evaluation = self.evaluation(number)
         told: list[Message] = []
-        for name in REGISTERS:
+        listed = evaluation.cpu.arch.shown
+        for name in (*listed.grid, *listed.decoded, *listed.others):
             try:
                 value = evaluation.register(name)
             except ReadError as unknown:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import VirtAddr
-from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.cpu import Cpu, VirtualReader
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.processes import MANAGER
@@ -16,17 +16,14 @@ from breenix_gdbagent.kernel.typed import number, static_of
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop, StopReason
 from breenix_gdbagent.symbols.backtrace import Frame, registers_of
-from breenix_gdbagent.symbols.cfi import REGISTERS
 from breenix_gdbagent.symbols.values import Value
 from breenix_gdbagent.x86.control import CR3_ADDRESS
-from breenix_gdbagent.x86.paging import VirtualMemory
 
 if TYPE_CHECKING:
     from breenix_gdbagent.evaluation.known import Known
     from breenix_gdbagent.symbols.values import Values
     from breenix_gdbagent.symbols.variables import Scope, Variable
 
-FRAME_REGISTERS = frozenset(REGISTERS)
 """Those of which each frame has its own."""
 THREAD = "kernel::task::thread::Thread"
 
@@ -70,7 +67,7 @@ class Evaluation:
 
     def register(self, name: str) -> int:
         """A register, in the frame at hand. Raises `ReadError` where it is not known."""
-        if self.frame is not None and name in FRAME_REGISTERS:
+        if self.frame is not None and name in self.cpu.arch.names.unwind:
             value = registers_of(self.frame).get(name)
             if value is None:
                 raise ReadError(
@@ -105,8 +102,9 @@ class Evaluation:
             if rip is None or rsp is None or self.cpu.cpl:
                 return ()
             frame = Frame(
-                VirtAddr(rip), VirtAddr(rsp), "registers", None, True, self.cpu.registers
-            )
+                VirtAddr(rip), VirtAddr(rsp), "registers", None, True, self.cpu.registers,
+                names=self.cpu.arch.names,
+            )  # fmt: skip
         if not image.holds(frame.lookup) or frame.ring:
             return ()
         try:
@@ -125,12 +123,12 @@ class Evaluation:
         return self._make()
 
     @cached_property
-    def memory(self) -> VirtualMemory:
+    def memory(self) -> VirtualReader:
         """The address space under the CPU's CR3. Raises `ReadError` while paging is off."""
         root, mode = self.root or self.cpu.root, self.cpu.paging
         if root is None or mode is None:
             raise ReadError(self.kernel.stop.no_paging)
-        return VirtualMemory(self.kernel.tables, root, mode.levels)
+        return self.cpu.arch.paging.memory(self.kernel.tables, root, mode)
 
     @cached_property
     def percpu(self) -> PerCpu | None:
@@ -158,7 +156,7 @@ class Evaluation:
     def pid(self) -> int | None:
         """Its pid. By CR3 first: a switch changes the thread before the address space."""
         table = self.kernel.structures.processes
-        root = self.root or self.cpu.cr3
+        root = self.root or self.cpu.root
         for process in table.processes:
             if root is not None and process.effective_root == root & CR3_ADDRESS:
                 return process.pid

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from breenix_gdbagent.architectures import ARCHITECTURES
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.evaluation.evaluation import Evaluation
 
@@ -22,8 +23,14 @@ REGISTERS = {
     "r13", "r14", "r15", "rip", "eflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base",
     "gs_base", "k_gs_base", "cr0", "cr2", "cr3", "cr4", "cr8", "efer",
 }  # fmt: skip
-GDB_NAMES = {"pc": "rip", "sp": "rsp", "fp": "rbp"}
-"""As gdb has them, with a ``$`` before."""
+SYSTEM = frozenset(name for arch in ARCHITECTURES for name in arch.system_registers)
+"""Names that no variable has: with or without a ``$``."""
+MARKED = frozenset(
+    name for arch in ARCHITECTURES for name in (*arch.names.general, arch.names.flags)
+) - REGISTERS
+"""Names that a variable may have too: with a ``$`` before."""
+GDB_NAMES = ("pc", "sp", "fp")
+"""As gdb has them for every architecture, with a ``$`` before."""
 PARTS: dict[str, tuple[str, int, int]] = {
     **{f"{n}l": (f"r{n}x", 0, 8) for n in "abcd"},
     **{f"{n}h": (f"r{n}x", 8, 8) for n in "abcd"},
@@ -94,17 +101,18 @@ def register(evaluation: Evaluation, name: str) -> int:
 def is_register(name: str) -> bool:
     """Whether a word is one, a ``$`` before or not: what gdb alone calls so needs it."""
     bare = name.removeprefix("$")
-    return bare in REGISTERS or bare in LOWER or (
-        bare != name and (bare in GDB_NAMES or bare in PARTS)
+    return bare in REGISTERS or bare in LOWER or bare in SYSTEM or (
+        bare != name and (bare in GDB_NAMES or bare in PARTS or bare in MARKED)
     )
 
 
 def register_named(evaluation: Evaluation, name: str) -> int:
     """`register`, by any name that `is_register` knows."""
     bare = name.removeprefix("$")
-    if bare in REGISTERS or bare in LOWER:
+    if bare in REGISTERS or bare in LOWER or bare in SYSTEM or bare in MARKED:
         return register(evaluation, bare)
     if bare in PARTS and bare not in GDB_NAMES:
         whole, first, bits = PARTS[bare]
         return register(evaluation, whole) >> first & (1 << bits) - 1
-    return register(evaluation, GDB_NAMES[bare])
+    names = evaluation.cpu.arch.names
+    return register(evaluation, {"pc": names.pc, "sp": names.sp, "fp": names.frame}[bare])

@@ -132,13 +132,17 @@ def backtrace(kernel: Kernel, here: Running) -> Backtrace | None:
     image, root = kernel.stop.image, here.cpu.root
     if image is None or root is None or here.cpl == 3:
         return None
+    registers = dict(here.cpu.registers)
+    if here.cpu.arch.names.link:
+        from breenix_gdbagent.kernel.trace import unwinder
+
+        return unwinder(kernel, root).backtrace(registers)
     from breenix_gdbagent.symbols.unwind import Unwinder
 
     try:
         gates = {vector: int(gate.offset) for vector, gate in kernel.gates.items()}
     except ReadError:
         gates = {}
-    registers = dict(here.cpu.registers)
     if here.interrupted:
         event = kernel.event
         registers = dict(event.registers) if event is not None else {}

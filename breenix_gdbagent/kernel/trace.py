@@ -17,14 +17,22 @@ from breenix_gdbagent.symbols.unwind import Unwinder
 if TYPE_CHECKING:
     from breenix_gdbagent.kernel.stacks import KernelStack
     from breenix_gdbagent.kernel.threads import Thread
+    from breenix_gdbagent.symbols.linked import LinkedUnwinder
 
 GDB_NAMES = {"rflags": "eflags"}
 
 
-def unwinder(kernel: Kernel, root: int, *others: int) -> Unwinder:
+def unwinder(kernel: Kernel, root: int, *others: int) -> Unwinder | LinkedUnwinder:
     """An unwinder that reads under `root`, and what that does not map under the first of `others`
     that does. Raises `ReadError` without the kernel's ELF."""
     image = kernel.stop.loaded
+    names = kernel.arch.names
+    if names.link:
+        from breenix_gdbagent.symbols.linked import LinkedUnwinder
+
+        vectors = kernel.stop.cpu.get("vbar_el1")
+        read = _reader(kernel, (root, *others))
+        return LinkedUnwinder(image, read, names, vectors, kernel.arch.vectors)
     try:
         gates = {vector: int(gate.offset) for vector, gate in kernel.gates.items()}
     except ReadError:
@@ -48,7 +56,7 @@ def of_cpu(kernel: Kernel, cpu: Cpu, root: int | None = None) -> Backtrace:
     """Where `cpu` is, and how it came there; read under `root` where one is given. Where CR3 does
     not map the stack, the frames are read through a space that does, and `end` says so. Raises
     `ReadError`."""
-    if cpu.paging is None or cpu.root is None or "rip" not in cpu.registers:
+    if cpu.paging is None or cpu.root is None or cpu.at is None:
         raise ReadError(f"{no_paging(cpu)}, where there are no kernel frames")
     if root is not None:
         found = at_bottom(kernel, unwinder(kernel, root).backtrace(cpu.registers))

@@ -80,13 +80,15 @@ def tells(trace: Object) -> bool:
 
 def _called(frame: Object) -> str:
     if frame["ring"]:
-        return f"ring {frame['ring']}"
+        return str(frame.get("level") or f"ring {frame['ring']}")
     if frame["name"] is None:
         return "no symbol"
     return f"{frame['name']}+{frame['offset']}" if frame["offset"] != "0x0" else str(frame["name"])
 
 
 def _interrupted(frame: Object) -> str:
+    if frame.get("by"):
+        return f"{frame['by']} interrupted"
     if frame["vector"] is None:
         return ""
     vector = cast(int, frame["vector"])

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.checks.examine import Examination
 from breenix_gdbagent.checks.finding import CODES, SEVERITY_ORDER, CheckResult, Finding
 from breenix_gdbagent.jsonvalue import Json
@@ -46,7 +47,7 @@ from breenix_gdbagent.report.story import objects
 from breenix_gdbagent.report.tables import shown_space
 from breenix_gdbagent.report.wording.base import Words
 from breenix_gdbagent.report.wording.reasons import reason_words
-from breenix_gdbagent.stop import SerialText
+from breenix_gdbagent.stop import SerialText, Stop
 from breenix_gdbagent.views.call_trace import CallTrace
 from breenix_gdbagent.views.stop_summary import CpuSummary, StopPicture, StopSummary
 
@@ -172,7 +173,15 @@ def shown_stop(summary: StopSummary, stop_id: int) -> ShownStop:
             PortEnd(port, len(stop.serial.port(port).splitlines())) for port in stop.serial.ports
         ),
         cpus=tuple(_cpu(one) for one in summary.cpus),
+        vector_name=_vector_name(stop),
     )
+
+
+def _vector_name(stop: Stop) -> str:
+    vector = stop.reason.vector
+    if vector is None or stop.arch.descriptor_tables:
+        return ""
+    return stop.arch.vectors.get(vector, "")
 
 
 def _cpu(one: CpuSummary) -> ShownCpu:
@@ -192,7 +201,15 @@ def _cpu(one: CpuSummary) -> ShownCpu:
         space=_process(one.space) if _is_visited(one) else None,
         thread=one.thread,
         backtrace=_backtrace(one.trace),
+        privilege="" if cpu.arch.descriptor_tables else cpu.privilege,
+        system=_system(cpu),
     )
+
+
+def _system(cpu: Cpu) -> dict[str, Json] | None:
+    """The system registers that are known, of an architecture that has such."""
+    known = ((name, cpu.get(name)) for name in cpu.arch.system_registers)
+    return {name: hex64(value) for name, value in known if value is not None} or None
 
 
 def _is_visited(one: CpuSummary) -> bool:

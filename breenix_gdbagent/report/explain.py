@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
+from breenix_gdbagent.aarch64.syndrome import Syndrome
 from breenix_gdbagent.addresses import NEAR_NULL, canonical, counted, hex64
 from breenix_gdbagent.checks.finding import CODES, Code
 from breenix_gdbagent.jsonvalue import Json
@@ -23,6 +25,7 @@ from breenix_gdbagent.report.faultline import (
 )
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.pasted import FIRMWARE, LINUX, Fault, Names, Pasted, nobody
+from breenix_gdbagent.report.syndromes import FROM, codes_of_syndrome, syndrome_sentence
 from breenix_gdbagent.x86.exceptions import VECTORS
 
 Answer = dict[str, Json]
@@ -56,7 +59,10 @@ def answer_all() -> Answer:
 
 
 def answer_number(value: int) -> Answer:
-    """A number as the error code of a page fault, and as that of a selector."""
+    """A number as the error code of a page fault, and as that of a selector; as ESR_EL1 of aarch64
+    where it can only be that."""
+    if value >> FROM:
+        return answer_syndrome(value)
     return {
         "kind": "error_code",
         "error_code": hex64(value),
@@ -64,6 +70,20 @@ def answer_number(value: int) -> Answer:
         "bits": list(page_fault_bits(value)),
         "codes": list(codes_of_page_fault(value)),
         "as_selector": selector_words(value),
+    }
+
+
+def answer_syndrome(value: int) -> Answer:
+    """A number as ESR_EL1 of aarch64."""
+    told = Syndrome(value)
+    return {
+        "kind": "syndrome",
+        "esr": hex64(value),
+        "ec": hex64(told.ec),
+        "class": told.name,
+        "means": syndrome_sentence(told),
+        "fields": [{"field": field, "says": says} for field, says in told.lines],
+        "codes": list(codes_of_syndrome(told)),
     }
 
 
@@ -329,7 +349,8 @@ def text_of(answer: Answer, width: int = 96) -> str:
     page = Page(width)
     draw = {
         "code": _draw_code, "family": _draw_codes, "list": _draw_codes,
-        "error_code": _draw_number, "fault": _draw_fault, "unknown": _draw_unknown,
+        "error_code": _draw_number, "syndrome": _draw_syndrome, "fault": _draw_fault,
+        "unknown": _draw_unknown,
         "registers": _draw_registers, "messages": _draw_messages,
     }[str(answer["kind"])]  # fmt: skip
     draw(page, answer)
@@ -380,6 +401,14 @@ def _draw_number(page: Page, answer: Answer) -> None:
         page.text(bit, "  ", "     ")
     page.text(f"finding codes: {', '.join(_strings(answer['codes']))}", "  ", "    ")
     page.text(f"of #GP, #NP, #SS or #TS it would mean: {answer['as_selector']}", "", "  ")
+
+
+def _draw_syndrome(page: Page, answer: Answer) -> None:
+    page.text(f"{answer['esr']} in ESR_EL1: {answer['means']}", "", "  ")
+    for one in cast("Sequence[Mapping[str, Json]]", answer["fields"]):
+        page.text(f"{one['field']:<6} {one['says']}", "  ", "         ")
+    if codes := _strings(answer["codes"]):
+        page.text(f"finding codes: {', '.join(codes)}", "  ", "    ")
 
 
 def _draw_fault(page: Page, answer: Answer) -> None:

@@ -30,10 +30,12 @@ from breenix_gdbagent.report.story import (
     ordered,
     paragraph,
     place_words,
+    pointer_names,
     printable,
     run_words,
     source_words,
     stop_words,
+    system_words,
     target_words,
     tests_words,
     value_words,
@@ -152,9 +154,12 @@ def _stop(stop: ShownStop) -> str:
         symbol = f" {code('<' + str(cpu.symbol) + '>')}" if cpu.symbol else ""
         where = inside(cpu)
         words = place_words(cpu) + (f", {where}" if where else "")
+        pc, sp = pointer_names(cpu)
+        root = code(str(cpu.cr3)) if cpu.system is None else ""
+        tables = f", CR3 {root}" if root else f", {', '.join(system_words(cpu))}"
         rows.append(
-            f"- CPU {cpu.id}, {escaped(words)}: RIP {code(str(cpu.rip))}{symbol}, "
-            f"RSP {code(str(cpu.rsp))}, CR3 {code(str(cpu.cr3))}"
+            f"- CPU {cpu.id}, {escaped(words)}: {pc} {code(str(cpu.rip))}{symbol}, "
+            f"{sp} {code(str(cpu.rsp))}{tables}"
         )
     return rows[0] + "\n\n" + "\n".join(rows[1:])
 

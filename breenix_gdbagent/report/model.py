@@ -80,7 +80,9 @@ class PortEnd:
 
 @dataclass(frozen=True, slots=True)
 class ShownCpu:
-    """A CPU at a stop; `backtrace` as `bt --json` has it, by files' short names."""
+    """A CPU at a stop; `backtrace` as `bt --json` has it, by files' short names. Of one that is not
+    of x86-64 `rip` and `rsp` are PC and SP, `privilege` is its level and `system` are its system
+    registers by name."""
 
     id: int
     rip: str | None
@@ -96,6 +98,8 @@ class ShownCpu:
     thread: str | None = None
     space: str | None = None
     backtrace: Object = field(default_factory=lambda: NO_TRACE)
+    privilege: str = field(default="", metadata=OMITTED)
+    system: Object | None = field(default=None, metadata=OMITTED)
 
 
 NO_TRACE: Object = {"frames": [], "left_out": 0, "end": ""}
@@ -103,7 +107,8 @@ NO_TRACE: Object = {"frames": [], "left_out": 0, "end": ""}
 
 @dataclass(frozen=True, slots=True)
 class ShownStop:
-    """Why the guest was stopped, and every CPU."""
+    """Why the guest was stopped, and every CPU. `vector_name` names a vector that is none of
+    x86-64's."""
 
     id: int
     seconds: float
@@ -114,6 +119,7 @@ class ShownStop:
     text: str = ""
     serial: tuple[PortEnd, ...] = ()
     cpus: tuple[ShownCpu, ...] = ()
+    vector_name: str = field(default="", metadata=OMITTED)
 
 
 @dataclass(frozen=True, slots=True)

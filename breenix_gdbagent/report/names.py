@@ -40,6 +40,7 @@ def trace_json(found: CallTrace) -> dict[str, Json]:
             "vector": frame.vector,
             "size": trace.size(number),
             "lines": lines_json(found, number),
+            **_named_by(frame),
         }
         for number, frame in enumerate(trace.frames)
     ]
@@ -58,6 +59,13 @@ def lines_json(found: CallTrace, number: int) -> list[Json]:
             row["variables"] = [variable_json(one) for one in variables[depth]]
         rows.append(row)
     return rows
+
+
+def _named_by(frame: Frame) -> dict[str, Json]:
+    """What a frame of another architecture than x86-64 has besides."""
+    if frame.names is None:
+        return {}
+    return {"level": frame.level if frame.ring else "EL1", "by": frame.by or None}
 
 
 def variable_json(one: ReadVariable) -> dict[str, Json]:
@@ -112,8 +120,10 @@ def frame_lines(
     inner += [[]] * (max(len(chain), 1) - len(inner))
     lines = []
     if frame.vector is not None:
-        name = VECTOR_NAMES.get(frame.vector, f"vector {frame.vector}")
+        name = frame.by or VECTOR_NAMES.get(frame.vector, f"vector {frame.vector}")
         lines.append(f"      ---- {name} interrupted: ----")
+    elif frame.by:
+        lines.append(f"      ---- {frame.by} interrupted: ----")
     for depth, spot in enumerate(chain[:-1]):
         lines.append(f"#{number:<3} {'(inlined)':>18}  {spot.function}{_place(spot)}")
         lines += inner[depth]
@@ -124,7 +134,7 @@ def frame_lines(
 
 def _called(frame: Frame) -> str:
     if frame.ring:
-        return f"ring {frame.ring}"
+        return frame.level
     return frame.name if frame.symbol is None else str(frame.symbol)
 
 

@@ -14,10 +14,13 @@ from breenix_gdbagent.report.wording import (
     stacks,
     tables,
     threads,
+    translation,
 )
 from breenix_gdbagent.report.wording.base import TELLERS, Words
 
-FAMILIES = (aborts, addresses, descriptors, faults, frames, run, stacks, tables, threads)
+FAMILIES = (
+    aborts, addresses, descriptors, faults, frames, run, stacks, tables, threads, translation
+)  # fmt: skip
 """The modules that have entered their functions; named here, so that they are imported."""
 
 

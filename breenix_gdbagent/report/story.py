@@ -347,17 +347,32 @@ def heading(finding: ShownFinding) -> str:
 
 def place_words(cpu: ShownCpu) -> str:
     """``ring 3``, ``real mode``: see `x86.words.privilege`."""
+    if cpu.privilege:
+        return cpu.privilege
     return privilege(int(cpu.cr0, 16) if cpu.cr0 is not None else None, cpu.cpl)
+
+
+TELLING = ("ttbr0_el1", "ttbr1_el1", "esr_el1", "far_el1", "elr_el1", "spsr_el1", "vbar_el1")
+"""System registers that a report names."""
+
+
+def pointer_names(cpu: ShownCpu) -> tuple[str, str]:
+    """What the program counter and the stack pointer of a CPU are called."""
+    return ("RIP", "RSP") if cpu.system is None else ("PC", "SP")
+
+
+def system_words(cpu: ShownCpu) -> list[str]:
+    """``ESR_EL1 0x96000045``, of a CPU that has such registers."""
+    known = cpu.system or {}
+    return [f"{name.upper()} {known[name]}" for name in TELLING if name in known]
 
 
 def stop_words(stop: ShownStop) -> str:
     """Why the guest was stopped: ``fault, vector 14 (#PF), error code 0x2, CR2 0x...``."""
     said = REASONS.get(stop.reason, stop.reason)
     if stop.vector is not None:
-        vector = stop.vector
-        said += f", vector {vector}" + (
-            f" ({VECTOR_NAMES[vector]})" if vector in VECTOR_NAMES else ""
-        )
+        name = stop.vector_name or VECTOR_NAMES.get(stop.vector, "")
+        said += f", vector {stop.vector}" + (f" ({name})" if name else "")
     if stop.error_code is not None:
         said += f", error code {stop.error_code}"
     if stop.cr2 is not None:

@@ -26,9 +26,11 @@ from breenix_gdbagent.report.story import (
     log_text,
     paragraph,
     place_words,
+    pointer_names,
     run_words,
     source_words,
     stop_words,
+    system_words,
     table_rows,
     target_words,
     tests_words,
@@ -263,12 +265,14 @@ def _cpu(page: Page, cpu: ShownCpu, registers: bool) -> None:
     symbol = f" <{cpu.symbol}>" if cpu.symbol else ""
     where = inside(cpu)
     words = place_words(cpu) + (f", {where}" if where else "")
-    page.text(f"CPU {cpu.id} in {words}: RIP {cpu.rip}{symbol}", "  ", "    ")
+    pc, sp = pointer_names(cpu)
+    page.text(f"CPU {cpu.id} in {words}: {pc} {cpu.rip}{symbol}", "  ", "    ")
     if not registers:
         return
-    names = ((cpu.rsp, "RSP"), (cpu.cr2, "CR2"), (cpu.cr3, "CR3"), (cpu.cr0, "CR0"),
+    names = ((cpu.rsp, sp), (cpu.cr2, "CR2"), (cpu.cr3, "CR3"), (cpu.cr0, "CR0"),
              (cpu.cr4, "CR4"), (cpu.efer, "EFER"))  # fmt: skip
-    page.items([f"{word} {value}" for value, word in names if value is not None], "    ", "  ")
+    shown = [f"{word} {value}" for value, word in names if value is not None]
+    page.items([*shown, *system_words(cpu)], "    ", "  ")
     trace = cpu.backtrace
     if tells(trace):
         page.line(("head", "    Backtrace, innermost first"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import VirtAddr
+from breenix_gdbagent.arch.cpu import Names
 from breenix_gdbagent.symbols.symtab import SymbolHit
 
 
@@ -14,11 +15,12 @@ class Frame:
     """One frame: `pc` and `sp` are its RIP and RSP.
 
     how: ``registers`` (the top one), ``cfi`` (call-frame information of the function below),
-    ``simulated`` (that function's instructions followed), ``interrupt-frame`` (what the CPU pushed,
-    validated). `vector` is the gate that interrupted this frame, when the frame was found so.
-    `exact`: RIP is the instruction to run next, and not one behind a call. `registers` are those
-    whose value in this frame is known. `symbol` is None where no symbol covers the code, ring 3
-    included.
+    ``frame-record`` (the frame pointer's), ``simulated`` (that function's instructions followed),
+    ``interrupt-frame`` (what the CPU or its handler's entry stored, validated). `vector` is the
+    gate that interrupted this frame, when the frame was found so. `exact`: the PC is that of the
+    instruction to run next, and not one behind a call. `registers` are those whose value in this
+    frame is known, by `names` (None: x86-64's); `by` names what interrupted it, where that is no
+    vector of x86-64's. `symbol` is None where no symbol covers the code, ring 3 included.
     """
 
     pc: VirtAddr
@@ -29,9 +31,16 @@ class Frame:
     registers: Mapping[str, int]
     ring: int = 0
     vector: int | None = None
+    names: Names | None = None
+    by: str = ""
 
     def __repr__(self) -> str:
-        return f"<Frame {self.pc:#x} {f'ring {self.ring}' if self.ring else self.name}>"
+        return f"<Frame {self.pc:#x} {self.level if self.ring else self.name}>"
+
+    @property
+    def level(self) -> str:
+        """The privilege of a program, as its architecture has it."""
+        return f"ring {self.ring}" if self.names is None else "EL0"
 
     @property
     def lookup(self) -> VirtAddr:
@@ -127,4 +136,5 @@ class Backtrace:
 
 def registers_of(frame: Frame) -> Mapping[str, int]:
     """The registers of a frame that are known, by gdb's names."""
-    return {**frame.registers, "rip": int(frame.pc), "rsp": int(frame.sp)}
+    pc, sp = ("rip", "rsp") if frame.names is None else (frame.names.pc, frame.names.sp)
+    return {**frame.registers, pc: int(frame.pc), sp: int(frame.sp)}

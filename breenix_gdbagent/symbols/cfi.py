@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -24,7 +24,7 @@ REGISTERS = (
     "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
 )  # fmt: skip
-_RSP, _RIP = 7, 16
+_RSP = 7
 _MASK = (1 << 64) - 1
 _MAX_STATES = 64
 
@@ -144,7 +144,7 @@ class FrameTable:
                 f"section .debug_frame or .eh_frame of {self.elf.path} is corrupt at "
                 f"{fde.low:#x} ({error or 'cut off'})"
             ) from None
-        return None if state is None else _rules(fde, state)
+        return None if state is None else _rules(fde, state, self.elf.arch.names.unwind)
 
 
 class _Section:
@@ -486,14 +486,14 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
 }
 
 
-def _rules(fde: _Fde, state: _State) -> Rules | None:
-    if state.cfa is None or state.cfa[0] >= len(REGISTERS):
+def _rules(fde: _Fde, state: _State, names: Sequence[str]) -> Rules | None:
+    if state.cfa is None or state.cfa[0] >= len(names):
         return None
     saved: dict[str, int] = {}
     values: dict[str, int] = {}
     unknown = set()
     for register, (kind, offset) in state.rules.items():
-        name = _name(fde, register)
+        name = _name(fde, register, names)
         if name is None or kind == "same":
             continue
         if kind == "offset":
@@ -504,10 +504,10 @@ def _rules(fde: _Fde, state: _State) -> Rules | None:
             return None
         else:
             unknown.add(name)
-    return Rules(REGISTERS[state.cfa[0]], state.cfa[1], saved, frozenset(unknown), values)
+    return Rules(names[state.cfa[0]], state.cfa[1], saved, frozenset(unknown), values)
 
 
-def _name(fde: _Fde, register: int) -> str | None:
+def _name(fde: _Fde, register: int, names: Sequence[str]) -> str | None:
     if register == fde.cie.return_register:
-        return REGISTERS[_RIP]
-    return REGISTERS[register] if register < _RIP else None
+        return names[-1]
+    return names[register] if register < len(names) - 1 else None

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from breenix_gdbagent.addresses import hex64
-from breenix_gdbagent.architectures import ARCHITECTURES
+from breenix_gdbagent.architectures import ARCHITECTURES, of_elf
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.memory.elf_header import (
     ET_DYN,
@@ -66,6 +66,7 @@ class ElfFile:
         head = self._read(0, 64)
         header = _checked_header(path, head, self.size)
         self.type, self.entry, self.header = header.type, header.entry, head
+        self.arch = of_elf(header.machine)
         phnum, shnum, shoff = header.phnum, header.shnum, header.shoff
         self._shstrndx = header.shstrndx
         size = header.segment_size

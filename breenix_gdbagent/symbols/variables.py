@@ -13,7 +13,6 @@ from functools import cached_property
 from breenix_gdbagent.errors import InputError, ReadError
 from breenix_gdbagent.symbols import dwarf_names as dw
 from breenix_gdbagent.symbols.backtrace import Frame
-from breenix_gdbagent.symbols.cfi import REGISTERS
 from breenix_gdbagent.symbols.debug import DebugInfo
 from breenix_gdbagent.symbols.dwarf import Die, Dwarf
 from breenix_gdbagent.symbols.location import Place, evaluate
@@ -25,7 +24,6 @@ from breenix_gdbagent.symbols.values import Value, Values
 GONE = "optimised out"
 _MASK = (1 << 64) - 1
 _DEEP = 64
-_NUMBERS = {name: number for number, name in enumerate(REGISTERS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +61,13 @@ class Registers:
         self.function = function
 
     def register(self, number: int) -> int:
-        if number >= len(REGISTERS):
+        names = self.values.image.image.elf.arch.names
+        if number >= len(names.unwind):
             raise ReadError(f"register {number} (DWARF) is not known")
-        name = REGISTERS[number]
-        if name == "rsp":
+        name = names.unwind[number]
+        if name == names.sp:
             return int(self.frame.sp)
-        if name == "rip":
+        if name == names.pc:
             return int(self.frame.pc)
         value = self.frame.registers.get(name)
         if value is None:
@@ -98,7 +97,8 @@ class Registers:
         rules = image.image.frames.rules(image.link(self.frame.lookup))
         if rules is None:
             raise ReadError("no call-frame information says where the frame is")
-        return (self.register(_NUMBERS[rules.cfa_register]) + rules.cfa_offset) & _MASK
+        number = image.image.elf.arch.names.unwind.index(rules.cfa_register)
+        return (self.register(number) + rules.cfa_offset) & _MASK
 
     def at_entry(self, expression: bytes) -> int:
         """Known at the first instruction alone: nothing says what a caller has passed."""

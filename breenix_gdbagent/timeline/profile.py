@@ -22,6 +22,6 @@ def profile(player: Player, samples: int) -> Counter[str]:
         if registers.get("cs", 0) & 3:
             found["ring 3"] += 1
             continue
-        name = None if image is None else image.name_of(registers.get("rip", 0))
+        name = None if image is None else image.name_of(player.vm.pc() or 0)
         found[FIRMWARE if name is None else name.rpartition("+")[0] or name] += 1
     return found

@@ -202,12 +202,12 @@ class Traveller:
         Raises `ReadError` where no line is known within `LAST_WINDOW` instructions."""
         image = self._kernel().stop.loaded
         source = Source(image)
-        here, sp = self.position, self.vm.registers.get("rsp", 0)
+        here, sp = self.position, self.vm.registers.get(self.vm.arch.names.sp, 0)
         window = FIRST_WINDOW
         while window <= LAST_WINDOW:
             low = max(self.player.manifest.begin, here - window)
             steps = [s for s in self._steps(low, here) if not over or s.sp >= sp]
-            found = _line_before(steps, source, self.vm.registers.get("rip", 0))
+            found = _line_before(steps, source, self.vm.pc() or 0)
             if found is not None:
                 return self.go_to(Moment(found))
             if low == self.player.manifest.begin:
@@ -225,8 +225,8 @@ class Traveller:
         with self.vm.ledger.nothing_wanted():
             at = low
             while at < high:
-                registers = self.vm.registers
-                out.append(Step(at, registers.get("rip", 0), registers.get("rsp", 0)))
+                registers, names = self.vm.registers, self.vm.arch.names
+                out.append(Step(at, registers.get(names.pc, 0), registers.get(names.sp, 0)))
                 self.vm.step()
                 at = self.position
         self.vm.seek(high)

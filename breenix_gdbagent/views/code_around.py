@@ -49,7 +49,7 @@ def code_around(
     if root is None or cpu.paging is None:
         return CodeAround(at, lacking="paging is off: no code is shown")
     try:
-        from_there_on = instructions(kernel.memory_of(root).read, at, behind)
+        from_there_on = instructions(kernel.arch, kernel.memory_of(root).read, at, behind)
     except ReadError as error:
         return CodeAround(at, lacking=error.what)
     return CodeAround(at, (*instructions_before(kernel, root, at, before), *from_there_on))
@@ -65,7 +65,8 @@ def instructions_before(kernel: Kernel, root: int, at: int, most: int) -> list[D
     if hit is None or image is None or not 0 < hit.offset < LARGEST_FUNCTION:
         return []
     try:
-        found = instructions(kernel.memory_of(root).read, image.va(hit.address), hit.offset)
+        read = kernel.memory_of(root).read
+        found = instructions(kernel.arch, read, image.va(hit.address), hit.offset)
     except ReadError:
         return []
     before = [i for i in found if i.address < at]

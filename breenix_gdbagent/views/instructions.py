@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from breenix_gdbagent.addresses import PAGE, hex64
+from breenix_gdbagent.arch.cpu import Arch
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
-from breenix_gdbagent.x86.control import LONGEST_INSTRUCTION
 
 MOST = 4096
 
@@ -28,26 +28,26 @@ def named_instructions(kernel: Kernel, root: int, va: int, count: int) -> list[D
     """`instructions` in the space of `root`, each with its symbol. Raises `ReadError`."""
     return [
         Disassembled(i.address, i.raw, i.text, kernel.symbol(i.address))
-        for i in instructions(kernel.memory_of(root).read, va, count)
+        for i in instructions(kernel.arch, kernel.memory_of(root).read, va, count)
     ]
 
 
-def instructions(read: Callable[[int, int], bytes], va: int, count: int) -> list[Disassembled]:
+def instructions(
+    arch: Arch, read: Callable[[int, int], bytes], va: int, count: int
+) -> list[Disassembled]:
     """At most `count` instructions from `va` on, up to the first page that cannot be read.
 
     Raises `ReadError` when not even the first can be.
     """
-    from breenix_gdbagent.x86.disassembler import disassemble
-
     wanted = min(max(count, 1), MOST)
-    data = _readable(read, va, wanted * LONGEST_INSTRUCTION)
+    data = _readable(read, va, wanted * arch.longest)
     found = [
         Disassembled(i.address, data[i.address - va :][: i.size], i.text)
-        for i in disassemble(data, va, wanted)
+        for i in arch.disassemble(data, va, wanted)
     ]
     if not found:
         raise ReadError(
-            f"the bytes at {hex64(va)} are no instruction: {data[:LONGEST_INSTRUCTION].hex(' ')}"
+            f"the bytes at {hex64(va)} are no instruction: {data[: arch.longest].hex(' ')}"
         )
     return found
 

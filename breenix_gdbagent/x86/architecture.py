@@ -17,6 +17,7 @@ from breenix_gdbagent.arch.cpu import (
     Names,
     Paging,
     ReadVirtual,
+    ShownRegisters,
     Trap,
     VirtualReader,
     register,
@@ -30,11 +31,13 @@ from breenix_gdbagent.memory import PhysicalMemory
 from breenix_gdbagent.memory.elf import Note
 from breenix_gdbagent.memory.elf_header import EM_X86_64
 from breenix_gdbagent.x86 import paging
+from breenix_gdbagent.x86.bits import flags
 from breenix_gdbagent.x86.control import (
     CR0_PE,
     CR0_PG,
     CR3_ADDRESS,
     CR4_PAE,
+    LONGEST_INSTRUCTION,
     RESET_CR0,
     RFLAGS_IF,
     PagingMode,
@@ -49,6 +52,7 @@ _UNWIND = (
     "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip",
 )  # fmt: skip
 """By their DWARF numbers (System V ABI AMD64, figure 3.36)."""
+_SHOWN = (*_GENERAL[:7], "rsp", *_GENERAL[7:])
 _PAGE_FAULT = 14
 
 
@@ -109,9 +113,15 @@ class X86(Arch):
     elf_machine = EM_X86_64
     qemu_names = ("x86_64", "i386")
     stub_names = ("i386:x86-64", "i386")
+    longest = LONGEST_INSTRUCTION
+    calls, halts = ("call", "lcall"), ("hlt",)
     descriptor_tables = True
     record_options = ("-global", "apic-common.vapic=off")
     names = Names("rip", "rsp", "rbp", "eflags", _GENERAL, _UNWIND)
+    shown = ShownRegisters(
+        (*_SHOWN, "rip", "cr3"), ("eflags", "cr0", "cr4", "efer"),
+        ("cr2", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "k_gs_base"),
+    )  # fmt: skip
     paging = X86Paging()
     vectors = VECTOR_NAMES
 
@@ -131,6 +141,9 @@ class X86(Arch):
 
     def privilege(self, cpu: Cpu) -> str:
         return privilege(cpu.get("cr0"), self.ring(cpu))
+
+    def bits(self, register: str, value: int) -> tuple[str, ...]:
+        return flags(register, value)
 
     def no_translation(self, cpu: Cpu) -> str:
         cr0 = cpu.get("cr0")

@@ -167,7 +167,7 @@ class ShellCompleter(Completer):
         if kernel is None or not (word.startswith("0") or not word):
             return
         cpu = kernel.stop.cpu
-        places = [cpu.get(name) for name in ("rip", "rsp", "cr2")]
+        places = [cpu.at, cpu.stack, cpu.get("cr2"), cpu.get("far_el1")]
         try:
             with self.session.while_stopped():
                 for stack in (*kernel.stacks, *kernel.ist):

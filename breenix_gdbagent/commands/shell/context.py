@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from breenix_gdbagent.addresses import counted, hex64
-from breenix_gdbagent.arch.cpu import Cpu
+from breenix_gdbagent.arch.cpu import Arch, Cpu
 from breenix_gdbagent.commands.shell.registers import registers
 from breenix_gdbagent.commands.shell.screen import clipped, columns_of
 from breenix_gdbagent.commands.shell.session import Session, space_label
@@ -16,7 +16,6 @@ from breenix_gdbagent.debugger.stop_event import StopEvent
 from breenix_gdbagent.errors import ReadError
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report.ink import Ink
-from breenix_gdbagent.x86.vectors import VECTOR_NAMES
 
 if TYPE_CHECKING:
     from breenix_gdbagent.checks.finding import Finding
@@ -55,7 +54,7 @@ def context(session: Session, event: StopEvent | None, width: int) -> str:
     kernel = session.view
     cpu = kernel.stop.cpu
     head = [rule(ink, ink("head", why(session, event, kernel)), width), who(kernel)]
-    if "rip" not in cpu.registers:
+    if cpu.at is None:
         return "\n".join(clipped(line, width) for line in head)
     head += registers(session, cpu, width)
     trace = trace_of(kernel)
@@ -99,7 +98,7 @@ def who(kernel: Kernel) -> str:
     """CPU, ring, process, thread, running time."""
     cpu = kernel.stop.cpu
     parts = []
-    if "rip" in cpu.registers:
+    if cpu.at is not None:
         parts.append(f"CPU {cpu.index} {cpu.privilege}{' halted' if cpu.halted else ''}")
         space = space_label(kernel)
         if space:
@@ -120,11 +119,12 @@ def why(session: Session, event: StopEvent | None, kernel: Kernel) -> str:
         named = ", ".join(f"{p.number}: {p.describe()}" for p in points)
         hits = f", hit {points[0].hits}" if points[0].hits > 1 else ""
         told = reason.vector is None or any(p.place.text.startswith("exception") for p in points)
-        vector = "" if told else f" ({vector_name(reason.vector)})"
+        vector = "" if told else f" ({vector_name(reason.vector, kernel.arch)})"
         several = f", CPU {reason.cpu}" if len(kernel.stop.cpus) > 1 else ""
         return f"{named}{vector}{hits}{several}"
     if reason.kind == "fault":
-        what = reason.text if reason.vector is None else f"exception {vector_name(reason.vector)}"
+        vector = vector_name(reason.vector, kernel.arch)
+        what = reason.text if reason.vector is None else f"exception {vector}"
         return f"{what}, caught before its handler runs"
     if reason.kind == "shutdown":
         also = ", or was switched off" if reason.text else ""
@@ -144,11 +144,11 @@ def why(session: Session, event: StopEvent | None, kernel: Kernel) -> str:
     return f"{reason.kind}{': ' + reason.text if reason.text else ''}"
 
 
-def vector_name(vector: int | None) -> str:
+def vector_name(vector: int | None, arch: Arch) -> str:
     """``14 (#PF)``."""
     if vector is None:
         return "?"
-    name = VECTOR_NAMES.get(vector)
+    name = arch.vectors.get(vector)
     return f"{vector} ({name})" if name else str(vector)
 
 
@@ -331,7 +331,7 @@ def _frames(kernel: Kernel, found: Backtrace | ReadError, ink: Ink, most: int) -
         shown += 1
         frame = found.frames[number]
         if frame.vector is not None:
-            yield ink("dim", f"   --- {vector_name(frame.vector)} interrupted ---")
+            yield ink("dim", f"   --- {vector_name(frame.vector, kernel.arch)} interrupted ---")
         chain = spots(kernel.stop.image, frame.lookup)
         at = next((f" {_end(s.file)}:{s.line}" for s in chain[-1:] if s.file and s.line), "")
         name = f"ring {frame.ring}" if frame.ring else frame.name
@@ -372,7 +372,7 @@ def stack(
 def _others(kernel: Kernel, ink: Ink) -> Iterator[str]:
     """Where the other CPUs are."""
     for cpu in kernel.stop.cpus:
-        if cpu.index != kernel.stop.cpu.index and "rip" in cpu.registers:
+        if cpu.index != kernel.stop.cpu.index and cpu.at is not None:
             yield ink("dim", cpu_line(kernel, cpu))
 
 

@@ -112,8 +112,9 @@ def _place(at: int, named: Callable[[int], str | None]) -> str:
 def _instructions(session: Session, read: Read, at: int, count: int) -> tuple[list[str], int]:
     from breenix_gdbagent.views.instructions import instructions
 
-    found = instructions(read, at, count)
-    rip = session.evaluation.register("rip")
+    arch = session.view.arch
+    found = instructions(arch, read, at, count)
+    rip = session.evaluation.register(arch.names.pc)
     rows = [
         f"{'=>' if one.address == rip else '  '} "
         f"{_place(one.address, session.view.symbol)}:\t{one.text}"
@@ -207,15 +208,15 @@ def do_telescope(session: Session, line: Line) -> int:
         if kernel.stop.cpu.paging is None:
             raise ReadError(kernel.stop.no_paging)
         if words[:1] == ["registers"]:
-            for name in (*_GENERAL, "rip"):
+            for name in kernel.arch.shown.grid:
                 value = kernel.stop.cpu.get(name)
                 if value is not None:
                     print(f"{name:<4} {chain(kernel, read, value)}")
             return 0
         count = count_of(words[1] if len(words) > 1 else None, "words", 8)
-        at = address_of(session, words[0] if words else "rsp")
+        at = address_of(session, words[0] if words else "$sp")
         marks: dict[int, list[str]] = {}
-        for name in _GENERAL:
+        for name in kernel.arch.shown.grid:
             value = kernel.stop.cpu.get(name)
             if value is not None:
                 marks.setdefault(value, []).append(name)
@@ -224,12 +225,6 @@ def do_telescope(session: Session, line: Line) -> int:
             here = ",".join(marks.get(at + offset, ()))
             print(f"+{offset:03x} {hex64(at + offset)} {here:<8} {chain(kernel, read, word)}")
     return 0
-
-
-_GENERAL = (
-    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
-    "r13", "r14", "r15",
-)  # fmt: skip
 
 
 def chain(kernel: Kernel, read: Read, value: int) -> str:

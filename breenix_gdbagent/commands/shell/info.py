@@ -64,7 +64,7 @@ def _line(session: Session, rest: str) -> int:
         if rest:
             addresses = find_place(rest, image.image, session.evaluation).at(image.bias)
         else:
-            addresses = (session.evaluation.register("rip"),)
+            addresses = (session.evaluation.register(session.view.arch.names.pc),)
         for va in addresses:
             row = Source(image).row(va)
             if row is None:
@@ -78,7 +78,7 @@ def _symbol(session: Session, rest: str) -> int:
     from breenix_gdbagent.commands.shell.looking import address_of
 
     with session.while_stopped():
-        va = address_of(session, rest or "rip")
+        va = address_of(session, rest or "$pc")
         image = session.view.stop.loaded
         hit = image.symbol_at(va)
         if hit is None:

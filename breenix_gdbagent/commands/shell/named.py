@@ -70,7 +70,7 @@ def do_list(session: Session, line: Line) -> int:
             va = place.at(image.bias)[0]
             file, number = Source(image).position(va, 0).line
         else:
-            va = session.evaluation.register("rip")
+            va = session.evaluation.register(session.view.arch.names.pc)
             file, number = where_chosen(session, image)
         if file is None or number is None:
             raise ReadError(f"no source line is known for {names.called(image, va)}")

@@ -185,7 +185,7 @@ def _stopped(session: Session) -> list[str]:
         return ["not started: continue"]
     cpu = session.view.stop.cpu
     parts = ["QEMU has ended" if session.ended else known.stop.reason.kind]
-    if "rip" in cpu.registers:
+    if cpu.at is not None:
         parts.append(f"CPU {cpu.index}/{len(known.stop.cpus)} {cpu.privilege}")
         try:
             owner = session.space

@@ -9,15 +9,7 @@ from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.commands.shell.screen import columns_of
 from breenix_gdbagent.commands.shell.session import Session
 from breenix_gdbagent.report.ink import Ink
-from breenix_gdbagent.x86.bits import flags
 
-GENERAL = (
-    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
-    "r13", "r14", "r15",
-)  # fmt: skip
-GRID = (*GENERAL, "rip", "cr3")
-DECODED = ("eflags", "cr0", "cr4", "efer")
-OTHERS = ("cr2", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "k_gs_base")
 CELL = 26  # columns of one register
 
 
@@ -26,13 +18,13 @@ def registers(session: Session, cpu: Cpu, width: int) -> list[str]:
     has changed since the stop before."""
     before = session.previous.get(cpu.index, {})
     ink = session.screen.ink
-    cells = [_cell(cpu, name, before, ink) for name in GRID]
+    cells = [_cell(cpu, name, before, ink) for name in cpu.arch.shown.grid]
     columns = max(1, width // CELL)
     lines = [
         "".join(cells[first : first + columns]).rstrip() for first in range(0, len(cells), columns)
     ]
-    parts = [_flags(cpu, name, before, ink) for name in DECODED]
-    parts += [_cell(cpu, name, before, ink, 0).rstrip() for name in OTHERS]
+    parts = [_flags(cpu, name, before, ink) for name in cpu.arch.shown.decoded]
+    parts += [_cell(cpu, name, before, ink, 0).rstrip() for name in cpu.arch.shown.others]
     return [*lines, *_filled(parts, width)]
 
 
@@ -49,7 +41,8 @@ def _flags(cpu: Cpu, name: str, before: dict[str, int], ink: Ink) -> str:
     if value is None:
         return f" {name} not known"
     changed = before.get(name, value) != value
-    text = f"{'*' if changed else ' '}{name} {hex64(value)} [{' '.join(flags(name, value))}]"
+    said = " ".join(cpu.arch.bits(name, value))
+    text = f"{'*' if changed else ' '}{name} {hex64(value)} [{said}]"
     return ink("note", text) if changed else text
 
 

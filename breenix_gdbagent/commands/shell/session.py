@@ -585,7 +585,7 @@ class Session:
         if self._kernel is None:
             return "(not started) "
         cpu = self.view.stop.cpu
-        if "rip" not in cpu.registers:
+        if cpu.at is None:
             return "(no CPU) "
         name = self.view.symbol(cpu.rip) or f"{cpu.rip:#x}"
         several = f"CPU {cpu.index}: " if len(self._kernel.stop.cpus) > 1 else ""

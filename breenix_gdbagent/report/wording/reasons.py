@@ -35,6 +35,8 @@ STATES: dict[State, str] = {
     ),
     State.END_OF_RAM_NOT_KNOWN: "where RAM ends is not known (give --ram-size)",
     State.NO_SERIAL_TEXT: "there is no serial text",
+    State.AT_NO_VECTOR: "the CPU that stopped stands at none of the vectors of VBAR_EL1",
+    State.MEMORY_TYPES_NOT_KNOWN: "MAIR_EL1 is not known: which pages are of devices",
 }
 
 

@@ -7,6 +7,8 @@ page-fault: unmapped write-protected supervisor-only no-execute reserved-bit sme
 page-fault: guard-page null non-canonical handled(info)
 -: double-fault triple-fault general-protection invalid-opcode divide-error
 exception: unhandled
+eret: frame
+sp: misaligned
 kernel-stack: unmapped read-only user-accessible differs aliased guard-mapped overflow foreign
 kernel-stack: dead-owner executable(warning) nearly-full(warning)
 ist: unmapped shared(warning)

@@ -41,8 +41,8 @@ PARTS = {
     "FaultFacts", "HeapFacts", "BumpFacts", "CpuFacts", "MasterPage", "StackUse", "FrameSize",
     "Depth", "Rsp0", "UserPage", "LinkRow", "MappingRow", "FlawedFrame", "FrameUse", "LoadedSpace",
     "Owner", "LevelRow", "Way", "Frame", "Interrupted", "Hints", "WalkEnd", "RootRow",
-    "EnteredFacts", "ChangedFacts", "WriterFacts", "StackExtent", "Pushed", "Blamed", "StackRow",
-    "Recursion", "Load",
+    "EnteredFacts", "ChangedFacts", "WriterFacts", "StackExtent", "Pushed", "Reported", "Blamed",
+    "StackRow", "Recursion", "Load",
 }  # fmt: skip
 """Facts that are part of a finding's."""
 
