@@ -14,7 +14,7 @@ from breenix_gdbagent.kernel.adapter import Adapter
 from breenix_gdbagent.kernel.adapters import adapter_of
 from breenix_gdbagent.kernel.percpu import PerCpu
 from breenix_gdbagent.kernel.serial_log import LogFacts
-from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces
+from breenix_gdbagent.kernel.spaces import RECLAIMING, NamedRoot, Space, find_spaces, listed_spaces
 from breenix_gdbagent.kernel.stacks import Era, Leaf, StackRegion, recognise_era
 from breenix_gdbagent.kernel.structures import Structures
 from breenix_gdbagent.stop import Stop
@@ -88,6 +88,8 @@ class AddressSpaces(Machine):
     @cached_property
     def spaces(self) -> tuple[Space, ...]:
         """Every root, ordered by physical address."""
+        if not self.arch.descriptor_tables:
+            return listed_spaces(self.stop.cpus, self.listed_processes)
         reference = self.reference_root
         scanned: dict[PhysAddr, str] = {}
         if reference is not None:
@@ -105,6 +107,8 @@ class AddressSpaces(Machine):
     def named_spaces(self) -> tuple[Space, ...]:
         """Roots that somebody names (a CR3, a per-CPU block, the process table): without the scan
         of RAM, which costs seconds where memory comes through the gdbstub."""
+        if not self.arch.descriptor_tables:
+            return self.spaces
         return find_spaces(
             self.tables, self.stop.cpus, self.percpus, {}, self.log, self.listed_processes
         )

@@ -118,6 +118,27 @@ def find_spaces(
     return tuple(spaces)
 
 
+def listed_spaces(
+    cpus: Sequence[Cpu], listed: Sequence[NamedRoot] | None
+) -> tuple[Space, ...]:
+    """The roots that a CPU has loaded or the kernel's process table names, where spaces have the
+    kernel's half in common without showing it in their own tables."""
+    sources: dict[PhysAddr, list[str]] = {}
+    for cpu in cpus:
+        if cpu.paging is not None and cpu.root is not None:
+            sources.setdefault(cpu.root, []).append(f"TTBR0 of CPU {cpu.index}")
+    named = {one.root: one for one in listed or ()}
+    for one in listed or ():
+        sources.setdefault(one.root, []).append(one.source)
+    found = []
+    for root in sorted(sources):
+        known = named.get(root)
+        role: Role = "unknown" if known is None else "process"
+        pid, name = (None, None) if known is None else (known.pid, known.name)
+        found.append(Space(root, role, True, pid, name, ", ".join(sources[root])))
+    return tuple(found)
+
+
 _Sources = dict[PhysAddr, list[str]]
 
 

@@ -21,17 +21,23 @@ CONTEXT = (
     "r14", "r15", "rip", "rflags", "cs", "ss",
 )  # fmt: skip
 _CONTEXT_SIZE = 8 * len(CONTEXT)
+_LINKED = (*(f"x{n}" for n in range(31)), "sp", "sp_el0", "elr_el1", "spsr_el1")
+"""The same of aarch64."""
+_ALIKE = {"rip": "elr_el1", "rsp": "sp", "rflags": "spsr_el1"}
 
 
 @dataclass(frozen=True, slots=True)
 class SavedContext:
-    """Registers saved for a thread that does not run (CpuContext, ``repr(C)``)."""
+    """Registers saved for a thread that does not run (CpuContext, ``repr(C)``), by `names`."""
 
     registers: tuple[int, ...]
+    names: tuple[str, ...] = CONTEXT
 
     def get(self, name: str) -> int:
-        """A register by its name."""
-        return self.registers[CONTEXT.index(name)]
+        """A register by its name; of aarch64 also what is like it there."""
+        if name not in self.names:
+            name = _ALIKE[name]
+        return self.registers[self.names.index(name)]
 
     @property
     def rip(self) -> VirtAddr:
@@ -43,6 +49,9 @@ class SavedContext:
 
     @property
     def cs(self) -> int:
+        """CS; of aarch64, which has none, 3 for EL0 and 0 for another level."""
+        if self.names is not CONTEXT:
+            return 0 if self.get("spsr_el1") & 0xF else 3
         return self.get("cs") & 0xFFFF
 
     @property
@@ -116,4 +125,6 @@ def read_context(value: Value) -> SavedContext:
     """A ``CpuContext``: in one read where it lies as its ``repr(C)`` says. Raises `ReadError`."""
     if value.type.size == _CONTEXT_SIZE and value.type.member("rip") is not None:
         return SavedContext(struct.unpack(f"<{len(CONTEXT)}Q", value.read(0, _CONTEXT_SIZE)))
+    if value.type.member("elr_el1") is not None:
+        return SavedContext(tuple(value[name].integer() for name in _LINKED), _LINKED)
     return SavedContext(tuple(value[name].integer() for name in CONTEXT))

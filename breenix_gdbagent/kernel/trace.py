@@ -100,7 +100,12 @@ def of_thread(kernel: Kernel, thread: Thread, root: int) -> Backtrace:
     saved = thread.context
     if not saved.rsp:
         raise ReadError(f"no registers are saved for thread {thread.id}: RSP is 0 in its context")
-    registers = {GDB_NAMES.get(name, name): saved.get(name) for name in CONTEXT}
+    names = kernel.arch.names
+    if names.link:
+        registers = dict(zip(saved.names, saved.registers, strict=True))
+        registers |= {names.pc: saved.rip, names.flags: saved.get("spsr_el1")}
+    else:
+        registers = {GDB_NAMES.get(name, name): saved.get(name) for name in CONTEXT}
     return at_bottom(kernel, unwinder(kernel, root).backtrace(registers))
 
 
