@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-EC_UNKNOWN = 0x00
-EC_ILLEGAL_STATE = 0x0E
 EC_SVC = 0x15
 EC_SYSTEM = 0x18
 EC_FETCH_LOWER, EC_FETCH_SAME = 0x20, 0x21
-EC_PC = 0x22
 EC_DATA_LOWER, EC_DATA_SAME = 0x24, 0x25
-EC_SP = 0x26
 EC_BRK = 0x3C
 
 CLASSES = {
