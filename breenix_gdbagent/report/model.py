@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from breenix_gdbagent.jsonvalue import Json
-from breenix_gdbagent.report.fields import from_json, to_json
+from breenix_gdbagent.report.fields import OMITTED, from_json, to_json
 from breenix_gdbagent.report.shown_facts import Fact, Named, facts_of, named_in
 from breenix_gdbagent.report.shown_walk import ShownWalk
 
