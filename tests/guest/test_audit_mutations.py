@@ -275,7 +275,7 @@ def user_thread_preempted_in_a_system_call(hand: Hand) -> None:
 def idle_below_the_frame_of_a_handler_that_is_over(hand: Hand) -> None:
     """Idle stands on the page fault's stack; above it lies the frame of a fault of long ago, whose
     address CR2 still holds: no page fault is being handled."""
-    stack = next(s for s in hand.kernel.stacks if s.ist == 2)
+    stack = next(s for s in hand.kernel.ist if s.ist == 2)
     words = (0, hand.stop.cpu.rip, 8, 2, hand.stop.cpu.rsp - 64, 0x10)
     hand.write(stack.top - 48, b"".join(word.to_bytes(8, "little") for word in words))
     hand.stop = with_registers(hand.stop, rsp=stack.top - 0x800, cr2=0x6666_6666_6000)
