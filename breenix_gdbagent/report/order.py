@@ -12,7 +12,7 @@ def order_words(report: Report) -> str:
     if not any(f.severity == "error" for f in report.findings):
         return ""
     if run.succeeded:
-        return f"it had printed its success marker, {run.succeeded}, and went wrong after that"
+        return f"it had printed what was waited for, {run.succeeded}, and went wrong after that"
     first: dict[str, str] = {}
     for mark in run.markers:  # a line that was printed twice says no more the second
         first.setdefault(mark.text, f"{mark.text} ({mark.seconds} s)")
