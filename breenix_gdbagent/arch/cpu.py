@@ -197,6 +197,8 @@ class Arch(ABC):
     vector_table: VectorTable | None = None
     """How faults are found in a table of code; None where they are found otherwise."""
     record_options: tuple[str, ...] = ()
+    alike: Mapping[str, int] = {}
+    """Register -> those of its bits that are the same on all CPUs that run one kernel."""
     names: Names
     shown: ShownRegisters = ShownRegisters((), (), ())
     paging: Paging

@@ -320,6 +320,8 @@ def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Findin
         return
     if not block.kernel_stack_top or not block.current_thread or not settled(kernel, cpu):
         return
+    if _anothers(kernel, cpu):
+        return  # tss.shared
     right = block.kernel_stack_top
     # Where gs:[8] is wrong itself (thread.desync) its thread says nothing of RSP0.
     if thread is not None and thread.user and kernel.scheduled(cpu) == thread.id:
@@ -330,6 +332,12 @@ def _rsp0(kernel: Kernel, cpu: Cpu, block: PerCpu, rsp0: int) -> Iterator[Findin
             at=facts, stack=None if whose is None else whose.name, right=VirtAddr(right)
         )
         yield Finding(RSP0_MISMATCH, "TSS", mismatch, where)
+
+
+def _anothers(kernel: Kernel, cpu: Cpu) -> bool:
+    """Whether another CPU has the same TSS loaded."""
+    base = cpu.tr.base if cpu.tr is not None else None
+    return any(c.tr is not None and c.tr.base == base for c in kernel.stop.cpus if c is not cpu)
 
 
 def _faults(kernel: Kernel, rsp0: int) -> bool:

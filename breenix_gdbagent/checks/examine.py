@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from breenix_gdbagent.addresses import PAGE
 from breenix_gdbagent.checks import (
+    cpus,
     descriptors,
     faults,
     frame_states,
@@ -53,11 +54,13 @@ CHECKS: tuple[tuple[str, CheckFunction], ...] = (
     ("idt-gates", descriptors.check_gates),
     ("descriptor-tables", descriptors.check_reachable),
     ("tss", descriptors.check_tss),
+    ("cpus", cpus.check),
     ("stack-place", stack_use.check_place),
     ("stack-depth", stack_use.check_depth),
     ("cr3", spaces.check_cr3),
     ("processes", spaces.check_processes),
     ("current-thread", threads.check_current),
+    ("ready-threads", threads.check_ready),
     ("saved-contexts", threads.check_contexts),
     ("mapping", mapping.check),
 )

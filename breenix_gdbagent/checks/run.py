@@ -261,7 +261,7 @@ def _panic_place(kernel: Kernel, facts: RunFacts, message: str | None) -> str | 
 
 
 def _stuck(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
-    stopped = _cpu_facts(kernel, kernel.stop.cpu)
+    stopped = _cpu_facts(kernel, _that_stays(kernel))
     told = HangFacts(
         cpus=tuple(_cpu_facts(kernel, cpu) for cpu in kernel.stop.cpus),
         locks_held=held_locks(kernel),
@@ -271,6 +271,12 @@ def _stuck(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
     )
     subject = "kernel" if stopped.symbol is None else re.sub(r"\+0x[0-9a-f]+$", "", stopped.symbol)
     return _led_to(Finding(HANG, subject, told), cause)
+
+
+def _that_stays(kernel: Kernel) -> Cpu:
+    """The CPU that a hang is told of: the first that will not be interrupted and does not halt."""
+    spin = (c for c in kernel.stop.cpus if not c.halted and not (c.get("eflags") or 0) & RFLAGS_IF)
+    return next(spin, kernel.stop.cpu)
 
 
 def _boot_loop(kernel: Kernel, facts: RunFacts) -> Finding:

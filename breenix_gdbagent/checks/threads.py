@@ -36,6 +36,27 @@ DEAD_RUNNING = declare(
     confirm="threads shows its state; the CPU came from ring 3 with it as the current thread.",
     mend="Switch away before anything can return to a thread that was marked Terminated.",
 )
+TWO_CPUS = declare(
+    "thread.two-cpus",
+    "error",
+    "two CPUs run one thread",
+    arises="A thread was put into the ready queue, or taken out of it by another CPU, while it "
+    "still ran: both run on its stack, and its registers are saved twice.",
+    confirm="percpu on each CPU (cpu N): gs:[8] is the same.",
+    mend="Take a thread out of the queue and mark whose it is under one lock, and let no other CPU "
+    "have it before its registers are saved and its stack is left.",
+)
+LOST_WAKE_UP = declare(
+    "thread.lost-wake-up",
+    "error",
+    "a thread is ready to run, and no ready queue has it",
+    arises="It was woken while it was on its way to sleep, and the second half of that took it out "
+    "of the queue again; or its state was changed and it was not put in. It never runs again.",
+    confirm="threads shows it as Ready; no ready queue of the scheduler has its id, and it is no "
+    "CPU's current thread.",
+    mend="Change the state and the queue of a thread together, under the scheduler's lock, and "
+    "look for a wake-up once more before the CPU leaves a thread that wants to sleep.",
+)
 PRIVILEGE = declare(
     "context.privilege-mismatch",
     "error",
@@ -70,6 +91,26 @@ class DeadFacts(Facts):
     pid: int | None
     rip: VirtAddr
     ring: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoCpusFacts(Facts):
+    """A thread, and the CPUs whose per-CPU blocks name it."""
+
+    thread: int | None
+    name: str | None
+    address: VirtAddr
+    on_cpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostFacts(Facts):
+    """A thread that nobody will run."""
+
+    thread: int
+    name: str
+    pid: int | None
+    state: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +160,51 @@ def check_current(kernel: Kernel) -> Iterator[Finding]:
         if wanted is None or (there is not None and there.id == wanted):
             continue
         yield _desync(kernel, cpu, block, wanted, there)
+    yield from _run_twice(kernel)
     if not looked:
         raise NotChecked(State.SWITCHING_THREADS)
     if scheduler.locked:
         raise NotChecked(State.SCHEDULER_LOCKED)
+
+
+def _run_twice(kernel: Kernel) -> Iterator[Finding]:
+    """Threads that gs:[8] names on more than one CPU."""
+    users: dict[VirtAddr, list[int]] = {}
+    for cpu in kernel.stop.cpus:
+        block = kernel.percpu_of(cpu)
+        if block is not None and block.current_thread and settled(kernel, cpu):
+            users.setdefault(block.current_thread, []).append(cpu.index)
+    for address, cpus in users.items():
+        if len(cpus) > 1:
+            thread = kernel.structures.scheduler.thread_at(address)
+            facts = TwoCpusFacts(
+                thread=None if thread is None else thread.id,
+                name=None if thread is None else thread.name,
+                address=address,
+                on_cpus=tuple(cpus),
+            )
+            yield Finding(TWO_CPUS, facts.name or "thread", facts, Where(va=address))
+
+
+def check_ready(kernel: Kernel) -> Iterator[Finding]:
+    """Threads that are ready: each is in a queue, or a CPU has it."""
+    if not kernel.is_breenix:
+        raise NotChecked(State.NO_PERCPU)
+    scheduler = kernel.structures.scheduler
+    if scheduler.locked:
+        raise NotChecked(State.SCHEDULER_LOCKED)
+    if not all(settled(kernel, cpu) for cpu in kernel.stop.cpus if kernel.percpu_of(cpu)):
+        raise NotChecked(State.SWITCHING_THREADS)
+    at_hand = {id_ for queue in scheduler.ready for id_ in queue} | scheduler.on_the_way
+    at_hand |= {id_ for id_ in (*scheduler.current, *scheduler.idle) if id_ is not None}
+    on_cpus = {a for b in kernel.percpus for a in (b.current_thread, b.idle_thread)}
+    for thread in scheduler.threads:
+        if thread.state != "Ready" or thread.id in at_hand or thread.address in on_cpus:
+            continue
+        facts = LostFacts(
+            thread=thread.id, name=thread.name, pid=thread.owner_pid, state=thread.state
+        )
+        yield Finding(LOST_WAKE_UP, thread.name, facts, Where(va=thread.address))
 
 
 def _dead(kernel: Kernel, cpu: Cpu) -> Iterator[Finding]:

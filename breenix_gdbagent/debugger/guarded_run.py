@@ -521,10 +521,14 @@ class GuardedRun:
         )
 
     def _is_stuck(self, stop: Stop) -> tuple[Stop, bool]:
-        """Look again a few times: interrupts off in ring 0 at each look, on every CPU, and no
-        serial text in between, is no progress."""
+        """Look again a few times: the same CPUs in ring 0 with interrupts off at each look, all
+        others at rest, and no serial text in between, is no progress."""
+        stay = {cpu.index for cpu in stop.cpus}
         for _ in range(STUCK_LOOKS):
-            if not stop.cpus or not all(c.arch.interrupts_off(c) for c in stop.cpus):
+            off = {c.index for c in stop.cpus if c.arch.interrupts_off(c)}
+            stay &= off
+            rest = {c.index for c in stop.cpus if c.halted and c.cpl == 0}
+            if not stay or not {c.index for c in stop.cpus} <= off | rest:
                 return stop, False
             said = len(stop.serial.chunks)
             stop = self.debugger.stop(self._moved((), STUCK_SECONDS).reason)

@@ -19,7 +19,8 @@ MOST_CPUS = 256
 class Scheduler:
     """Threads (the scheduler's copies), ready queues, and who runs, by CPU index.
 
-    `locked` is the lock byte: what is read while it is taken may be half changed.
+    `locked` is the lock byte: what is read while it is taken may be half changed. `on_the_way` are
+    threads between a queue and a CPU (2026: the one before, and the one that comes next).
     """
 
     threads: tuple[Thread, ...]
@@ -27,6 +28,7 @@ class Scheduler:
     current: tuple[int | None, ...]
     idle: tuple[int | None, ...]
     locked: bool | None
+    on_the_way: frozenset[int] = frozenset()
 
     def thread(self, thread_id: int) -> Thread | None:
         return next((t for t in self.threads if t.id == thread_id), None)
@@ -50,7 +52,15 @@ def read_scheduler(values: Values) -> Scheduler:
         read_thread(boxed.deref(), "scheduler") for boxed in inside["threads"].items(MOST_THREADS)
     )
     ready, current, idle = _of_cpus(inside)
-    return Scheduler(threads, ready, current, idle, held(static))
+    return Scheduler(threads, ready, current, idle, held(static), _on_the_way(inside))
+
+
+def _on_the_way(inside: Value) -> frozenset[int]:
+    states = inside.field("cpu_state")
+    names = ("previous_thread", "pending_next")
+    cells = () if states is None else states.items(MOST_CPUS)
+    found = (optional(state, name) for state in cells for name in names)
+    return frozenset(one for one in found if one is not None)
 
 
 def _of_cpus(

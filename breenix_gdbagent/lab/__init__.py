@@ -23,7 +23,8 @@ ARCHITECTURES = tuple(_SUFFIXES)
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One planned run: what it shows, the exit code of `ci`, and every code of severity error or
-    warning that `ci` must report, no more and no fewer; `strict` those that --strict adds."""
+    warning that `ci` must report, no more and no fewer; `strict` those that --strict adds; `smp`
+    the CPUs that it needs."""
 
     name: str
     shows: str
@@ -32,6 +33,7 @@ class Scenario:
     strict: tuple[str, ...]
     cpu: str
     append: str
+    smp: int
 
 
 def machine(arch: str) -> str:
@@ -77,6 +79,7 @@ def scenarios(arch: str = X86_64) -> dict[str, Scenario]:
             tuple(row.get("strict", ())),
             row.get("cpu", "qemu64"),
             row.get("append", f"scenario={row['name']} era={row.get('era', 2025)}"),
+            int(row.get("smp", 1)),
         )
         for row in rows
     }

@@ -86,7 +86,11 @@ def lab(
         )
     plan = lab.scenario(scenario, its)
     elf = lab.elf(stripped, its)
-    machine = machine.with_settings(cpu=plan.cpu)
+    smp = settings.get("smp")
+    if isinstance(smp, int) and smp < plan.smp:
+        raise InputError(f"the lab's {scenario} needs a machine of {plan.smp} CPUs, not of {smp}")
+    many = plan.smp if smp is None and plan.smp > 1 else None
+    machine = machine.with_settings(cpu=plan.cpu, smp=many)
     image = Image.open(elf)
     vm = start(machine, elf=image, kernel=elf, append=plan.append)
     return Machine(vm, image, 0.0)

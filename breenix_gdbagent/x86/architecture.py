@@ -33,10 +33,13 @@ from breenix_gdbagent.memory.elf_header import EM_X86_64
 from breenix_gdbagent.x86 import paging
 from breenix_gdbagent.x86.bits import flags
 from breenix_gdbagent.x86.control import (
+    CR0_ALIKE,
     CR0_PE,
     CR0_PG,
     CR3_ADDRESS,
+    CR4_ALIKE,
     CR4_PAE,
+    EFER_ALIKE,
     LONGEST_INSTRUCTION,
     RESET_CR0,
     RFLAGS_IF,
@@ -117,6 +120,7 @@ class X86(Arch):
     calls, halts = ("call", "lcall"), ("hlt",)
     descriptor_tables = True
     record_options = ("-global", "apic-common.vapic=off")
+    alike: Mapping[str, int] = {"cr0": CR0_ALIKE, "cr4": CR4_ALIKE, "efer": EFER_ALIKE}
     names = Names("rip", "rsp", "rbp", "eflags", _GENERAL, _UNWIND)
     shown = ShownRegisters(
         (*_SHOWN, "rip", "cr3"), ("eflags", "cr0", "cr4", "efer"),

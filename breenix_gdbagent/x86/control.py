@@ -21,6 +21,13 @@ CR4_SMAP = 1 << 21
 CR4_PKE = 1 << 22
 EFER_LMA = 1 << 10
 EFER_NXE = 1 << 11
+CR0_ALIKE = 1 << 5 | CR0_WP | 1 << 18
+"""NE, WP, AM."""
+CR4_ALIKE = sum(1 << bit for bit in (5, 6, 7, 9, 10, 11, 12, 16, 17, 18, 20, 21, 22, 23))
+"""All that choose how the CPU translates and which instructions it has; not those that a kernel
+changes for a thread (TSD, PCE) or a guest (VMXE), nor PSE, which long mode ignores."""
+EFER_ALIKE = 1 << 0 | 1 << 8 | EFER_NXE
+"""SCE, LME, NXE."""
 CR3_ADDRESS = 0x000F_FFFF_FFFF_F000
 
 

@@ -29,7 +29,7 @@ pytestmark = needs_qemu
 
 P, W, U, NX = 1, 2, 4, 1 << 63
 BOTH = (2025, 2026)
-TERMINATED = 3
+READY, TERMINATED = 1, 3
 Breaks = Callable[["Hand"], None]
 
 
@@ -230,6 +230,20 @@ def scheduler_has_another_thread(hand: Hand) -> None:
     current = hand.static("kernel::task::scheduler::SCHEDULER")["current_thread"].some()
     assert current is not None
     hand.put(current, 3)
+
+
+@mutation("thread.lost-wake-up")
+def ready_and_in_no_queue(hand: Hand) -> None:
+    threads = hand.static("kernel::task::scheduler::SCHEDULER")["threads"].items()
+    own = hand.process(2)["main_thread"]["id"].integer()
+    thread = next(t.deref() for t in threads if t.deref()["id"].integer() == own)
+    hand.put(thread["state"], READY)
+
+
+@mutation("thread.two-cpus", "tss.shared", "kernel-stack.foreign")
+def one_thread_on_two_cpus(hand: Hand) -> None:
+    """A second CPU with all that the first one has, its per-CPU block too."""
+    hand.stop = hand.stop._replace(cpus=(*hand.stop.cpus, hand.stop.cpu._replace(index=1)))
 
 
 @mutation("context.privilege-mismatch")

@@ -13,9 +13,6 @@ from tests.unit.checks import test_fault_mutations, test_mutations, test_table_m
 from tests.unit.debugger import test_interrupt_check
 from tests.unit.report.contract_codes import CONTRACT
 
-WITHOUT_SCENARIO = {
-    "page-fault.stale-tlb": "QEMU's TCG walks the tables again before it faults",
-}
 INFO = {"page-fault.handled": "page-fault-user"}
 """Of severity info, so that no scenario's list has it: seen in this one."""
 
@@ -40,7 +37,7 @@ def of_mutations() -> set[str]:
 
 
 def test_every_code_has_a_scenario() -> None:
-    assert set(CONTRACT) - of_scenarios() == set(WITHOUT_SCENARIO)
+    assert set(CONTRACT) - of_scenarios() == set()
 
 
 def test_every_code_has_a_mutation() -> None:

@@ -206,7 +206,7 @@ def test_two_deterministic_runs_say_the_same_byte_for_byte() -> None:
 
 
 def test_every_cpu_is_in_the_stop() -> None:
-    with lab("clean", smp=2) as vm:
+    with lab("parked", smp=2) as vm:
         vm.arm(ELF)
         stop = vm.run_until([DONE], 20)
         assert [c.index for c in stop.cpus] == [0, 1]

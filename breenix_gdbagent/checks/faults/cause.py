@@ -179,12 +179,15 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Differs:
     """The tables do not give the error code that was `pushed`: they give `found`, None where they
-    allow the access. `under` are spaces whose tables would give it; `last` ends the walk."""
+    allow the access. `under` are spaces whose tables would give it; `last` ends the walk.
+    `missed` is the CPU that faulted, where others may have changed the entry and the tables allow
+    the access: no shootdown reached it."""
 
     found: int | None
     pushed: int
     under: tuple[Space, ...]
     last: Entry | None
+    missed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +320,9 @@ def _difference(
     )
     walk = kernel.walk(context.root, cr2)
     last = walk.entries[-1] if walk.entries else None
-    return Differs(found.error_code, error_code, under, last)
+    others = sum(cpu.paging is not None for cpu in kernel.stop.cpus) > 1
+    missed = context.cpu.index if others and found.error_code is None and not under else None
+    return Differs(found.error_code, error_code, under, last, missed)
 
 
 def _gives(other: Context, cr2: int, error_code: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from breenix_gdbagent.addresses import hex64
+from breenix_gdbagent.checks.cpus import ControlFacts, IdtFacts, TssFacts
 from breenix_gdbagent.checks.descriptors import (
     TABLES,
     GateFacts,
@@ -68,3 +69,31 @@ def one_for_two(finding: Finding, facts: IstSharedFacts) -> Words:
     names = " and ".join(facts.names)
     top = hex64(facts.top)
     return Words(f"{names} use one IST stack, the one that ends at {top} (CPU {facts.cpu})")
+
+
+@tells(ControlFacts)
+def other_control(finding: Finding, facts: ControlFacts) -> Words:
+    """Which register of which CPU, and the bits."""
+    return Words(
+        f"{facts.register} of CPU {facts.cpu} is {hex64(facts.value)}, and {hex64(facts.others)} "
+        f"on the others: they differ in {hex64(facts.differs)}"
+    )
+
+
+@tells(IdtFacts)
+def other_idt(finding: Finding, facts: IdtFacts) -> Words:
+    """Which CPU, and for which vectors."""
+    vectors = ", ".join(str(v) for v in facts.vectors[:MOST_NAMED])
+    more = len(facts.vectors) - MOST_NAMED
+    vectors += f" and {more} more" if more > 0 else ""
+    return Words(
+        f"the IDT of CPU {facts.cpu} at {hex64(facts.idt)} has other gates than that of the others "
+        f"at {hex64(facts.others)}, for vector {vectors}"
+    )
+
+
+@tells(TssFacts)
+def one_tss(finding: Finding, facts: TssFacts) -> Words:
+    """Which CPUs."""
+    cpus = " and ".join(f"CPU {number}" for number in facts.on_cpus)
+    return Words(f"{cpus} have the TSS at {hex64(facts.tss)} loaded")

@@ -115,7 +115,11 @@ def differs(why: Differs) -> str:
         names = ", ".join(space.label for space in why.under)
         say += f"; under {names} they would give {hex64(why.pushed)}, so CR3 may be "
         say += "another one now than at the access"
-    return f"{say} ({entry_words(why.last)})" if why.last is not None else say
+    say = f"{say} ({entry_words(why.last)})" if why.last is not None else say
+    if why.missed is not None:
+        say += f"; it seems that CPU {why.missed} still had in its TLB what was there before, and "
+        say += f"that the shootdown did not reach CPU {why.missed}"
+    return say
 
 
 def _why(facts: PageFaultFacts) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from breenix_gdbagent.addresses import hex64
 from breenix_gdbagent.checks.facts import Place
 from breenix_gdbagent.checks.finding import Finding
@@ -14,7 +16,14 @@ from breenix_gdbagent.checks.spaces import (
     NoTableFacts,
     WrongSpaceFacts,
 )
-from breenix_gdbagent.checks.threads import ContextFacts, DeadFacts, DesyncFacts, InterruptedFacts
+from breenix_gdbagent.checks.threads import (
+    ContextFacts,
+    DeadFacts,
+    DesyncFacts,
+    InterruptedFacts,
+    LostFacts,
+    TwoCpusFacts,
+)
 from breenix_gdbagent.report.wording.base import Words, at, tells
 
 
@@ -29,6 +38,29 @@ def disagreement(finding: Finding, facts: DesyncFacts) -> Words:
         else f"no thread of the scheduler's ({hex64(facts.percpu_current)})"
     )
     return Words(f"the scheduler has {has} on CPU {facts.cpu}, gs:[8] names {own}")
+
+
+@tells(TwoCpusFacts)
+def run_twice(finding: Finding, facts: TwoCpusFacts) -> Words:
+    """Which CPUs, which thread."""
+    whom = f"thread {facts.thread} ({facts.name})" if facts.thread is not None else "one thread"
+    return Words(f"{_cpus(facts.on_cpus)} run {whom}: gs:[8] is {hex64(facts.address)} on each")
+
+
+def _cpus(numbers: Sequence[int]) -> str:
+    """``CPU 1 and CPU 2``"""
+    names = [f"CPU {number}" for number in numbers]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+@tells(LostFacts)
+def never_run_again(finding: Finding, facts: LostFacts) -> Words:
+    """Whose thread."""
+    whose = f" of process {facts.pid}" if facts.pid is not None else ""
+    return Words(
+        f"thread {facts.thread} ({facts.name}){whose} is {facts.state}, and it is in no ready "
+        "queue and on no CPU: nothing will run it again"
+    )
 
 
 @tells(InterruptedFacts)

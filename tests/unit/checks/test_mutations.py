@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from breenix_gdbagent.addresses import PhysAddr, VirtAddr
+from breenix_gdbagent.arch.cpu import Cpu
 from breenix_gdbagent.x86.cpu import DescriptorTable
 from tests.unit.checks.mutation import (
     ADDRESS,
@@ -272,6 +273,62 @@ def handler_leads_nowhere(hand: Hand) -> None:
 def gdtr_leads_nowhere(hand: Hand) -> None:
     cpu = hand.stop.cpu._replace(gdtr=DescriptorTable(VirtAddr(0x4444_5000_0000), 0x37))
     hand.stop = hand.stop._replace(cpus=(cpu,))
+
+
+# -- several CPUs -------------------------------------------------------------------------------
+
+
+def copied(hand: Hand, va: int, size: int) -> VirtAddr:
+    """Where a copy of so many bytes of the kernel lies, in a frame of its own."""
+    at = VirtAddr(DIRECT_MAP + hand.fresh())
+    hand.write(at, hand.kernel.memory_of(hand.master.root).read(va, size))
+    return at
+
+
+def second_cpu(hand: Hand, **registers: int) -> Cpu:
+    """A CPU beside the first: in ring 3, interrupts on, with a TSS of its own."""
+    first = hand.stop.cpu
+    assert first.tr is not None
+    inside = {"cs": 0x33, "ss": 0x2B, "rip": 0x4000_0000, "rsp": 0x7FFF_FF00_0000, "eflags": IF | 2}
+    root = hand.processes[0].root
+    return first._replace(
+        index=1,
+        registers={**first.registers, **inside, "cr3": root, "gs_base": 0, "k_gs_base": 0}
+        | registers,
+        tr=first.tr._replace(base=copied(hand, first.tr.base, 104)),
+    )
+
+
+def with_second(hand: Hand, cpu: Cpu) -> None:
+    hand.registers(eflags=IF | 2)
+    hand.stop = hand.stop._replace(cpus=(*hand.stop.cpus, cpu))
+
+
+@mutation(captures=SYSCALL)
+def a_second_cpu_like_the_first(hand: Hand) -> None:
+    with_second(hand, second_cpu(hand))
+
+
+@mutation("cpu.control-differs", captures=SYSCALL)
+def global_pages_are_on_on_one_cpu(hand: Hand) -> None:
+    cr4 = hand.stop.cpu.get("cr4")
+    assert cr4 is not None
+    with_second(hand, second_cpu(hand, cr4=cr4 ^ 1 << 7))
+
+
+@mutation("tss.shared", captures=SYSCALL)
+def one_tss_for_two_cpus(hand: Hand) -> None:
+    with_second(hand, second_cpu(hand)._replace(tr=hand.stop.cpu.tr))
+
+
+@mutation("idt.differs", captures=SYSCALL)
+def another_idt_on_one_cpu(hand: Hand) -> None:
+    """A copy of the first one's, with another handler of #BP."""
+    first = hand.stop.cpu.idtr
+    assert first is not None
+    own = copied(hand, first.base, 0x1000)
+    hand.write(own + 3 * 16, hand.kernel.gates[6].offset.to_bytes(8, "little")[:2])
+    with_second(hand, second_cpu(hand)._replace(idtr=first._replace(base=own)))
 
 
 @pytest.mark.parametrize(("mutated", "name"), cases(MUTATIONS))

@@ -1,4 +1,5 @@
-"""The finding codes of the contract, with their severity, as its table has them."""
+"""The finding codes of the contract, with their severity, as its table has them, and those that
+were declared after it: of several CPUs (issue 25)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ sp: misaligned
 kernel-stack: unmapped read-only user-accessible differs aliased guard-mapped overflow foreign
 kernel-stack: dead-owner executable(warning) nearly-full(warning)
 ist: unmapped shared(warning)
-tss: rsp0-invalid rsp0-mismatch
-idt: gate-missing(warning) handler-unmapped
+tss: rsp0-invalid rsp0-mismatch shared
+idt: gate-missing(warning) handler-unmapped differs(warning)
+cpu: control-differs
 gdt: unmapped
 kernel-slot: missing diverged aliased user-accessible read-only
 shared-table: user conflict
@@ -23,7 +25,7 @@ frames: exhausted leak(warning)
 heap: exhausted corrupt uninitialised leak(warning)
 cr3: unknown bootloader wrong-process
 process: no-page-table
-thread: desync dead-running
+thread: desync dead-running two-cpus lost-wake-up
 context: privilege-mismatch registers-changed
 map: already-mapped
 pic: not-remapped
