@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from breenix_gdbagent.checks.facts import ASIDE, IF_KNOWN, Facts
 from breenix_gdbagent.checks.faults.shutdown import REBOOT
 from breenix_gdbagent.checks.finding import Finding, declare
 from breenix_gdbagent.errors import ReadError
+from breenix_gdbagent.kernel.lock_state import LockState
 from breenix_gdbagent.kernel.own_tests import own_tests
 from breenix_gdbagent.kernel.panic import panic_place
 from breenix_gdbagent.kernel.reason import in_panic
@@ -35,9 +36,9 @@ HANG = declare(
     "hang",
     "error",
     "the kernel makes no progress",
-    arises="Every CPU spins or halts with interrupts off: a lock taken twice or never released, "
-    "or a fault handler that ended in `hlt`.",
-    confirm="bt; print the lock's static to see its lock byte.",
+    arises="CPUs spin or halt with interrupts off, and no other has work: a lock taken twice, in "
+    "another order, or never released, or a fault handler that ended in `hlt`.",
+    confirm="bt of each CPU; locks: which are taken, and who spins on them.",
     mend="Release the lock on every path; take it with interrupts off where a handler takes it.",
     kind="run",
     exit=4,
@@ -137,6 +138,7 @@ class HangFacts(Facts):
     waited_for: Annotated[str | None, IF_KNOWN]
     seconds: Annotated[float, ASIDE]
     stopped: Annotated[CpuFacts, ASIDE]
+    contended: Annotated[tuple[LockState, ...], ASIDE] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,22 +263,46 @@ def _panic_place(kernel: Kernel, facts: RunFacts, message: str | None) -> str | 
 
 
 def _stuck(kernel: Kernel, facts: RunFacts, cause: Finding | None) -> Finding:
-    stopped = _cpu_facts(kernel, _that_stays(kernel))
+    contended = _contended(kernel)
+    stopped = _cpu_facts(kernel, _that_stays(kernel, contended))
     told = HangFacts(
         cpus=tuple(_cpu_facts(kernel, cpu) for cpu in kernel.stop.cpus),
-        locks_held=held_locks(kernel),
+        locks_held=_held(kernel, contended),
         waited_for=facts.until,
         seconds=facts.timeout or 0,
         stopped=stopped,
+        contended=contended,
     )
     subject = "kernel" if stopped.symbol is None else re.sub(r"\+0x[0-9a-f]+$", "", stopped.symbol)
     return _led_to(Finding(HANG, subject, told), cause)
 
 
-def _that_stays(kernel: Kernel) -> Cpu:
-    """The CPU that a hang is told of: the first that will not be interrupted and does not halt."""
+def _contended(kernel: Kernel) -> tuple[LockState, ...]:
+    """The locks that CPUs wait for; none where the kernel's types are not known."""
+    from breenix_gdbagent.kernel.locks import locks
+
+    try:
+        return tuple(one for one in locks(kernel) if one.taken and one.waiting)
+    except ReadError:
+        return ()
+
+
+def _that_stays(kernel: Kernel, contended: Sequence[LockState]) -> Cpu:
+    """The CPU that a hang is told of: the first that waits for a lock, else the first that will not
+    be interrupted and does not halt."""
+    waiting = {user.cpu for lock in contended for user in lock.waiting}
+    for cpu in kernel.stop.cpus:
+        if cpu.index in waiting:
+            return cpu
     spin = (c for c in kernel.stop.cpus if not c.halted and not (c.get("eflags") or 0) & RFLAGS_IF)
     return next(spin, kernel.stop.cpu)
+
+
+def _held(kernel: Kernel, contended: Sequence[LockState]) -> tuple[str, ...] | None:
+    """The kernel's own locks that are taken, and all others that a CPU waits for."""
+    own = held_locks(kernel)
+    others = [one.name for one in contended if one.name.rpartition("::")[2] not in (own or ())]
+    return (*(own or ()), *others) if own is not None or others else None
 
 
 def _boot_loop(kernel: Kernel, facts: RunFacts) -> Finding:

@@ -41,6 +41,7 @@ COMMANDS = {
     "bt": "stack frames",
     "ps": "processes",
     "threads": "threads",
+    "locks": "locks: which are taken, who spins on them, who holds them",
     "heap": "the kernel heap",
     "frames": "the frame allocator",
     "symbol": "name of an address, address of a name",
@@ -247,7 +248,8 @@ def _dispatch(argv: list[str]) -> int:
 MODULES = {"who-wrote": "who_wrote"} | {
     name: "names"
     for name in (
-        "bt", "ps", "threads", "heap", "frames", "symbol", "print", "type", "list", "disassemble",
+        "bt", "ps", "threads", "locks", "heap", "frames", "symbol", "print", "type", "list",
+        "disassemble",
     )
 }  # fmt: skip
 

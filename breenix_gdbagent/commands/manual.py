@@ -214,6 +214,14 @@ PAGES = {
             ("of a snapshot", "threads --snapshot fault.snapshot"),
         ),
     ),
+    "locks": Page(
+        "Lists the locks that are taken, the CPUs that spin on them, and who holds each where a "
+        "backtrace shows the guard.",
+        (
+            ("of a guest that hangs", "locks --lab lock-deadlock --timeout 10"),
+            ("of a snapshot, as JSON", "locks --snapshot hang.snapshot --json"),
+        ),
+    ),
     "heap": Page(
         "Shows the kernel heap: what is used, what is free, and whether its list is whole.",
         (

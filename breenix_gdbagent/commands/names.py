@@ -1,4 +1,4 @@
-"""``bt ps threads heap frames symbol print type list disassemble``: names on any target."""
+"""``bt ps threads locks heap frames symbol print type list disassemble``: names on any target."""
 
 from __future__ import annotations
 
@@ -233,6 +233,17 @@ def _threads(kernel: Kernel, options: argparse.Namespace) -> int:
     return 0
 
 
+def _locks(kernel: Kernel, options: argparse.Namespace) -> int:
+    from breenix_gdbagent.kernel.locks import locks
+
+    found = locks(kernel)
+    if options.json:
+        print_json(shown.locks_json(found))
+    else:
+        print(shown.locks_text(found))
+    return 0
+
+
 def _heap(kernel: Kernel, options: argparse.Namespace) -> int:
     heap = kernel.structures.heap
     if options.json:
@@ -420,6 +431,7 @@ VERBS: dict[str, Verb] = {
     "bt": bt,
     "ps": _ps,
     "threads": _threads,
+    "locks": _locks,
     "heap": _heap,
     "frames": _frames,
     "symbol": _symbol,

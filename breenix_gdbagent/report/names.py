@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.lock_state import LockState, LockUser
 from breenix_gdbagent.report.mappings import size_text
+from breenix_gdbagent.report.wording.base import lock_holder
 from breenix_gdbagent.symbols.backtrace import Frame
 from breenix_gdbagent.views.call_trace import CallTrace
 from breenix_gdbagent.x86.vectors import VECTOR_NAMES
@@ -344,3 +346,38 @@ def frames_text(frames: FrameAllocator) -> str:
 
 def _hex(value: int | None) -> str | None:
     return None if value is None else hex64(value)
+
+
+def locks_json(states: Sequence[LockState]) -> list[Json]:
+    """`locks --json`."""
+    return [
+        {
+            "name": one.name,
+            "address": hex64(one.address),
+            "taken": one.taken,
+            "waiting": [_lock_user(user) for user in one.waiting],
+            "holder": None if one.holder is None else _lock_user(one.holder),
+        }
+        for one in states
+    ]
+
+
+def _lock_user(user: LockUser) -> dict[str, Json]:
+    return {"cpu": user.cpu, "function": user.function}
+
+
+def lock_lines(lock: LockState) -> list[str]:
+    """Who holds a lock that is taken, and who spins on it."""
+    spin = [f"  CPU {user.cpu} spins on it, in {user.function}" for user in lock.waiting]
+    return [f"  {lock_holder(lock.holder)}", *spin]
+
+
+def locks_text(states: Sequence[LockState]) -> str:
+    """`locks`: each that is taken, who spins on it and who holds it; how many are free."""
+    lines = []
+    for one in states:
+        if one.taken:
+            lines += [f"{one.name} at {hex64(one.address)}: taken", *lock_lines(one)]
+    free = sum(not one.taken for one in states)
+    lines.append(f"{counted(free, 'lock')} {'is' if free == 1 else 'are'} free")
+    return "\n".join(lines)

@@ -198,9 +198,13 @@ def do_locks(session: Session, line: Line) -> int:
     options = arguments(line, ("which", "?"))
     if options.which not in (None, "all"):
         raise InputError(f"{options.which!r} is not `all`")
+    from breenix_gdbagent.kernel.locks import locks
+    from breenix_gdbagent.report.names import lock_lines
+
     with session.while_stopped():
         kernel = session.kernel
         shown = every = 0
+        users = {int(one.address): one for one in locks(kernel) if one.taken}
         for name, value in _statics(kernel):
             try:
                 lock = value.lock
@@ -213,6 +217,8 @@ def do_locks(session: Session, line: Line) -> int:
                 shown += 1
                 state = "held" if lock.held else "free"
                 print(f"{state}  {name}  (word {lock.raw:#x}, {value.where})")
+                if lock.held and value.address in users:
+                    print("\n".join(lock_lines(users[value.address])))
     if not shown:
         print(f"no lock is held, of {every} in statics" if every else "no lock is in any static")
     return 0

@@ -195,7 +195,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("tss", "", "stacks of every CPU's TSS", "tables"),
         Command("msr", "", "model-specific registers, as far as QEMU tells", "tables"),
         Command("irq", "", "what interrupts lead to, what is pending or masked", "tables"),
-        Command("locks", "[all]", "locks of the kernel's statics that are held", "tables"),
+        Command("locks", "[all]", "locks that are held, by whom, and who spins on them", "tables"),
         Command("blame", "", "module and function to blame, and a bucket id", "blaming"),
         Command("audit", "[-v]", "all checks on this stop; -v: consequences in full", "looking"),
         Command("fault", "", "the fault that the guest stopped at and its cause", "looking"),

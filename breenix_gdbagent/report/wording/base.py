@@ -10,6 +10,7 @@ from breenix_gdbagent.addresses import counted, hex64
 from breenix_gdbagent.checks.facts import Facts
 from breenix_gdbagent.checks.finding import Finding
 from breenix_gdbagent.jsonvalue import Json
+from breenix_gdbagent.kernel.lock_state import LockUser
 from breenix_gdbagent.kernel.spaces import Space
 
 F = TypeVar("F", bound=Facts)
@@ -75,3 +76,10 @@ def and_more(count: int, noun: str = "", plural: str = "", of: str = "") -> str:
         return ""
     others = counted(count - 1, f"more {noun}", plural and f"more {plural}")
     return f" (and {others}{of})" if noun else f" (and {count - 1} more)"
+
+
+def lock_holder(holder: LockUser | None) -> str:
+    """Who holds a lock that is taken."""
+    if holder is None:
+        return "holder not known: no backtrace shows its guard"
+    return f"held by CPU {holder.cpu}, whose backtrace shows the guard in {holder.function}"

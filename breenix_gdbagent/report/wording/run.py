@@ -18,8 +18,9 @@ from breenix_gdbagent.checks.run import (
     PanicFacts,
     TestsFacts,
 )
+from breenix_gdbagent.kernel.lock_state import LockState
 from breenix_gdbagent.report.wording.addresses import sentence
-from breenix_gdbagent.report.wording.base import Words, at, named, tells
+from breenix_gdbagent.report.wording.base import Words, at, lock_holder, named, tells
 from breenix_gdbagent.x86.paging import LEVEL
 from breenix_gdbagent.x86.pic import WIRED
 
@@ -41,12 +42,23 @@ def stuck(finding: Finding, facts: HangFacts) -> Words:
     """Where the CPU stays."""
     cpu = facts.stopped
     where = cpu.symbol or hex64(cpu.rip)
-    return Words(f"no progress within {facts.seconds:g} s: {_how_stuck(cpu)} in {where}")
+    said = f"no progress within {facts.seconds:g} s: {_how_stuck(cpu)} in {where}"
+    if not facts.contended:
+        return Words(said)
+    waits = [f"{_waits(lock)}." for lock in facts.contended]
+    return Words(said, " ".join([f"{said[0].upper()}{said[1:]}.", *waits]))
+
+
+def _waits(lock: LockState) -> str:
+    """Who spins on a lock, and who has it."""
+    who = " and ".join(f"CPU {user.cpu} (in {user.function})" for user in lock.waiting)
+    spins = "spin" if len(lock.waiting) > 1 else "spins"
+    return f"{who} {spins} on {lock.name}, {lock_holder(lock.holder)}"
 
 
 def _how_stuck(cpu: CpuFacts) -> str:
     interrupts = "on" if cpu.interrupts else "off"
-    return f"the CPU {'halts' if cpu.halted else 'spins'} with interrupts {interrupts}"
+    return f"CPU {cpu.cpu} {'halts' if cpu.halted else 'spins'} with interrupts {interrupts}"
 
 
 @tells(LoopFacts)
