@@ -37,8 +37,6 @@ BOOTS = 100
 PARTS = {
     "report": "a hunt that was made, told again: terminal, JSON, HTML, JUnit, GitHub",
     "compare": "two hunts: what is new, gone, more or less frequent",
-    "reproduce": "the fewest settings that show one cluster",
-    "bisect": "the commit that brought a fault which comes only at times",
 }
 
 
@@ -86,7 +84,7 @@ def _begin(options: argparse.Namespace) -> int:
         "seconds": 0.0,
         "engine": None,
     }
-    engine = engine_of(options, memory)
+    engine = engine_of(options, boots, memory)
     try:
         with Store.create(options.output, about) as store:
             return _hunted(store, plan, engine, options)
@@ -112,7 +110,7 @@ def _resume(options: argparse.Namespace) -> int:
             _limit(options),
         )
         store.note(boots=plan.number)
-        engine = engine_of(options, memory)
+        engine = engine_of(options, boots, memory)
         try:
             return _hunted(store, plan, engine, options)
         finally:
@@ -196,9 +194,13 @@ def shown(described: dict[str, Json]) -> str:
     return f"{described['kernel'] or 'a checkout'} on {described['config']}"
 
 
-def engine_of(options: argparse.Namespace, memory: int) -> Engine:
+def engine_of(options: argparse.Namespace, boots: Boots, memory: int) -> Engine:
     """What the options name. Raises `InputError`, `ConnectError`."""
-    return Threads(options.jobs or fitting(memory))
+    if options.scheduler is None:
+        return Threads(options.jobs or fitting(memory))
+    raise InputError(
+        "--scheduler is not supported yet", fix="leave it away: threads of this process run boots"
+    )
 
 
 def _limit(options: argparse.Namespace) -> float | None:

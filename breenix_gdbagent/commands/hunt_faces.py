@@ -10,7 +10,7 @@ from pathlib import Path
 
 from breenix_gdbagent.commands.expectations import read_baseline
 from breenix_gdbagent.commands.output import print_json, writable, write_whole
-from breenix_gdbagent.errors import InputError
+from breenix_gdbagent.errors import OutputError
 from breenix_gdbagent.fleet.clusters import Cluster, clusters_of
 from breenix_gdbagent.fleet.document import document
 from breenix_gdbagent.fleet.store import Store
@@ -78,8 +78,33 @@ def baseline_of(clusters: list[Cluster], path: Path) -> tuple[str, ...]:
 def _write_files(
     store: Store, clusters: list[Cluster], tolerated: frozenset[str], options: argparse.Namespace
 ) -> None:
-    if options.html is not None or options.junit is not None or options.github:
-        raise InputError("--html, --junit and --github come with the next step")
+    if options.html is not None:
+        from breenix_gdbagent.fleet.html import render as html
+
+        write_whole(options.html, html(store, clusters))
+    if options.junit is not None:
+        from breenix_gdbagent.fleet.junit import junit
+
+        write_whole(options.junit, junit(store, clusters, tolerated))
+    if options.github:
+        _tell_github(store, clusters, tolerated, options.json)
+
+
+def _tell_github(
+    store: Store, clusters: list[Cluster], tolerated: frozenset[str], taken: bool
+) -> None:
+    """Annotations (stdout may be taken by the document) and, inside a step, its summary."""
+    from breenix_gdbagent.fleet.junit import annotate, markdown
+    from breenix_gdbagent.report.github import summary
+
+    (sys.stderr if taken else sys.stdout).write(annotate(store, clusters, tolerated))
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if place:
+        try:
+            with Path(place).open("a", encoding="utf-8") as out:
+                out.write(summary(markdown(store, clusters)))
+        except OSError as error:
+            raise OutputError(f"cannot write the step summary: {error.strerror}") from error
 
 
 def terminal(store: Store, clusters: list[Cluster], tolerated: frozenset[str]) -> str:

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -111,13 +111,13 @@ class Running:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._vms: list[LiveVm] = []
-        self._over = False
+        self.over = False
 
     @contextmanager
     def holding(self, vm: LiveVm) -> Iterator[None]:
         """While it runs. Raises `Stopped` where all were told to."""
         with self._lock:
-            if self._over:
+            if self.over:
                 raise Stopped("told to stop")
             self._vms.append(vm)
         try:
@@ -129,37 +129,62 @@ class Running:
     def stop(self) -> None:
         """Those that run, and all that come."""
         with self._lock:
-            self._over = True
+            self.over = True
             for vm in self._vms:
                 vm.ask_to_stop()
 
     def again(self) -> None:
         """Boots are welcome again."""
         with self._lock:
-            self._over = False
+            self.over = False
 
 
 RUNNING = Running()
+LOOK_SECONDS = 0.5
 
 
-def boot(job: Job) -> Result:
-    """Run it. Raises `Stopped`, and `InputError`, `QemuMissing`, `OutputError` where no boot is
-    possible here; every other end is a result."""
+@contextmanager
+def _watched(vm: LiveVm, unwanted: Callable[[], bool] | None) -> Iterator[None]:
+    """While the block lasts the guest is told to stop as soon as nobody wants it any more."""
+    if unwanted is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            if unwanted():
+                vm.ask_to_stop()
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def boot(job: Job, unwanted: Callable[[], bool] | None = None) -> Result:
+    """Run it; it ends early where it is `unwanted`, which is asked all the time. Raises `Stopped`,
+    and `InputError`, `QemuMissing`, `OutputError` where no boot is possible here; every other end
+    is a result."""
     began = time.monotonic()
     try:
-        return _run(job, began)
+        return _run(job, began, unwanted)
     except (InputError, QemuMissing, OutputError, Stopped):
         raise
     except AgentError as error:
-        if RUNNING._over:
+        if RUNNING.over or (unwanted is not None and unwanted()):
             raise Stopped("told to stop") from error
         return _ended_badly(job, error, time.monotonic() - began)
 
 
-def _run(job: Job, began: float) -> Result:
+def _run(job: Job, began: float, unwanted: Callable[[], bool] | None) -> Result:
     boots = job.boots
     machine = opened(boots, job.settings)
-    with machine.vm as vm, RUNNING.holding(vm):
+    with machine.vm as vm, RUNNING.holding(vm), _watched(vm, unwanted):
         linger = machine.linger if boots.linger is None else boots.linger
         asked = boots.linger is not None
         orders = replace(boots.orders, linger=linger, always_linger=asked, memory=boots.memory)

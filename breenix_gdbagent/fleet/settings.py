@@ -17,7 +17,8 @@ Settings = Mapping[str, Json]
 SHIFTS = range(11)
 """2**shift nanoseconds an instruction; QEMU takes 0 to 10 (docs/devel/tcg-icount)."""
 CPUS = (1, 2, 4)
-MEMORY_STEPS = (1, 2, 3, 4)
+MEMORY_STEPS = range(16, 65)
+"""Sixteenths of the machine's own RAM."""
 PAUSES = 4
 EARLIEST, LATEST = 0.02, 20.0
 """Seconds from the start between which the guest is disturbed, each octave as often."""
@@ -33,7 +34,7 @@ def _seed(rng: random.Random, memory: int) -> Json:
 
 def _memory(rng: random.Random, memory: int) -> Json:
     """MiB: the machine's own, or up to four times as much."""
-    return (memory >> 20) * rng.choice(MEMORY_STEPS)
+    return max(1, (memory >> 24) * rng.choice(MEMORY_STEPS))
 
 
 def _smp(rng: random.Random, memory: int) -> Json:
@@ -103,7 +104,8 @@ def factors(settings: Settings) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in settings.items():
         if name == "memory":
-            found["memory"] = f"{value} MiB"
+            low = 1 << (cast(int, value).bit_length() - 1)
+            found["memory"] = f"{low} to {2 * low - 1} MiB"
         elif name == "smp":
             found["smp"] = f"{value} CPU" + "s" * (value != 1)
         elif name == "clock":

@@ -242,6 +242,22 @@ class Store:
         )
         return [fingerprint for (fingerprint,) in rows]
 
+    def count_of(self, fingerprint: str) -> int:
+        """In how many boots it was found, as a cause or as a consequence."""
+        row = self._database.execute(
+            "select count(*) from findings where fingerprint = ?", (fingerprint,)
+        )
+        return int(row.fetchone()[0])
+
+    def came(self, fingerprint: str) -> list[int]:
+        """Which results showed it as a cause, counted from 1 in the order in which they came."""
+        rows = self._database.execute(
+            "select b.came from boots b join findings f on b.number = f.number "
+            "where f.fingerprint = ? and f.root order by 1",
+            (fingerprint,),
+        )
+        return [came for (came,) in rows]
+
     def outcomes(self) -> dict[str, int]:
         """How many boots ended how, most first."""
         rows = self._database.execute(

@@ -24,7 +24,8 @@ ARCHITECTURES = tuple(_SUFFIXES)
 class Scenario:
     """One planned run: what it shows, the exit code of `ci`, and every code of severity error or
     warning that `ci` must report, no more and no fewer; `strict` those that --strict adds; `smp`
-    the CPUs that it needs."""
+    the CPUs that it needs. `sometimes`: in how many of 100 boots it shows that at all; 0 for in
+    all."""
 
     name: str
     shows: str
@@ -33,7 +34,8 @@ class Scenario:
     strict: tuple[str, ...]
     cpu: str
     append: str
-    smp: int
+    smp: int = 1
+    sometimes: int = 0
 
 
 def machine(arch: str) -> str:
@@ -65,9 +67,18 @@ def elf_of(sha256: str | None) -> Path | None:
     return None
 
 
-@cache
 def scenarios(arch: str = X86_64) -> dict[str, Scenario]:
-    """All scenarios by name, in the table's order."""
+    """The scenarios that show the same in every boot, by name, in the table's order."""
+    return {name: one for name, one in _table(arch).items() if not one.sometimes}
+
+
+def sometimes(arch: str = X86_64) -> dict[str, Scenario]:
+    """Those that show what they are there for only in some boots."""
+    return {name: one for name, one in _table(arch).items() if one.sometimes}
+
+
+@cache
+def _table(arch: str) -> dict[str, Scenario]:
     table = HERE / f"scenarios{_SUFFIXES[arch]}.json"
     rows = json.loads(table.read_text(encoding="utf-8"))
     return {
@@ -80,6 +91,7 @@ def scenarios(arch: str = X86_64) -> dict[str, Scenario]:
             row.get("cpu", "qemu64"),
             row.get("append", f"scenario={row['name']} era={row.get('era', 2025)}"),
             int(row.get("smp", 1)),
+            int(row.get("sometimes", 0)),
         )
         for row in rows
     }
@@ -92,7 +104,7 @@ def listing(arch: str) -> str:
 
 def scenario(name: str, arch: str = X86_64) -> Scenario:
     """The scenario of that name; raises `InputError` with the nearest name."""
-    table = scenarios(arch)
+    table = _table(arch)
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name, table, 1)

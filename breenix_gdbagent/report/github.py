@@ -27,10 +27,10 @@ def annotate(report: Report) -> str:
         properties = {**(_place(report, first) or _place(report, group.cause))}
         properties["title"] = f"breenix-gdbagent: {_title(group)}"
         told = "\n\n".join(_said(group))
-        lines.append(_command(COMMAND[first.severity], properties, told))
+        lines.append(command(COMMAND[first.severity], properties, told))
     for reason, names in lacking(report).items():
         said = f"not checked: {', '.join(names)}: {reason}"
-        lines.append(_command("notice", {"title": "breenix-gdbagent: not checked"}, said))
+        lines.append(command("notice", {"title": "breenix-gdbagent: not checked"}, said))
     return "".join(line + "\n" for line in lines)
 
 
@@ -66,7 +66,8 @@ def summary(markdown: str) -> str:
     return kept.decode("utf-8", "ignore") + note
 
 
-def _command(name: str, properties: dict[str, str], message: str) -> str:
+def command(name: str, properties: dict[str, str], message: str) -> str:
+    """One workflow command, everything escaped."""
     said = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
     return f"::{name} {said}::{_data(message)}"
 

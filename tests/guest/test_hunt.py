@@ -83,3 +83,33 @@ def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
         assert (refused.code, refused.out) == (2, ""), refused.err
         assert said in refused.err
         assert not Path(place).exists()
+
+
+def test_a_defect_that_comes_at_times_is_told_apart_by_when_a_tick_arrives(tmp_path: Path) -> None:
+    """Under the instruction counter the same settings end the same; others end otherwise."""
+    made = [
+        agent(
+            "hunt",
+            "--lab",
+            "half-written-entry",
+            "--boots",
+            "12",
+            "--vary",
+            "memory,clock",
+            "--seed",
+            "4",
+            "-o",
+            str(tmp_path / name),
+            "--json",
+        )
+        for name in ("a", "b")
+    ]
+    assert [one.code for one in made] == [1, 1], made[0].err
+    first, second = (one.document["clusters"] for one in made)
+    assert [c["fingerprint"].partition("@")[2] for c in first] == [
+        "kernel::scenarios::sometimes::count_tick"
+    ]
+    assert 0 < first[0]["count"] < 12
+    assert [(c["count"], c["first"]) for c in first] == [(c["count"], c["first"]) for c in second]
+    alike = agent("hunt", "compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (alike.code, "may be chance" in alike.out) == (0, True)

@@ -27,7 +27,10 @@ def test_every_value_comes_and_no_other() -> None:
     drawn = [draw(1, n, ALL, MEMORY) for n in range(400)]
     assert {d["smp"] for d in drawn} == set(CPUS)
     assert {d["clock"] for d in drawn} == set(SHIFTS)
-    assert {d["memory"] for d in drawn} == {128, 256, 384, 512}
+    assert {d["memory"] for d in drawn} == set(range(128, 513, 8))
+    assert {factors(d)["memory"] for d in drawn} == {
+        "128 to 255 MiB", "256 to 511 MiB", "512 to 1023 MiB",
+    }  # fmt: skip
     assert {factors(d)["irq"] for d in drawn} == {"none", "key", "serial", "nmi"}
     assert {factors(d)["smp"] for d in drawn} == {"1 CPU", "2 CPUs", "4 CPUs"}
 
