@@ -210,6 +210,16 @@ def _share(cls: type, names: tuple[str, ...]) -> None:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"{self.__class__.__qualname__}({shown})"
 
-    for method in (__eq__, __hash__, __repr__):
+    def __getstate__(self: object) -> list[object]:
+        return [getattr(self, name) for name in names]
+
+    def __setstate__(self: object, state: list[object]) -> None:
+        for name, value in zip(names, state, strict=True):
+            setattr(self, name, value)
+
+    # A frozen class with slots is pickled as dataclasses does it (its `_dataclass_getstate`): what
+    # a worker is sent, it makes of the ordinary classes, and the reverse.
+    pickled = (__getstate__, __setstate__) if "__slots__" in cls.__dict__ else ()
+    for method in (__eq__, __hash__, __repr__, *pickled):
         if cls.__dict__.get(method.__name__) is None:
             setattr(cls, method.__name__, method)

@@ -198,8 +198,15 @@ def engine_of(options: argparse.Namespace, boots: Boots, memory: int) -> Engine:
     """What the options name. Raises `InputError`, `ConnectError`."""
     if options.scheduler is None:
         return Threads(options.jobs or fitting(memory))
-    raise InputError(
-        "--scheduler is not supported yet", fix="leave it away: threads of this process run boots"
+    if options.jobs is not None:
+        raise InputError(
+            "--jobs does not go with --scheduler",
+            "each worker runs as many boots as its cores and its memory allow",
+        )
+    from breenix_gdbagent.fleet.cluster_engine import DaskCluster
+
+    return DaskCluster(
+        options.scheduler, boots, memory, lambda line: aside(f"breenix-gdbagent: {line}")
     )
 
 
