@@ -21,6 +21,7 @@ CODES = (
 )
 VARIABLES = (
     ("NO_COLOR", "if it is not empty: no colour"),
+    ("FORCE_COLOR", "if it is not empty: colour in a pipe, too"),
     ("GITHUB_STEP_SUMMARY", "where --github appends its summary"),
     ("BREENIX_GDBAGENT_TRACEBACK", "if it is not empty: a defect of the agent shows its traceback"),
 )

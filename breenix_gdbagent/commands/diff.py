@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from breenix_gdbagent.commands import Parser
-from breenix_gdbagent.commands.output import print_json, writable, write_whole
+from breenix_gdbagent.commands.output import coloured, print_json, writable, write_whole
 from breenix_gdbagent.commands.target import Target, description, explained_snapshot
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.report import diffview
@@ -32,7 +31,7 @@ def run(name: str, argv: list[str]) -> int:
     else:
         wide = sys.stdout.isatty()
         width = shutil.get_terminal_size((100, 24)).columns if wide else 100
-        sys.stdout.write(diffview.text(found, width, wide and not os.environ.get("NO_COLOR")))
+        sys.stdout.write(diffview.text(found, width, coloured(sys.stdout)))
     return int(bool(found["differs"]))
 
 

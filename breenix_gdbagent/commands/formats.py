@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breenix_gdbagent.commands.output import print_json, writable, write_whole
+from breenix_gdbagent.commands.output import coloured, print_json, writable, write_whole
 from breenix_gdbagent.errors import InputError, OutputError
 from breenix_gdbagent.report.story import record
 from breenix_gdbagent.report.text import render
@@ -154,9 +154,9 @@ def _source_reader(options: argparse.Namespace) -> ReadSource:
 
 def _for_terminal(report: Report, verbose: bool) -> str:
     """Text as wide as the terminal is, painted only there; 100 columns into a pipe."""
+    colour = coloured(sys.stdout)
     if not sys.stdout.isatty():
-        return render(report, 100, verbose=verbose)
-    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return render(report, 100, colour, verbose)
     import shutil
 
     return render(report, shutil.get_terminal_size((100, 24)).columns, colour, verbose)

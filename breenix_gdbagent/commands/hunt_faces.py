@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from breenix_gdbagent.commands.expectations import read_baseline
-from breenix_gdbagent.commands.output import print_json, writable, write_whole
+from breenix_gdbagent.commands.output import coloured, print_json, writable, write_whole
 from breenix_gdbagent.errors import OutputError
 from breenix_gdbagent.fleet.clusters import Cluster, clusters_of
 from breenix_gdbagent.fleet.document import document
@@ -109,8 +108,5 @@ def _tell_github(
 
 def terminal(store: Store, clusters: list[Cluster], tolerated: frozenset[str]) -> str:
     """As wide as the terminal is, painted only there."""
-    if not sys.stdout.isatty():
-        return render(store, clusters, tolerated=tolerated)
-    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    width = shutil.get_terminal_size((100, 24)).columns
-    return render(store, clusters, width, Ink(colour), tolerated)
+    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
+    return render(store, clusters, width, Ink(coloured(sys.stdout)), tolerated)

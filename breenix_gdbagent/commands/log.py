@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from breenix_gdbagent.commands import Parser, seconds
-from breenix_gdbagent.commands.output import print_json
+from breenix_gdbagent.commands.output import coloured, print_json
 from breenix_gdbagent.commands.stdout import reader_left
 from breenix_gdbagent.commands.target import add_target_options, opened_snapshot, target_of
 from breenix_gdbagent.errors import InputError
@@ -93,7 +93,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _ink() -> Ink:
-    return Ink(True) if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else PLAIN
+    return Ink(True) if coloured(sys.stdout) else PLAIN
 
 
 def _choice(options: argparse.Namespace, query: str | None) -> logview.Choice:

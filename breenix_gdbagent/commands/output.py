@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from breenix_gdbagent.errors import InputError
 from breenix_gdbagent.jsonvalue import Json
@@ -48,3 +49,13 @@ def writable(path: Path | None) -> None:
             f"cannot write {path}: no permission in {parent}",
             fix="choose a directory that you may write to",
         )
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether what goes there has colour: on a terminal that is not dumb, and where FORCE_COLOR is
+    set; never where NO_COLOR is. Either counts where it is not empty."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

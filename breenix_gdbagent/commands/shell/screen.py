@@ -31,7 +31,8 @@ class Screen:
         self.terminal = terminal
         term = os.environ.get("TERM", "")
         self.dumb = term in ("", "dumb", "unknown")
-        colour = terminal and not self.dumb and "NO_COLOR" not in os.environ
+        wanted = os.environ.get("FORCE_COLOR") or (terminal and not self.dumb)
+        colour = wanted and not os.environ.get("NO_COLOR")
         self.ink: Ink = Ink(True) if colour else PLAIN
         self._lock = threading.RLock()
         self._held: list[str] | None = None
