@@ -140,7 +140,7 @@ class LinkedUnwinder:
     # -- calls ------------------------------------------------------------------------------
 
     def _by_call(self, frame: Frame, link: int) -> Frame:
-        found = self._by_cfi(frame, link) or self._by_record(frame)
+        found = self._by_cfi(frame, link) or self._by_link(frame, link) or self._by_record(frame)
         back, sp, registers, how = found
         if back == 0:
             raise _End("the return address is 0: the bottom of the stack", whole=True)
@@ -174,6 +174,19 @@ class LinkedUnwinder:
         if back is None:
             raise _End(f"{self.names.link}, which holds the return address, is not known")
         return self._stripped(back), cfa, registers, "cfi"
+
+    def _by_link(self, frame: Frame, link: int) -> tuple[int, int, dict[str, int], str] | None:
+        """By the link register, of code without other information that has called nothing yet: what
+        it holds is then another function's."""
+        back = frame.registers.get(self.names.link) if frame.exact else None
+        if back is None or not self._is_return_address(self._stripped(back)):
+            return None
+        back, here = self._stripped(back), self.image.image.symbol_at(link)
+        there = self.image.symbol_at(back - 4)
+        if here is None or there is None or here.address == there.address:
+            return None
+        kept = {n: frame.registers[n] for n in self.names.kept if n in frame.registers}
+        return back, int(frame.sp), kept, "link-register"
 
     def _by_record(self, frame: Frame) -> tuple[int, int, dict[str, int], str]:
         """By the frame record that the frame pointer names, of code without other information."""
