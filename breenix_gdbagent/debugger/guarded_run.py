@@ -50,6 +50,7 @@ LOOK_AFTER_FAULT = 1.0  # seconds after a passed fault of ring 3 until we see wh
 STUCK_LOOKS = 12
 """Looks at a CPU with interrupts off before it is called stuck. A slow host's guest spends most of
 its time in its timer interrupts: few looks prove nothing."""
+MOST_LOOKS = 3 * STUCK_LOOKS  # with those that tell nothing
 STUCK_SECONDS = 0.05  # between them
 RECORDED_FAULTS = 32  # faults of ring 3 that are examined in full; the rest are counted
 
@@ -522,19 +523,24 @@ class GuardedRun:
 
     def _is_stuck(self, stop: Stop) -> tuple[Stop, bool]:
         """Look again a few times: the same CPUs in ring 0 with interrupts off at each look, all
-        others at rest, and no serial text in between, is no progress."""
+        others at rest, and no serial text in between, is no progress. A look at which one of the
+        others is awake, as an idle CPU is at each tick, tells nothing."""
         stay = {cpu.index for cpu in stop.cpus}
-        for _ in range(STUCK_LOOKS):
+        looks = 0
+        for _ in range(MOST_LOOKS):
             off = {c.index for c in stop.cpus if c.arch.interrupts_off(c)}
             stay &= off
             rest = {c.index for c in stop.cpus if c.halted and c.cpl == 0}
-            if not stay or not {c.index for c in stop.cpus} <= off | rest:
+            if not stay:
                 return stop, False
+            looks += {c.index for c in stop.cpus} <= off | rest
+            if looks > STUCK_LOOKS:
+                return stop, True
             said = len(stop.serial.chunks)
             stop = self.debugger.stop(self._moved((), STUCK_SECONDS).reason)
             if stop.reason.kind != "deadline" or len(stop.serial.chunks) != said:
                 return stop, False
-        return stop, True
+        return stop, False
 
     def history(self) -> History:
         """Recorded faults in the document's form, those that were survived as handled."""
