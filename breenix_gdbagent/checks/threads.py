@@ -42,7 +42,7 @@ TWO_CPUS = declare(
     "two CPUs run one thread",
     arises="A thread was put into the ready queue, or taken out of it by another CPU, while it "
     "still ran: both run on its stack, and its registers are saved twice.",
-    confirm="percpu on each CPU (cpu N): gs:[8] is the same.",
+    confirm="percpu on each CPU (cpu N): the same thread is current.",
     mend="Take a thread out of the queue and mark whose it is under one lock, and let no other CPU "
     "have it before its registers are saved and its stack is left.",
 )

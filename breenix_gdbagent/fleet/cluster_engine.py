@@ -38,7 +38,7 @@ class DaskCluster:
             raise InputError(
                 "--scheduler needs the extra [hunt]",
                 "dask.distributed is not installed",
-                "pip install 'breenix_gdbagent[hunt]'",
+                "pip install 'distributed>=2026.1' into the environment of the agent",
             ) from error
         self._distributed = distributed
         self.name = f"dask {address}"

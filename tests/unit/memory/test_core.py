@@ -121,7 +121,7 @@ HOSTILE = {
     "short": b"\x7fELF\2\1\1",
     "no elf": b"\x7fELG" + bytes(100),
     "not a core": CoreFile(type=2),
-    "other processor": CoreFile(machine=183),
+    "other processor": CoreFile(machine=40),
     "other byte order": CoreFile(order=2),
     "other class": CoreFile().build()[:4] + b"\7" + CoreFile().build()[5:],
     "load beyond the file": CoreFile([Segment(paddr=0, data=ONE, filesz=0x2000, memsz=0x2000)]),

@@ -33,7 +33,7 @@ def compare(image: Image) -> tuple[int, int, int]:
             rules = image.frames.rules(instruction.address)
             found = simulator.at(*extent, instruction.address)
             inlined = before.startswith(("push", "lea")) and symbol.name.endswith(
-                ("kernel_main", "init")
+                ("kernel_main", "init", "init_cpu", "other_tss")
             )
             known = simulator._done[symbol.address].get(instruction.address)
             place = None if known is None or rules is None else known.place.get(rules.cfa_register)
