@@ -65,7 +65,7 @@ def examine(at: At) -> Examined:
     >>> [check.name for check in seen.checks if check.status == "failed"]
     ['faults']
     >>> seen, [finding.code.name for finding in seen]
-    (<Examined: 1 finding, 1 check failed, 1 check not made>, ['page-fault.guard-page'])
+    (<Examined: 1 finding, 1 check failed, 2 checks not made>, ['page-fault.guard-page'])
     >>> report = seen.report()
     >>> report.json["run"]["outcome"], report.html()[:15]
     ('findings', '<!doctype html>')

@@ -103,11 +103,9 @@ def test_a_real_gdb_works_through_the_bridge(tmp_path: Path) -> None:
         gdb = Gdb(ours.socket)
         assert gdb.pc == va(SYSCALL)
         # Out of a function without a value: gdb 13 ends itself in `finish` on some of Rust's.
-        assert "Breakpoint 1 at" in gdb.run(
-            "break kernel::task::switch::check_need_resched_and_switch"
-        )
-        assert "Breakpoint 1, kernel::task::switch" in gdb.run("continue")
-        assert re.search(r"#0 .*check_need_resched.*\n#1 .*signal handler called", gdb.run("bt"))
+        assert "Breakpoint 1 at" in gdb.run(f"break {SYSCALL}")
+        assert f"Breakpoint 1, {SYSCALL}" in gdb.run("continue")
+        assert re.search(r"#0 .*handlers::syscall.*\n#1 .*signal handler called", gdb.run("bt"))
         assert "Run till exit" in gdb.run("finish")
         assert va("syscall_entry") < gdb.pc < va("syscall_entry") + 0x60
         gdb.run("step")

@@ -28,8 +28,12 @@ FAMILIES = (
     "divide-error", "exception.unhandled",
 )  # fmt: skip
 FAULTING = [
-    s for s in scenarios().values() if any(c.startswith(FAMILIES) for c in (*s.codes, *s.strict))
+    s
+    for s in scenarios().values()
+    if s.smp == 1 and any(c.startswith(FAMILIES) for c in (*s.codes, *s.strict))
 ]
+"""Of one CPU: QEMU's log does not keep the exceptions of several apart; fixtures/labguest/verify.py
+holds those against it by their planned words."""
 _ENTRY = re.compile(
     r"v=([0-9a-f]{2}) e=([0-9a-f]{4}) i=(\d) cpl=(\d) .*?CR2=([0-9a-f]+)", re.DOTALL
 )

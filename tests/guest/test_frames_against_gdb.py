@@ -90,6 +90,8 @@ def _agree(
         assert pc == row["pc"], (name, row)
         for variable, (argument, value) in row["variables"].items():
             mine = variables.get(variable)
+            if mine is None and value == "gone":
+                continue  # of a block that has no code here: gdb lists it all the same
             assert mine is not None, (name, variable)
             assert mine.argument == argument
             if mine.value is None and "not kept over the call" in mine.why:

@@ -106,7 +106,7 @@ LINES: tuple[tuple[str, str, str | None], ...] = (
     ("locals", "locals", r"^no locals are known here"),
     ("frame", "frame 0", r"^#0  0x\w+ in syscall_entry"),
     ("info", "info registers rip", r"^rip +0x\w+ +0x\w+ <syscall_entry"),
-    ("info", "info line kernel::interrupts::handlers::syscall", r"^line 19 of .\S+handlers\.rs"),
+    ("info", "info line kernel::interrupts::handlers::syscall", r"^line \d+ of .\S+handlers\.rs"),
     ("info", "info symbol rip", r"^syscall_entry in section \.text"),
     ("info", "info functions handlers::syscall$", r"^0x\w+  kernel::interrupts::handlers::sys"),
     ("info", "info types ::Thread$", r"^kernel::task::thread::Thread"),

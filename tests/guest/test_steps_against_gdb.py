@@ -24,7 +24,7 @@ COUNTED = ("-icount", "shift=3,sleep=off", "-rtc", "base=2025-01-01,clock=vm")
 
 WAYS = {
     "into calls": (SYSCALL, "step " * 25),
-    "over calls": (SYSCALL, "next " * 8),
+    "over calls": (SYSCALL, "next " * 6),
     "until": (SYSCALL, "until " * 8),
     "mixed": ("kernel_main", "step " * 3 + "next " * 3 + "until " * 3 + "step nexti nexti stepi"),
     "out of inlined calls": ("kernel::lab::create", "step " * 6 + "finish " + "step " * 3),
