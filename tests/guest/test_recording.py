@@ -281,6 +281,5 @@ def test_a_fault_behind_the_marker_is_recorded_while_it_lingers(tmp_path: Path) 
     asked = ("--lab", "guard-page", "--until", text, "--linger", "60", "-o", str(directory))
     done = agent("record", *asked, "--json")
     assert done.code == 1 and done.codes("error") == {"page-fault.guard-page"}
-    assert done.document["run"]["watched"] > 0
     (cpu,) = json.loads(agent("bt", "--replay", str(directory), "--at", "end", "--json").out)
     assert any("probes::recurse" in str(frame["name"]) for frame in cpu["frames"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from breenix_gdbagent import lab
 from tests.guest.debugged import hits_told
 from tests.guest.labrun import agent
 from tests.guest.live_support import ELF, beside
@@ -60,15 +61,18 @@ def test_a_script_waits_for_its_lines(tmp_path: Path) -> None:
 
 
 def test_places_and_values_are_those_of_the_shell() -> None:
+    source = lab.sources()[0] / "labguest" / "src" / "interrupts" / "handlers.rs"
+    lines_of_it = source.read_text(encoding="utf-8").splitlines()
+    line = f"handlers.rs:{lines_of_it.index('    syscall::dispatch(frame);') + 2}"
     result = agent(
         "ci", "--lab", "copy-on-write", "--checkpoint", "exception 14 cr2, pid",
-        "--checkpoint", "interrupts/handlers.rs:21 thread.id if thread.id == 3",
+        "--checkpoint", f"interrupts/{line} thread.id if thread.id == 3",
         "--invariant", "audit at exception 14",
     )  # fmt: skip
     assert result.code == 0
     assert "exception 14 (#PF): cr2 = 0x40008000, pid = 2" in result.err
-    lines = [line for line in result.err.splitlines() if "handlers.rs:21: " in line]
-    first, *others = (line.partition("handlers.rs:21: ")[2] for line in lines)
+    lines = [told for told in result.err.splitlines() if f"{line}: " in told]
+    first, *others = (told.partition(f"{line}: ")[2] for told in lines)
     assert first == "thread.id = 3"
     assert all(other.endswith("more hits, the same") for other in others)
     assert "invariant audit at exception 14 (#PF): 1 hit" in result.err
