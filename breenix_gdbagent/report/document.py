@@ -54,7 +54,7 @@ from breenix_gdbagent.views.stop_summary import CpuSummary, StopPicture, StopSum
 SCHEMA = 1
 TAIL_LINES = 40
 MOST_FRAMES = 64
-KEPT = ("pc", "name", "offset", "how", "ring", "vector")
+KEPT = ("pc", "name", "offset", "how", "ring", "vector", "level", "by")
 """What a report has of each frame of `bt --json`."""
 
 
@@ -226,7 +226,7 @@ def _backtrace(found: CallTrace) -> dict[str, Json]:
     groups = [list(same) for _, same in groupby(frames, key=lambda f: (f["pc"], f["vector"]))]
     shown: list[Json] = [
         {
-            **{key: same[0][key] for key in KEPT},
+            **{key: same[0][key] for key in KEPT if key in same[0]},
             "times": len(same),
             "lines": [{**spot, "file": short(spot["file"])} for spot in objects(same[0]["lines"])],
         }

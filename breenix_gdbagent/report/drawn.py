@@ -13,9 +13,9 @@ from breenix_gdbagent.report.model import Object, Report
 from breenix_gdbagent.report.page import Page
 from breenix_gdbagent.report.shown_walk import ShownWalk
 from breenix_gdbagent.report.story import (
-    ENDS,
     called,
     end_of_walk,
+    end_of_way,
     entry_name,
     labels,
     matrix_classes,
@@ -59,7 +59,7 @@ def walk(
             ("dim", f"  {flags}"),
         )
         if stopped:
-            ended = ENDS.get(str(walked.reason), str(walked.reason))
+            ended = end_of_way(walked)
             page.line(f"{indent}  ", ("bad", f"^^^^^^^^^^ the walk ends here: {ended}"))
     if ended is None:
         kind = "good" if walked.pa is not None else "bad"

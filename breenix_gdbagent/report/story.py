@@ -44,6 +44,13 @@ ENDS = {
 }
 
 
+def end_of_way(walk: ShownWalk) -> str:
+    """Why a walk ends, in the words of its architecture's manual."""
+    if walk.format and walk.reason == "not-present":
+        return "not valid (bit 0 is clear)"
+    return ENDS.get(str(walk.reason), str(walk.reason))
+
+
 def objects(value: Json) -> list[Object]:
     """The list of objects that a field of the document holds."""
     return [cast(Object, v) for v in cast(Sequence[Json], value or [])]
@@ -275,7 +282,7 @@ def end_of_walk(walk: ShownWalk) -> str:
     at = f" at the {_table(walk, level)}" if level is not None else ""
     if walk.reason == "unreadable":
         return f"not known: {ENDS['unreadable']}{at}"
-    return f"not mapped: {ENDS.get(str(walk.reason), str(walk.reason))}{at}"
+    return f"not mapped: {end_of_way(walk)}{at}"
 
 
 def entry_name(walk: ShownWalk, level: ShownLevel) -> tuple[str, int]:

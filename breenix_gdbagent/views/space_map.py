@@ -72,6 +72,9 @@ def space_map(kernel: Kernel) -> SpaceMap:
     """The map of a stop. Never raises: what is lacking is its `reason`."""
     if kernel.mode is None:
         return SpaceMap(reason=kernel.stop.no_paging)
+    arch = kernel.arch
+    if arch.vector_table is not None:
+        return SpaceMap(reason=f"no map is drawn of the tables of {arch.name} (pt map lists them)")
     try:
         audited = kernel.audited
         shown = audited[:MOST_SPACES]
