@@ -154,6 +154,22 @@ def test_qemu_in_the_middle(command: str, fault: str, moment: int, tmp_path: Pat
         assert read_snapshot(room / "stop").stop.cpus
 
 
+@pytest.mark.parametrize("sent", ["STOP", "KILL"])
+def test_a_script_ends_where_its_guest_answers_no_more(sent: str, tmp_path: Path) -> None:
+    room, theirs = tmp_path / "agent", tmp_path / "qemu"
+    room.mkdir()
+    theirs.mkdir()
+    with beside(theirs, "hang") as qemu:
+        put = f"!kill -{sent} {qemu.process.pid}"
+        lines = ["registers", put, "stepi", "registers", "stepi"]
+        words = [word for line in lines for word in ("-c", line)]
+        ended = end(start(room, "shell", *words, "--gdb", qemu.gdb, "--qmp", qemu.qmp))
+    assert ended.code == 3
+    ended.orderly(3)
+    assert ended.err.startswith("stepi: ")
+    assert "; not run then: 2 commands" in ended.err
+
+
 def _orphans() -> set[Path]:
     """Run directories whose owner is dead: nobody holds their lock."""
     found = set()

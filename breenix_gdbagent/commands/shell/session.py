@@ -13,12 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breenix_gdbagent.addresses import counted
 from breenix_gdbagent.commands.shell.echo import Echo
 from breenix_gdbagent.commands.shell.line import Line
 from breenix_gdbagent.commands.shell.screen import Screen, clipped
 from breenix_gdbagent.commands.shell.texts import ALIASES, Command, find
 from breenix_gdbagent.debugger.arbiter import GDB, PYTHON, SHELL, Arbiter
-from breenix_gdbagent.errors import AgentError, InputError, ReadError
+from breenix_gdbagent.errors import (
+    AgentError,
+    InputError,
+    LinkClosed,
+    LinkTimeout,
+    QemuError,
+    ReadError,
+)
 from breenix_gdbagent.kernel.view import Kernel
 from breenix_gdbagent.stop import Stop
 
@@ -46,6 +54,7 @@ LISTS = {"break", "checkpoint"}
 INTERRUPTED = 130
 TIMED_OUT = 4
 SHORTEST = 0.001  # seconds of a run when none are left
+NO_GUEST = (LinkTimeout, LinkClosed, QemuError)  # nobody answers for the guest
 LONGEST_TOLD = 60  # characters of a script's line that an error repeats
 ROOM = 24  # columns that a prompt leaves to the line typed behind it
 
@@ -137,6 +146,8 @@ class Session:
         self._thread: threading.Thread | None = None
         self._last = ""
         self._told_of = ""
+        self._left_over = 0
+        self._gone = False
         self._unseen: StopEvent | None = None
         self._waiting: list[tuple[str, Line]] = []
         self._mover = SHELL
@@ -478,9 +489,11 @@ class Session:
 
     def run_script(self, lines: Sequence[str], source: str = "") -> int:
         """Run commands one by one; the exit code of the last that failed, else 0. An error is said
-        where its answer would stand, and names its line: of the file `source`, "" for -c."""
-        code = 0
+        where its answer would stand, and names its line: of the file `source`, "" for -c. It ends
+        where its guest answers no more: each command behind would wait for the same deadline."""
+        code, self._gone = 0, False
         for number, line in enumerate(lines, 1):
+            self._left_over = len(lines) - number
             place = f"{source}:{number}: " if source else ""
             self._told_of = f"{place}{clipped(line.strip(), LONGEST_TOLD)}: "
             try:
@@ -489,7 +502,9 @@ class Session:
                 break
             finally:
                 self.screen.flush()
-        self._told_of = ""
+            if self._gone:
+                break
+        self._told_of, self._left_over = "", 0
         if self.block is not None:
             self.block = None
             return self.say(InputError("a block is not closed", fix="write: end"))
@@ -566,7 +581,11 @@ class Session:
 
     def say(self, error: AgentError) -> int:
         """An error in at most three lines; the exit code it stands for."""
-        self.screen.fail(self._told_of + "\n  ".join(str(error).splitlines()))
+        told = self._told_of + "\n  ".join(str(error).splitlines())
+        self._gone = isinstance(error, NO_GUEST)
+        if self._gone and self._left_over:
+            told += f"; not run then: {counted(self._left_over, 'command')}"
+        self.screen.fail(told)
         return error.exit_code if not isinstance(error, ReadError) else 1
 
     @property
